@@ -1,0 +1,86 @@
+"""causalsat: from a trial and satellite imagery to a validated, honestly uncertain map of treatment effects.
+
+Public names load when first used, so that ``import causalsat`` brings in neither torch nor pymc, rasterio,
+matplotlib or pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it; a new estimator is one new module plus its line here
+_LAZY: dict[str, str] = {
+    # data
+    "Study": "causalsat.study",
+    "load_study": "causalsat.catalog",
+    "load_catalog": "causalsat.catalog",
+    "open_imagery": "causalsat.imagery",
+    "chips": "causalsat.imagery",
+    # encoders
+    "ImageEncoder": "causalsat.encoders",
+    "RandomConvFeatures": "causalsat.encoders",
+    "TorchvisionEncoder": "causalsat.encoders",
+    # estimators
+    "BayesianLinearEffect": "causalsat.estimators.bayesian_linear",
+    "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
+    "EffectPosterior": "causalsat.posterior",
+    "effect": "causalsat.base",
+    "support": "causalsat.base",
+    "load": "causalsat.persistence",
+    "save": "causalsat.persistence",
+    # maps and the whole analysis
+    "map_effects": "causalsat.mapping",
+    "analyse": "causalsat.analysis",
+    "image_model": "causalsat.analysis",
+}
+_MODULES = (
+    "evaluation",
+    "imagery",
+    "mapping",
+    "plots",
+    "simulate",
+    "exceptions",
+    "encoders",
+    "estimators",
+    "catalog",
+)
+
+__all__ = ["__version__", *_LAZY, *_MODULES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from causalsat.analysis import analyse as analyse
+    from causalsat.analysis import image_model as image_model
+    from causalsat.base import effect as effect
+    from causalsat.base import support as support
+    from causalsat.catalog import load_catalog as load_catalog
+    from causalsat.catalog import load_study as load_study
+    from causalsat.encoders import ImageEncoder as ImageEncoder
+    from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
+    from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
+    from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
+    from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
+    from causalsat.imagery import chips as chips
+    from causalsat.imagery import open_imagery as open_imagery
+    from causalsat.mapping import map_effects as map_effects
+    from causalsat.persistence import load as load
+    from causalsat.persistence import save as save
+    from causalsat.posterior import EffectPosterior as EffectPosterior
+    from causalsat.study import Study as Study
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"causalsat.{name}")
+    else:
+        raise AttributeError(f"module 'causalsat' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

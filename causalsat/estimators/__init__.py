@@ -1,0 +1,1 @@
+"""Effect estimators under one contract; each in its own module."""

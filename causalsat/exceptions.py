@@ -1,0 +1,117 @@
+"""Errors and warnings that say what arrived, what was expected and what to do.
+
+Every error that the package raises on bad input is a :class:`CausalsatError`. Each also derives from the
+built-in exception that a user would guess (``ValueError``, ``TypeError``, ``FileNotFoundError`` ...), so
+``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CatalogError",
+    "CausalsatError",
+    "CausalsatWarning",
+    "ColumnError",
+    "ConvergenceWarning",
+    "DataError",
+    "DataWarning",
+    "ImageryError",
+    "ImageryNotFoundError",
+    "ModelFileError",
+    "OverlapWarning",
+    "ParameterError",
+    "ResumeError",
+    "TreatmentError",
+]
+
+
+class CausalsatError(Exception):
+    """Base of the package's errors; composes its message from what, expected and remedy.
+
+    Parameters
+    ----------
+    what : str
+        What arrived.
+    expected : str, optional
+        What was expected instead.
+    todo : str, optional
+        What the user can do about it.
+
+    Examples
+    --------
+    >>> print(DataError("y has 3 missing values", expected="none", todo="drop or impute them"))
+    y has 3 missing values. Expected: none. What to do: drop or impute them.
+    """
+
+    def __init__(self, what: str, *, expected: str | None = None, todo: str | None = None) -> None:
+        self.what, self.expected, self.todo = what, expected, todo
+        parts = [what.rstrip(".")]
+        if expected:
+            parts.append(f"Expected: {expected.rstrip('.')}")
+        if todo:
+            parts.append(f"What to do: {todo.rstrip('.')}")
+        super().__init__(". ".join(parts) + ".")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross process borders (dask, multiprocessing) with all parts."""
+        return (_rebuild, (type(self), self.what, self.expected, self.todo))
+
+
+def _rebuild(kind: type[CausalsatError], what: str, expected: str | None, todo: str | None) -> CausalsatError:
+    return kind(what, expected=expected, todo=todo)
+
+
+class DataError(CausalsatError, ValueError):
+    """Values that cannot be used: missing, not finite, of wrong length, constant."""
+
+
+class ParameterError(CausalsatError, ValueError):
+    """A constructor or method argument outside its domain."""
+
+
+class TreatmentError(DataError):
+    """The treatment is absent, has one arm only, or is of a kind that the estimator does not handle."""
+
+
+class ColumnError(CausalsatError, KeyError):
+    """A named column does not exist, or is of a type that cannot be used."""
+
+    __str__ = Exception.__str__  # KeyError would print the message's repr
+
+
+class ImageryError(CausalsatError, ValueError):
+    """A raster, its georeference or its relation to the units is unusable."""
+
+
+class ImageryNotFoundError(ImageryError, FileNotFoundError):
+    """A raster file or folder does not exist or cannot be opened."""
+
+    __str__ = Exception.__str__  # OSError would print its errno fields
+
+
+class CatalogError(CausalsatError, ValueError):
+    """A data catalogue entry that does not follow the schema, or a data set that is not there."""
+
+
+class ModelFileError(CausalsatError, ValueError):
+    """A saved model that cannot be read, or an object that cannot be saved without pickle."""
+
+
+class ResumeError(CausalsatError, RuntimeError):
+    """An interrupted job was resumed with other inputs than it began with."""
+
+
+class CausalsatWarning(UserWarning):
+    """Base of the package's warnings."""
+
+
+class DataWarning(CausalsatWarning):
+    """Data that can be used, with something that the user should know."""
+
+
+class OverlapWarning(CausalsatWarning):
+    """Propensities close to 0 or 1: effects rest on few comparable units."""
+
+
+class ConvergenceWarning(CausalsatWarning):
+    """A sampler or optimiser whose diagnostics are not good."""

@@ -1,0 +1,264 @@
+"""Posterior draws of effects (or outcomes) and everything that follows from draws.
+
+Each estimator returns an :class:`EffectPosterior`; intervals, probabilities, group averages and tables are
+written once, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat.exceptions import DataError, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["EffectPosterior"]
+
+FloatArray = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class EffectPosterior:
+    """Posterior draws of a quantity for each unit: an effect, or a potential outcome.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (draw, unit)
+        Draws; a row is one joint draw for all units, so averages over units keep their correlation.
+        Draws of several chains lie one chain after the other.
+    index : ndarray of shape (unit,), optional
+        Labels of the units; 0, 1, ... unless given.
+    kind : {"effect", "outcome"}
+        What the draws are draws of.
+    treatment, baseline : optional
+        The contrast: outcome under ``treatment`` minus outcome under ``baseline``.
+    diagnostics : mapping, optional
+        What the sampler says of itself: ``r_hat``, ``ess``, ``divergences``, ``source`` ...
+
+    Raises
+    ------
+    DataError
+        If the draws are not a finite two-dimensional array or the labels do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> post = EffectPosterior(np.array([1.0, 2.0, 3.0]) + 0.1 * rng.standard_normal((1000, 3)))
+    >>> post.mean().round(1)
+    array([1., 2., 3.])
+    >>> post.interval(0.9).shape
+    (3, 2)
+    >>> round(float(post.ate()), 1)
+    2.0
+    >>> post.prob(lambda tau: tau > 1.5).round(2)
+    array([0., 1., 1.])
+    """
+
+    draws: FloatArray
+    index: NDArray[Any] = field(default=None)  # type: ignore[assignment]
+    kind: str = "effect"
+    treatment: Any = 1.0
+    baseline: Any = 0.0
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        draws = np.asarray(self.draws)
+        if draws.ndim != 2 or draws.shape[0] < 1:
+            raise DataError(f"draws of shape {draws.shape}", expected="an array of shape (draw, unit)")
+        if not np.issubdtype(draws.dtype, np.floating):
+            draws = draws.astype(float)
+        if not np.isfinite(draws).all():
+            raise DataError("draws that are not all finite", expected="finite draws")
+        index = np.arange(draws.shape[1]) if self.index is None else np.asarray(self.index)
+        if len(index) != draws.shape[1]:
+            raise DataError(
+                f"{len(index)} labels for {draws.shape[1]} units", expected="as many labels as columns of draws"
+            )
+        view = draws.view()
+        view.flags.writeable = False
+        object.__setattr__(self, "draws", view)
+        object.__setattr__(self, "index", index)
+
+    # ------------------------------------------------------------------ per unit
+    @property
+    def n_draws(self) -> int:
+        """Number of draws."""
+        return int(self.draws.shape[0])
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return int(self.draws.shape[1])
+
+    def __repr__(self) -> str:
+        """Say what it holds in a line."""
+        return f"EffectPosterior({self.kind}, {len(self)} units, {self.n_draws} draws)"
+
+    def __getitem__(self, units: Any) -> EffectPosterior:
+        """Select units by position: slice, integer, boolean mask or integer array."""
+        take = np.atleast_1d(np.arange(len(self))[units])
+        return replace(self, draws=self.draws[:, take], index=self.index[take])
+
+    def mean(self) -> FloatArray:
+        """Posterior mean of each unit, shape (unit,)."""
+        return np.asarray(self.draws.mean(axis=0))
+
+    def sd(self) -> FloatArray:
+        """Posterior standard deviation of each unit, shape (unit,)."""
+        ddof = 1 if self.n_draws > 1 else 0
+        return np.asarray(self.draws.std(axis=0, ddof=ddof))
+
+    def quantile(self, q: ArrayLike) -> FloatArray:
+        """Posterior quantiles, shape (unit,) for one q and (q, unit) for several.
+
+        Raises
+        ------
+        ParameterError
+            If a q lies outside [0, 1].
+        """
+        probs = np.asarray(q, dtype=float)
+        if not ((probs >= 0) & (probs <= 1)).all():
+            raise ParameterError(f"quantile {q!r}", expected="values between 0 and 1")
+        return np.asarray(np.quantile(self.draws, probs, axis=0))
+
+    def interval(self, level: float = 0.9) -> FloatArray:
+        """Equal-tailed credible interval of each unit, shape (unit, 2): lower, upper.
+
+        Raises
+        ------
+        ParameterError
+            If the level does not lie strictly between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ParameterError(f"interval level {level!r}", expected="a number between 0 and 1, such as 0.9")
+        return self.quantile([(1 - level) / 2, (1 + level) / 2]).T
+
+    def prob(self, event: Callable[[FloatArray], Any]) -> FloatArray:
+        """Posterior probability of an event for each unit, shape (unit,): ``prob(lambda tau: tau > 0)``."""
+        happened = np.asarray(event(self.draws))
+        if happened.shape != self.draws.shape or happened.dtype != bool:
+            raise ParameterError(
+                f"an event that returns {happened.dtype} of shape {happened.shape}",
+                expected=f"booleans of shape {self.draws.shape}",
+                todo="use element-wise comparisons, such as lambda tau: tau > 0",
+            )
+        return np.asarray(happened.mean(axis=0))
+
+    # ------------------------------------------------------------------ averages
+    def ate(self, weights: ArrayLike | None = None) -> EffectPosterior:
+        """Average over all units: a posterior of one unit labelled "ATE".
+
+        Parameters
+        ----------
+        weights : array of shape (unit,), optional
+            Weight of each unit (survey weights, population).
+        """
+        return self._average(np.ones(len(self)), weights, "ATE")
+
+    def att(self, treated: ArrayLike, weights: ArrayLike | None = None) -> EffectPosterior:
+        """Average over the treated units: a posterior of one unit labelled "ATT".
+
+        Parameters
+        ----------
+        treated : array of bool of shape (unit,)
+            Which units were treated.
+        weights : array of shape (unit,), optional
+            Weight of each unit.
+        """
+        mask = np.asarray(treated)
+        if mask.shape != (len(self),):
+            raise DataError(f"treated of shape {mask.shape}", expected=f"one value for each of {len(self)} units")
+        if not (mask.astype(float) > 0).any():
+            raise DataError("no treated unit", expected="at least one", todo="pass the observed treatment")
+        return self._average((mask.astype(float) > 0).astype(float), weights, "ATT")
+
+    def gate(self, groups: ArrayLike, weights: ArrayLike | None = None) -> EffectPosterior:
+        """Group averages: a posterior with one unit a group, labelled by the sorted groups.
+
+        Parameters
+        ----------
+        groups : array of shape (unit,)
+            The group of each unit; missing groups are refused.
+        weights : array of shape (unit,), optional
+            Weight of each unit.
+        """
+        import pandas as pd
+
+        codes, labels = pd.factorize(np.asarray(groups), sort=True)
+        if len(codes) != len(self):
+            raise DataError(f"{len(codes)} groups", expected=f"one for each of {len(self)} units")
+        if (codes < 0).any():
+            raise DataError(f"{int((codes < 0).sum())} units without a group", todo="name a group for each unit")
+        w = self._weights(weights)
+        membership = np.zeros((len(self), len(labels)))
+        membership[np.arange(len(self)), codes] = w
+        total = membership.sum(axis=0)
+        if (total <= 0).any():
+            raise DataError("a group whose weights sum to zero", expected="positive weight in each group")
+        return replace(self, draws=self.draws @ (membership / total), index=np.asarray(labels))
+
+    def _weights(self, weights: ArrayLike | None) -> FloatArray:
+        w = np.ones(len(self)) if weights is None else np.asarray(weights, dtype=float)
+        if w.shape != (len(self),) or not np.isfinite(w).all() or (w < 0).any():
+            raise DataError("weights", expected=f"{len(self)} finite, non-negative numbers")
+        return w
+
+    def _average(self, mask: FloatArray, weights: ArrayLike | None, label: str) -> EffectPosterior:
+        if len(self) == 0:
+            raise DataError("a posterior of no units", expected="at least one unit to average over")
+        w = mask * self._weights(weights)
+        if w.sum() <= 0:
+            raise DataError("weights that sum to zero", expected="a positive sum")
+        return replace(self, draws=(self.draws @ (w / w.sum()))[:, None], index=np.array([label]))
+
+    # ------------------------------------------------------------------ arithmetic and exports
+    def __sub__(self, other: EffectPosterior) -> EffectPosterior:
+        """Difference draw by draw, of two posteriors over the same units from the same draws."""
+        if not isinstance(other, EffectPosterior):
+            return NotImplemented
+        if self.draws.shape != other.draws.shape or not np.array_equal(self.index, other.index):
+            raise DataError(
+                f"posteriors of shapes {self.draws.shape} and {other.draws.shape}, or with other units",
+                expected="the same units and the same number of draws",
+                todo="compute both from one fitted estimator on the same X",
+            )
+        return replace(self, draws=self.draws - other.draws, kind="effect")
+
+    def __float__(self) -> float:
+        """Posterior mean of a posterior of one unit, such as ``float(post.ate())``."""
+        if len(self) != 1:
+            raise TypeError(f"a posterior of {len(self)} units is not one number; use mean() or ate()")
+        return float(self.mean()[0])
+
+    def to_dataframe(self, level: float = 0.9) -> pd.DataFrame:
+        """Table with one row a unit: mean, sd, lower, upper, prob_positive."""
+        import pandas as pd
+
+        lower, upper = self.interval(level).T
+        columns = {
+            "mean": self.mean(),
+            "sd": self.sd(),
+            "lower": lower,
+            "upper": upper,
+            "prob_positive": self.prob(lambda tau: tau > 0),
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.index, name="unit"))
+
+    def to_xarray(self) -> xr.DataArray:
+        """Draws as a DataArray with dimensions (draw, unit)."""
+        import xarray as xr
+
+        return xr.DataArray(
+            np.asarray(self.draws),
+            dims=("draw", "unit"),
+            coords={"unit": self.index},
+            name=self.kind,
+            attrs={"treatment": str(self.treatment), "baseline": str(self.baseline)},
+        )
