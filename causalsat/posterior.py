@@ -63,7 +63,7 @@ class EffectPosterior:
     """
 
     draws: FloatArray
-    index: NDArray[Any] = field(default=None)  # type: ignore[assignment]
+    index: Any = None
     kind: str = "effect"
     treatment: Any = 1.0
     baseline: Any = 0.0

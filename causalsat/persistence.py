@@ -1,0 +1,318 @@
+"""Save and load fitted models without pickle: arrays as safetensors, everything else as JSON in its header.
+
+Loading runs no code from the file: it looks classes up by name among causalsat's and scikit-learn's estimators
+and dataclasses, makes empty instances and fills in their attributes. Anything else is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from importlib import import_module
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat import __version__
+from causalsat.exceptions import ModelFileError
+
+__all__ = ["digest", "load", "save"]
+
+FORMAT = 1
+_MODULE = re.compile(r"(causalsat|sklearn)(\.[A-Za-z_]\w*)*")
+_ARRAY_KINDS = "biuf"
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator, encoder or scikit-learn Pipeline of them to one file.
+
+    The file is written beside its place and moved there at the end, so an interrupted save leaves the old one.
+
+    Parameters
+    ----------
+    model : estimator
+        A causalsat estimator or encoder, or a scikit-learn Pipeline or ColumnTransformer of such.
+    path : path-like
+        Where to write; the usual suffix is ``.safetensors``.
+
+    Raises
+    ------
+    ModelFileError
+        If an attribute cannot be stored without pickle; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> scaler = StandardScaler().fit(np.arange(6.0).reshape(3, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(scaler, f"{folder}/scaler.safetensors")
+    ...     load(f"{folder}/scaler.safetensors").mean_
+    array([2., 3.])
+    """
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, NDArray[Any]] = {}
+    header = {"format": FORMAT, "version": __version__, "model": _encode(model, arrays, type(model).__name__)}
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        save_file(arrays, temporary, metadata={"causalsat": json.dumps(header)})
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read what :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        A file written by :func:`save` or by an estimator's ``save`` method.
+
+    Returns
+    -------
+    estimator
+        Equal to the saved one: it gives the same predictions.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is not there, is damaged, is not a causalsat model or names a class that is not allowed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    source = Path(path)
+    if not source.is_file():
+        raise ModelFileError(f"no file {source.name!r}", expected="a model file", todo=f"check the path {source}")
+    try:
+        with safe_open(source, framework="numpy") as file:
+            text = (file.metadata() or {}).get("causalsat")
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if text is None:
+            raise ModelFileError(f"{source.name} is a safetensors file without a causalsat header", todo=_REMEDY)
+        header = json.loads(text)
+    except (SafetensorError, json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{source.name} cannot be read ({error})", todo=_REMEDY) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{source.name} has format {header.get('format') if isinstance(header, dict) else None!r}",
+            expected=f"format {FORMAT} (this is causalsat {__version__})",
+            todo="load it with the version that saved it",
+        )
+    try:
+        return _decode(header["model"], arrays)
+    except ModelFileError:
+        raise
+    except Exception as error:  # a header that is JSON but not ours
+        raise ModelFileError(f"{source.name} is damaged ({type(error).__name__}: {error})", todo=_REMEDY) from error
+
+
+_REMEDY = "save the model again with causalsat.save"
+
+
+def digest(model: Any) -> str:
+    """SHA-256 of everything that :func:`save` would write: equal for equal fitted models.
+
+    Parameters
+    ----------
+    model : estimator
+        As for :func:`save`.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    structure = _encode(model, arrays, type(model).__name__)
+    sha = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
+    for key in sorted(arrays):
+        array = arrays[key]
+        sha.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+# ---------------------------------------------------------------------- encoding
+def _encode(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
+    if value is None or isinstance(value, bool | str) or type(value) is int:
+        return value
+    if isinstance(value, np.generic):
+        return {"$scalar": _encode(np.asarray(value), arrays, where)}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, np.ndarray):
+        return _encode_array(value, arrays, where)
+    if isinstance(value, dict):
+        pairs = [[_encode(k, arrays, where), _encode(v, arrays, f"{where}[{k!r}]")] for k, v in value.items()]
+        return {"$dict": pairs}
+    for kind, tag in ((list, "$list"), (tuple, "$tuple"), (set, "$set"), (frozenset, "$frozenset")):
+        if type(value) is kind:
+            items = sorted(value, key=repr) if kind in (set, frozenset) else value
+            return {tag: [_encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(items)]}
+    if isinstance(value, slice):
+        return {"$slice": [_encode(v, arrays, where) for v in (value.start, value.stop, value.step)]}
+    if isinstance(value, PurePath):
+        return {"$path": str(value)}
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return {"$dtype": np.dtype(value).str}
+    if value is float or value is int or value is bool:
+        return {"$builtin": value.__name__}
+    special = _encode_special(value, arrays, where)
+    return special if special is not None else _encode_object(value, arrays, where)
+
+
+def _encode_array(value: NDArray[Any], arrays: dict[str, NDArray[Any]], where: str) -> Any:
+    if value.dtype.kind in _ARRAY_KINDS:
+        if value.dtype.itemsize > 8:
+            raise _refuse(value, where)
+        key = f"a{len(arrays)}"
+        arrays[key] = (
+            np.ascontiguousarray(value).reshape(value.shape).astype(value.dtype.newbyteorder("="), copy=True)
+        )
+        return {"$array": key}
+    if value.dtype.kind in "mM":
+        code = _encode_array(value.astype(np.int64), arrays, where)
+        return {"$datetimes": [value.dtype.str, code]}
+    if value.dtype.kind in "UO":
+        items = [_encode(v, arrays, where) for v in value.ravel().tolist()]
+        return {"$objects": [value.dtype.str, list(value.shape), items]}
+    raise _refuse(value, where)
+
+
+def _encode_special(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
+    """Coordinate systems, affine transforms and in-memory rasters, known by their module and class."""
+    name = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
+    if name == "pyproj.CRS":
+        return {"$crs": value.to_wkt()}
+    if name == "affine.Affine":
+        return {"$affine": [float(v) for v in tuple(value)[:6]]}
+    if name == "xarray.DataArray":
+        coords = {str(k): [list(c.dims), c.values] for k, c in value.coords.items()}
+        parts = [list(value.dims), value.values, coords, dict(value.attrs), value.name]
+        return {"$dataarray": _encode(parts, arrays, where)}
+    return None
+
+
+def _encode_object(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> Any:
+    kind = type(value)
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    if not _allowed(kind) or not _MODULE.fullmatch(kind.__module__):
+        raise _refuse(value, where)
+    transient = set(getattr(kind, "_transient", ()))
+    fields = {k: v for k, v in vars(value).items() if k not in transient}
+    return {"$object": name, "state": {k: _encode(v, arrays, f"{where}.{k}") for k, v in fields.items()}}
+
+
+def _refuse(value: Any, where: str) -> ModelFileError:
+    kind = type(value)
+    return ModelFileError(
+        f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be saved without pickle",
+        expected="numbers, strings, arrays, and estimators of causalsat or scikit-learn made of those",
+        todo="use an integer random_state, pass names instead of functions, or save the causalsat steps only",
+    )
+
+
+def _allowed(kind: type) -> bool:
+    from sklearn.base import BaseEstimator
+
+    return issubclass(kind, BaseEstimator) or (
+        dataclasses.is_dataclass(kind) and kind.__module__.startswith("causalsat.")
+    )
+
+
+# ---------------------------------------------------------------------- decoding
+def _decode(code: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    if not isinstance(code, dict):
+        if isinstance(code, list):
+            raise ModelFileError("a bare list in a model header", todo=_REMEDY)
+        return code
+    if "$object" in code:
+        return _decode_object(code, arrays)
+    ((tag, body),) = code.items()
+    if tag in _SEQUENCES:
+        return _SEQUENCES[tag](_decode(v, arrays) for v in body)
+    if tag == "$dict":
+        return {_decode(k, arrays): _decode(v, arrays) for k, v in body}
+    if tag == "$array":
+        return arrays[body]
+    if tag == "$scalar":
+        return _decode(body, arrays)[()]
+    if tag == "$float":
+        return float(body)
+    if tag == "$path":
+        return Path(body)
+    if tag == "$slice":
+        return slice(*(_decode(v, arrays) for v in body))
+    if tag == "$dtype":
+        return np.dtype(body)
+    if tag == "$builtin":
+        return {"float": float, "int": int, "bool": bool}[body]
+    return _decode_special(tag, body, arrays)
+
+
+_SEQUENCES: dict[str, Any] = {"$list": list, "$tuple": tuple, "$set": set, "$frozenset": frozenset}
+
+
+def _decode_special(tag: str, body: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    if tag == "$datetimes":
+        return _decode(body[1], arrays).astype(np.dtype(body[0]))
+    if tag == "$objects":
+        dtype, shape, items = body
+        out = np.empty(len(items), dtype=object)
+        out[:] = [_decode(v, arrays) for v in items]
+        return (out if dtype.endswith("O") else out.astype(np.dtype(dtype))).reshape(shape)
+    if tag == "$crs":
+        from pyproj import CRS
+
+        return CRS.from_wkt(body)
+    if tag == "$affine":
+        from affine import Affine
+
+        return Affine(*body)
+    if tag == "$dataarray":
+        import xarray as xr
+
+        dims, values, coords, attrs, name = _decode(body, arrays)
+        return xr.DataArray(
+            values, dims=dims, coords={k: (tuple(d), v) for k, (d, v) in coords.items()}, attrs=attrs, name=name
+        )
+    raise ModelFileError(f"unknown tag {tag!r} in a model header", todo=_REMEDY)
+
+
+def _decode_object(code: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
+    kind = _resolve(code["$object"])
+    made = kind.__new__(kind)
+    for key, value in code["state"].items():
+        if key.startswith("__"):
+            raise ModelFileError(f"attribute {key!r} in a model header", todo=_REMEDY)
+        vars(made)[key] = _decode(value, arrays)
+    return made
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    parts = module.split(".")
+    if _MODULE.fullmatch(module) and attribute.isidentifier() and not {"tests", "conftest"} & set(parts):
+        try:
+            kind = getattr(import_module(module), attribute, None)
+        except ImportError:
+            kind = None
+        if isinstance(kind, type) and kind.__module__ == module and _allowed(kind):
+            return kind
+    raise ModelFileError(
+        f"the file names the class {name!r}",
+        expected="an estimator or dataclass of causalsat, or an estimator of scikit-learn, of this installation",
+        todo="load it with the version that saved it; do not load files from people you do not trust",
+    )

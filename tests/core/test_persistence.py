@@ -1,0 +1,199 @@
+"""Saving and loading: equal predictions, no code run, clear refusals."""
+
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from safetensors.numpy import save_file
+from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+import causalsat
+from causalsat.exceptions import ModelFileError
+from causalsat.persistence import _decode, _encode, digest, load, save
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((40, 3))
+
+
+def test_scikit_learn_pipeline_round_trip(tmp_path):
+    model = make_pipeline(
+        make_column_transformer((StandardScaler(), [0, 1]), remainder="passthrough"), PCA(2), RidgeCV()
+    )
+    model.fit(X, X[:, 0] - X[:, 2])
+    save(model, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(model.predict(X), again.predict(X))
+    assert digest(again) == digest(model)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        2.5,
+        float("inf"),
+        "text",
+        (1, [2, {"a": (3,)}]),
+        {1, 2},
+        frozenset({"x"}),
+        slice(1, None, 2),
+        Path("a/b"),
+        np.float32(1.5),
+        np.int64(7),
+        np.dtype("float32"),
+        {"key": np.arange(3), 4: "int key"},
+    ],
+)
+def test_values_come_back_as_they_were(value):
+    arrays = {}
+    back = _decode(json.loads(json.dumps(_encode(value, arrays, "v"))), arrays)
+    assert type(back) is type(value) or isinstance(value, Path)
+    np.testing.assert_equal(back, value)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(3.5),
+        np.zeros((0, 4)),
+        np.arange(6, dtype=np.int16).reshape(2, 3)[:, ::-1],
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array([True, False]),
+        np.array(["a", "bcd"]),
+        np.array(["a", None, 1.5], dtype=object),
+        np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"),
+        np.arange(3, dtype=">f8"),
+    ],
+)
+def test_arrays_come_back_as_they_were(array):
+    arrays = {}
+    back = _decode(json.loads(json.dumps(_encode(array, arrays, "v"))), arrays)
+    assert back.dtype == array.dtype.newbyteorder("=")
+    assert back.shape == array.shape
+    np.testing.assert_array_equal(back, array)
+
+
+def test_a_raster_in_memory_comes_back():
+    raster = xr.DataArray(np.ones((1, 2, 2)), dims=("band", "y", "x"), coords={"band": ["red"], "y": [1.0, 0.0]})
+    arrays = {}
+    xr.testing.assert_identical(_decode(_encode(raster, arrays, "v"), arrays), raster)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (FunctionTransformer(np.log), "FunctionTransformer.func"),
+        (RidgeCV(cv=np.random.RandomState(0)), "integer random_state"),
+        (RandomForestRegressor(n_estimators=2).fit(X, X[:, 0]), "tree_"),
+        (object(), "object"),
+    ],
+)
+def test_what_needs_pickle_is_refused_by_name(model, says, tmp_path):
+    with pytest.raises(ModelFileError, match=says):
+        save(model, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass
+class Outsider:
+    """A dataclass of somebody else's module."""
+
+    x: int = 1
+
+
+class Bomb:
+    """Pickle that would run code."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def _file(tmp_path, header):
+    path = tmp_path / "evil"
+    save_file({}, path, metadata={"causalsat": header})
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:system",
+        "builtins:eval",
+        "subprocess:Popen",
+        "causalsat.cli:main",
+        "causalsat.persistence:Path",
+        "sklearn.tests.test_base:MyEstimator",
+        "sklearn:show_versions",
+        "causalsat..os:system",
+        f"{Outsider.__module__}:Outsider",
+        "",
+    ],
+)
+def test_classes_from_elsewhere_are_not_touched(name, tmp_path):
+    header = json.dumps({"format": 1, "model": {"$object": name, "state": {}}})
+    with pytest.raises(ModelFileError, match="names the class"):
+        load(_file(tmp_path, header))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"format": 99}',
+        '{"format": 1}',
+        '{"format": 1, "model": [1]}',
+        '{"format": 1, "model": {"$nope": 1}}',
+        '{"format": 1, "model": {"$array": "absent"}}',
+        '{"format": 1, "model": {"$object": "sklearn.linear_model._ridge:Ridge", "state": {"__class__": 1}}}',
+        '{"format": 1, "model": ' + '{"$list": [' * 100_000 + "]}" * 100_000 + "}",
+    ],
+)
+def test_damaged_headers_are_refused(header, tmp_path):
+    with pytest.raises(ModelFileError):
+        load(_file(tmp_path, header))
+
+
+def test_pickles_and_other_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        load("model.pkl")
+    assert not (tmp_path / "exploded").exists()
+    with pytest.raises(ModelFileError, match="no file"):
+        load("absent")
+    save_file({"w": np.ones(2)}, tmp_path / "plain")
+    with pytest.raises(ModelFileError, match="without a causalsat header"):
+        load("plain")
+
+
+def test_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "m"
+    save(StandardScaler().fit(X), path)
+    data = path.read_bytes()
+    for end in range(0, len(data), max(1, len(data) // 25)):
+        path.write_bytes(data[:end])
+        with pytest.raises(ModelFileError):
+            load(path)
+
+
+def test_failed_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / "m"
+    save(StandardScaler().fit(X), path)
+    before = path.read_bytes()
+    with pytest.raises(ModelFileError):
+        causalsat.save(FunctionTransformer(np.log), path)
+    assert path.read_bytes() == before
