@@ -219,6 +219,8 @@ def check_treatment(treatment: Any, n: int, *, binary: bool) -> FloatArray:
             todo="drop those units, or code them as control if that is what they are",
         )
     values = np.unique(t)
+    if n == 1:
+        raise TreatmentError("1 sample", expected="treated and control units", todo="pass more units")
     if len(values) < 2:
         raise TreatmentError(
             f"treatment has one value only ({values[0]:g}) in {n} units",
@@ -262,7 +264,11 @@ def check_weights(weights: Any, n: int) -> FloatArray:
         w = np.full(n, float(w))
     _one_per_unit(w, n, "sample_weight")
     if not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
-        raise DataError("sample_weight", expected="finite, non-negative weights with a positive sum")
+        what = "missing or infinite values" if not np.isfinite(w).all() else "negative values"
+        raise DataError(
+            f"sample_weight with {what if w.sum() != 0 else 'every weight zero'}",
+            expected="finite, non-negative weights with a positive sum",
+        )
     return w / w.mean()
 
 

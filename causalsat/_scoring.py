@@ -14,18 +14,17 @@ def crossfit_ridge(
     """Out-of-fold ridge predictions of a target, shape (n,); the weighted mean where there are too few units."""
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GroupKFold, KFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     n_units = len(target) if groups is None else len(np.unique(groups))
     if n_units < 2 * n_splits:
         return np.full(len(target), np.average(target, weights=weight))
+    scale = X.std(axis=0)
+    Z = (X - X.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
     out = np.empty(len(target))
     folds = (KFold(n_splits) if groups is None else GroupKFold(n_splits)).split(X, target, groups)
     for train, test in folds:
-        model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 5, 15)))
-        model.fit(X[train], target[train], ridgecv__sample_weight=weight[train])
-        out[test] = model.predict(X[test])
+        model = RidgeCV(np.logspace(-2, 5, 15)).fit(Z[train], target[train], sample_weight=weight[train])
+        out[test] = model.predict(Z[test])
     return out
 
 

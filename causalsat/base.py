@@ -73,6 +73,8 @@ class EffectEstimator(BaseEstimator):
         "propensity": True,
     }
     _binary_treatment: ClassVar[bool] = True
+    # small settings with which the contract tests, which find every public estimator, run quickly
+    _contract_parameters: ClassVar[dict[str, Any]] = {}
 
     # ------------------------------------------------------------------ to be written by subclasses
     @abstractmethod
