@@ -14,6 +14,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.validation import _num_samples
 
 import causalsat
 from causalsat import EffectPosterior
@@ -330,11 +331,10 @@ def supplying_treatment(kind):
 
     class Supplied(kind):
         def fit(self, X, y=None, sample_weight=None):
-            n = np.shape(np.asarray(X))[0] if np.ndim(X) else 0
-            return super().fit(X, y, treatment=np.arange(n) % 2, sample_weight=sample_weight)
+            return super().fit(X, y, treatment=np.arange(_num_samples(X)) % 2, sample_weight=sample_weight)
 
         def score(self, X, y, sample_weight=None):
-            return super().score(X, y, treatment=np.arange(len(X)) % 2, sample_weight=sample_weight)
+            return super().score(X, y, treatment=np.arange(_num_samples(X)) % 2, sample_weight=sample_weight)
 
     Supplied.__name__ = Supplied.__qualname__ = f"Supplied{kind.__name__}"
     globals()[Supplied.__name__] = Supplied  # pickle looks classes up by name
