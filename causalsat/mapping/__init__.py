@@ -1,0 +1,7 @@
+"""Maps of treatment effects: from a fitted model and imagery to a Cloud-Optimised GeoTIFF, a picture and a page."""
+
+from __future__ import annotations
+
+from causalsat.mapping.map_effects import BANDS, MapResult, map_effects
+
+__all__ = ["BANDS", "MapResult", "map_effects"]

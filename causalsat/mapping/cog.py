@@ -1,0 +1,92 @@
+"""From tile files to one Cloud-Optimised GeoTIFF: one writer, then a copy through GDAL's COG driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.mapping.grid import MapGrid
+
+__all__ = ["write_cog"]
+
+CACHE_BYTES = 64 << 20
+
+
+def write_cog(
+    path: Path,
+    blocks: Iterable[tuple[int, int, NDArray[np.float32]]],
+    *,
+    grid: MapGrid,
+    bands: Sequence[str],
+    tags: Mapping[str, str],
+    work: Path,
+    blocksize: int = 256,
+) -> None:
+    """Write a float32 map with NaN as nodata as a Cloud-Optimised GeoTIFF; it appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    blocks : iterable of (row, col, values of shape (band, height, width))
+        Parts of the map, in cells; where none lies the map is nodata.
+    grid : MapGrid
+        Size and georeference of the map.
+    bands : sequence of str
+        Band names, written as descriptions.
+    tags : mapping of str to str
+        Metadata of the file.
+    work : Path
+        Folder for the intermediate files, on the same file system as ``path``.
+    blocksize : int
+        Side of the internal tiles.
+
+    Notes
+    -----
+    Overviews average the cells; memory is bounded by GDAL's block cache (64 MB), not by the map.
+    """
+    import rasterio
+    from rasterio.shutil import copy
+
+    plain = work / f"map.{os.getpid()}.tmp"
+    partial = work / f"cog.{os.getpid()}.tmp"
+    profile = {
+        "driver": "GTiff",
+        "dtype": "float32",
+        "nodata": float("nan"),
+        "count": len(bands),
+        "height": grid.height,
+        "width": grid.width,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "tiled": True,
+        "blockxsize": blocksize,
+        "blockysize": blocksize,
+        "sparse_ok": True,
+        "bigtiff": "IF_SAFER",
+        "interleave": "band",
+    }
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="1"):
+        with rasterio.open(plain, "w", **profile) as raster:
+            raster.update_tags(**dict(tags))
+            for number, name in enumerate(bands, start=1):
+                raster.set_band_description(number, name)
+            for row, col, values in blocks:
+                window = rasterio.windows.Window(col, row, values.shape[2], values.shape[1])
+                raster.write(values, window=window)
+        copy(
+            plain,
+            partial,
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR="FLOATING_POINT",
+            BLOCKSIZE=blocksize,
+            OVERVIEW_RESAMPLING="AVERAGE",
+            BIGTIFF="IF_SAFER",
+        )
+    os.replace(partial, path)
+    plain.unlink(missing_ok=True)

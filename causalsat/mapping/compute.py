@@ -1,0 +1,300 @@
+"""One tile of a map: cell centres, their features, their posterior, six numbers a cell, one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat import base
+from causalsat.exceptions import ColumnError, DataError
+from causalsat.mapping.grid import MapGrid
+from causalsat.mapping.tiles import Tile, read_tile, tile_path, write_tile
+
+__all__ = ["BANDS", "MapJob", "chip_sizes_px", "constant_columns", "image_encoders", "map_tile", "posterior_bands"]
+
+BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
+
+# A hundredth of a pixel: moves a cell centre off the tie between two pixels, so that every chip of a map
+# rounds to the same side whatever the parity of cell and chip.
+OFF_TIE = 0.01
+
+
+@dataclass(frozen=True)
+class MapJob:
+    """All that a tile needs besides its own position.
+
+    Attributes
+    ----------
+    model : EffectEstimator or Pipeline
+        Fitted model.
+    imagery : Imagery
+        Defines the grid, and which cells are on valid pixels.
+    grid : MapGrid
+        Cells of the map.
+    region : bytes or None
+        Region in the imagery's coordinate system, as WKB.
+    columns : mapping of str to float
+        Constant columns of every cell.
+    level : float
+        Level of the intervals.
+    size_m : float or None
+        Chip size of a model that was fitted on chips; None where the model has an ImageEncoder.
+    chip_px : int
+        Side of the largest chip that the model sees; 0 where it sees none.
+    min_valid : float
+        Cells whose chip has a smaller share of valid pixels are nodata.
+    folder : Path
+        Where tile files are written.
+    chunk : int
+        Cells whose draws are held at once.
+    threads : int or None
+        Torch threads of the worker; None leaves them.
+    """
+
+    model: Any
+    imagery: Any
+    grid: MapGrid
+    region: bytes | None
+    columns: Mapping[str, float]
+    level: float
+    size_m: float | None
+    chip_px: int
+    min_valid: float
+    folder: Path
+    chunk: int = 1024
+    threads: int | None = None
+
+
+def map_tile(job: MapJob, tile: Tile) -> int:
+    """Compute a tile and write its file, unless it exists; returns the number of cells with an effect.
+
+    A plain function of a job and a position, so that it runs in a loop, in a thread or on a dask worker.
+    """
+    path = tile_path(job.folder, tile)
+    done = read_tile(path, (len(BANDS), tile.height, tile.width))
+    if done is None:
+        if job.threads is not None:
+            _limit_torch(job.threads)
+        done = tile_values(job, tile)
+        write_tile(path, done)
+    return int(np.isfinite(done[0]).sum())
+
+
+def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
+    """Bands of a tile, shape (6, height, width); NaN outside the region and on invalid imagery."""
+    values = np.full((len(BANDS), tile.height * tile.width), np.nan, dtype=np.float32)
+    x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
+    cells = np.flatnonzero(_in_region(job.region, x, y))
+    if len(cells):
+        points = _cell_points(job, x[cells], y[cells])
+        keep = valid_share(job.imagery, points, job.chip_px) >= job.min_valid
+        cells, points = cells[keep], points[keep]
+    for position, bands in _bands(job, points) if len(cells) else ():
+        values[:, cells[position]] = bands
+    return values.reshape(len(BANDS), tile.height, tile.width)
+
+
+def _in_region(region: bytes | None, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
+    if region is None:
+        return np.ones(len(x), dtype=bool)
+    import shapely
+
+    geometry = shapely.from_wkb(region)
+    shapely.prepare(geometry)
+    return np.asarray(shapely.contains_xy(geometry, x, y))
+
+
+def _cell_points(job: MapJob, x: NDArray[Any], y: NDArray[Any]) -> Any:
+    import geopandas as gpd
+
+    a, b, _, d, e, _ = job.grid.imagery_transform
+    shift_x, shift_y = OFF_TIE * (a + b), OFF_TIE * (d + e)
+    points = gpd.points_from_xy(x + shift_x, y + shift_y)
+    constants = {name: np.full(len(x), value) for name, value in job.columns.items()}
+    return gpd.GeoDataFrame(constants, geometry=points, crs=job.grid.crs)
+
+
+def valid_share(imagery: Any, points: Any, chip_px: int) -> NDArray[np.float64]:
+    """Share of valid pixels in the chip centred at each point, shape (n,); all bands of a pixel must be valid.
+
+    With dates, the share of valid (date, pixel) pairs. For ``chip_px`` 0, the pixel under the point counts.
+    """
+    size = max(chip_px, 1)
+    row, col = (np.asarray(v) for v in imagery.windows(points, size))
+    top, left = int(row.min()), int(col.min())
+    height, width = int(row.max()) + size - top, int(col.max()) + size - left
+    pixels = np.asarray(imagery.read_window(top, left, height, width))
+    finite = np.isfinite(pixels).all(axis=-3)
+    share = finite.reshape(-1, height, width).mean(axis=0)
+    total = np.zeros((height + 1, width + 1))
+    np.cumsum(np.cumsum(share, axis=0), axis=1, out=total[1:, 1:])
+    r, c = row - top, col - left
+    sums = total[r + size, c + size] - total[r, c + size] - total[r + size, c] + total[r, c]
+    return np.asarray(np.clip(sums / size**2, 0.0, 1.0))
+
+
+def _bands(job: MapJob, points: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Positions and bands of the points, chunk by chunk: features for the whole tile, draws for a chunk."""
+    transformers, estimator = base.final_estimator(job.model)
+    for start, features in _features(job, transformers, points):
+        features, keep = _complete(estimator, features)
+        for low in range(0, len(keep), job.chunk):
+            part = slice(low, low + job.chunk)
+            chunk = features.iloc[part] if hasattr(features, "iloc") else features[part]
+            yield start + keep[part], posterior_bands(estimator, chunk, job.level)
+
+
+def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int, Any]]:
+    if job.size_m is None:
+        yield 0, points if transformers is None else transformers.transform(points)
+        return
+    for start in range(0, len(points), 256):
+        chips = job.imagery.chips(
+            points.iloc[start : start + 256], size_m=job.size_m, on_invalid="mask", min_valid=0.0
+        )
+        yield start, chips if transformers is None else transformers.transform(chips)
+
+
+def posterior_bands(estimator: Any, features: Any, level: float) -> NDArray[np.float32]:
+    """Mean, sd, interval, P(effect > 0) and support of each row of features, shape (6, n)."""
+    posterior = estimator.effect(features)
+    lower, upper = posterior.interval(level).T
+    positive = posterior.prob(lambda tau: tau > 0)
+    bands = (posterior.mean(), posterior.sd(), lower, upper, positive, estimator.support(features))
+    return np.stack(bands).astype(np.float32)
+
+
+def _complete(estimator: Any, features: Any) -> tuple[Any, NDArray[np.int64]]:
+    """Leave out rows that the encoder could not encode; fill columns on which the effect does not depend."""
+    means = getattr(getattr(estimator, "imputation_", None), "means", None)
+    columns = _modifier_columns(estimator)
+    names = getattr(estimator, "feature_names_in_", None)
+    frame = hasattr(features, "iloc")
+    if frame and names is not None:
+        table = features[list(names)].to_numpy(dtype=float, copy=True)
+    elif frame and hasattr(features, "geometry"):
+        table = features.drop(columns=features.geometry.name).to_numpy(dtype=float, copy=True)
+    else:
+        table = np.array(features, dtype=float)
+    if means is None or columns is None or table.ndim != 2 or table.shape[1] != len(means):
+        bad = np.isnan(table).reshape(len(table), -1).any(axis=1)
+        keep = np.flatnonzero(~bad)
+        return (features.iloc[keep] if frame else features[keep]), keep
+    bad = np.isnan(table[:, columns]).any(axis=1)
+    table[:, ~columns] = np.where(np.isnan(table[:, ~columns]), means[~columns], table[:, ~columns])
+    keep = np.flatnonzero(~bad)
+    if not frame:
+        return table[keep], keep
+    import pandas as pd
+
+    return pd.DataFrame(table[keep], columns=list(names) if names is not None else None), keep
+
+
+def _modifier_columns(estimator: Any) -> NDArray[np.bool_] | None:
+    """Mask over the features: those on which the effect may depend; None where the estimator does not say."""
+    if not hasattr(estimator, "_support_columns") or not hasattr(estimator, "imputation_"):
+        return None
+    n_features = len(estimator.imputation_.means)
+    mask = np.zeros(len(estimator.design_names_), dtype=bool)
+    mask[estimator._support_columns()] = True
+    indicators = mask[n_features:]
+    mask = mask[:n_features]
+    mask[estimator.imputation_.indicators[indicators]] = True
+    return mask
+
+
+def _limit_torch(threads: int) -> None:
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    else:
+        import os
+
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+# ---------------------------------------------------------------------- what the model needs
+def image_encoders(model: Any) -> list[Any]:
+    """Image encoders within a model: steps that hold an ``imagery`` and a ``size_m``."""
+    if hasattr(model, "imagery") and hasattr(model, "size_m"):
+        return [model]
+    steps = getattr(model, "steps", None) or getattr(model, "transformers_", None)
+    steps = steps or getattr(model, "transformer_list", None) or ()
+    return [found for step in steps for found in image_encoders(step[1])]
+
+
+def chip_sizes_px(encoder: Any) -> list[int]:
+    """Chip sizes of an encoder in pixels of its own imagery."""
+    sources = encoder.imagery.values() if isinstance(encoder.imagery, Mapping) else [encoder.imagery]
+    return [int(source.size_px(float(size))) for source in sources for size in np.atleast_1d(encoder.size_m)]
+
+
+def constant_columns(model: Any, covariates: Mapping[str, float] | None) -> dict[str, float]:
+    """Constant columns for every cell: the given ones, and NaN for those on which the effect does not depend.
+
+    Raises
+    ------
+    ColumnError
+        If the effect depends on a column that is not given.
+    DataError
+        If a given value is not a finite number.
+    """
+    given: dict[str, float] = {}
+    for name, value in (covariates or {}).items():
+        if isinstance(value, str | bytes) or np.ndim(value) != 0 or not np.isfinite(float(value)):
+            raise DataError(f"covariates[{name!r}] = {value!r}", expected="one finite number for the whole map")
+        given[str(name)] = float(value)
+    needed = required_columns(model)
+    unknown = sorted(set(given) - set(needed))
+    if unknown:
+        raise ColumnError(
+            f"covariates {', '.join(map(repr, unknown))}, which the model does not use",
+            expected=f"columns among {', '.join(needed) or 'none'}",
+            todo="check the spelling",
+        )
+    _, estimator = base.final_estimator(model)
+    missing = [name for name in needed if name not in given and _modifies(estimator, name)]
+    if missing:
+        raise ColumnError(
+            f"the effects of this model depend on {', '.join(map(repr, missing))}, which cells of a map do not have",
+            expected="a value for each such column",
+            todo=f"pass covariates={{{missing[0]!r}: value, ...}} to map the effect at those values, or fit with "
+            "modifiers='img*' so that the effect depends on the imagery alone",
+        )
+    return {name: given.get(name, float("nan")) for name in needed}
+
+
+def required_columns(model: Any) -> list[str]:
+    """Columns, besides the geometry, that the model's first step asks for."""
+    steps = getattr(model, "steps", None)
+    first = steps[0][1] if steps else model
+    names = [str(name) for name in getattr(first, "feature_names_in_", ())]
+    if hasattr(first, "transformers_"):
+        asked: list[str] = []
+        for _, transformer, columns in first.transformers_:
+            if isinstance(transformer, str) and transformer == "drop":
+                continue
+            chosen = np.asarray(names, dtype=object)
+            listed = [columns] if isinstance(columns, str) else list(np.atleast_1d(np.asarray(columns, dtype=object)))
+            asked += [str(c) if isinstance(c, str) else str(chosen[c]) for c in listed]
+        names = list(dict.fromkeys(asked))
+    elif hasattr(first, "imagery") and hasattr(first, "size_m"):
+        names = [str(name) for name in getattr(first, "keep", ())]
+    return [name for name in names if name != "geometry"]
+
+
+def _modifies(estimator: Any, column: str) -> bool:
+    """Whether the effect may depend on a column; encoded names such as scaler__age and area_north count."""
+    mask = _modifier_columns(estimator)
+    if mask is None:
+        return True
+    names = [str(name).rpartition("__")[2] for name in estimator.design_names_[: len(mask)]]
+    return any(
+        hit and (name == column or name.startswith(f"{column}_")) for name, hit in zip(names, mask, strict=True)
+    )

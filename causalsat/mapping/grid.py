@@ -1,0 +1,216 @@
+"""The grid of a map: cells of whole native pixels, laid over the imagery, and the region that they cover."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import DataError, DataWarning, ImageryError, ParameterError
+
+__all__ = ["MapGrid", "grid_over", "region_geometry"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """Cells of ``cell_px`` by ``cell_px`` pixels of the imagery, counted from the imagery's first pixel.
+
+    Because cells are counted from the imagery's origin, maps of neighbouring regions fall on one lattice.
+
+    Attributes
+    ----------
+    crs : str
+        Coordinate system of imagery and map, as WKT.
+    imagery_transform : tuple of 6 floats
+        Affine transform of the imagery's pixels (a, b, c, d, e, f).
+    cell_px : int
+        Side of a cell in native pixels.
+    row0, col0 : int
+        First cell of the map, in cells from the imagery's origin.
+    height, width : int
+        Size of the map in cells.
+    resolution_m : float
+        Side of a cell in metres.
+    """
+
+    crs: str
+    imagery_transform: tuple[float, ...]
+    cell_px: int
+    row0: int
+    col0: int
+    height: int
+    width: int
+    resolution_m: float
+
+    @property
+    def transform(self) -> Any:
+        """Affine transform of the map's cells."""
+        from affine import Affine
+
+        return (
+            Affine(*self.imagery_transform)
+            * Affine.translation(self.col0 * self.cell_px, self.row0 * self.cell_px)
+            * Affine.scale(self.cell_px)
+        )
+
+    def centres(self, row: int, col: int, height: int, width: int) -> tuple[FloatArray, FloatArray]:
+        """Coordinates of the cell centres of a block of the map, each of shape (height * width,), row by row."""
+        rows, cols = np.meshgrid(np.arange(row, row + height), np.arange(col, col + width), indexing="ij")
+        x, y = self.transform * (cols.ravel() + 0.5, rows.ravel() + 0.5)
+        return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+
+
+def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
+    """Region in the imagery's coordinate system, as one shapely geometry; None stays None.
+
+    Parameters
+    ----------
+    region : GeoDataFrame, GeoSeries, shapely geometry, (west, south, east, north), path or None
+        Polygons, or bounds. A bare geometry and bounds are in ``region_crs``, else in the imagery's system.
+    crs : pyproj.CRS
+        Coordinate system of the imagery.
+    region_crs : optional
+        Coordinate system of a bare geometry or of bounds, such as ``"EPSG:4326"``.
+
+    Raises
+    ------
+    DataError
+        If the region is none of these, is empty, has no coordinate system, or has no area.
+    """
+    if region is None:
+        return None
+    series = _as_series(region, crs, region_crs)
+    series = series[series.notna() & ~series.is_empty]
+    if not len(series):
+        raise DataError("a region without geometry", expected="at least one polygon")
+    if series.crs is None:
+        raise DataError(
+            "a region without a coordinate system", todo="set it: region.set_crs('EPSG:4326') for lon/lat"
+        )
+    if series.crs != crs:
+        west, south, east, north = series.total_bounds
+        series = series.segmentize(max(east - west, north - south, 1e-9) / 100).to_crs(crs)
+    geometry = series.make_valid().union_all()
+    if geometry.area <= 0:
+        raise DataError(
+            f"a region of type {geometry.geom_type}, without area",
+            expected="polygons",
+            todo="buffer points or lines: region.buffer(metres) in a projected coordinate system",
+        )
+    return geometry
+
+
+def _as_series(region: Any, crs: Any, region_crs: Any) -> Any:
+    import geopandas as gpd
+    import shapely
+
+    if isinstance(region, str | Path):
+        region = gpd.read_file(region)
+    if isinstance(region, gpd.GeoDataFrame):
+        region = region.geometry
+    if isinstance(region, gpd.GeoSeries):
+        return region if region.crs is not None or region_crs is None else region.set_crs(region_crs)
+    if isinstance(region, shapely.Geometry):
+        return gpd.GeoSeries([region], crs=region_crs or crs)
+    bounds = np.asarray(region, dtype=float) if np.ndim(region) == 1 and len(region) == 4 else None
+    if bounds is None or not np.isfinite(bounds).all():
+        raise DataError(
+            f"region={region!r}",
+            expected="a GeoDataFrame, a shapely polygon, (west, south, east, north), a path, or None",
+        )
+    if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
+        raise DataError(f"region bounds {tuple(bounds)}", expected="(west, south, east, north) with west < east")
+    return gpd.GeoSeries([shapely.box(*bounds)], crs=region_crs or crs)
+
+
+def grid_over(imagery: Any, geometry: Any, resolution: float | None, *, tell: bool = True) -> MapGrid:
+    """Smallest grid of whole-pixel cells that covers the region's part of the imagery.
+
+    Parameters
+    ----------
+    imagery : Imagery
+        Gives ``crs``, ``transform``, ``shape`` and ``resolution_m``.
+    geometry : shapely geometry or None
+        Region in the imagery's system; None for all of the imagery.
+    resolution : float or None
+        Wanted side of a cell in metres, rounded to whole pixels; None chooses about 250,000 cells.
+    tell : bool
+        Warn where rounding changes the resolution by more than one per cent.
+
+    Raises
+    ------
+    ParameterError
+        If the resolution is not positive, or so coarse that the region is less than one cell.
+    ImageryError
+        If the region lies outside the imagery.
+    """
+    pixel_m = float(np.mean(imagery.resolution_m))
+    rows, cols = (int(v) for v in imagery.shape[-2:])
+    window = _pixel_window(imagery, geometry, rows, cols)
+    if resolution is None:
+        area = max(window[1] - window[0], 1) * max(window[3] - window[2], 1)
+        cell = max(1, round((area / 250_000) ** 0.5))
+    else:
+        cell = _whole_pixels(float(resolution), pixel_m, tell)
+    if cell > max(rows, cols):
+        raise ParameterError(
+            f"resolution={resolution!r}: one cell of {cell} pixels for imagery of {rows} x {cols} pixels",
+            expected=f"metres, at most {min(rows, cols) * pixel_m:g} here",
+        )
+    row0, row1 = window[0] // cell, -(-window[1] // cell)
+    col0, col1 = window[2] // cell, -(-window[3] // cell)
+    return MapGrid(
+        crs=_wkt(imagery.crs),
+        imagery_transform=tuple(float(v) for v in imagery.transform)[:6],
+        cell_px=cell,
+        row0=int(row0),
+        col0=int(col0),
+        height=int(row1 - row0),
+        width=int(col1 - col0),
+        resolution_m=cell * pixel_m,
+    )
+
+
+def _whole_pixels(resolution: float, pixel_m: float, tell: bool) -> int:
+    if not np.isfinite(resolution) or resolution <= 0:
+        raise ParameterError(f"resolution={resolution!r}", expected="metres, a positive number")
+    cell = max(1, round(resolution / pixel_m))
+    actual = cell * pixel_m
+    if tell and abs(actual / resolution - 1) > 0.01:
+        warnings.warn(
+            f"resolution {resolution:g} m is not a whole number of {pixel_m:g} m pixels: "
+            f"the map's cells are {cell} pixels, {actual:g} m",
+            DataWarning,
+            stacklevel=4,
+        )
+    return cell
+
+
+def _pixel_window(imagery: Any, geometry: Any, rows: int, cols: int) -> tuple[int, int, int, int]:
+    if geometry is None:
+        return 0, rows, 0, cols
+    west, south, east, north = geometry.bounds
+    x, y = np.array([west, west, east, east]), np.array([south, north, south, north])
+    pixel_col, pixel_row = ~imagery.transform * (x, y)
+    low_row, high_row = max(int(np.floor(pixel_row.min() + 1e-6)), 0), min(int(np.ceil(pixel_row.max() - 1e-6)), rows)
+    low_col, high_col = max(int(np.floor(pixel_col.min() + 1e-6)), 0), min(int(np.ceil(pixel_col.max() - 1e-6)), cols)
+    if high_row <= low_row or high_col <= low_col:
+        raise ImageryError(
+            f"a region of bounds {tuple(round(float(v), 3) for v in geometry.bounds)} outside the imagery, "
+            f"whose bounds are {tuple(round(float(v), 3) for v in imagery.bounds)}",
+            expected="a region that overlaps the imagery",
+            todo="name the region's coordinate system, for example region_crs='EPSG:4326' for lon/lat bounds",
+        )
+    return low_row, high_row, low_col, high_col
+
+
+def _wkt(crs: Any) -> str:
+    from pyproj import CRS
+
+    return str(CRS.from_user_input(crs).to_wkt())

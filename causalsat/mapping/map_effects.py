@@ -1,0 +1,387 @@
+"""From a fitted model and imagery to a map of effects: the conductor."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat import __version__
+from causalsat.exceptions import DataError, DataWarning, ModelFileError, ParameterError, ResumeError
+from causalsat.mapping.cog import write_cog
+from causalsat.mapping.compute import BANDS, MapJob, chip_sizes_px, constant_columns, image_encoders, map_tile
+from causalsat.mapping.grid import grid_over, region_geometry
+from causalsat.mapping.result import MapResult, draw
+from causalsat.mapping.tiles import Tile, fingerprint, open_job, plan_tiles, read_tile, remove_job, tile_path
+
+__all__ = ["BANDS", "MapResult", "map_effects"]
+
+WINDOW_BYTES = 64 << 20
+
+
+def map_effects(
+    model: Any,
+    imagery: Any,
+    region: Any = None,
+    resolution: float | None = None,
+    out: str | os.PathLike[str] = "effects.tif",
+    *,
+    region_crs: Any = None,
+    covariates: Mapping[str, float] | None = None,
+    size_m: float | None = None,
+    level: float = 0.9,
+    min_valid: float = 0.5,
+    tile_px: int = 128,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    png: bool | str | os.PathLike[str] = True,
+    html: bool | str | os.PathLike[str] = "auto",
+    sites: Any = None,
+    units: str = "",
+    title: str = "",
+    note: str = "",
+    citation: str = "",
+    heterogeneity_p: float | None = None,
+) -> MapResult:
+    """Map the posterior effect of treatment for every cell of a region.
+
+    Parameters
+    ----------
+    model : EffectEstimator or Pipeline
+        Fitted on a GeoDataFrame (a Pipeline with an ImageEncoder), or on chips (then pass ``size_m``).
+    imagery : Imagery
+        Defines the grid of the map. A model whose ImageEncoder reads another raster with the same bands is
+        mapped on this one.
+    region : GeoDataFrame, GeoSeries, shapely polygon, (west, south, east, north), path or None
+        What to map, in any coordinate system; None for all of the imagery.
+    resolution : float, optional
+        Side of a cell in metres, rounded to whole pixels of the imagery; by default such that the map has
+        about 250,000 cells.
+    out : path-like
+        The GeoTIFF to write.
+    region_crs : optional
+        Coordinate system of bounds or of a bare geometry; by default the imagery's.
+    covariates : mapping of str to float, optional
+        Values of the covariates at which to map the effect; only needed where the effect depends on them.
+    size_m : float, optional
+        Side of the chips, for a model that was fitted on chips.
+    level : float
+        Level of the intervals.
+    min_valid : float
+        A cell whose chip has a smaller share of valid pixels is nodata.
+    tile_px : int
+        Side of a tile in cells, at most; tiles are smaller where their imagery would exceed 64 MB.
+    client : distributed.Client, optional
+        Computes the tiles on a dask cluster, whose workers see the folder of ``out``.
+    progress : bool
+        Show a progress bar.
+    overwrite : bool
+        Compute anew what exists, and discard the tiles of an interrupted job with other inputs.
+    png, html : bool or path-like
+        Also draw a picture and an interactive page, beside ``out`` unless a path is given. ``html="auto"``
+        draws the page where bokeh is installed and otherwise warns.
+    sites : GeoDataFrame, optional
+        Places of the trial, drawn on picture and page.
+    units, title, note, citation : str
+        Words for legends and metadata.
+    heterogeneity_p : float, optional
+        P-value of a test of no heterogeneity; above 0.05 the map says so.
+
+    Returns
+    -------
+    MapResult
+        Paths, and what was mapped.
+
+    Raises
+    ------
+    ResumeError
+        If tiles of an interrupted job with other inputs are in the way.
+    ColumnError
+        If the effect depends on columns that ``covariates`` does not give.
+    ParameterError, DataError, ImageryError
+        If a setting, the region or the imagery cannot be used.
+
+    Notes
+    -----
+    Tiles are written one by one to ``<out>.tiles`` under a job hash: a killed run continues where it stopped,
+    and its pixels are those of an uninterrupted one. Memory is bounded by a tile and not by the raster.
+    """
+    path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
+    model = _on_imagery(model, imagery)
+    geometry = region_geometry(region, imagery.crs, region_crs)
+    grid = grid_over(imagery, geometry, resolution)
+    columns = constant_columns(model, covariates)
+    encoders = image_encoders(model)
+    if not encoders and size_m is None and not columns:
+        raise ParameterError(
+            f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
+            expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
+        )
+    chip_px = max([px for e in encoders for px in chip_sizes_px(e)], default=0)
+    chip_px = chip_px if size_m is None else int(imagery.size_px(float(size_m)))
+    folder = path.with_name(path.name + ".tiles")
+    job = MapJob(
+        model=model,
+        imagery=imagery,
+        grid=grid,
+        region=None if geometry is None else bytes(geometry.wkb),
+        columns=columns,
+        level=level,
+        size_m=size_m,
+        chip_px=chip_px,
+        min_valid=min_valid,
+        folder=folder.absolute(),
+    )
+    side = _tile_side(tile_px, grid.cell_px, chip_px, imagery)
+    parts = {**_job_parts(job), "tile": side}
+    job_hash = fingerprint(parts)
+    words = _notes(note, heterogeneity_p)
+    tags = _tags(job, job_hash, units, title, words, citation, heterogeneity_p)
+    finished = {} if overwrite else _finished_tags(path, job_hash)
+    if finished != tags:
+        open_job(folder, parts, overwrite=overwrite)
+        tiles = [] if finished else _plan(job, side)
+        _run(job, tiles, client, progress)
+        write_cog(
+            path,
+            _blocks_of(path) if finished else _blocks(job, tiles),
+            grid=grid,
+            bands=BANDS,
+            tags=tags,
+            work=folder,
+        )
+        remove_job(folder)
+    n_mapped = _count(path)
+    result = MapResult(
+        path, None, None, grid.resolution_m, (grid.height, grid.width), n_mapped, level, words, job_hash
+    )
+    if not n_mapped:
+        warnings.warn(
+            "no cell of the map has an effect: all lie outside the region or on invalid imagery "
+            f"(min_valid={min_valid:g})",
+            DataWarning,
+            stacklevel=2,
+        )
+        return result
+    return draw(result, imagery, png=png, html=html, sites=sites, units=units, title=title)
+
+
+# ---------------------------------------------------------------------- checks and set-up
+def _check_settings(out: Any, level: float, min_valid: float, tile_px: int, p_value: float | None) -> Path:
+    if not 0 < level < 1:
+        raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
+    if not 0 <= min_valid <= 1:
+        raise ParameterError(f"min_valid={min_valid!r}", expected="a share between 0 and 1")
+    if int(tile_px) != tile_px or tile_px < 1:
+        raise ParameterError(f"tile_px={tile_px!r}", expected="a whole number of cells, at least 1")
+    if p_value is not None and not 0 <= p_value <= 1:
+        raise ParameterError(f"heterogeneity_p={p_value!r}", expected="a p-value between 0 and 1")
+    path = Path(out)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise ParameterError(f"out={str(out)!r}", expected="a file name that ends in .tif")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _on_imagery(model: Any, imagery: Any) -> Any:
+    """The model with its encoders reading the given imagery, where its bands are theirs; else unchanged."""
+    if not any(_replaces(e, imagery) for e in image_encoders(model)):
+        return model
+    from copy import deepcopy
+
+    model = deepcopy(model)
+    for encoder in image_encoders(model):
+        if _replaces(encoder, imagery):
+            encoder.imagery = imagery
+    return model
+
+
+def _replaces(encoder: Any, imagery: Any) -> bool:
+    own = encoder.imagery
+    if isinstance(own, Mapping) or own is imagery or fingerprint(own) == fingerprint(imagery):
+        return False
+    return tuple(own.bands) == tuple(imagery.bands) and len(own.dates) == len(imagery.dates)
+
+
+def _tile_side(tile_px: int, cell_px: int, chip_px: int, imagery: Any) -> int:
+    layers = max(len(imagery.bands), 1) * max(len(imagery.dates), 1)
+    side_px = int((WINDOW_BYTES / (4 * layers)) ** 0.5)
+    return max(1, min(int(tile_px), (side_px - chip_px) // cell_px))
+
+
+def _plan(job: MapJob, side: int) -> list[Tile]:
+    """Tiles that touch the region."""
+    tiles = plan_tiles(job.grid.height, job.grid.width, side)
+    if job.region is None:
+        return tiles
+    import shapely
+
+    region = shapely.from_wkb(job.region)
+    shapely.prepare(region)
+    corners = [
+        [
+            job.grid.transform * (t.col + dx * t.width, t.row + dy * t.height)
+            for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))
+        ]
+        for t in tiles
+    ]
+    touching = shapely.intersects(region, shapely.polygons(np.array(corners)))
+    return [tile for tile, hit in zip(tiles, touching, strict=True) if hit]
+
+
+def _job_parts(job: MapJob) -> dict[str, Any]:
+    """What the pixels of the map depend on, as strings and numbers."""
+    grid = job.grid
+    return {
+        "model": _model_digest(job.model),
+        "imagery": _imagery_digest(job.imagery),
+        "grid": fingerprint([grid.crs, grid.imagery_transform]),
+        "cells": [grid.cell_px, grid.row0, grid.col0, grid.height, grid.width],
+        "region": "all" if job.region is None else fingerprint(job.region),
+        "columns": {name: repr(value) for name, value in sorted(job.columns.items())},
+        "level": job.level,
+        "size_m": job.size_m,
+        "min_valid": job.min_valid,
+        "chunk": job.chunk,
+        "version": __version__,
+    }
+
+
+def _model_digest(model: Any) -> str:
+    from causalsat import persistence
+
+    try:
+        return str(persistence.digest(model))
+    except (ModelFileError, AttributeError):
+        return fingerprint(model)
+
+
+def _imagery_digest(imagery: Any) -> str:
+    for name in ("fingerprint", "digest", "cache_key"):
+        found = getattr(imagery, name, None)
+        if found is not None:
+            return str(found() if callable(found) else found)
+    return fingerprint(imagery)
+
+
+# ---------------------------------------------------------------------- work
+def _run(job: MapJob, tiles: list[Tile], client: Any, progress: bool) -> None:
+    from tqdm import tqdm
+
+    with tqdm(total=len(tiles), desc="mapping", unit="tile", disable=not progress) as bar:
+        for _ in _on_cluster(job, tiles, client) if client is not None else _in_a_loop(job, tiles):
+            bar.update()
+
+
+def _in_a_loop(job: MapJob, tiles: list[Tile]) -> Iterator[int]:
+    for tile in tiles:
+        yield map_tile(job, tile)
+
+
+def _on_cluster(job: MapJob, tiles: list[Tile], client: Any) -> Iterator[int]:
+    """Map the tiles on the cluster's workers; the first error is raised here and the rest is cancelled."""
+    from distributed import as_completed
+
+    shared = client.scatter(replace(job, threads=1), broadcast=True, hash=False)
+    futures = client.map(_map_tile_of, tiles, job=shared, pure=False)
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        client.cancel([f for f in futures if not f.done()])
+    absent = [t for t in tiles if not tile_path(job.folder, t).exists()]
+    if absent:
+        raise DataError(
+            f"{len(absent)} tiles that workers wrote are not in {job.folder}",
+            expected="workers that write to the folder of out",
+            todo="write to a folder that all workers share",
+        )
+
+
+def _map_tile_of(tile: Tile, *, job: MapJob) -> int:
+    return map_tile(job, tile)
+
+
+def _blocks(job: MapJob, tiles: list[Tile]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    for tile in tiles:
+        values = read_tile(tile_path(job.folder, tile), (len(BANDS), tile.height, tile.width))
+        if values is None:
+            raise ResumeError(
+                f"tile {tile_path(job.folder, tile)} vanished while the map was written",
+                todo="run the same call again: finished tiles are kept; do not map to one file from two processes",
+            )
+        if np.isfinite(values).any():
+            yield tile.row, tile.col, values
+
+
+# ---------------------------------------------------------------------- words, counts and pictures
+def _notes(note: str, p_value: float | None) -> str:
+    words = [note] if note else []
+    if p_value is not None and p_value > 0.05:
+        words.insert(0, f"heterogeneity not distinguishable from zero (p = {p_value:.2g})")
+    return "; ".join(words)
+
+
+def _tags(
+    job: MapJob, job_hash: str, units: str, title: str, note: str, citation: str, p_value: float | None
+) -> dict[str, str]:
+    tags = {
+        "software": f"causalsat {__version__}",
+        "job": job_hash,
+        "level": f"{job.level:g}",
+        "resolution_m": f"{job.grid.resolution_m:g}",
+        "imagery": str(getattr(job.imagery, "name", "")),
+        "model": _model_words(job.model),
+        "columns": ", ".join(f"{k}={v:g}" for k, v in job.columns.items() if np.isfinite(v)),
+        "overviews": "averages of cells",
+        "units": units,
+        "title": title,
+        "note": note,
+        "citation": citation,
+        "heterogeneity_p": "" if p_value is None else f"{p_value:.6g}",
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _model_words(model: Any) -> str:
+    """Steps of the model by class, and the settings of its estimator."""
+    steps = [step for _, step in getattr(model, "steps", [("", model)])]
+    words = [type(step).__name__ for step in steps[:-1]] + [" ".join(str(steps[-1]).split())]
+    return " > ".join(words)[:2000]
+
+
+def _finished_tags(path: Path, job_hash: str) -> dict[str, str]:
+    """Tags of a map of the same job that is already there; empty where there is none."""
+    if not path.exists():
+        return {}
+    import rasterio
+
+    try:
+        with rasterio.open(path) as raster:
+            tags, same_bands = raster.tags(), raster.descriptions == BANDS
+    except rasterio.errors.RasterioIOError:
+        return {}
+    tags.pop("AREA_OR_POINT", None)
+    return tags if same_bands and tags.get("job") == job_hash else {}
+
+
+def _blocks_of(path: Path) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    import rasterio
+
+    with rasterio.open(path) as raster:
+        for _, window in raster.block_windows(1):
+            yield window.row_off, window.col_off, raster.read(window=window)
+
+
+def _count(path: Path) -> int:
+    import rasterio
+
+    with rasterio.open(path) as raster:
+        return sum(int(np.isfinite(raster.read(1, window=w)).sum()) for _, w in raster.block_windows(1))

@@ -1,0 +1,106 @@
+"""What a map job hands back: where the map lies, what it shows, and its pictures."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causalsat.exceptions import CausalsatError, DataWarning, ParameterError
+from causalsat.mapping.compute import BANDS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["MapResult", "draw"]
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """What :func:`map_effects` wrote.
+
+    Attributes
+    ----------
+    path : Path
+        Cloud-Optimised GeoTIFF with the bands cate, sd, lower, upper, prob_positive, support.
+    png : Path or None
+        Picture of the map.
+    html : Path or None
+        Interactive map: one file that opens without a network.
+    resolution_m : float
+        Side of a cell in metres.
+    shape : (int, int)
+        Height and width in cells.
+    n_mapped : int
+        Cells with an effect; the others are nodata.
+    level : float
+        Level of the intervals.
+    note : str
+        What the reader must know, such as heterogeneity not being distinguishable from zero.
+    job : str
+        Hash of all that the map depends on.
+    """
+
+    path: Path
+    png: Path | None
+    html: Path | None
+    resolution_m: float
+    shape: tuple[int, int]
+    n_mapped: int
+    level: float
+    note: str
+    job: str
+
+    def to_xarray(self) -> xr.DataArray:
+        """The map in memory, dimensions (band, y, x), with its coordinate system."""
+        import xarray as xr
+
+        with xr.open_dataarray(self.path, engine="rasterio", masked=True) as raster:
+            return raster.load().assign_coords(band=list(BANDS)).rename("effects")
+
+    def _repr_png_(self) -> bytes | None:
+        return self.png.read_bytes() if self.png is not None and self.png.exists() else None
+
+    def __str__(self) -> str:
+        """What was written, in a few lines."""
+        height, width = self.shape
+        lines = [
+            f"Effects on {self.n_mapped:,} of {height:,} x {width:,} cells of {self.resolution_m:g} m; "
+            "the others are nodata",
+            *([f"Note: {self.note}"] if self.note else []),
+            *(f"  {path}" for path in (self.path, self.png, self.html) if path is not None),
+        ]
+        return "\n".join(lines)
+
+
+def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, units: str, title: str) -> MapResult:
+    """Draw the picture and the page that were asked for; returns the result with their paths."""
+    if png is not False and png is not None:
+        from causalsat.plots.maps import save_map
+
+        target = result.path.with_suffix(".png") if png is True else Path(png)
+        save_map(result.path, target, sites=sites, units=units, title=title, note=result.note)
+        result = replace(result, png=target)
+    if html is False or html is None:
+        return result
+    try:
+        from causalsat.mapping.html import write_page
+    except ImportError as error:
+        if html != "auto":
+            raise _no_bokeh(error) from error
+        warnings.warn(
+            "the interactive map was not drawn, because bokeh is not installed: pip install 'causalsat[maps]'",
+            DataWarning,
+            stacklevel=3,
+        )
+        return result
+    target = result.path.with_suffix(".html") if html is True or html == "auto" else Path(html)
+    write_page(result.path, target, imagery, sites=sites, units=units, title=title, note=result.note)
+    return replace(result, html=target)
+
+
+def _no_bokeh(error: ImportError) -> CausalsatError:
+    return ParameterError(
+        f"html=True without bokeh ({error})", expected="bokeh", todo="pip install 'causalsat[maps]', or html=False"
+    )

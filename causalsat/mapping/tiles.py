@@ -1,0 +1,191 @@
+"""Tiles of a map job: the plan, files that appear whole or not at all, and the manifest that guards a resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import ResumeError
+
+__all__ = ["Tile", "fingerprint", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A block of cells of the map: position and size in cells."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+def plan_tiles(height: int, width: int, size: int) -> list[Tile]:
+    """Tiles of at most ``size`` by ``size`` cells that cover the map, row by row.
+
+    Examples
+    --------
+    >>> plan_tiles(3, 5, 4)
+    [Tile(row=0, col=0, height=3, width=4), Tile(row=0, col=4, height=3, width=1)]
+    """
+    return [
+        Tile(row, col, min(size, height - row), min(size, width - col))
+        for row in range(0, height, size)
+        for col in range(0, width, size)
+    ]
+
+
+def tile_path(folder: Path, tile: Tile) -> Path:
+    """File of a tile within the job's folder."""
+    return folder / f"r{tile.row:07d}_c{tile.col:07d}.npy"
+
+
+def write_tile(path: Path, values: FloatArray) -> None:
+    """Write a tile under a temporary name, then rename it: a killed job leaves no half tile behind."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{id(values):x}.tmp")
+    with open(temporary, "wb") as file:
+        np.save(file, np.ascontiguousarray(values, dtype=np.float32), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_tile(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
+    """Values of a finished tile, or None where it is absent, damaged or of another shape."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == shape and values.dtype == np.float32 else None
+
+
+def fingerprint(value: Any) -> str:
+    """Deterministic digest of nested data: arrays, scalars, mappings, sequences and objects' attributes.
+
+    Equal content gives equal digests in every process. Attributes named in an object's ``_transient`` are
+    left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fingerprint({"a": np.arange(3)}) == fingerprint({"a": np.array([0, 1, 2])})
+    True
+    """
+    digest = hashlib.sha256()
+    _feed(digest, value, set())
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any, seen: set[int]) -> None:
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
+        digest.update(f"{type(value).__name__}:{value!r};".encode())
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"array:{value.dtype.str}:{value.shape};".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Path):
+        digest.update(f"path:{value};".encode())
+    elif id(value) in seen:
+        digest.update(b"again;")
+    else:
+        _feed_compound(digest, value, seen | {id(value)})
+
+
+def _feed_compound(digest: Any, value: Any, seen: set[int]) -> None:
+    digest.update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
+    if isinstance(value, Mapping):
+        for key in sorted(value, key=repr):
+            _feed(digest, key, seen)
+            _feed(digest, value[key], seen)
+    elif isinstance(value, list | tuple | np.ndarray):
+        for item in value:
+            _feed(digest, item, seen)
+    elif isinstance(value, set | frozenset):
+        for item in sorted(value, key=repr):
+            _feed(digest, item, seen)
+    elif hasattr(value, "__qualname__"):
+        digest.update(value.__qualname__.encode())
+    elif hasattr(value, "to_wkt"):
+        digest.update(str(value.to_wkt()).encode())
+    elif hasattr(value, "__array__"):
+        _feed(digest, np.asarray(value), seen)
+    elif hasattr(value, "__dict__"):
+        transient = getattr(type(value), "_transient", ())
+        _feed(digest, {k: v for k, v in vars(value).items() if k not in transient}, seen)
+    else:
+        digest.update(repr(value).encode())
+    digest.update(b")")
+
+
+def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:
+    """Open or create a job's folder and return its hash.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the tiles lie.
+    parts : mapping
+        What the job depends on; strings and numbers.
+    overwrite : bool
+        Discard the tiles of another job instead of refusing.
+
+    Raises
+    ------
+    ResumeError
+        If the folder holds the tiles of a job with other inputs.
+    """
+    job = fingerprint({key: parts[key] for key in sorted(parts)})
+    manifest = folder / "manifest.json"
+    if folder.exists():
+        earlier = _read_manifest(manifest)
+        if earlier is None or earlier.get("job") != job:
+            if earlier is not None and not overwrite:
+                raise _mismatch(folder, earlier, parts)
+            remove_job(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = manifest.with_name(f"manifest.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"job": job, "parts": dict(parts)}, indent=1, sort_keys=True), encoding="utf-8")
+    os.replace(temporary, manifest)
+    return job
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _mismatch(folder: Path, earlier: Mapping[str, Any], parts: Mapping[str, Any]) -> ResumeError:
+    before = earlier.get("parts", {})
+    changed = sorted(key for key in parts if before.get(key) != parts[key])
+    shown = ", ".join(f"{key} ({_short(before.get(key))} before, {_short(parts[key])} now)" for key in changed)
+    return ResumeError(
+        f"{folder} holds the tiles of an unfinished map with other inputs: {shown or 'its manifest differs'}",
+        expected="the same model, imagery, region and settings as the interrupted run",
+        todo="pass overwrite=True to discard those tiles, or write to another file",
+    )
+
+
+def _short(value: Any, most: int = 24) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def remove_job(folder: Path) -> None:
+    """Remove a job's tiles and manifest, and the folder where nothing else lies in it."""
+    for path in folder.iterdir():
+        if path.name.endswith((".npy", ".tmp")) or path.name == "manifest.json":
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
