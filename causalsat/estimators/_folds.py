@@ -1,0 +1,120 @@
+"""Folds over clusters: balanced in units and in treatment arms, seeded, independent of the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import DataError, ParameterError
+
+__all__ = ["assign_folds", "cluster_arms"]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+CONTROL, TREATED, MIXED = 0, 1, 2
+
+
+def cluster_arms(groups: IntArray, treatment: FloatArray) -> IntArray:
+    """Arm of each cluster, shape (n_clusters,): 0 all control, 1 all treated, 2 both.
+
+    Examples
+    --------
+    >>> cluster_arms(np.array([0, 0, 1, 2, 2]), np.array([0.0, 0, 1, 0, 1]))
+    array([0, 1, 2])
+    """
+    share = np.bincount(groups, treatment > 0) / np.maximum(np.bincount(groups), 1)
+    return np.where(share <= 0, CONTROL, np.where(share >= 1, TREATED, MIXED)).astype(np.int64)
+
+
+def assign_folds(
+    n_splits: int,
+    rng: np.random.Generator,
+    *,
+    n: int | None = None,
+    groups: IntArray | None = None,
+    treatment: FloatArray | None = None,
+    keys: Sequence[FloatArray] = (),
+) -> IntArray:
+    """Fold of each unit, shape (n,): clusters stay whole, and each fold has its share of both arms.
+
+    Clusters are dealt at random within the strata "all control", "all treated" and "both" to the fold that
+    has the fewest units of that stratum.
+
+    Parameters
+    ----------
+    n_splits : int
+        Number of folds.
+    rng : numpy.random.Generator
+        Source of the shuffle.
+    n : int, optional
+        Number of units, where neither groups nor treatment say it.
+    groups : ndarray of int of shape (n,), optional
+        Cluster codes 0, 1, ...; without it each unit is its own cluster.
+    treatment : ndarray of shape (n,), optional
+        Treatment (positive means treated); the folds are stratified by it.
+    keys : sequence of ndarrays of shape (n,)
+        Content of the units. Clusters are put in the order of their content before they are shuffled, so that
+        the folds do not depend on the order of the rows or on the coding of the clusters.
+
+    Raises
+    ------
+    ParameterError
+        If n_splits is not an integer of at least 2.
+    DataError
+        If an arm has fewer clusters than there are folds.
+
+    Examples
+    --------
+    >>> groups = np.repeat(np.arange(6), 2)
+    >>> fold = assign_folds(3, np.random.default_rng(0), groups=groups)
+    >>> np.bincount(fold)
+    array([4, 4, 4])
+    """
+    if not isinstance(n_splits, int | np.integer) or n_splits < 2:
+        raise ParameterError(f"n_splits={n_splits!r}", expected="an integer of at least 2")
+    units = next((len(a) for a in (groups, treatment) if a is not None), n)
+    if units is None:
+        raise ParameterError("no groups, treatment or n", expected="one of them")
+    codes = np.arange(units) if groups is None else groups
+    n_clusters = int(codes.max()) + 1 if units else 0
+    size = np.bincount(codes, minlength=n_clusters)
+    arm = np.full(n_clusters, MIXED) if treatment is None else cluster_arms(codes, treatment)
+    _check_enough(arm, size, n_splits)
+    order = np.lexsort([*(np.bincount(codes, np.asarray(k, dtype=float)) for k in keys), size])
+    shuffled = order[rng.permutation(n_clusters)]
+    fold = np.empty(n_clusters, dtype=np.int64)
+    start = 0
+    for stratum in (CONTROL, TREATED, MIXED):
+        clusters = shuffled[arm[shuffled] == stratum]
+        fold[clusters] = _deal(size[clusters], n_splits, start)
+        start += len(clusters)
+    return fold[codes]
+
+
+def _deal(size: IntArray, n_splits: int, start: int) -> IntArray:
+    """Deal clusters, in their order, to the fold with the fewest units so far."""
+    turn = (start + np.arange(len(size))) % n_splits
+    if len(size) == 0 or (size == size[0]).all():
+        return turn
+    filled = np.zeros(n_splits)
+    rank = (np.arange(n_splits) - start) % n_splits
+    out = np.empty(len(size), dtype=np.int64)
+    for i, units in enumerate(size):
+        out[i] = np.lexsort((rank, filled))[0]
+        filled[out[i]] += units
+    return out
+
+
+def _check_enough(arm: IntArray, size: IntArray, n_splits: int) -> None:
+    present = size > 0
+    for stratum, name in ((CONTROL, "control"), (TREATED, "treated")):
+        count = int((present & np.isin(arm, (stratum, MIXED))).sum())
+        if count < n_splits:
+            raise DataError(
+                f"{count} clusters with {name} units for {n_splits} folds",
+                expected="at least as many clusters in each arm as folds",
+                todo="take fewer folds (n_splits, cv), or more clusters",
+            )

@@ -1,0 +1,260 @@
+"""Effects of each unit from models that did not see its cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat import _inputs
+from causalsat.estimators._folds import assign_folds
+from causalsat.evaluation import _checks
+from causalsat.exceptions import DataError, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CrossfitEffects", "crossfit_effects"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class CrossfitEffects:
+    """Out-of-fold posterior effects, one value a unit.
+
+    Attributes
+    ----------
+    tau, sd : ndarray of shape (n,)
+        Posterior mean and standard deviation of the effect, by the model that did not see the unit's fold.
+    lower, upper : ndarray of shape (n,)
+        Bounds of the credible interval.
+    level : float
+        Level of that interval.
+    fold : ndarray of int of shape (n,)
+        The fold in which the unit was held out.
+    index : ndarray of shape (n,)
+        Labels of the units.
+    models : tuple
+        The fitted model of each fold, where asked for.
+    """
+
+    tau: FloatArray
+    sd: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    level: float
+    fold: IntArray
+    index: NDArray[Any]
+    models: tuple[Any, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return len(self.tau)
+
+    def within_fold_rank(self, weights: ArrayLike | None = None) -> FloatArray:
+        """Rank of each effect in its fold, shape (n,), in (0, 1): a priority that is comparable over folds."""
+        return _checks.within_fold_rank(self.tau, self.fold, _checks.weights(weights, len(self)))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Table with one row a unit: tau, sd, lower, upper, fold."""
+        import pandas as pd
+
+        columns = {"tau": self.tau, "sd": self.sd, "lower": self.lower, "upper": self.upper, "fold": self.fold}
+        return pd.DataFrame(columns, index=pd.Index(self.index, name="unit"))
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """What goes to fit beside X and y: arrays, or names of X's columns for an estimator that takes X itself."""
+
+    arrays: dict[str, NDArray[Any]]
+    names: dict[str, str]
+
+    def options(self, rows: IntArray, prefix: str) -> dict[str, Any]:
+        if prefix:  # a Pipeline's last step does not see X's own columns
+            return {f"{prefix}{role}": values[rows] for role, values in self.arrays.items()}
+        return {role: self.names.get(role, values[rows]) for role, values in self.arrays.items()}
+
+
+def crossfit_effects(
+    model: Any,
+    X: Any,
+    y: ArrayLike,
+    *,
+    treatment: ArrayLike | str,
+    groups: ArrayLike | str | None = None,
+    cv: Any = 5,
+    random_state: Any = 0,
+    sample_weight: ArrayLike | str | None = None,
+    propensity: ArrayLike | str | float | None = None,
+    level: float = 0.9,
+    n_jobs: int = 1,
+    progress: bool = True,
+    return_models: bool = False,
+) -> CrossfitEffects:
+    """Fit clones of a model on all folds but one and predict the effects of that one.
+
+    Parameters
+    ----------
+    model : EffectEstimator or Pipeline that ends in one
+        Cloned for each fold. Every step of a Pipeline, encoders included, is fitted on the training folds only.
+    X : array, DataFrame, GeoDataFrame or DataArray of shape (n, ...)
+        Units.
+    y : array of shape (n,)
+        Outcome.
+    treatment, groups, sample_weight, propensity : array of shape (n,) or name of X's column
+        As in the estimators' ``fit``; groups also keep the folds from splitting a cluster.
+    cv : int or scikit-learn splitter
+        Number of folds, stratified by the clusters' arm and balanced in units; or an object with
+        ``split(X, y, groups)`` whose test folds cover each unit once, such as :class:`SpatialBlockCV`.
+    random_state : int or numpy.random.Generator
+        Seed of the folds, where cv is a number. The folds do not depend on the order of the rows if groups are
+        given.
+    level : float
+        Level of the intervals.
+    n_jobs : int
+        Folds fitted at once (joblib processes).
+    progress : bool
+        Show a bar.
+    return_models : bool
+        Keep the fitted models.
+
+    Returns
+    -------
+    CrossfitEffects
+        Effects, intervals, folds.
+
+    Raises
+    ------
+    DataError, TreatmentError, ParameterError
+        If an input cannot be used, or the splitter's test folds do not partition the units.
+
+    Examples
+    --------
+    >>> from causalsat import DoublyRobustEffect
+    >>> rng = np.random.default_rng(0)
+    >>> X, village = rng.standard_normal((600, 2)), np.repeat(np.arange(60), 10)
+    >>> t = (rng.permutation(60) % 2)[village]
+    >>> y = t * (1 + X[:, 0]) + 0.5 * rng.standard_normal(600)
+    >>> effects = crossfit_effects(DoublyRobustEffect(), X, y, treatment=t, groups=village, progress=False)
+    >>> bool(np.corrcoef(effects.tau, X[:, 0])[0, 1] > 0.95)
+    True
+    """
+    level = _checks.level(level)
+    index = _inputs.unit_index(X)
+    n = len(index)
+    outcome = _inputs.check_outcome(y, n)
+    roles = _resolve(X, n, treatment, groups, sample_weight, propensity)
+    fold = _folds(cv, X, outcome, roles, random_state)
+    tasks = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
+    runs = _run(tasks, model, X, outcome, roles, level, n_jobs, progress, return_models)
+    out = np.empty((4, n))
+    models = []
+    for (_, _, test), (summary, fitted) in zip(tasks, runs, strict=True):
+        out[:, test] = summary
+        models.append(fitted)
+    tau, sd, lower, upper = out
+    return CrossfitEffects(tau, sd, lower, upper, level, fold, index, tuple(models) if return_models else ())
+
+
+def _resolve(X: Any, n: int, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> _Roles:
+    given = {"treatment": treatment, "groups": groups, "sample_weight": sample_weight, "propensity": propensity}
+    arrays: dict[str, NDArray[Any]] = {}
+    names: dict[str, str] = {}
+    for role, value in given.items():
+        values, name = _inputs.column_or_array(X, value, role)
+        if name is not None:
+            names[role] = name
+        if values is None:
+            continue
+        array = np.asarray(values)
+        if role == "propensity" and array.ndim == 0:
+            array = np.full(n, float(array))
+        if array.shape != (n,):
+            raise DataError(f"{role} of shape {array.shape} for {n} units", expected="one value a unit")
+        arrays[role] = array
+    arrays["treatment"] = _inputs.check_treatment(arrays.get("treatment"), n, binary=False)
+    _inputs.check_groups(arrays.get("groups"), n)
+    return _Roles(arrays, names)
+
+
+def _folds(cv: Any, X: Any, y: FloatArray, roles: _Roles, random_state: Any) -> IntArray:
+    n = len(y)
+    groups, t = roles.arrays.get("groups"), roles.arrays["treatment"]
+    if isinstance(cv, int | np.integer):
+        codes = None if groups is None else _checks.codes(groups, n)
+        rng = np.random.default_rng(random_state)
+        return assign_folds(int(cv), rng, groups=codes, treatment=(t > t.min()).astype(float))
+    if not hasattr(cv, "split"):
+        raise ParameterError(f"cv={cv!r}", expected="a number of folds, or a splitter with split(X, y, groups)")
+    fold = np.full(n, -1, dtype=np.int64)
+    for k, (_, test) in enumerate(_split(cv, X, y, groups)):
+        if (fold[test] >= 0).any():
+            raise DataError(f"{cv!r} holds out some units twice", expected="test folds that cover each unit once")
+        fold[test] = k
+    if (fold < 0).any():
+        raise DataError(f"{cv!r} never holds out {int((fold < 0).sum())} of {n} units", expected="each unit once")
+    for k in np.unique(fold):
+        if len(np.unique(t[fold != k])) < 2:
+            raise DataError(f"without fold {k} only one treatment is left", todo="take other folds")
+    return fold
+
+
+def _split(cv: Any, X: Any, y: FloatArray, groups: Any) -> Iterator[tuple[IntArray, IntArray]]:
+    table = X if hasattr(X, "shape") else np.asarray(X)
+    yield from cv.split(table, y, groups)
+
+
+def _run(
+    tasks: list[tuple[Any, IntArray, IntArray]],
+    model: Any,
+    X: Any,
+    y: FloatArray,
+    roles: _Roles,
+    level: float,
+    n_jobs: int,
+    progress: bool,
+    keep: bool,
+) -> list[tuple[FloatArray, Any]]:
+    from tqdm.auto import tqdm
+
+    bar = {"total": len(tasks), "desc": "folds", "disable": not progress}
+    calls = ((model, X, y, roles, train, test, level, keep) for _, train, test in tasks)
+    if n_jobs == 1:
+        return [_fit_fold(*call) for call in tqdm(calls, **bar)]
+    from joblib import Parallel, delayed
+
+    runs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_fit_fold)(*call) for call in calls)
+    return list(tqdm(runs, **bar))
+
+
+def _fit_fold(
+    model: Any, X: Any, y: FloatArray, roles: _Roles, train: IntArray, test: IntArray, level: float, keep: bool
+) -> tuple[FloatArray, Any]:
+    import sklearn
+    from sklearn.base import clone
+
+    from causalsat.base import effect
+
+    steps = getattr(model, "steps", None)
+    prefix = "" if steps is None else f"{steps[-1][0]}__"
+    fitted = clone(model)
+    with sklearn.config_context(enable_metadata_routing=False):  # roles are named in full: nothing is to be routed
+        fitted.fit(take(X, train), y[train], **roles.options(train, prefix))
+        post = effect(fitted, take(X, test))
+    summary = np.stack([post.mean(), post.sd(), *post.interval(level).T])
+    return summary, fitted if keep else None
+
+
+def take(X: Any, rows: IntArray) -> Any:
+    """Rows of a table, data frame or DataArray, by position."""
+    if _inputs.is_dataframe(X):
+        return X.iloc[rows]
+    if _inputs.is_dataarray(X):
+        return X.isel({X.dims[0]: rows})
+    return np.asarray(X)[rows]
