@@ -1,0 +1,12 @@
+"""Satellite trials with a known effect for every unit and every pixel.
+
+:func:`satellite_trial` renders a landscape, lays a trial upon a part of it and draws outcomes whose effects are an
+exact function of the pixels around each place.
+"""
+
+from __future__ import annotations
+
+from causalsat.simulate.landscape import Landscape, render_landscape, rgb
+from causalsat.simulate.trial import SimulatedTrial, satellite_trial
+
+__all__ = ["Landscape", "SimulatedTrial", "render_landscape", "rgb", "satellite_trial"]
