@@ -80,9 +80,47 @@ def predicted_treatment(X: FloatArray, t: FloatArray, groups: Any = None, seed: 
     )
 
 
+def leaks(study: Any, v: Any) -> Iterator[Finding]:
+    """Covariates made from the treatment: copies of it, products with it, or constant in one arm only."""
+    X = _numeric_covariates(study)
+    if not v_binary(v.t):
+        return
+    found = {str(c): why for c in X.columns if (why := _made_from_treatment(X, str(c), v.t))}
+    if found:
+        yield Finding(
+            "error",
+            "treatment leak",
+            f"{len(found)} of {len(study.covariates)} covariates are made from the treatment: "
+            + "; ".join(f"{c} {why}" for c, why in list(found.items())[:6]),
+            f"leave them out of covariates: {', '.join(found)}. They were not measured before treatment, and any "
+            "model that adjusts for them, or predicts with them, is wrong",
+            found,
+        )
+
+
+def _made_from_treatment(X: pd.DataFrame, name: str, t: FloatArray) -> str:
+    x = X[name].to_numpy(dtype=float)
+    ok = np.isfinite(x) & np.isfinite(t)
+    if np.array_equal(x[ok], t[ok]) or np.array_equal(x[ok], 1 - t[ok]):
+        return "is the treatment itself"
+    for arm, where in ((0, "control"), (1, "treated")):
+        inside, other = x[ok & (t == arm)], x[ok & (t != arm)]
+        if len(inside) < 30 or len(other) < 30 or np.ptp(inside) > 0:
+            continue
+        share = float((other == inside[0]).mean())
+        if share ** len(inside) > 1e-9:  # by chance: the value is common in the other arm too
+            continue
+        for source in X.columns.drop(name):
+            product = X[source].to_numpy(dtype=float) * (t != arm)
+            if np.allclose(product[ok], x[ok], rtol=0, atol=1e-12):
+                return f"= {source} x {'treatment' if arm == 0 else '(1 - treatment)'}"
+        return f"is {inside[0]:g} for all {len(inside):,} {where} units and varies in the other arm"
+    return ""
+
+
 def balance(study: Any, v: Any) -> Iterator[Finding]:
     """Covariates whose means differ between the arms."""
-    X = _numeric_covariates(study)
+    X = _honest_covariates(study, v)
     if not v_binary(v.t) or not X.shape[1]:
         return
     table = standardised_differences(X, v.t, _labels(v.groups))
@@ -108,7 +146,7 @@ def propensity(study: Any, v: Any) -> Iterator[Finding]:
     if "propensity" in v.problems:
         yield Finding("error", "propensity", *v.problems["propensity"])
     yield from _declared(v)
-    X = _numeric_covariates(study)
+    X = _honest_covariates(study, v)
     if not v_binary(v.t) or not X.shape[1]:
         return
     known = np.isfinite(v.t)
@@ -175,6 +213,12 @@ def _predictable(study: Any, X: FloatArray, t: FloatArray, groups: Any) -> Itera
 
 def _labels(groups: Any) -> Any:
     return None if groups is None else pd.factorize(pd.Series(groups), use_na_sentinel=True)[0]
+
+
+def _honest_covariates(study: Any, v: Any) -> pd.DataFrame:
+    """Numeric covariates without those that :func:`leaks` reports."""
+    X = _numeric_covariates(study)
+    return X[[c for c in X.columns if not v_binary(v.t) or not _made_from_treatment(X, c, v.t)]]
 
 
 def _numeric_covariates(study: Any) -> pd.DataFrame:

@@ -25,6 +25,7 @@ TABLE_CHECKS: tuple[tuple[str, Callable[[Any, Any], Iterator[Finding]]], ...] = 
     ("clusters", values.clusters),
     ("strata", values.strata),
     ("weights", values.weights),
+    ("no covariate made from the treatment", balance.leaks),
     ("balance of covariates", balance.balance),
     ("propensity", balance.propensity),
     ("coordinates", places.coordinates),
@@ -88,7 +89,7 @@ def _applies(label: str, study: Any) -> bool:
     needs = {"clusters": "cluster", "strata": "strata", "weights": "weights"}
     if label in needs:
         return needs[label] in study.roles
-    if label in ("covariates", "balance of covariates", "propensity"):
+    if label in ("covariates", "no covariate made from the treatment", "balance of covariates", "propensity"):
         return bool(study.covariates)
     return label != "image dates" or study.treatment_date is not None
 

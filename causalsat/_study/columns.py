@@ -157,9 +157,7 @@ def code_treatment(
     words = named.map(lambda v: str(v).strip().casefold(), na_action="ignore")
     distinct = set(words.dropna())
     if len(distinct) == 2 and len(distinct & CONTROL_WORDS) == 1 and len(distinct & TREATED_WORDS) == 1:
-        coded = words.isin(TREATED_WORDS).astype(float).to_numpy(dtype=float, copy=True)
-        coded[words.isna().to_numpy()] = np.nan
-        return coded
+        return np.where(words.isna(), np.nan, words.isin(TREATED_WORDS))
     if numbers is not None:
         return numbers
     raise TreatmentError(
@@ -209,9 +207,7 @@ def _against(values: pd.Series, named: pd.Series, treated: Any, present: list[An
             todo=f"keep the two arms to compare before, for example units[units[{values.name!r}]"
             f".isin([{treated!r}, {others[0]!r}])]",
         )
-    coded = hit.astype(float).to_numpy(dtype=float, copy=True)
-    coded[values.isna().to_numpy()] = np.nan
-    return coded
+    return np.where(values.isna(), np.nan, hit)
 
 
 def _example(present: list[Any]) -> Any:

@@ -102,7 +102,7 @@ class StudyReport:
     def __str__(self) -> str:
         """A table: level, topic, what was found and, below it, what to do."""
         rule = "=" * WIDTH
-        lines = [self.title, rule]
+        lines = [*textwrap.wrap(self.title, WIDTH, subsequent_indent="  "), rule]
         topic_width = max([len(f.topic) for f in self.findings], default=0)
         indent = " " * (7 + 2 + topic_width + 2)
         for finding in self.findings:
