@@ -1,0 +1,459 @@
+"""The interface that every source of imagery has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import ImageryError, ParameterError
+from causalsat.imagery.blocks import Block, BlockSource, WindowReader, block_order, read_unit, window_into
+from causalsat.imagery.dates import as_day
+from causalsat.imagery.grid import Grid, IntArray
+from causalsat.imagery.handles import gdal_env
+
+if TYPE_CHECKING:
+    import xarray
+    from affine import Affine
+    from pyproj import CRS
+
+__all__ = ["Imagery", "LayerImagery", "check_unique", "per_band", "take"]
+
+Layer = tuple[tuple[int, ...], BlockSource]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Imagery(ABC):
+    """A source of pixels on one grid: paths and settings, no open handle.
+
+    Copies share everything (``copy.deepcopy`` returns the object itself, since nothing in it can change), so an
+    object can be a scikit-learn parameter, and it can be pickled to workers.
+
+    Attributes
+    ----------
+    grid : Grid
+        CRS, transform and shape.
+    bands : tuple of str
+        Names of the bands, in the order of the arrays.
+    days : tuple of str
+        ISO days of the images; empty where undated.
+    name : str
+        What messages and results call the source.
+    """
+
+    grid: Grid
+    bands: tuple[str, ...]
+    days: tuple[str, ...] = ()
+    name: str = "imagery"
+
+    # what sources provide
+
+    @property
+    @abstractmethod
+    def has_time(self) -> bool:
+        """Whether arrays have a time dimension."""
+
+    @abstractmethod
+    def layers(self) -> list[Layer]:
+        """Where each block source's pixels go in the leading dimensions, and the source."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the pixels (paths, modification times, settings), as JSON values."""
+
+    @abstractmethod
+    def _select_days(self, positions: list[int]) -> Self:
+        """The images at these positions of ``days``."""
+
+    @abstractmethod
+    def _select_bands(self, positions: list[int]) -> Self:
+        """The bands at these positions."""
+
+    # georeference
+
+    @property
+    def crs(self) -> CRS:
+        """Coordinate reference system (``pyproj.CRS``)."""
+        return self.grid.crs
+
+    @property
+    def transform(self) -> Affine:
+        """Transform from (column, row) to coordinates."""
+        return self.grid.transform
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.grid.shape
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top in the CRS of the imagery."""
+        return self.grid.bounds
+
+    @property
+    def resolution_m(self) -> float:
+        """Metres per pixel; for rasters in degrees, on the ground at the raster's centre."""
+        return self.grid.resolution_m
+
+    @property
+    def dates(self) -> tuple[np.datetime64, ...]:
+        """Days of the images (``datetime64[D]``); empty where undated."""
+        return tuple(np.datetime64(day, "D") for day in self.days)
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Shape of the dimensions before y and x: (time, band) or (band,)."""
+        return (len(self.days), len(self.bands)) if self.has_time else (len(self.bands),)
+
+    def size_px(self, size_m: float) -> int:
+        """Pixels in a side of ``size_m`` metres, at least 1.
+
+        Raises
+        ------
+        ParameterError
+            Not a positive number.
+        """
+        if not np.isfinite(size_m) or size_m <= 0:
+            raise ParameterError(f"size_m={size_m!r}", expected="a positive number of metres")
+        return max(1, round(size_m / self.resolution_m))
+
+    def windows(self, geometry: Any, size_px: int) -> tuple[IntArray, IntArray]:
+        """Upper-left pixels of the windows centred at each geometry.
+
+        Parameters
+        ----------
+        geometry : GeoSeries or GeoDataFrame of length n, with a CRS
+            Points, or polygons and lines by their representative point.
+        size_px : int
+            Side of the windows; the pixel that contains the point has ``size_px // 2`` pixels above it and to its
+            left.
+
+        Returns
+        -------
+        row0, col0 : ndarray of int64 of shape (n,)
+            May lie outside the raster.
+
+        Raises
+        ------
+        DataError
+            Missing, empty or not projectable geometries.
+        """
+        if size_px < 1 or int(size_px) != size_px:
+            raise ParameterError(f"size_px={size_px!r}", expected="a whole number of pixels, at least 1")
+        row, col = self.grid.locate(*self.grid.points(geometry))
+        return row - int(size_px) // 2, col - int(size_px) // 2
+
+    # pixels
+
+    def read_window(self, row0: int, col0: int, height: int, width: int) -> NDArray[np.float32]:
+        """Pixels of one window, anywhere, also over the border.
+
+        Returns
+        -------
+        ndarray of float32 of shape ([time,] band, height, width)
+            NaN where nodata, masked or outside; scale and offset applied.
+
+        Raises
+        ------
+        ImageryError
+            The file cannot be read.
+        """
+        out = np.empty((*self.leading, int(height), int(width)), dtype=np.float32)
+        with gdal_env():
+            for where, source in self.layers():
+                window_into(out[where], source, int(row0), int(col0))
+        return out
+
+    def iter_windows(
+        self, row0: IntArray, col0: IntArray, size_px: int, batch_size: int = 256, *, threads: int = 1
+    ) -> Iterator[tuple[IntArray, NDArray[np.float32]]]:
+        """Square windows in the order of the file's blocks, each block decoded once.
+
+        Parameters
+        ----------
+        row0, col0 : ndarray of int of shape (n,)
+            Upper-left pixels.
+        size_px : int
+            Side of the windows.
+        batch_size : int, default 256
+            Windows in a batch.
+        threads : int, default 1
+            Threads that decode blocks ahead.
+
+        Yields
+        ------
+        positions : ndarray of int of shape (k,)
+            Which windows; every position comes once.
+        chips : ndarray of float32 of shape (k, [time,] band, size_px, size_px)
+        """
+        layers = self.layers()
+        order = block_order(row0, col0, layers[0][1].unit)
+        with gdal_env():
+            readers = [(where, WindowReader(source, row0, col0, size_px, order, threads)) for where, source in layers]
+            try:
+                for start in range(0, len(order), batch_size):
+                    positions = order[start : start + batch_size]
+                    batch = np.empty((len(positions), *self.leading, size_px, size_px), dtype=np.float32)
+                    for where, reader in readers:
+                        for chip, i in zip(batch, positions.tolist(), strict=True):
+                            reader.read_into(chip[where], i)
+                    yield positions, batch
+            finally:
+                for _, reader in readers:
+                    reader.__exit__()
+
+    def fill_windows(
+        self, out: NDArray[np.float32], row0: IntArray, col0: IntArray, *, threads: int = 1, progress: Any = None
+    ) -> None:
+        """Write all windows into an array of shape (n, [time,] band, size, size), one file after the other."""
+        layers = self.layers()
+        with gdal_env():
+            for where, source in layers:
+                order = block_order(row0, col0, source.unit)
+                with WindowReader(source, row0, col0, out.shape[-1], order, threads) as reader:
+                    for i in order.tolist():
+                        reader.read_into(out[i][where], i)
+                        if progress is not None:
+                            progress.update(1)
+
+    def iter_chips(
+        self, geometry: Any, size_px: int, batch_size: int = 256, *, threads: int = 1
+    ) -> Iterator[tuple[IntArray, NDArray[np.float32]]]:
+        """Chips centred at geometries, in the order of the file's blocks.
+
+        Parameters
+        ----------
+        geometry : GeoSeries or GeoDataFrame of length n
+        size_px : int
+            Side of the chips in pixels.
+        batch_size : int, default 256
+            Chips in a batch.
+        threads : int, default 1
+            Threads that decode blocks ahead.
+
+        Yields
+        ------
+        positions : ndarray of int of shape (k,)
+            Positions in geometry.
+        chips : ndarray of float32 of shape (k, [time,] band, size_px, size_px)
+            NaN where invalid.
+        """
+        row0, col0 = self.windows(geometry, size_px)
+        yield from self.iter_windows(row0, col0, int(size_px), batch_size, threads=threads)
+
+    def chips(self, geometry: Any, **options: Any) -> xarray.DataArray:
+        """Chips around geometries; see :func:`causalsat.imagery.chips` for the options.
+
+        Returns
+        -------
+        xarray.DataArray of dimensions (unit, [time,] band, y, x)
+        """
+        from causalsat.imagery._chips import chips
+
+        return chips(self, geometry, **options)  # type: ignore[return-value]
+
+    # selection
+
+    def sel(self, *, dates: Any = None, bands: Sequence[str] | str | None = None) -> Self:
+        """Some of the dates and bands.
+
+        Parameters
+        ----------
+        dates : date, sequence of dates or slice of dates, optional
+            ``slice("2014", "2015-06")`` holds both ends: from the first day of a month or year to its last.
+        bands : str or sequence of str, optional
+            Names, in the wanted order.
+
+        Raises
+        ------
+        ImageryError
+            A date or band that is not there, or nothing left.
+        """
+        chosen = self
+        if bands is not None:
+            names = [bands] if isinstance(bands, str) else list(bands)
+            chosen = chosen._select_bands([self._band_position(name) for name in names])
+        if dates is not None:
+            chosen = chosen._select_days(self._day_positions(dates))
+        return chosen
+
+    def images_before(self, date: Any) -> Self:
+        """The images dated before a day, such as the day of treatment.
+
+        Raises
+        ------
+        ImageryError
+            The imagery is undated, or nothing lies before the day.
+        """
+        self._need_days()
+        limit = _first_day(date)
+        positions = [i for i, day in enumerate(self.days) if day < limit]
+        if not positions:
+            raise ImageryError(
+                f"{self.name}: no image before {limit}; the first is of {min(self.days)}",
+                todo="take an earlier image, or a later date",
+            )
+        return self._select_days(positions)
+
+    def _need_days(self) -> None:
+        if not self.days:
+            raise ImageryError(
+                f"{self.name} has no dates", todo='pass dates= to open_imagery, for example dates="2000-07-01"'
+            )
+
+    def _band_position(self, name: str) -> int:
+        if name not in self.bands:
+            raise ImageryError(f"{self.name} has no band {name!r}", expected=f"one of {list(self.bands)}")
+        return self.bands.index(name)
+
+    def _day_positions(self, dates: Any) -> list[int]:
+        self._need_days()
+        if isinstance(dates, slice):
+            low = "" if dates.start is None else _first_day(dates.start)
+            high = "9999" if dates.stop is None else as_day(dates.stop)
+            positions = [i for i, day in enumerate(self.days) if low <= day <= high]
+        else:
+            many = isinstance(dates, list | tuple | set | np.ndarray)
+            wanted = [as_day(date) for date in (dates if many else [dates])]
+            missing = [day for day in wanted if day not in self.days]
+            if missing:
+                raise ImageryError(f"{self.name} has no image of {missing}", expected=f"of {list(self.days)}")
+            positions = [self.days.index(day) for day in wanted]
+        if not positions:
+            raise ImageryError(f"{self.name} has no image in {dates}", expected=f"of {list(self.days)}")
+        return positions
+
+    # copies and words
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        dated = f", {self.days[0]}" if len(self.days) == 1 else ""
+        dated = f", {len(self.days)} dates {self.days[0]} .. {self.days[-1]}" if len(self.days) > 1 else dated
+        where = f"EPSG:{code}" if (code := self.crs.to_epsg()) else self.crs.name
+        return (
+            f"<{type(self).__name__} {self.name}: {rows} x {cols} pixels of {self.resolution_m:g} m, {where}, "
+            f"bands {', '.join(self.bands)}{dated}>"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LayerImagery(Imagery):
+    """Imagery that is itself one source of blocks.
+
+    Attributes
+    ----------
+    nodata : float or None
+        Value that stands for nodata in the source.
+    scale, offset : float or tuple of float
+        Pixels become ``value * scale + offset``; one number, or one for each band.
+    """
+
+    nodata: float | None = None
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
+
+    @abstractmethod
+    def load(self, r0: int, r1: int, c0: int, c1: int) -> Block:
+        """Decode a part of the raster."""
+
+    @property
+    @abstractmethod
+    def block_shape(self) -> tuple[int, int]:
+        """Rows and columns of the source's own blocks or chunks."""
+
+    @property
+    def has_time(self) -> bool:
+        """Whether arrays have a time dimension: not for a single image."""
+        return False
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns that are decoded at a time."""
+        return read_unit(self.block_shape, self.shape)
+
+    @property
+    def fill(self) -> float | None:
+        """Value that stands for nodata."""
+        return self.nodata
+
+    @property
+    def gain(self) -> tuple[Any, Any] | None:
+        """Scale and offset as arrays; None where they change nothing."""
+        if np.all(np.equal(self.scale, 1)) and np.all(np.equal(self.offset, 0)):
+            return None
+        return _column(self.scale), _column(self.offset)
+
+    def layers(self) -> list[Layer]:
+        """Itself."""
+        return [((), self)]
+
+    def _select_days(self, positions: list[int]) -> Self:
+        return self
+
+    def _select_gain(self, positions: list[int]) -> dict[str, Any]:
+        return {"scale": take(self.scale, positions), "offset": take(self.offset, positions)}
+
+
+def take(values: Any, positions: list[int]) -> Any:
+    """A scalar, or the given positions of a tuple."""
+    return tuple(values[i] for i in positions) if isinstance(values, tuple) else values
+
+
+def per_band(value: Any, count: int, what: str) -> float | tuple[float, ...]:
+    """A float, or a tuple of one float for each band.
+
+    Raises
+    ------
+    ImageryError
+        Not numbers, or of the wrong number.
+    """
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ImageryError(f"{what}={value!r}", expected="a number, or one for each band") from error
+    if array.ndim == 0:
+        return float(array)
+    if array.shape != (count,):
+        raise ImageryError(f"{what} has {array.size} values for {count} bands", expected="one number, or one a band")
+    return tuple(array.tolist())
+
+
+def _column(value: float | tuple[float, ...]) -> Any:
+    return np.float32(value) if isinstance(value, float) else np.asarray(value, np.float32)[:, None, None]
+
+
+def _first_day(value: Any) -> str:
+    """The first day of a month or year; otherwise the day."""
+    text = str(value)
+    last = as_day(value)
+    if len(text) == 4:
+        return last[:4] + "-01-01"
+    if len(text) in (6, 7) and text[:4].isdigit():
+        return last[:8] + "01"
+    return last
+
+
+def check_unique(names: Sequence[str], what: str) -> None:
+    """Refuse repeated band names.
+
+    Raises
+    ------
+    ImageryError
+    """
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise ImageryError(
+            f"{what}: band names {repeated} occur more than once",
+            todo='name the bands with a mapping to their numbers: bands={"red": 1, "nir": 2}',
+        )

@@ -1,0 +1,235 @@
+"""Windows out of blocks: every block of a file is decoded once, however many windows it touches.
+
+Windows are visited in the order of the file's blocks. A block is held, in the file's own data type, until the last
+window that needs it has been served; the conversion to float32 and the mask happen on the windows only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+Key = tuple[int, int]
+
+__all__ = ["Block", "BlockSource", "WindowReader", "block_order", "read_unit", "window_into"]
+
+_MIN_UNIT_PX = 128
+_HELD_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Block:
+    """Decoded pixels.
+
+    Attributes
+    ----------
+    values : ndarray of shape ([time,] band, rows, columns)
+        In the data type of the source.
+    invalid : ndarray of bool of a shape that broadcasts to that of values, or None
+        Pixels that a mask rules out; nodata values need not be in it.
+    """
+
+    values: NDArray[Any]
+    invalid: NDArray[np.bool_] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        return int(self.values.nbytes + (0 if self.invalid is None else self.invalid.nbytes))
+
+
+class BlockSource(Protocol):
+    """What a reader needs from a source of pixels."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of what is decoded at a time."""
+
+    @property
+    def fill(self) -> float | None:
+        """Value that stands for nodata."""
+
+    @property
+    def gain(self) -> tuple[Any, Any] | None:
+        """Scale and offset, each broadcasting to ([time,] band, y, x); None where nothing is to be done."""
+
+    def load(self, r0: int, r1: int, c0: int, c1: int) -> Block:
+        """Decode rows r0..r1 and columns c0..c1, which lie inside the raster."""
+
+
+def read_unit(block: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns to decode at a time: the file's block, or several where blocks are small or strips.
+
+    Examples
+    --------
+    >>> read_unit((256, 256), (10980, 10980)), read_unit((1, 5000), (4000, 5000)), read_unit((16, 16), (100, 90))
+    ((256, 256), (128, 5000), (128, 128))
+    """
+    rows, cols = block
+    up = -(-_MIN_UNIT_PX // rows) * rows
+    across = cols if cols >= shape[1] else -(-_MIN_UNIT_PX // cols) * cols
+    return (max(rows, up), max(cols, across))
+
+
+def block_order(row0: IntArray, col0: IntArray, unit: tuple[int, int]) -> IntArray:
+    """Positions of the windows sorted by block row, block column, row and column of their upper-left pixels."""
+    return np.lexsort((col0, row0, col0 // unit[1], row0 // unit[0]))
+
+
+class WindowReader:
+    """Serves square windows of one source in a given order.
+
+    Parameters
+    ----------
+    source : BlockSource
+    row0, col0 : ndarray of int of shape (n,)
+        Upper-left pixels; windows may lie over the border or outside.
+    size : int
+        Side of the windows in pixels.
+    order : ndarray of int of shape (n,)
+        The order in which windows will be asked for.
+    threads : int, default 1
+        With more than one, the next blocks are decoded while the current windows are cut.
+    """
+
+    def __init__(
+        self, source: BlockSource, row0: IntArray, col0: IntArray, size: int, order: IntArray, threads: int = 1
+    ) -> None:
+        self._source, self._size = source, size
+        self._row0, self._col0 = row0.tolist(), col0.tolist()
+        self._blocks: OrderedDict[Key, Block] = OrderedDict()
+        self._bytes = 0
+        self._left: dict[Key, int] = {}
+        for i in order.tolist():
+            for key in self._keys(i):
+                self._left[key] = self._left.get(key, 0) + 1
+        self._upcoming: Iterator[Key] = iter(list(self._left))
+        self._pending: dict[Key, Future[Block]] = {}
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._ahead = 2 * threads
+
+    def __enter__(self) -> WindowReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._blocks.clear()
+
+    def read_into(self, chip: NDArray[np.float32], i: int) -> None:
+        """Write window i into chip, of shape ([time,] band, size, size); NaN where invalid or outside."""
+        row, col, size = self._row0[i], self._col0[i], self._size
+        rows, cols = self._source.shape
+        if row < 0 or col < 0 or row + size > rows or col + size > cols:
+            chip.fill(np.nan)
+        uh, uw = self._source.unit
+        for key in self._keys(i):
+            block = self._get(key)
+            top, left = key[0] * uh, key[1] * uw
+            r0, c0 = max(row, top), max(col, left)
+            r1, c1 = min(row + size, top + uh, rows), min(col + size, left + uw, cols)
+            _paste(
+                chip[..., r0 - row : r1 - row, c0 - col : c1 - col],
+                block,
+                (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)),
+                self._source.fill,
+            )
+        _apply_gain(chip, self._source.gain)
+
+    def _keys(self, i: int) -> list[Key]:
+        row, col, size = self._row0[i], self._col0[i], self._size
+        rows, cols = self._source.shape
+        uh, uw = self._source.unit
+        last_row, last_col = min(row + size, rows) - 1, min(col + size, cols) - 1
+        first_row, first_col = max(row, 0), max(col, 0)
+        if first_row > last_row or first_col > last_col:
+            return []
+        across = range(first_col // uw, last_col // uw + 1)
+        return [(u, v) for u in range(first_row // uh, last_row // uh + 1) for v in across]
+
+    def _get(self, key: Key) -> Block:
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._fetch(key)
+            self._blocks[key] = block
+            self._bytes += block.nbytes
+        self._left[key] -= 1
+        if self._left[key] == 0:
+            self._drop(key)
+        while self._bytes > _HELD_BYTES and len(self._blocks) > 1:
+            self._drop(next(iter(self._blocks)))
+        return block
+
+    def _drop(self, key: Key) -> None:
+        self._bytes -= self._blocks.pop(key).nbytes
+
+    def _fetch(self, key: Key) -> Block:
+        if self._pool is None:
+            return self._load(key)
+        ready = self._pending.pop(key, None) or self._pool.submit(self._load, key)
+        while len(self._pending) < self._ahead:
+            following = next(self._upcoming, None)
+            if following is None:
+                break
+            if following != key and following not in self._blocks:
+                self._pending[following] = self._pool.submit(self._load, following)
+        return ready.result()
+
+    def _load(self, key: Key) -> Block:
+        (uh, uw), (rows, cols) = self._source.unit, self._source.shape
+        top, left = key[0] * uh, key[1] * uw
+        return self._source.load(top, min(top + uh, rows), left, min(left + uw, cols))
+
+
+def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: int) -> None:
+    """Read one window of any size, which may lie over the border, into out of shape ([time,] band, y, x)."""
+    height, width = out.shape[-2:]
+    rows, cols = source.shape
+    r0, c0, r1, c1 = max(row0, 0), max(col0, 0), min(row0 + height, rows), min(col0 + width, cols)
+    if (r1 - r0, c1 - c0) != (height, width):
+        out.fill(np.nan)
+    if r1 > r0 and c1 > c0:
+        inside = out[..., r0 - row0 : r1 - row0, c0 - col0 : c1 - col0]
+        _paste(inside, source.load(r0, r1, c0, c1), (slice(None), slice(None)), source.fill)
+        _apply_gain(inside, source.gain)
+
+
+def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice], fill: float | None) -> None:
+    values = block.values[(..., *where)]
+    with np.errstate(over="ignore"):
+        target[...] = values
+    if fill is not None and (exact := _in_dtype(fill, values.dtype)) is not None:
+        np.copyto(target, np.nan, where=values == exact)
+    if values.dtype.kind == "f":
+        np.copyto(target, np.nan, where=~np.isfinite(target))
+    if block.invalid is not None:
+        np.copyto(target, np.nan, where=block.invalid[(..., *where)])
+
+
+def _in_dtype(fill: float, dtype: np.dtype[Any]) -> Any:
+    """The nodata value in the data type of the pixels; None where no pixel can have it."""
+    if np.isnan(fill):
+        return None  # NaN is invalid in any case
+    if dtype.kind == "f":
+        return dtype.type(fill)
+    if dtype.kind == "b":
+        return None
+    info = np.iinfo(dtype)
+    return dtype.type(int(fill)) if float(fill).is_integer() and info.min <= fill <= info.max else None
+
+
+def _apply_gain(chip: NDArray[np.float32], gain: tuple[Any, Any] | None) -> None:
+    if gain is not None:
+        chip *= gain[0]
+        chip += gain[1]

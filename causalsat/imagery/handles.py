@@ -1,0 +1,83 @@
+"""Open raster files, kept for each thread of each process and never in an object's state."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from causalsat.exceptions import ImageryError, ImageryNotFoundError
+
+__all__ = ["CACHE_BYTES", "dataset", "file_stamp", "gdal_env", "not_readable"]
+
+CACHE_BYTES = 512 << 20  # bytes: rasterio takes GDAL_CACHEMAX=512 for 512 bytes
+_MAX_OPEN = 256
+_LOCAL = threading.local()
+
+
+def gdal_env() -> Any:
+    """The settings under which blocks are read."""
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+
+
+def file_stamp(path: str) -> tuple[int, int]:
+    """Modification time (ns) and size of a local file; zeros where there is no such thing (remote files)."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (stat.st_mtime_ns, stat.st_size)
+
+
+def dataset(path: str) -> Any:
+    """An open ``rasterio`` dataset of this thread; opened anew when the file has changed.
+
+    Raises
+    ------
+    ImageryNotFoundError
+        There is no such file.
+    ImageryError
+        The file is not a raster that GDAL can read.
+    """
+    pid = os.getpid()
+    if getattr(_LOCAL, "pid", None) != pid:  # after a fork, the parent's handles share its file positions
+        _LOCAL.pid, _LOCAL.open = pid, OrderedDict()
+    opened: OrderedDict[tuple[str, tuple[int, int]], Any] = _LOCAL.open
+    key = (path, file_stamp(path))
+    if key in opened:
+        opened.move_to_end(key)
+        return opened[key]
+    opened[key] = _open(path)
+    while len(opened) > _MAX_OPEN:
+        opened.popitem(last=False)[1].close()
+    return opened[key]
+
+
+def _open(path: str) -> Any:
+    local = "://" not in path and not path.startswith("/vsi")
+    if local and not os.path.exists(path):
+        raise ImageryNotFoundError(
+            f"no such raster: {path}", todo="check the path, and the working directory it is relative to"
+        )
+    try:
+        return rasterio.open(path)
+    except RasterioError as error:
+        raise ImageryError(
+            f"{path} cannot be opened as a raster ({error})",
+            expected="GeoTIFF, COG, VRT or another format that GDAL reads",
+            todo="check with gdalinfo that it is a raster and that it was downloaded completely",
+        ) from error
+
+
+def not_readable(path: str, error: Exception) -> ImageryError:
+    """The error for a file that opens but whose pixels cannot be decoded."""
+    cause = error.__cause__ or error
+    return ImageryError(
+        f"{path}: its pixels cannot be read ({cause})",
+        expected="a complete file",
+        todo="the file is probably truncated or damaged: download or copy it again and check with gdalinfo -checksum",
+    )

@@ -1,0 +1,109 @@
+"""Quality masks: which pixels a scene-classification or QA band rules out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import ImageryError
+
+__all__ = ["PRESETS", "MaskRule", "mask_rule"]
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Rules pixels out by the values or the bits of a quality band.
+
+    Attributes
+    ----------
+    band : str or int or None
+        Name, or number from 1, of the quality band; None: the only band of the file found by ``replace``.
+    invalid : tuple of int
+        Values that rule a pixel out.
+    valid : tuple of int
+        If given, every other value rules a pixel out.
+    bits : tuple of int
+        A pixel is ruled out where any of these bits (0 is the lowest) is set.
+    replace : tuple of two str or None
+        The quality band lies in another file, whose path is the scene's with the first text replaced by the
+        second: ``("_SR.tif", "_QA.tif")``.
+
+    Examples
+    --------
+    >>> MaskRule("QA_PIXEL", bits=(3, 4)).flags(np.array([0, 8, 16, 64])).tolist()
+    [False, True, True, False]
+    """
+
+    band: str | int | None = None
+    invalid: tuple[int, ...] = ()
+    valid: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()
+    replace: tuple[str, str] | None = None
+
+    def flags(self, quality: NDArray[Any]) -> NDArray[np.bool_]:
+        """True where the quality band, an array of any shape, rules a pixel out."""
+        bad = np.zeros(quality.shape, dtype=bool)
+        if self.invalid:
+            bad |= np.isin(quality, self.invalid)
+        if self.valid:
+            bad |= ~np.isin(quality, self.valid)
+        if self.bits:
+            bad |= (quality.astype(np.int64) & sum(1 << bit for bit in self.bits)) != 0
+        return bad
+
+
+#: Common rules by name: no data, saturated, dark, shadow, cloud, cirrus and snow classes of Sentinel-2's scene
+#: classification; fill, dilated cloud, cirrus, cloud, cloud shadow and snow bits of Landsat Collection 2's QA_PIXEL.
+PRESETS: dict[str, MaskRule] = {
+    "sentinel2-scl": MaskRule("SCL", invalid=(0, 1, 3, 8, 9, 10, 11)),
+    "landsat-qa": MaskRule("QA_PIXEL", bits=(0, 1, 2, 3, 4, 5)),
+}
+
+
+def mask_rule(rule: Any) -> MaskRule | None:
+    """A checked :class:`MaskRule` from a preset's name, a mapping or a rule.
+
+    Raises
+    ------
+    ImageryError
+        An unknown preset or key, or a rule that rules nothing out.
+
+    Examples
+    --------
+    >>> mask_rule({"band": "SCL", "invalid": [0, 9]})
+    MaskRule(band='SCL', invalid=(0, 9), valid=(), bits=(), replace=None)
+    """
+    if rule is None or isinstance(rule, MaskRule):
+        return rule
+    if isinstance(rule, str):
+        if rule not in PRESETS:
+            raise ImageryError(
+                f"mask={rule!r} is not a known rule", expected=f"one of {sorted(PRESETS)} or a mapping"
+            )
+        return PRESETS[rule]
+    example = 'for example mask={"band": "SCL", "invalid": [0, 1, 3, 8, 9, 10, 11]}'
+    if not hasattr(rule, "keys"):
+        raise ImageryError(f"mask is a {type(rule).__name__}", expected="a preset's name or a mapping", todo=example)
+    unknown = set(rule) - {"band", "invalid", "valid", "bits", "replace"}
+    if unknown:
+        raise ImageryError(
+            f"mask has unknown keys {sorted(unknown)}",
+            expected="band, and one of invalid, valid or bits, perhaps replace",
+            todo=example,
+        )
+    numbers = {
+        key: tuple(int(v) for v in np.atleast_1d(rule[key])) for key in ("invalid", "valid", "bits") if key in rule
+    }
+    if not any(numbers.values()):
+        raise ImageryError("mask rules nothing out", expected="invalid, valid or bits", todo=example)
+    replace = rule.get("replace")
+    if replace is not None and (isinstance(replace, str) or len(replace) != 2):
+        raise ImageryError(f"mask replace={replace!r}", expected='two texts, such as ["_SR.tif", "_QA.tif"]')
+    if rule.get("band") is None and replace is None:
+        raise ImageryError("mask names no band", todo=example)
+    return MaskRule(
+        rule.get("band"), **numbers, replace=None if replace is None else (str(replace[0]), str(replace[1]))
+    )
