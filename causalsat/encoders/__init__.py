@@ -1,0 +1,8 @@
+"""Encoders: from images to named features, as scikit-learn transformers."""
+
+from __future__ import annotations
+
+from causalsat.encoders.image_encoder import ImageEncoder
+from causalsat.encoders.random_conv import RandomConvFeatures
+
+__all__ = ["ImageEncoder", "RandomConvFeatures"]

@@ -1,0 +1,37 @@
+"""Where and in which precision networks run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from causalsat.exceptions import ParameterError
+
+__all__ = ["resolve_device", "use_half"]
+
+
+def resolve_device(device: str) -> Any:
+    """``"auto"`` is the GPU where there is one, else the CPU; anything else is torch's own name of a device."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ParameterError(
+            f"device={device!r}", expected="'auto', 'cpu', 'cuda' or 'cuda:0'", todo="leave it at 'auto'"
+        ) from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ParameterError(
+            f"device={device!r}, but torch sees no GPU", expected="a GPU", todo="use device='auto' or 'cpu'"
+        )
+    return found
+
+
+def use_half(precision: str, device: Any, *, by_default: bool) -> bool:
+    """Whether to multiply in bfloat16; ``"auto"`` does so on a GPU where ``by_default``."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ParameterError(f"precision={precision!r}", expected="'auto', 'float32' or 'bfloat16'")
+    if precision == "auto":
+        return by_default and device.type == "cuda"
+    return precision == "bfloat16"

@@ -1,0 +1,275 @@
+"""From a table of places to image features: chips at the units' geometry, encoded and reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from causalsat.encoders import _places
+from causalsat.encoders._reduce import Reduction, learn_reduction
+from causalsat.encoders._units import check_keep, check_units
+from causalsat.encoders.random_conv import RandomConvFeatures
+from causalsat.exceptions import ImageryError, ParameterError
+
+__all__ = ["ImageEncoder"]
+
+_FIT_BYTES = 512 << 20  # training chips held in memory while fitting
+
+
+class ImageEncoder(TransformerMixin, BaseEstimator):
+    """Image features of the places in a GeoDataFrame.
+
+    Reads the imagery at each unit's geometry (distinct places once), encodes the chips, standardises the features
+    and reduces them to principal components with unit variance over the distinct training places. Everything is
+    learned in ``fit``, so that inside a Pipeline cross-validation learns filters and components from training
+    places only.
+
+    Where the places of one call overlap heavily, as the cells of a map do, and the encoder has a method ``dense``,
+    the surroundings are encoded once and pooled over each place; the result is the same.
+
+    Parameters
+    ----------
+    imagery : Imagery or dict of Imagery
+        What :func:`causalsat.open_imagery` returns; several sources are encoded each with a clone of ``encoder`` and
+        their features joined.
+    size_m : float or sequence of float
+        Side of the square around a place in metres; several sizes (multi-scale) are joined likewise.
+    encoder : transformer of chips, optional
+        Default :class:`RandomConvFeatures`; also :class:`TorchvisionEncoder`, or any scikit-learn transformer of
+        chips (unit, [time,] band, y, x).
+    n_components : int, float or None, default 10
+        Number of principal components; a share of variance between 0 and 1; None keeps all standardised features.
+    keep : sequence of str, default ()
+        Numeric columns of X appended as they come (missing values stay missing): the covariates.
+    on_invalid : {"raise", "mask"}, default "raise"
+        What to do about units off the imagery or with too few valid pixels: raise an error, or give NaN features.
+    min_valid : float, default 0.5
+        Share of valid pixels below which a unit counts as invalid.
+    dense : {"auto", True, False}, default "auto"
+        Whether to encode surroundings once; ``"auto"`` where it is cheaper.
+    prefix : str, default "img"
+        Beginning of the names of the features.
+    progress : bool, default False
+        Show a progress bar over places.
+
+    Attributes
+    ----------
+    encoders_ : list
+        Fitted encoder of each source and size.
+    reduction_ : Reduction
+        Training means, scales and components; ``reduction_.explained`` has the shares of variance.
+    n_places_ : int
+        Distinct training places.
+
+    Notes
+    -----
+    The image columns of a place are NaN together or not at all. In a sequence, a date without any valid pixel
+    counts as average; ``min_valid`` is judged over all dates.
+    """
+
+    def __init__(
+        self,
+        imagery: Any,
+        size_m: float | Sequence[float],
+        encoder: Any = None,
+        n_components: int | float | None = 10,
+        keep: Sequence[str] = (),
+        *,
+        on_invalid: str = "raise",
+        min_valid: float = 0.5,
+        dense: bool | str = "auto",
+        prefix: str = "img",
+        progress: bool = False,
+    ) -> None:
+        self.imagery = imagery
+        self.size_m = size_m
+        self.encoder = encoder
+        self.n_components = n_components
+        self.keep = keep
+        self.on_invalid = on_invalid
+        self.min_valid = min_valid
+        self.dense = dense
+        self.prefix = prefix
+        self.progress = progress
+
+    # ------------------------------------------------------------------ scikit-learn
+    def fit(self, X: Any, y: ArrayLike | None = None) -> ImageEncoder:
+        """Learn the encoder and the components from the units' places.
+
+        Parameters
+        ----------
+        X : GeoDataFrame or GeoSeries of n units
+            Geometry with a coordinate reference system, and the columns in ``keep``.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If X has no geometry, no coordinate reference system, or units without geometry.
+        ImageryError
+            If units lie off the imagery (``on_invalid="raise"``).
+        ColumnError, ParameterError
+            If ``keep`` names no numeric column of X, or a parameter is outside its domain.
+        """
+        self.fit_transform(X)
+        return self
+
+    def fit_transform(self, X: Any, y: ArrayLike | None = None, **fit_params: Any) -> Any:
+        """Fit and return the features of the same units, encoding each place once."""
+        sources = self._sources()
+        geometry = check_units(X)
+        check_keep(X, self.keep, self.prefix)
+        places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
+        self.encoders_: list[Any] = []
+        encoded = []
+        with self._bar(len(places) * len(sources)) as bar:
+            for (_, imagery, size), windows in zip(sources, places.windows, strict=True):
+                encoder = RandomConvFeatures() if self.encoder is None else clone(self.encoder)
+                encoded.append(self._fit_source(imagery, encoder, places.geometry, windows, size, bar))
+                self.encoders_.append(encoder)
+        features, usable = self._join(encoded, places, geometry)
+        self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
+        self.n_places_, self.source_names_ = int(usable.sum()), [name for name, _, _ in sources]
+        return self._table(X, features, usable, places)
+
+    def transform(self, X: Any) -> Any:
+        """Image features of units, and the columns kept.
+
+        Parameters
+        ----------
+        X : GeoDataFrame or GeoSeries of n units
+
+        Returns
+        -------
+        DataFrame of shape (n, components + kept columns)
+            With the index of X; columns ``img0, img1, ...`` and those in ``keep``.
+        """
+        check_is_fitted(self)
+        sources = self._sources()
+        geometry = check_units(X)
+        check_keep(X, self.keep, self.prefix)
+        places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
+        with self._bar(len(places) * len(sources)) as bar:
+            encoded = [
+                _places.encode_places(image, encoder, places.geometry, windows, size, dense=self.dense, bar=bar)
+                for (_, image, size), windows, encoder in zip(sources, places.windows, self.encoders_, strict=True)
+            ]
+        features, usable = self._join(encoded, places, geometry)
+        return self._table(X, features, usable, places)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Names of the columns that come out."""
+        check_is_fitted(self)
+        return np.asarray([*self._image_names(), *self.keep], dtype=object)
+
+    # ------------------------------------------------------------------ parts
+    def _sources(self) -> list[tuple[str, Any, int]]:
+        """Every (name, imagery, size in pixels); parameters are checked here."""
+        if self.on_invalid not in ("raise", "mask"):
+            raise ParameterError(f"on_invalid={self.on_invalid!r}", expected="'raise' or 'mask'")
+        if self.dense not in ("auto", True, False):
+            raise ParameterError(f"dense={self.dense!r}", expected="'auto', True or False")
+        if not 0 <= self.min_valid <= 1:
+            raise ParameterError(f"min_valid={self.min_valid}", expected="a share between 0 and 1")
+        if self.n_components is not None and not self.n_components > 0:
+            raise ParameterError(f"n_components={self.n_components}", expected="a positive number, or None")
+        images = dict(self.imagery) if isinstance(self.imagery, Mapping) else {"": self.imagery}
+        lengths = np.atleast_1d(np.asarray(self.size_m, dtype=float))
+        if not images or lengths.ndim != 1 or not len(lengths) or not (lengths > 0).all():
+            raise ParameterError(f"size_m={self.size_m!r} with {len(images)} sources", expected="metres, above 0")
+        for name, image in images.items():
+            if not hasattr(image, "iter_chips"):
+                raise ParameterError(
+                    f"imagery {name!r} is a {type(image).__name__}".replace(" ''", ""),
+                    expected="what causalsat.open_imagery returns",
+                    todo="imagery=causalsat.open_imagery(path)",
+                )
+        return [
+            (f"{name}_{length:g}m".lstrip("_"), image, image.size_px(float(length)))
+            for name, image in images.items()
+            for length in lengths
+        ]
+
+    def _bar(self, total: int) -> Any:
+        from tqdm.auto import tqdm
+
+        return tqdm(total=total, desc="encoding places", unit="place", disable=not self.progress)
+
+    def _fit_source(
+        self, imagery: Any, encoder: Any, geometry: Any, windows: NDArray[np.int64], size: int, bar: Any
+    ) -> _places.Encoded:
+        """Fit one encoder and encode its places: chips are read once where they fit in memory."""
+        layers = len(imagery.bands) * max(len(imagery.dates), 1)
+        most = max(2, _FIT_BYTES // (4 * layers * size**2))
+        chosen = np.arange(len(geometry))
+        if len(chosen) > most:
+            chosen = np.sort(np.random.default_rng(0).choice(len(geometry), most, replace=False))
+        chips: NDArray[np.float32] | None = None
+        for position, part in _places.read_chips(imagery, geometry.iloc[chosen], size):
+            if chips is None:
+                chips = np.empty((len(chosen), *part.shape[1:]), dtype=np.float32)
+            chips[position] = part
+        assert chips is not None
+        share = _places.valid_share(chips)
+        if not (share >= max(self.min_valid, np.finfo(float).tiny)).any():
+            raise ImageryError(
+                f"none of the {len(chosen)} training places has {self.min_valid:.0%} valid pixels in imagery "
+                f"{getattr(imagery, 'name', '')!r} within {size} pixels",
+                expected="places on the imagery",
+                todo="check coordinates, CRS, nodata value and mask; Study.check() shows where units lie",
+            )
+        training = chips[share >= self.min_valid]
+        encoder.fit(_places.as_chips(imagery, training))
+        if len(chosen) < len(geometry):
+            return _places.encode_places(imagery, encoder, geometry, windows, size, dense=self.dense, bar=bar)
+        features = np.asarray(encoder.transform(_places.as_chips(imagery, chips)), dtype=np.float64)
+        bar.update(len(chosen))
+        return _places.Encoded(features, share)
+
+    def _join(
+        self, encoded: Sequence[_places.Encoded], places: _places.Places, geometry: Any
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Join sources side by side and judge which places are usable in all of them."""
+        features = np.hstack([part.features for part in encoded])
+        usable = np.ones(len(places), dtype=bool)
+        for part in encoded:
+            usable &= (part.valid >= self.min_valid) & np.isfinite(part.features).any(axis=1)
+        lost = ~usable[places.unit_place]
+        if lost.any() and self.on_invalid == "raise":
+            first = np.flatnonzero(lost)[0]
+            share = min(part.valid[places.unit_place[first]] for part in encoded)
+            raise ImageryError(
+                f"{int(lost.sum())} of {len(lost)} units have too few valid pixels, the first at index "
+                f"{geometry.index[first]!r} ({share:.0%} valid)",
+                expected=f"at least {self.min_valid:.0%} valid pixels within the chip",
+                todo="drop those units, pass on_invalid='mask' (image features become missing), or lower min_valid",
+            )
+        return features, usable
+
+    def _image_names(self) -> list[str]:
+        if self.reduction_.components is not None:
+            return [f"{self.prefix}{j}" for j in range(self.reduction_.n_out)]
+        names = []
+        for source, encoder in zip(self.source_names_, self.encoders_, strict=True):
+            stem = f"{self.prefix}_{source}_" if len(self.encoders_) > 1 else f"{self.prefix}_"
+            names += [f"{stem}{name}" for name in encoder.get_feature_names_out()]
+        return names
+
+    def _table(self, X: Any, features: NDArray[np.float64], usable: NDArray[np.bool_], places: _places.Places) -> Any:
+        import pandas as pd
+
+        scores = np.full((len(places), self.reduction_.n_out), np.nan)
+        scores[usable] = self.reduction_.apply(features[usable])
+        table = pd.DataFrame(scores[places.unit_place], index=X.index, columns=self._image_names())
+        for name in self.keep:
+            table[name] = X[name]
+        return table
