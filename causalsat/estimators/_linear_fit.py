@@ -1,0 +1,132 @@
+"""From a design to posterior draws of the linear effect model, by the chosen sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.estimators import _linear_data, _linear_density, _linear_glm, _linear_sample
+from causalsat.estimators._linear_data import LinearDesign
+from causalsat.estimators._linear_density import Layout
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sampler settings: draws and tuning draws a chain, chains, seed, progress bar."""
+
+    n_draws: int
+    n_tune: int
+    n_chains: int
+    seed: int
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """Posterior draws on the standardised scale, chains one after the other.
+
+    Attributes
+    ----------
+    coefficients : ndarray of shape (draw, q)
+        Intercept, main effects, treatment, interactions.
+    noise : ndarray of shape (draw, arm)
+        Noise standard deviations.
+    random_sd : ndarray of shape (draw, k)
+        Standard deviations of village intercepts and slopes.
+    scales : ndarray of shape (draw, d)
+        All log scales.
+    divergences : int
+        Divergent transitions.
+    """
+
+    coefficients: FloatArray
+    noise: FloatArray
+    random_sd: FloatArray
+    scales: FloatArray
+    divergences: int
+
+
+def fit_model(
+    design: LinearDesign, *, prior: str, binary_outcome: bool, sampler: str, settings: Settings
+) -> LinearFit:
+    """Sample the model of a design.
+
+    Wide designs are reduced to principal axes where that is exact: main effects always, interactions under the
+    normal prior.
+    """
+    main_axes = _linear_data.principal_axes(design.main)
+    interaction_axes = _linear_data.principal_axes(design.interaction) if prior == "normal" else None
+    full = design.interaction.shape[1]
+    if main_axes is not None:
+        design = replace(design, main=design.main @ main_axes)
+    if interaction_axes is not None:
+        design = replace(design, interaction=design.interaction @ interaction_axes)
+    layout = _linear_density.make_layout(design, prior, binary_outcome=binary_outcome, rank=full)
+    if sampler == "pymc":
+        from causalsat.estimators import _linear_model
+
+        scales, coefficients, divergences = _linear_model.sample(design, layout, settings)
+    elif binary_outcome:
+        scales, coefficients, divergences = _sample_logit(design, layout, settings)
+    else:
+        scales, coefficients, divergences = _sample_gaussian(design, layout, settings)
+    rng = np.random.default_rng([settings.seed, 2])
+    p, a, k = layout.n_main, layout.n_arms, layout.n_random
+    kappa = np.exp(scales[:, a + k])
+    lam = np.exp(scales[:, a + k + 1]) if layout.n_interactions else kappa
+    expanded = [
+        coefficients[:, :1],
+        _linear_data.expand_axes(coefficients[:, 1 : 1 + p], main_axes, kappa, rng),
+        coefficients[:, 1 + p : 2 + p],
+        _linear_data.expand_axes(coefficients[:, 2 + p :], interaction_axes, lam, rng),
+    ]
+    noise = np.sqrt(_linear_density.NOISE_FLOOR + np.exp(2 * scales[:, :a]))
+    return LinearFit(np.column_stack(expanded), noise, np.exp(scales[:, a : a + k]), scales, divergences)
+
+
+def _sample_gaussian(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
+    stats = _linear_data.sufficient_statistics(design)
+    args = _linear_density.arguments(layout, stats)
+    chains, divergences = _linear_sample.sample_density(
+        _linear_density.marginal_log_density, args, start_scales(layout), **_options(settings)
+    )
+    scales = np.ascontiguousarray(chains.reshape(-1, layout.n_scales))
+    normals = np.random.default_rng([settings.seed, 1]).standard_normal((len(scales), layout.n_coefficients))
+    return scales, _linear_density.draw_coefficients(scales, normals, *args), divergences
+
+
+def _sample_logit(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
+    args = _linear_glm.arguments(layout, design)
+    n_raw = layout.n_coefficients + design.n_groups * layout.n_random
+    start = np.concatenate([start_scales(layout), np.zeros(n_raw)])
+    chains, divergences = _linear_sample.sample_density(
+        _linear_glm.logit_log_density, args, start, **_options(settings)
+    )
+    draws = np.ascontiguousarray(chains.reshape(-1, len(start)))
+    scales = draws[:, : layout.n_scales]
+    return scales, _linear_glm.raw_coefficients(draws, layout.n_scales, layout.as_tuple()), divergences
+
+
+def start_scales(layout: Layout) -> FloatArray:
+    """Plausible log scales from which the chains start."""
+    start = np.zeros(layout.n_scales)
+    a, k = layout.n_arms, layout.n_random
+    start[:a] = np.log(0.8)
+    start[a : a + k + 1] = np.log(0.3)
+    if layout.n_interactions:
+        start[a + k + 1] = np.log(layout.global_scale)
+    return start
+
+
+def _options(settings: Settings) -> dict[str, int]:
+    return {
+        "n_draws": settings.n_draws,
+        "n_tune": settings.n_tune,
+        "n_chains": settings.n_chains,
+        "seed": settings.seed,
+        "progress": settings.progress,
+    }

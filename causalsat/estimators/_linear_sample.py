@@ -1,0 +1,144 @@
+"""Sampling of the linear effect model's densities by nutpie's NUTS, and what the chains say of themselves."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import ConvergenceWarning
+
+FloatArray = NDArray[np.float64]
+
+R_HAT_LIMIT = 1.01
+ESS_PER_CHAIN = 100
+STEP_LIMIT = 50.0  # scales beyond exp(+-50) are outside floating point and outside any posterior
+
+
+def sample_density(
+    density: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    start: FloatArray,
+    *,
+    n_draws: int,
+    n_tune: int,
+    n_chains: int,
+    seed: int,
+    progress: bool = False,
+) -> tuple[FloatArray, int]:
+    """Sample a log density with gradient by nutpie's No-U-Turn sampler.
+
+    Parameters
+    ----------
+    density : callable
+        ``density(x, *arguments)`` gives the log density at x, shape (d,), and its gradient.
+    arguments : tuple
+        What follows x.
+    start : ndarray of shape (d,)
+        Centre of the chains' starting points.
+    n_draws, n_tune, n_chains : int
+        Draws kept and tuning draws a chain; chains.
+    seed : int
+        Seed; equal seeds give equal draws.
+    progress : bool
+        Show nutpie's progress bar.
+
+    Returns
+    -------
+    draws : ndarray of shape (chain, draw, d)
+        Draws.
+    divergences : int
+        Divergent transitions after tuning.
+    """
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    dim = len(start)
+
+    def make_density() -> Callable[..., Any]:
+        return lambda x: _guarded(density, x, arguments)
+
+    def make_expand(*_: Any) -> Callable[..., Any]:
+        return lambda x: {"x": np.array(x, dtype=np.float64)}
+
+    def start_near(seed: int) -> FloatArray:
+        return start + 0.3 * np.random.default_rng(seed).standard_normal(dim)
+
+    model = from_pyfunc(
+        dim, make_density, make_expand, [np.dtype("float64")], [(dim,)], ["x"], make_initial_point_fn=start_near
+    )
+    trace = nutpie.sample(
+        model,
+        draws=n_draws,
+        tune=n_tune,
+        chains=n_chains,
+        cores=1,
+        seed=seed,
+        save_warmup=False,
+        progress_bar=progress,
+    )
+    return np.asarray(trace.posterior["x"]), int(trace.sample_stats["diverging"].sum())
+
+
+def _guarded(density: Callable[..., Any], x: FloatArray, arguments: tuple[Any, ...]) -> tuple[float, FloatArray]:
+    """Log density and gradient; NaN, which the sampler takes for a divergence, where floating point ends."""
+    if np.abs(x).max() < STEP_LIMIT:
+        try:
+            logp, gradient = density(x, *arguments)
+            if np.isfinite(logp) and np.isfinite(gradient).all():
+                return logp, gradient
+        except (np.linalg.LinAlgError, ValueError):  # not positive definite in floating point
+            pass
+    return float("nan"), np.zeros_like(x)
+
+
+def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler: str) -> dict[str, Any]:
+    """Largest R-hat and smallest bulk and tail effective sample size over the named quantities.
+
+    Parameters
+    ----------
+    draws : mapping of str to ndarray of shape (chain, draw) or (chain, draw, k)
+        What is reported of the model.
+    """
+    import arviz
+
+    r_hat, ess = [], []
+    for values in draws.values():
+        columns = values.reshape(*values.shape[:2], -1)
+        for j in range(columns.shape[2]):
+            column = columns[:, :, j]
+            if np.ptp(column) == 0:
+                continue
+            r_hat.append(float(arviz.rhat(column)) if len(column) > 1 else np.nan)
+            ess.append(min(float(arviz.ess(column, method=m)) for m in ("bulk", "tail")))
+    first = next(iter(draws.values()))
+    return {
+        "r_hat": float(np.nanmax(r_hat)) if len(first) > 1 else float("nan"),
+        "ess": float(np.min(ess)),
+        "divergences": int(divergences),
+        "n_chains": int(first.shape[0]),
+        "n_draws": int(first.shape[0] * first.shape[1]),
+        "sampler": sampler,
+    }
+
+
+def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
+    """Warn, with what to do, of R-hat above 1.01, few effective draws or many divergences."""
+    wrong = []
+    if diagnostics["r_hat"] > R_HAT_LIMIT:
+        wrong.append(f"R-hat {diagnostics['r_hat']:.3f} (above {R_HAT_LIMIT})")
+    needed = ESS_PER_CHAIN * diagnostics["n_chains"]
+    if diagnostics["ess"] < needed:
+        wrong.append(f"effective sample size {diagnostics['ess']:.0f} (below {needed})")
+    if diagnostics["divergences"] > 0.01 * diagnostics["n_draws"]:
+        wrong.append(f"{diagnostics['divergences']} divergences in {diagnostics['n_draws']} draws")
+    if wrong:
+        warnings.warn(
+            f"the sampler may not have converged: {', '.join(wrong)}. "
+            "What to do: raise n_tune and n_draws, or use prior='normal'.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )

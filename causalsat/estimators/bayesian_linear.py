@@ -1,0 +1,425 @@
+"""Bayesian linear effects: outcome on covariates, treatment and shrunken treatment-by-latent interactions."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat import _inputs
+from causalsat._inputs import FitData, FloatArray
+from causalsat.base import EffectEstimator, Summary
+from causalsat.estimators import _linear_data
+from causalsat.estimators._linear_data import LinearDesign, Scaling
+from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.posterior import EffectPosterior
+
+__all__ = ["BayesianLinearEffect"]
+
+FAMILIES = ("gaussian", "bernoulli")
+PRIORS = ("horseshoe", "normal")
+SAMPLERS = ("auto", "pymc")
+MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
+
+
+class BayesianLinearEffect(EffectEstimator):
+    r"""Linear model with shrunken treatment-by-latent interactions, village effects and arm-specific noise.
+
+    The outcome of unit i in village g is
+
+    .. math:: y_i = \alpha + z_i'\gamma + t_i(\tau + m_i'\beta) + u_g + t_i s_g + e_i,
+              \quad e_i \sim N(0, \sigma^2_{arm})
+
+    with z the standardised features, m those of them that may modify the effect and t the centred treatment.
+    The conditional effect is :math:`\tau(x) = \tau + m'\beta`; for a dose it is proportional to the difference
+    of doses. With ``family="bernoulli"`` the same predictor is the logit of P(y = 1), and effects are risk
+    differences, averaged over villages.
+
+    Parameters
+    ----------
+    modifiers : None, str, or sequence of str or int
+        Features that interact with the treatment: all of them (None), those that match a name or glob pattern
+        such as ``"img*"``, a list of names and patterns, or a list of positions. An empty list is a constant
+        effect. Indicators of missing values never interact unless they are named in full.
+    prior : {"normal", "horseshoe"}
+        Prior of the interactions: normal with a learnt common scale (ridge), or the regularised horseshoe of
+        Piironen and Vehtari (2017), which expects few of them to matter.
+    family : {"gaussian", "bernoulli"}
+        Distribution of the outcome.
+    group_effects : bool
+        Village effects (random intercepts), where ``groups`` are given.
+    group_slopes : bool or "auto"
+        Village effects on the treatment effect as well: what the modifiers do not explain of how villages
+        respond. "auto": where at least ten villages hold units of several treatments; in a trial that treats
+        whole villages such slopes cannot be told from village effects. They widen the uncertainty of the
+        conditional effect but are no part of it: the effect of a new place is the mean of the places like it.
+    n_draws, n_tune, n_chains : int
+        Draws kept and tuning draws a chain, and chains.
+    sampler : {"auto", "pymc"}
+        "auto" samples only the scales, with coefficients and village effects integrated out exactly
+        (gaussian), or the hand-written density (bernoulli): no compilation. "pymc" samples the whole model
+        written in PyMC, compiled by nutpie once for each structure: the reference. Both use nutpie's NUTS.
+    random_state : int, RandomState or None
+        Seed.
+    progress : bool
+        Show the sampler's progress bar.
+
+    Attributes
+    ----------
+    draws_ : dict of str to ndarray
+        Posterior draws in units of the outcome (or logit), chains one after the other: ``intercept``, ``main``
+        (per standard deviation of each feature), ``treatment`` (at average features, per unit of treatment),
+        ``interaction`` (per standard deviation of each modifier), ``noise`` (by arm), ``group_sd``,
+        ``slope_sd``, ``ate`` (average over the training units).
+    modifiers_ : ndarray of int
+        Columns of the design that interact with the treatment.
+
+    Notes
+    -----
+    Priors, for an outcome standardised to unit variance: intercept and treatment N(0, 2.5); main effects
+    normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1. The interactions'
+    total (the standard deviation of the conditional effect) has scale 0.5 under the normal prior.
+    A known ``propensity`` that varies enters as a further main effect (Hahn, Murray and Carvalho 2020,
+    equation 6), so that shrinkage of the other main effects does not confound the effect.
+    ``sample_weight`` enters as powers of the likelihood: a unit of weight 2 counts as two units. The posterior
+    then is one about the weighted population, and its spread ignores the loss of precision by unequal weights.
+
+    References
+    ----------
+    Piironen, J. and Vehtari, A. (2017). Sparsity information and regularization in the horseshoe and other
+    shrinkage priors. Electronic Journal of Statistics 11(2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((400, 3))
+    >>> t = rng.integers(0, 2, 400)
+    >>> y = X[:, 0] + t * (1.0 + 0.5 * X[:, 1]) + 0.3 * rng.standard_normal(400)
+    >>> est = BayesianLinearEffect(random_state=0).fit(X, y, treatment=t)
+    >>> bool(np.corrcoef(est.predict(X), 1.0 + 0.5 * X[:, 1])[0, 1] > 0.98)
+    True
+    >>> float(est.effect(X).ate().mean()[0]).__round__(1)
+    1.0
+    """
+
+    _binary_treatment = False
+
+    def __init__(
+        self,
+        *,
+        modifiers: str | Sequence[str] | Sequence[int] | None = None,
+        prior: str = "normal",
+        family: str = "gaussian",
+        group_effects: bool = True,
+        group_slopes: bool | str = "auto",
+        n_draws: int = 400,
+        n_tune: int = 300,
+        n_chains: int = 4,
+        sampler: str = "auto",
+        random_state: Any = None,
+        progress: bool = False,
+    ) -> None:
+        self.modifiers = modifiers
+        self.prior = prior
+        self.family = family
+        self.group_effects = group_effects
+        self.group_slopes = group_slopes
+        self.n_draws = n_draws
+        self.n_tune = n_tune
+        self.n_chains = n_chains
+        self.sampler = sampler
+        self.random_state = random_state
+        self.progress = progress
+
+    # ------------------------------------------------------------------ checks
+    def _check_parameters(self) -> None:
+        for name, allowed in (("prior", PRIORS), ("family", FAMILIES), ("sampler", SAMPLERS)):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise ParameterError(f"{name}={value!r}", expected=" or ".join(repr(a) for a in allowed))
+        for name, least in (("n_draws", 1), ("n_tune", 50), ("n_chains", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
+        if not isinstance(self.group_effects, (bool, np.bool_)):
+            raise ParameterError(f"group_effects={self.group_effects!r}", expected="True or False")
+        if self.group_slopes != "auto" and not isinstance(self.group_slopes, (bool, np.bool_)):
+            raise ParameterError(f"group_slopes={self.group_slopes!r}", expected="True, False or 'auto'")
+
+    def _support_columns(self) -> NDArray[np.int64] | slice:
+        return self.modifiers_ if len(self.modifiers_) else slice(None)
+
+    # ------------------------------------------------------------------ fit
+    def _fit(self, data: FitData) -> None:
+        from causalsat.estimators import _linear_fit
+
+        binary_outcome = self.family == "bernoulli"
+        if binary_outcome and not np.isin(data.y, (0.0, 1.0)).all():
+            raise DataError(
+                f"an outcome with values from {data.y.min():g} to {data.y.max():g} for family='bernoulli'",
+                expected="0 and 1",
+                todo="recode it, or use family='gaussian'",
+            )
+        self.modifiers_ = resolve_modifiers(self.modifiers, data.feature_names, len(self.imputation_.means))
+        self.n_features_used_ = data.X.shape[1]
+        X = _with_propensity(data)
+        self.scaling_ = _linear_data.learn_scaling(
+            X, data.y, data.treatment, data.sample_weight, rescale_y=not binary_outcome
+        )
+        design = self._design(X, data)
+        self.has_group_effects_, self.has_group_slopes_ = design.n_random > 0, design.n_random > 1
+        seed = _seed(self.random_state)
+        fit = _linear_fit.fit_model(
+            design,
+            prior=self.prior,
+            binary_outcome=binary_outcome,
+            sampler=self.sampler,
+            settings=_linear_fit.Settings(self.n_draws, self.n_tune, self.n_chains, seed, self.progress),
+        )
+        self._store(fit, data, X)
+
+    def _design(self, X: FloatArray, data: FitData) -> LinearDesign:
+        Z = self.scaling_.features(X)
+        t = self.scaling_.treatment(data.treatment)
+        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
+        arm = data.treatment.astype(np.int64) if binary else np.zeros(len(t), dtype=np.int64)
+        n_random = 0
+        if data.groups is not None and self.group_effects and data.n_groups < len(data.y) and data.n_groups > 1:
+            slopes = self.group_slopes
+            if slopes == "auto":
+                slopes = _n_mixed(data.groups, data.treatment) >= MIN_MIXED_GROUPS
+            n_random = 2 if slopes else 1
+        return LinearDesign(
+            main=Z,
+            interaction=t[:, None] * Z[:, self.modifiers_],
+            t=t,
+            y=self.scaling_.outcome(data.y),
+            weight=data.sample_weight,
+            arm=arm,
+            group=data.groups,
+            n_random=n_random,
+        )
+
+    def _store(self, fit: Any, data: FitData, X: FloatArray) -> None:
+        """Keep the draws in units of the outcome."""
+        s = self.scaling_
+        live = s.x_factor > 0
+        coefficients = fit.coefficients
+        p, up, dose = X.shape[1], s.y_scale, s.y_scale / s.t_scale
+        self.draws_ = {
+            "intercept": s.y_mean + up * coefficients[:, 0],
+            "main": up * coefficients[:, 1 : 1 + p] * live,
+            "treatment": dose * coefficients[:, 1 + p],
+            "interaction": dose * coefficients[:, 2 + p :] * live[self.modifiers_],
+            "noise": up * fit.noise,
+        }
+        if self.has_group_effects_:
+            self.draws_["group_sd"] = up * fit.random_sd[:, 0]
+        if self.has_group_slopes_:
+            self.draws_["slope_sd"] = dose * fit.random_sd[:, 1]
+        modifiers = s.features(X)[:, self.modifiers_]
+        covariance = (modifiers * data.sample_weight[:, None]).T @ modifiers / data.sample_weight.sum()
+        beta = self.draws_["interaction"]
+        self.draws_["effect_sd"] = np.sqrt(np.maximum(((beta @ covariance) * beta).sum(axis=1), 0.0))
+        self.draws_["ate"] = self.draws_["treatment"]
+        if self.family == "bernoulli":
+            one, zero = np.ones(len(X)), np.zeros(len(X))
+            self.draws_["ate"] = self._effect_draws(data.X, one, zero) @ (data.sample_weight / len(X))
+        self.diagnostics_ = self._diagnose(fit.divergences)
+
+    def _diagnose(self, divergences: int) -> dict[str, Any]:
+        from causalsat.estimators import _linear_sample
+
+        chains = {
+            name: values.reshape(self.n_chains, self.n_draws, -1)
+            for name, values in self.draws_.items()
+            if name not in ("intercept", "main")
+        }
+        result = _linear_sample.chain_diagnostics(chains, divergences, self.sampler)
+        _linear_sample.warn_if_not_converged(result)
+        return result
+
+    # ------------------------------------------------------------------ effects and outcomes
+    def _linear(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
+        d, Z = self.draws_, self.scaling_.features(_with_average_propensity(X, self.scaling_))
+        slope = d["treatment"][:, None] + d["interaction"] @ Z[:, self.modifiers_].T
+        return d["intercept"][:, None] + d["main"] @ Z.T, slope
+
+    def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of the mean outcome at a treatment level, averaged over villages."""
+        base, slope = self._linear(X)
+        dose = level - self.scaling_.t_centre
+        predictor = base + slope * dose
+        if self.family == "gaussian":
+            return predictor
+        from causalsat.estimators import _linear_glm
+
+        variance = np.zeros_like(predictor)
+        if self.has_group_effects_:
+            variance += self.draws_["group_sd"][:, None] ** 2
+        if self.has_group_slopes_:
+            variance += (self.draws_["slope_sd"][:, None] * dose) ** 2
+        return np.asarray(_linear_glm.average_probability(predictor, np.sqrt(variance), *_linear_glm.hermite()))
+
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        if self.family == "gaussian":
+            Z = self.scaling_.features(_with_average_propensity(X, self.scaling_))[:, self.modifiers_]
+            contrast = treatment - baseline
+            weights = np.column_stack([contrast, Z * contrast[:, None]])
+            return np.column_stack([self.draws_["treatment"], self.draws_["interaction"]]) @ weights.T
+        return self._outcome_draws(X, treatment) - self._outcome_draws(X, baseline)
+
+    def predict_outcome(self, X: Any, *, treatment: ArrayLike = 1.0) -> EffectPosterior:
+        """Posterior of the mean potential outcome under a treatment, at a village of which nothing is known.
+
+        Parameters
+        ----------
+        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
+            Features, as in :meth:`fit`.
+        treatment : float or array of shape (n,)
+            The treatment level.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n), ``kind="outcome"``; probabilities where the outcome is binary. The noise
+            of a single unit and of a single village is no part of it.
+        """
+        design, index = self._check_predict(X)
+        level = self._check_level(treatment, len(index), "treatment")
+        return EffectPosterior(
+            self._outcome_draws(design, level),
+            index=index,
+            kind="outcome",
+            treatment=treatment,
+            baseline=None,
+            diagnostics=self._diagnostics(),
+        )
+
+    # ------------------------------------------------------------------ reports
+    def _diagnostics(self) -> dict[str, Any]:
+        return dict(self.diagnostics_)
+
+    def _summary(self) -> Summary:
+        import pandas as pd
+
+        d = self.draws_
+        names = [self.design_names_[j] for j in self.modifiers_]
+        rows: dict[str, FloatArray] = {"ATE": d["ate"]}
+        rows |= {f"treatment x {name}": d["interaction"][:, j] for j, name in enumerate(names)}
+        scales: dict[str, FloatArray] = {"sd of effects": d["effect_sd"]} if names else {}
+        if self.has_group_effects_:
+            scales["sd of villages"] = d["group_sd"]
+        if self.has_group_slopes_:
+            scales["sd of village effects on treatment"] = d["slope_sd"]
+        n_arms = d["noise"].shape[1]
+        labels = ["noise sd"] if n_arms == 1 else ["noise sd, control", "noise sd, treated"]
+        scales |= {label: d["noise"][:, a] for a, label in enumerate(labels[:n_arms])}
+        table = pd.DataFrame([_describe(v, signed=True) for v in rows.values()], index=list(rows))
+        table = pd.concat([table, pd.DataFrame([_describe(v, signed=False) for v in scales.values()], list(scales))])
+        scale = "the logit" if self.family == "bernoulli" else "the outcome's units"
+        notes = (
+            f"interactions are the change of the effect, in {scale}, for one standard deviation of the feature",
+            f"{self.prior} prior on {len(names)} interactions; 90 % equal-tailed intervals",
+        )
+        info = {"units": self.n_units_, "groups": self.n_groups_, **self._diagnostics()}
+        return Summary(f"{type(self).__name__} ({self.family})", table, info, notes)
+
+
+def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
+    lower, upper = np.quantile(values, [0.05, 0.95])
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        "[0.05": float(lower),
+        "0.95]": float(upper),
+        "P>0": float((values > 0).mean()) if signed else float("nan"),
+    }
+
+
+def resolve_modifiers(
+    modifiers: str | Sequence[str] | Sequence[int] | None, names: Sequence[str], n_features: int
+) -> NDArray[np.int64]:
+    """Positions of the columns that interact with the treatment.
+
+    Parameters
+    ----------
+    modifiers : None, str, or sequence of str or int
+        As in :class:`BayesianLinearEffect`.
+    names : sequence of str
+        Names of the design's columns: features, then indicators of missing values.
+    n_features : int
+        How many of them are features.
+
+    Raises
+    ------
+    ColumnError
+        If a name or pattern matches no column.
+    ParameterError
+        If a position is outside the features, or modifiers are of another kind.
+
+    Examples
+    --------
+    >>> resolve_modifiers("img*", ["age", "img0", "img1", "img1 missing"], 3)
+    array([1, 2])
+    """
+    if modifiers is None:
+        return np.arange(n_features)
+    wanted = [modifiers] if isinstance(modifiers, str) else list(np.atleast_1d(np.asarray(modifiers, dtype=object)))
+    found: list[int] = []
+    for item in wanted:
+        if isinstance(item, str):
+            exact = [j for j, name in enumerate(names) if name == item]
+            hits = exact or [j for j, name in enumerate(names[:n_features]) if fnmatch.fnmatchcase(name, item)]
+            if not hits:
+                raise ColumnError(
+                    f"modifiers={item!r} matches no feature",
+                    expected=f"a name or pattern among {_inputs._shorten(names)}",
+                    todo="check the spelling; patterns are globs such as 'img*'",
+                )
+            found += hits
+        elif isinstance(item, (int, np.integer)) and not isinstance(item, bool) and -n_features <= item < n_features:
+            found.append(int(item) % n_features)
+        else:
+            raise ParameterError(
+                f"modifiers with {item!r}", expected=f"names, patterns, or positions below {n_features}"
+            )
+    return np.array(sorted(set(found)), dtype=np.int64)
+
+
+def _with_propensity(data: FitData) -> FloatArray:
+    """Features, followed by the propensity where it is known and varies."""
+    e = data.propensity
+    if e is None or np.ptp(e) < 1e-9:
+        return data.X
+    return np.column_stack([data.X, e])
+
+
+def _with_average_propensity(X: FloatArray, scaling: Scaling) -> FloatArray:
+    """Features of new units, with the training mean for a propensity column."""
+    if X.shape[1] == len(scaling.x_mean):
+        return X
+    return np.column_stack([X, np.full(len(X), scaling.x_mean[-1])])
+
+
+def _n_mixed(groups: NDArray[np.int64], treatment: FloatArray) -> int:
+    """Number of groups that hold units of several treatments."""
+    n_groups = int(groups.max()) + 1
+    low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
+    np.minimum.at(low, groups, treatment)
+    np.maximum.at(high, groups, treatment)
+    return int((high > low).sum())
+
+
+def _seed(random_state: Any) -> int:
+    """A seed from an int, a RandomState, a Generator or None."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(random_state).randint(2**31 - 1))
