@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 from causalsat import base
 from causalsat.exceptions import ColumnError, DataError
 from causalsat.mapping.grid import MapGrid
-from causalsat.mapping.tiles import Tile, read_tile, tile_path, write_tile
+from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
 
-__all__ = ["BANDS", "MapJob", "chip_sizes_px", "constant_columns", "image_encoders", "map_tile", "posterior_bands"]
+__all__ = [
+    "BANDS",
+    "MapJob",
+    "constant_columns",
+    "image_encoders",
+    "imagery_digest",
+    "largest_chip_px",
+    "map_tile",
+    "posterior_bands",
+]
 
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
 
@@ -229,10 +238,20 @@ def image_encoders(model: Any) -> list[Any]:
     return [found for step in steps for found in image_encoders(step[1])]
 
 
-def chip_sizes_px(encoder: Any) -> list[int]:
-    """Chip sizes of an encoder in pixels of its own imagery."""
-    sources = encoder.imagery.values() if isinstance(encoder.imagery, Mapping) else [encoder.imagery]
-    return [int(source.size_px(float(size))) for source in sources for size in np.atleast_1d(encoder.size_m)]
+def largest_chip_px(model: Any, imagery: Any) -> int:
+    """Side, in pixels of this imagery, of the largest chip that the model's encoders read from it; else 0."""
+    same = imagery_digest(imagery)
+    sizes = [0]
+    for encoder in image_encoders(model):
+        sources = encoder.imagery.values() if isinstance(encoder.imagery, Mapping) else [encoder.imagery]
+        if any(source is imagery or imagery_digest(source) == same for source in sources):
+            sizes += [int(imagery.size_px(float(size))) for size in np.atleast_1d(encoder.size_m)]
+    return max(sizes)
+
+
+def imagery_digest(imagery: Any) -> str:
+    """What decides the pixels of the imagery, in one word."""
+    return fingerprint(imagery.fingerprint() if hasattr(imagery, "fingerprint") else imagery)
 
 
 def constant_columns(model: Any, covariates: Mapping[str, float] | None) -> dict[str, float]:

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from causalsat import __version__
 from causalsat.exceptions import DataError, DataWarning, ModelFileError, ParameterError, ResumeError
 from causalsat.mapping.cog import write_cog
-from causalsat.mapping.compute import BANDS, MapJob, chip_sizes_px, constant_columns, image_encoders, map_tile
+from causalsat.mapping.compute import (
+    BANDS,
+    MapJob,
+    constant_columns,
+    image_encoders,
+    imagery_digest,
+    largest_chip_px,
+    map_tile,
+)
 from causalsat.mapping.grid import grid_over, region_geometry
 from causalsat.mapping.result import MapResult, draw
 from causalsat.mapping.tiles import Tile, fingerprint, open_job, plan_tiles, read_tile, remove_job, tile_path
@@ -36,7 +44,7 @@ def map_effects(
     covariates: Mapping[str, float] | None = None,
     size_m: float | None = None,
     level: float = 0.9,
-    min_valid: float = 0.5,
+    min_valid: float | None = None,
     tile_px: int = 128,
     client: Any = None,
     progress: bool = True,
@@ -74,8 +82,9 @@ def map_effects(
         Side of the chips, for a model that was fitted on chips.
     level : float
         Level of the intervals.
-    min_valid : float
-        A cell whose chip has a smaller share of valid pixels is nodata.
+    min_valid : float, optional
+        A cell whose chip has a smaller share of valid pixels is nodata; by default as in the model's
+        ImageEncoder, else 0.5.
     tile_px : int
         Side of a tile in cells, at most; tiles are smaller where their imagery would exceed 64 MB.
     client : distributed.Client, optional
@@ -114,18 +123,17 @@ def map_effects(
     and its pixels are those of an uninterrupted one. Memory is bounded by a tile and not by the raster.
     """
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
-    model = _on_imagery(model, imagery)
+    model = _ready_for_map(model, imagery, min_valid)
     geometry = region_geometry(region, imagery.crs, region_crs)
     grid = grid_over(imagery, geometry, resolution)
     columns = constant_columns(model, covariates)
-    encoders = image_encoders(model)
-    if not encoders and size_m is None and not columns:
+    if not image_encoders(model) and size_m is None and not columns:
         raise ParameterError(
             f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
             expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
         )
-    chip_px = max([px for e in encoders for px in chip_sizes_px(e)], default=0)
-    chip_px = chip_px if size_m is None else int(imagery.size_px(float(size_m)))
+    chip_px = largest_chip_px(model, imagery) if size_m is None else int(imagery.size_px(float(size_m)))
+    min_valid = _smallest_share(model) if min_valid is None else min_valid
     folder = path.with_name(path.name + ".tiles")
     job = MapJob(
         model=model,
@@ -174,10 +182,10 @@ def map_effects(
 
 
 # ---------------------------------------------------------------------- checks and set-up
-def _check_settings(out: Any, level: float, min_valid: float, tile_px: int, p_value: float | None) -> Path:
+def _check_settings(out: Any, level: float, min_valid: float | None, tile_px: int, p_value: float | None) -> Path:
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
-    if not 0 <= min_valid <= 1:
+    if min_valid is not None and not 0 <= min_valid <= 1:
         raise ParameterError(f"min_valid={min_valid!r}", expected="a share between 0 and 1")
     if int(tile_px) != tile_px or tile_px < 1:
         raise ParameterError(f"tile_px={tile_px!r}", expected="a whole number of cells, at least 1")
@@ -190,9 +198,9 @@ def _check_settings(out: Any, level: float, min_valid: float, tile_px: int, p_va
     return path
 
 
-def _on_imagery(model: Any, imagery: Any) -> Any:
-    """The model with its encoders reading the given imagery, where its bands are theirs; else unchanged."""
-    if not any(_replaces(e, imagery) for e in image_encoders(model)):
+def _ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:
+    """A copy of the model whose encoders read the given imagery, where its bands are theirs, and mask."""
+    if not image_encoders(model):
         return model
     from copy import deepcopy
 
@@ -200,12 +208,20 @@ def _on_imagery(model: Any, imagery: Any) -> Any:
     for encoder in image_encoders(model):
         if _replaces(encoder, imagery):
             encoder.imagery = imagery
+        settings = {"on_invalid": "mask", "progress": False, "min_valid": min_valid}
+        for name, value in settings.items():
+            if hasattr(encoder, name) and value is not None:
+                setattr(encoder, name, value)
     return model
+
+
+def _smallest_share(model: Any) -> float:
+    return min((float(getattr(e, "min_valid", 0.5)) for e in image_encoders(model)), default=0.5)
 
 
 def _replaces(encoder: Any, imagery: Any) -> bool:
     own = encoder.imagery
-    if isinstance(own, Mapping) or own is imagery or fingerprint(own) == fingerprint(imagery):
+    if isinstance(own, Mapping) or own is imagery or imagery_digest(own) == imagery_digest(imagery):
         return False
     return tuple(own.bands) == tuple(imagery.bands) and len(own.dates) == len(imagery.dates)
 
@@ -241,7 +257,7 @@ def _job_parts(job: MapJob) -> dict[str, Any]:
     grid = job.grid
     return {
         "model": _model_digest(job.model),
-        "imagery": _imagery_digest(job.imagery),
+        "imagery": imagery_digest(job.imagery),
         "grid": fingerprint([grid.crs, grid.imagery_transform]),
         "cells": [grid.cell_px, grid.row0, grid.col0, grid.height, grid.width],
         "region": "all" if job.region is None else fingerprint(job.region),
@@ -261,14 +277,6 @@ def _model_digest(model: Any) -> str:
         return str(persistence.digest(model))
     except (ModelFileError, AttributeError):
         return fingerprint(model)
-
-
-def _imagery_digest(imagery: Any) -> str:
-    for name in ("fingerprint", "digest", "cache_key"):
-        found = getattr(imagery, name, None)
-        if found is not None:
-            return str(found() if callable(found) else found)
-    return fingerprint(imagery)
 
 
 # ---------------------------------------------------------------------- work

@@ -1,0 +1,23 @@
+"""Figures: effects with their uncertainty, targeting curves, overlap, maps. Axes live here and nowhere else.
+
+Every function takes a result of the package (or plain arrays), draws on ``ax`` where one is given, and returns
+the Axes. matplotlib loads with the first figure.
+"""
+
+from __future__ import annotations
+
+from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
+from causalsat.plots.effects import plot_ate, plot_effects
+from causalsat.plots.maps import plot_map, save_map
+from causalsat.plots.places import plot_study
+
+__all__ = [
+    "plot_ate",
+    "plot_effects",
+    "plot_gates",
+    "plot_map",
+    "plot_overlap",
+    "plot_study",
+    "plot_toc",
+    "save_map",
+]
