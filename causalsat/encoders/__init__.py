@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from causalsat.encoders.image_encoder import ImageEncoder
 from causalsat.encoders.random_conv import RandomConvFeatures
+from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
-__all__ = ["ImageEncoder", "RandomConvFeatures"]
+__all__ = ["ImageEncoder", "RandomConvFeatures", "TorchvisionEncoder"]

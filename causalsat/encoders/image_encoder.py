@@ -70,6 +70,24 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     -----
     The image columns of a place are NaN together or not at all. In a sequence, a date without any valid pixel
     counts as average; ``min_valid`` is judged over all dates.
+
+    Examples
+    --------
+    >>> import geopandas, numpy as np, rioxarray, xarray
+    >>> from causalsat.imagery import open_imagery
+    >>> rng = np.random.default_rng(0)
+    >>> pixels = xarray.DataArray(
+    ...     rng.normal(size=(2, 90, 90)), dims=("band", "y", "x"),
+    ...     coords={"band": ["red", "nir"], "y": 4e5 - 10.0 * np.arange(90), "x": 3e5 + 10.0 * np.arange(90)},
+    ... ).rio.write_crs("EPSG:32636")
+    >>> units = geopandas.GeoDataFrame(
+    ...     {"age": rng.integers(18, 60, 20)},
+    ...     geometry=geopandas.points_from_xy(rng.uniform(300200, 300700, 20), rng.uniform(399300, 399800, 20)),
+    ...     crs="EPSG:32636",
+    ... )
+    >>> encoder = ImageEncoder(open_imagery(pixels), size_m=160, n_components=2, keep=["age"])
+    >>> encoder.fit_transform(units).columns.tolist()
+    ['img0', 'img1', 'age']
     """
 
     def __init__(

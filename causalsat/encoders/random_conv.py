@@ -42,8 +42,10 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
         Number of features: half as many filters, two signs each.
     patch_px : int or sequence of int, default 4
         Side of the patches in pixels; several sizes share ``n_features`` evenly.
-    statistics : bool, default True
-        Append the mean and standard deviation of each band over valid pixels, in the bands' own units.
+    statistics : bool, default False
+        Append the mean and standard deviation of each band over valid pixels, in the bands' own units. Filters
+        respond to brightness too, so components of many features hardly change with it; with few features, or
+        with names that mean something, it helps.
     threshold : float, default 0.0
         The b above, in standard deviations of the response: larger values respond to rarer patterns only.
     stride : int, default 1
@@ -76,7 +78,7 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
     --------
     >>> import numpy as np
     >>> chips = np.random.default_rng(0).normal(size=(12, 3, 20, 20))
-    >>> encoder = RandomConvFeatures(n_features=8, statistics=False).fit(chips)
+    >>> encoder = RandomConvFeatures(n_features=8).fit(chips)
     >>> encoder.transform(chips).shape
     (12, 8)
     >>> encoder.get_feature_names_out()[:2]
@@ -88,7 +90,7 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
         n_features: int = 256,
         patch_px: int | Sequence[int] = 4,
         *,
-        statistics: bool = True,
+        statistics: bool = False,
         threshold: float = 0.0,
         stride: int = 1,
         ridge: float = 0.1,
