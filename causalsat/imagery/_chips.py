@@ -176,8 +176,7 @@ def _read(
         from tqdm.auto import tqdm
 
         with tqdm(total=len(row) * len(source.layers()), **bar) as ticker:
-            source.fill_windows(out, row, col, threads=threads, progress=ticker)
-        return valid_fraction(out)
+            return source.fill_windows(out, row, col, threads=threads, progress=ticker)
 
     if folder is not None:
         key = disk.content_key(source, row, col, px)

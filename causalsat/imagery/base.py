@@ -209,17 +209,27 @@ class Imagery(ABC):
 
     def fill_windows(
         self, out: NDArray[np.float32], row0: IntArray, col0: IntArray, *, threads: int = 1, progress: Any = None
-    ) -> None:
-        """Write all windows into an array of shape (n, [time,] band, size, size), one file after the other."""
+    ) -> NDArray[np.float64]:
+        """Write all windows into an array of shape (n, [time,] band, size, size), one file after the other.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Share of each window's values that are valid.
+        """
         layers = self.layers()
+        valid = np.zeros(len(row0))
         with gdal_env():
             for where, source in layers:
                 order = block_order(row0, col0, source.unit)
                 with WindowReader(source, row0, col0, out.shape[-1], order, threads) as reader:
                     for i in order.tolist():
-                        reader.read_into(out[i][where], i)
+                        chip = out[i][where]
+                        reader.read_into(chip, i)
+                        valid[i] += np.count_nonzero(chip == chip)  # NaN is not equal to itself
                         if progress is not None:
                             progress.update(1)
+        return valid / max(1, out[0].size if len(out) else 1)
 
     def iter_chips(
         self, geometry: Any, size_px: int, batch_size: int = 256, *, threads: int = 1

@@ -107,7 +107,13 @@ class WindowReader:
         self, source: BlockSource, row0: IntArray, col0: IntArray, size: int, order: IntArray, threads: int = 1
     ) -> None:
         self._source, self._size = source, size
+        self._shape, self._unit, self._fill, self._gain = source.shape, source.unit, source.fill, source.gain
         self._row0, self._col0 = row0.tolist(), col0.tolist()
+        self._spans = [
+            part.tolist()
+            for start, axis in ((row0, 0), (col0, 1))
+            for part in _blocks_of(start, size, self._shape[axis], self._unit[axis])
+        ]
         self._blocks: OrderedDict[Key, Block] = OrderedDict()
         self._bytes = 0
         self._left: dict[Key, int] = {}
@@ -130,10 +136,9 @@ class WindowReader:
     def read_into(self, chip: NDArray[np.float32], i: int) -> None:
         """Write window i into chip, of shape ([time,] band, size, size); NaN where invalid or outside."""
         row, col, size = self._row0[i], self._col0[i], self._size
-        rows, cols = self._source.shape
+        (rows, cols), (uh, uw) = self._shape, self._unit
         if row < 0 or col < 0 or row + size > rows or col + size > cols:
             chip.fill(np.nan)
-        uh, uw = self._source.unit
         for key in self._keys(i):
             block = self._get(key)
             top, left = key[0] * uh, key[1] * uw
@@ -143,20 +148,13 @@ class WindowReader:
                 chip[..., r0 - row : r1 - row, c0 - col : c1 - col],
                 block,
                 (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)),
-                self._source.fill,
+                self._fill,
             )
-        _apply_gain(chip, self._source.gain)
+        _apply_gain(chip, self._gain)
 
     def _keys(self, i: int) -> list[Key]:
-        row, col, size = self._row0[i], self._col0[i], self._size
-        rows, cols = self._source.shape
-        uh, uw = self._source.unit
-        last_row, last_col = min(row + size, rows) - 1, min(col + size, cols) - 1
-        first_row, first_col = max(row, 0), max(col, 0)
-        if first_row > last_row or first_col > last_col:
-            return []
-        across = range(first_col // uw, last_col // uw + 1)
-        return [(u, v) for u in range(first_row // uh, last_row // uh + 1) for v in across]
+        top, bottom, left, right = (span[i] for span in self._spans)
+        return [(u, v) for u in range(top, bottom) for v in range(left, right)]
 
     def _get(self, key: Key) -> Block:
         block = self._blocks.get(key)
@@ -187,9 +185,15 @@ class WindowReader:
         return ready.result()
 
     def _load(self, key: Key) -> Block:
-        (uh, uw), (rows, cols) = self._source.unit, self._source.shape
+        (uh, uw), (rows, cols) = self._unit, self._shape
         top, left = key[0] * uh, key[1] * uw
         return self._source.load(top, min(top + uh, rows), left, min(left + uw, cols))
+
+
+def _blocks_of(start: IntArray, size: int, length: int, unit: int) -> tuple[IntArray, IntArray]:
+    """First block and one past the last block, along one axis, of windows; equal where a window is outside."""
+    first, stop = np.clip(start, 0, length), np.clip(start + size, 0, length)
+    return first // unit, np.where(stop > first, -(-stop // unit), first // unit)
 
 
 def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: int) -> None:
@@ -207,7 +211,10 @@ def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: 
 
 def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice], fill: float | None) -> None:
     values = block.values[(..., *where)]
-    with np.errstate(over="ignore"):
+    if values.dtype == np.float64:
+        with np.errstate(over="ignore"):
+            target[...] = values
+    else:
         target[...] = values
     if fill is not None and (exact := _in_dtype(fill, values.dtype)) is not None:
         np.copyto(target, np.nan, where=values == exact)

@@ -1,0 +1,241 @@
+"""Precomputed embedding rasters: foundation models without running one.
+
+AlphaEarth (Google Satellite Embedding) keeps 64 unit-length numbers as int8 with nodata -128; sources disagree on how
+to undo it, as sign(v) (|v| / 127.5)^2 or as v / 127. The embeddings have length 1, which decides. TESSERA keeps int8
+with a separate raster of scales, or floats.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import DataWarning, ImageryError, ParameterError
+from causalsat.imagery.base import Imagery
+from causalsat.imagery.blocks import Block
+from causalsat.imagery.handles import dataset, not_readable
+from causalsat.imagery.raster import RasterImagery, open_raster
+
+__all__ = ["FORMULAS", "EmbeddingImagery", "choose_formula", "open_embeddings"]
+
+FloatArray = NDArray[np.float32]
+
+#: Published ways from int8 to the embedding.
+FORMULAS: dict[str, Any] = {
+    "square": lambda v: np.sign(v) * (v / np.float32(127.5)) ** 2,
+    "linear": lambda v: v / np.float32(127),
+}
+_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EmbeddingImagery(RasterImagery):
+    """An embedding raster, dequantised when read. Use :func:`open_embeddings` to make one.
+
+    Attributes
+    ----------
+    formula : {"square", "linear", "scales", "none"}
+        How stored values become numbers.
+    scales_path : str
+        Raster of scales, where the formula is "scales".
+    """
+
+    formula: str = "none"
+    scales_path: str = ""
+
+    @property
+    def fill(self) -> float | None:
+        """None: nodata is already NaN in the blocks."""
+        return None
+
+    def load(self, r0: int, r1: int, c0: int, c1: int) -> Block:
+        """Decode and dequantise rows r0..r1 and columns c0..c1; invalid where any band is nodata."""
+        block = super().load(r0, r1, c0, c1)
+        values = block.values.astype(np.float32)
+        gone = ~np.isfinite(values).all(axis=0)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            gone |= (block.values == self.nodata).any(axis=0)
+        if self.formula in FORMULAS:
+            values = FORMULAS[self.formula](values)
+        elif self.formula == "scales":
+            scales = self._scales(r0, r1, c0, c1)
+            gone |= ~(np.isfinite(scales) & (scales > 0)).all(axis=0)
+            values = values * scales
+        values[:, gone] = np.nan
+        return Block(values.astype(np.float32, copy=False), block.invalid)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Those of the raster and of the scales."""
+        from causalsat.imagery.handles import file_stamp
+
+        scales = (os.path.abspath(self.scales_path), *file_stamp(self.scales_path)) if self.scales_path else None
+        return {**super().fingerprint(), "scales": scales}
+
+    def _scales(self, r0: int, r1: int, c0: int, c1: int) -> FloatArray:
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        source = dataset(self.scales_path)
+        bands = [1] if source.count == 1 else list(self.indexes)
+        try:
+            return source.read(bands, window=Window(c0, r0, c1 - c0, r1 - r0)).astype(np.float32)  # type: ignore[no-any-return]
+        except RasterioError as error:
+            raise not_readable(self.scales_path, error) from error
+
+
+def choose_formula(values: NDArray[Any]) -> str:
+    """The published formula that gives the embeddings length 1.
+
+    Parameters
+    ----------
+    values : ndarray of int8 of shape (band, n)
+        All bands of some valid pixels.
+
+    Returns
+    -------
+    str
+        "square" or "linear".
+
+    Raises
+    ------
+    ImageryError
+        Neither gives a median length within 5 % of 1.
+
+    Examples
+    --------
+    >>> unit = np.full((64, 1), 1 / 8)
+    >>> choose_formula(np.rint(127.5 * np.sqrt(unit))), choose_formula(np.rint(127 * unit))
+    ('square', 'linear')
+    """
+    numbers = np.asarray(values, dtype=np.float32)
+    lengths = {
+        key: float(np.median(np.sqrt((formula(numbers) ** 2).sum(axis=0)))) for key, formula in FORMULAS.items()
+    }
+    best = min(lengths, key=lambda key: abs(lengths[key] - 1))
+    if abs(lengths[best] - 1) > _TOLERANCE:
+        raise ImageryError(
+            f"no published formula gives these embeddings length 1: median lengths {lengths}",
+            expected="AlphaEarth's int8 with all 64 bands",
+            todo='pass scales= (TESSERA keeps them in another file), or formula="square", "linear" or "none"',
+        )
+    return best
+
+
+def open_embeddings(
+    source: Any,
+    *,
+    formula: str | None = None,
+    scales: str | os.PathLike[str] | tuple[str, str] | None = None,
+    bands: Any = None,
+    dates: Any = None,
+    date_regex: str | None = None,
+    crs: Any = None,
+    nodata: float | None = None,
+    name: str | None = None,
+) -> Imagery:
+    """Open precomputed embeddings: one raster, or a folder of them by year.
+
+    Parameters
+    ----------
+    source : path, glob or list of paths
+        As in :func:`causalsat.open_imagery`.
+    formula : {"square", "linear", "none"}, optional
+        How int8 becomes numbers; default: the published formula that gives length 1, checked on a sample of pixels.
+    scales : path or two texts, optional
+        Raster of scales on the same grid, with one band or one for each; for several files, a text in the path and
+        what replaces it: ``("embedding", "scales")``.
+    bands, dates, date_regex, crs, nodata, name
+        As in :func:`causalsat.open_imagery`; nodata defaults to -128 for int8. The date of an annual embedding is the
+        last day of its year, so that ``images_before`` leaves out the year of treatment.
+
+    Returns
+    -------
+    EmbeddingImagery or SequenceImagery
+
+    Raises
+    ------
+    ImageryError
+        The raster cannot be used, or no formula gives length 1.
+
+    Warns
+    -----
+    DataWarning
+        Undated: an annual embedding may hold images from after the treatment.
+    """
+    if formula is not None and formula not in (*FORMULAS, "none"):
+        raise ParameterError(f"formula={formula!r}", expected=f"one of {[*FORMULAS, 'none']}")
+    from causalsat.imagery.sources import _kind, _one
+
+    options = {"bands": bands, "crs": crs, "nodata": nodata, "name": name}
+    one = partial(_open_one, formula=formula, scales=scales)
+    if _kind(source) == "sequence":
+        from causalsat.imagery.sequence import open_sequence
+
+        return open_sequence(source, dates=dates, date_regex=date_regex, open_scene=one, **options)
+    if dates is None:
+        from causalsat.imagery.dates import day_in_name
+
+        dates = day_in_name(Path(os.fspath(source)).name, date_regex)
+    opened = one(source, date=_one(dates), **options)
+    if not opened.days:
+        warnings.warn(
+            f"{opened.name} is undated: an annual embedding may hold images from after the treatment; pass dates=",
+            DataWarning,
+            stacklevel=2,
+        )
+    return opened
+
+
+def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **options: Any) -> EmbeddingImagery:
+    whole = open_raster(path, **options)
+    if whole.dtype == "int8" and whole.nodata is None:
+        whole = replace(whole, nodata=-128.0)
+    scales_path = _scales_path(scales, whole)
+    if scales_path:
+        formula = "scales"
+    elif formula is None:
+        formula = choose_formula(_sample(whole)) if whole.dtype == "int8" else "none"
+    fields = {key: getattr(whole, key) for key in whole.__dataclass_fields__}
+    opened = EmbeddingImagery(**fields, formula=formula, scales_path=scales_path)
+    if bands is None:
+        return opened
+    chosen = open_raster(path, bands=bands, **options)
+    return replace(opened, bands=chosen.bands, indexes=chosen.indexes)
+
+
+def _scales_path(scales: Any, raster: RasterImagery) -> str:
+    if scales is None:
+        return ""
+    path = raster.path.replace(*scales) if isinstance(scales, tuple) else os.fspath(scales)
+    shape = dataset(path).shape
+    if path == raster.path or shape != raster.shape:
+        raise ImageryError(
+            f"the scales {path} have shape {shape} and the embeddings {raster.shape}",
+            expected="another file on the same grid",
+        )
+    return path
+
+
+def _sample(raster: RasterImagery, side: int = 64, per_axis: int = 4) -> NDArray[Any]:
+    """Valid pixels of windows spread over the raster, (band, n)."""
+    rows, cols = raster.shape
+    parts = []
+    for r in np.linspace(0, max(rows - side, 0), per_axis).astype(int):
+        for c in np.linspace(0, max(cols - side, 0), per_axis).astype(int):
+            block = raster.load(int(r), min(int(r) + side, rows), int(c), min(int(c) + side, cols)).values
+            good = (block != raster.nodata).all(axis=0) & (block != 0).any(axis=0)
+            parts.append(block[:, good])
+    sample = np.concatenate(parts, axis=1)
+    if not sample.size:
+        raise ImageryError(
+            f"{raster.path}: no valid pixel in a sample, so the formula cannot be checked",
+            todo='pass formula="square" or "linear"',
+        )
+    return sample
