@@ -130,13 +130,14 @@ def balance(study: Any, v: Any) -> Iterator[Finding]:
         return
     notable = notable.reindex(notable["difference"].abs().sort_values(ascending=False).index)
     shown = (f"{c} {r.difference:+.2f} sd (p {r.p_value:.2g})" for c, r in notable.iterrows())
-    large = bool((size > LARGE_DIFFERENCE).any())
+    large = bool(((size > LARGE_DIFFERENCE) & ~(table["p_value"] > 0.05)).any())
     yield Finding(
         "warning" if large else "note",
         "balance",
         f"{len(notable)} of {len(table)} covariates differ between the arms: {list_names(shown, 5)}",
         "adjust for them: they are among the covariates, so every estimator here does"
-        + ("; check the assignment and the attrition" if large and study.randomised else ""),
+        + ("; check the assignment and the attrition" if large and study.randomised else "")
+        + ("; no larger than chance makes it with these clusters" if not large and study.randomised else ""),
         table,
     )
 

@@ -1,0 +1,265 @@
+"""Study: roles, reading of files, and fitting with the roles where they belong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.pipeline import make_pipeline
+
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
+from causalsat.study import Study
+
+ROLES = {"outcome": "income", "treatment": "arm", "cluster": "village", "lon": "lon", "lat": "lat"}
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "person": [11, 12, 13, 14, 15, 16],
+            "income": [1.0, 2.0, 3.0, 4.0, 5.0, 9.0],
+            "arm": ["Control", "Control", "Treatment", "Treatment", "Control", "Treatment"],
+            "village": ["a", "a", "b", "b", "c", "d"],
+            "age": [20, 30, 40, 50, 60, 70],
+            "x1": [0.0, 1.0, np.nan, 1.0, 0.0, 1.0],
+            "x2": [5.0, 4.0, 3.0, 2.0, 1.0, 0.0],
+            "w": [1.0, 1.0, 2.0, 2.0, 1.0, 1.0],
+            "lon": [32.0, 32.0, 32.1, 32.1, 32.2, 32.3],
+            "lat": [1.0, 1.0, 1.1, 1.1, 1.2, 1.3],
+        }
+    )
+
+
+def test_roles_are_the_columns(table):
+    study = Study(table, **ROLES, covariates=["age", "x1"], weights="w", propensity=0.5, unit="person")
+    assert list(study.X.columns) == ["age", "x1", "geometry"]
+    assert list(study.X.index) == [11, 12, 13, 14, 15, 16]
+    assert study.X.crs.to_epsg() == 4326
+    np.testing.assert_array_equal(study.y, table["income"])
+    np.testing.assert_array_equal(study.treatment, [0, 0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(study.groups, table["village"])
+    np.testing.assert_array_equal(study.weights, table["w"])
+    np.testing.assert_array_equal(study.propensity, np.full(6, 0.5))
+    assert study.strata is None
+    assert (study.n_units, len(study), study.n_clusters) == (6, 6, 4)
+    assert "3 treated and 3 control" in repr(study)
+    assert "<table>" in study._repr_html_()
+
+
+def test_no_covariate_unless_named_and_patterns_spare_roles(table):
+    assert Study(table, **ROLES).covariates == ()
+    assert Study(table, **ROLES, covariates="x*").covariates == ("x1", "x2")
+    assert Study(
+        table.rename(columns={"income": "x0"}), **{**ROLES, "outcome": "x0"}, covariates="x*"
+    ).covariates == (
+        "x1",
+        "x2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "coded"),
+    [
+        ([0, 1, 1], {}, [0, 1, 1]),
+        ([True, False, True], {}, [1, 0, 1]),
+        (["0", "1", "1"], {}, [0, 1, 1]),
+        (["no", "Yes", "no"], {}, [0, 1, 0]),
+        (["placebo", "treated", None], {}, [0, 1, np.nan]),
+        (pd.Categorical(["Treatment", "Control", "Control"]), {}, [1, 0, 0]),
+        ([1, 2, 1], {"treated": 2}, [0, 1, 0]),
+        (["cash", "none", "cash"], {"treated": "cash"}, [1, 0, 1]),
+        ([1.0, 2.0, np.nan], {"treated": 1}, [1, 0, np.nan]),
+        ([0.0, 0.5, 2.0], {}, [0, 0.5, 2]),
+    ],
+)
+def test_treatment_is_coded_by_the_rule(values, options, coded):
+    frame = pd.DataFrame({"y": [1.0, 2.0, 3.0], "d": values, "lon": 32.0, "lat": [1.0, 2.0, 3.0]})
+    study = Study(frame, outcome="y", treatment="d", lon="lon", lat="lat", **options)
+    np.testing.assert_array_equal(study.treatment, coded)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "piece"),
+    [
+        (["cash", "none", "cash"], {}, "treated='none'"),
+        (["cash", "goat", "none"], {}, "keep the two arms"),
+        (["cash", "goat", "none"], {"treated": "cash"}, "isin"),
+        ([1, 2, 1], {"treated": "2"}, "2 is not '2'"),
+    ],
+)
+def test_unclear_treatments_are_refused_with_the_remedy(values, options, piece):
+    frame = pd.DataFrame({"y": [1.0, 2.0, 3.0], "d": values, "lon": 32.0, "lat": [1.0, 2.0, 3.0]})
+    study = Study(frame, outcome="y", treatment="d", lon="lon", lat="lat", **options)
+    with pytest.raises(TreatmentError, match=piece.replace("(", r"\(")):
+        _ = study.treatment
+
+
+def test_subset_replace_copy_and_immutability(table):
+    study = Study(table, **ROLES, covariates="x*", unit="person", weights="w", propensity=0.4, name="toy")
+    small = study.subset(study.y > 2.5)
+    assert list(small.X.index) == [13, 14, 15, 16]
+    assert small.covariates == ("x1", "x2")
+    np.testing.assert_array_equal(small.propensity, np.full(4, 0.4))
+    np.testing.assert_array_equal(study.subset([3, 0]).y, [4.0, 1.0])
+    assert study.replace(name="other", weights=None).weights is None
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(study)).y, study.y)
+    np.testing.assert_array_equal(copy.deepcopy(study).y, study.y)
+    with pytest.raises(AttributeError, match="study.replace"):
+        study.name = "changed"
+    with pytest.raises(DataError, match="mask of shape"):
+        study.subset([True, False])
+    with pytest.raises(ParameterError, match="outcom"):
+        study.replace(outcom="income")
+    table.loc[0, "income"] = 99.0
+    assert study.y[0] == 1.0
+
+
+def test_sites_are_the_clusters(table):
+    sites = Study(table, **ROLES).sites()
+    assert list(sites.index) == ["a", "b", "c", "d"]
+    assert list(sites["n_units"]) == [2, 2, 1, 1]
+    assert list(sites["n_treated"]) == [0, 2, 0, 1]
+    assert list(sites["mean_outcome"]) == [1.5, 3.5, 5.0, 9.0]
+    assert sites.geometry.iloc[1].coords[0] == pytest.approx((32.1, 1.1))
+    without = Study(table, **{k: v for k, v in ROLES.items() if k != "cluster"}).sites()
+    assert list(without["n_units"]) == [2, 2, 1, 1]
+
+
+def test_every_format_gives_the_same_study(table, tmp_path):
+    frame = gpd.GeoDataFrame(table, geometry=gpd.points_from_xy(table["lon"], table["lat"]), crs="EPSG:4326")
+    table.to_csv(tmp_path / "u.csv", index=False)
+    table.to_csv(tmp_path / "u.csv.gz", index=False)
+    table.to_csv(tmp_path / "u.tsv", index=False, sep="\t")
+    table.to_csv(tmp_path / "semicolon.csv", index=False, sep=";")
+    table.to_parquet(tmp_path / "u.parquet")
+    table.to_stata(tmp_path / "u.dta", write_index=False)
+    frame.drop(columns=["lon", "lat"]).to_parquet(tmp_path / "geo.parquet")
+    frame.drop(columns=["lon", "lat"]).to_file(tmp_path / "u.gpkg", driver="GPKG")
+    frame.drop(columns=["lon", "lat"]).to_file(tmp_path / "u.geojson", driver="GeoJSON")
+    expected = Study(table, **ROLES, covariates="x*")
+    files = [
+        "u.csv",
+        "u.csv.gz",
+        "u.tsv",
+        "semicolon.csv",
+        "u.parquet",
+        "u.dta",
+        "geo.parquet",
+        "u.gpkg",
+        "u.geojson",
+    ]
+    for file in files:
+        geo = file in ("geo.parquet", "u.gpkg", "u.geojson")
+        roles = {k: v for k, v in ROLES.items() if not geo or k not in ("lon", "lat")}
+        study = Study.from_file(tmp_path / file, **roles, covariates="x*")
+        np.testing.assert_allclose(study.y, expected.y, err_msg=file)
+        np.testing.assert_array_equal(study.treatment, expected.treatment, err_msg=file)
+        np.testing.assert_allclose(study.X[["x1", "x2"]], expected.X[["x1", "x2"]], err_msg=file)
+        np.testing.assert_allclose(study.units.total_bounds, expected.units.total_bounds, atol=1e-6, err_msg=file)
+
+
+def test_stata_labels_code_the_treatment_and_leave_numbers(table, tmp_path):
+    frame = table.assign(arm=[1, 1, 2, 2, 1, 2], female=[1, 2, 1, 2, 1, 2], health=[1, 2, -98, 3, 2, 1])
+    labels = {
+        "arm": {1: "Control", 2: "Treatment"},
+        "female": {1: "male", 2: "female"},
+        "health": {-98: "Refused to answer", 1: "good"},
+    }
+    frame.to_stata(tmp_path / "u.dta", write_index=False, value_labels=labels)
+    study = Study.from_file(tmp_path / "u.dta", **ROLES, covariates=["female", "health"])
+    np.testing.assert_array_equal(study.treatment, [0, 0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(study.units["female"], [1, 2, 1, 2, 1, 2])
+    assert study.value_labels["health"][-98] == "Refused to answer"
+    (finding,) = study.check().about("missing codes")
+    assert "-98 = Refused to answer" in finding.what
+
+
+def test_other_encodings_are_read_with_a_warning(table, tmp_path):
+    named = table.assign(village=["Arúa", "Arúa", "b", "b", "c", "d"])
+    named.to_csv(tmp_path / "u.csv", index=False, encoding="cp1252")
+    with pytest.warns(DataWarning, match="encoding"):
+        study = Study.from_file(tmp_path / "u.csv", **ROLES)
+    assert study.groups[0] == "Arúa"
+    named.to_csv(tmp_path / "bom.csv", index=False, encoding="utf-8-sig")
+    assert Study.from_file(tmp_path / "bom.csv", **{**ROLES, "outcome": "person"}).y[0] == 11
+
+
+def test_places_by_columns_geometry_or_file(table, tmp_path):
+    places = pd.DataFrame({"lon": [31.0, 31.5], "lat": [0.5, 0.6]})
+    places.to_csv(tmp_path / "places.csv", index=False)
+    table.to_csv(tmp_path / "u.csv", index=False)
+    geo = gpd.GeoDataFrame(geometry=gpd.points_from_xy([31.0], [0.5]), crs="EPSG:4326").to_crs("EPSG:32636")
+    assert len(Study(table, **ROLES, places=places).places) == 2
+    assert Study(table, **ROLES, places=geo).places.crs.to_epsg() == 32636
+    study = Study.from_file(tmp_path / "u.csv", **ROLES, places=tmp_path / "places.csv")
+    assert study.places.geometry.iloc[1].coords[0] == (31.5, 0.6)
+
+
+class Recorder(BaseEstimator):
+    def fit(self, X, y, *, treatment, groups=None, sample_weight=None, propensity=None):
+        self.seen_ = {"X": X, "y": y, "treatment": treatment, "groups": groups, "sample_weight": sample_weight,
+                      "propensity": propensity}  # fmt: skip
+        return self
+
+
+class Numbers(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None, sample_weight=None):
+        return self
+
+    def transform(self, X):
+        return X.drop(columns="geometry").to_numpy()
+
+
+class Plain(BaseEstimator):
+    def fit(self, X, y):
+        return self
+
+
+class NoWeights(BaseEstimator):
+    def fit(self, X, y, *, treatment, groups=None, propensity=None):
+        return self
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_fit_puts_every_role_where_it_belongs(table, routing):
+    from sklearn import config_context
+
+    study = Study(table, **ROLES, covariates=["age"], weights="w", propensity=0.5)
+    with config_context(enable_metadata_routing=routing):
+        for model in (Recorder(), make_pipeline(Numbers(), Recorder())):
+            fitted = study.fit(model)
+            seen = (fitted[-1] if hasattr(fitted, "steps") else fitted).seen_
+            np.testing.assert_array_equal(seen["treatment"], study.treatment)
+            np.testing.assert_array_equal(seen["groups"], study.groups)
+            np.testing.assert_array_equal(seen["sample_weight"], table["w"])
+            np.testing.assert_array_equal(seen["propensity"], np.full(6, 0.5))
+            np.testing.assert_array_equal(seen["y"], study.y)
+
+
+def test_fit_refuses_and_warns(table):
+    study = Study(table, **ROLES, weights="w")
+    with pytest.raises(ParameterError, match="takes no treatment"):
+        study.fit(Plain())
+    with pytest.warns(DataWarning, match="sample_weight"):
+        study.fit(NoWeights())
+
+
+def test_dates_are_parsed_or_a_column(table):
+    study = Study(table.assign(start="2008-02-03"), **ROLES, treatment_date="start")
+    assert study.roles["treatment_date"] == "start"
+    assert study.replace(treatment_date=2009).treatment_date == np.datetime64("2009-01-01")
+    assert Study(table, **ROLES, image_dates=["2000", "2001-05-01"]).image_dates == (
+        np.datetime64("2000-01-01"),
+        np.datetime64("2001-05-01"),
+    )
+
+
+def test_columns_must_be_names(table):
+    with pytest.raises(ColumnError, match="add the values to the table"):
+        Study(table, **{**ROLES, "treatment": np.zeros(6)})

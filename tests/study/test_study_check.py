@@ -1,0 +1,234 @@
+"""Study.check on studies made bad in one way each: the finding, its level, and what it says to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+
+from causalsat._study.balance import standardised_differences
+from causalsat.exceptions import DataError
+from causalsat.study import Finding, Study, StudyReport
+
+DATA = Path(os.environ.get("CAUSALSAT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+ROLES = {"outcome": "y", "treatment": "d", "cluster": "village", "lon": "lon", "lat": "lat"}
+
+
+def clean(seed: int = 1, n_villages: int = 60, size: int = 5) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    village = np.repeat(np.arange(n_villages), size)
+    n = len(village)
+    lon, lat = rng.uniform(32, 33, n_villages), rng.uniform(1, 2, n_villages)
+    d = rng.permutation(np.arange(n_villages) % 2)[village]
+    return pd.DataFrame(
+        {
+            "y": rng.normal(size=n) + 0.5 * d,
+            "d": d,
+            "village": village,
+            "age": rng.integers(18, 60, n),
+            "female": rng.integers(0, 2, n),
+            "lon": lon[village],
+            "lat": lat[village],
+        }
+    )
+
+
+def check(frame: pd.DataFrame, **changes) -> StudyReport:
+    return Study(frame, **{**ROLES, "covariates": ["age", "female"], **changes}).check()
+
+
+def image(bounds=(32.0, 1.0, 33.0, 2.0), hole=None, crs="EPSG:4326"):
+    import rioxarray  # noqa: F401
+    import xarray as xr
+
+    from causalsat.imagery import open_imagery
+
+    left, bottom, right, top = bounds
+    n = 200
+    x = left + (np.arange(n) + 0.5) * (right - left) / n
+    y = top - (np.arange(n) + 0.5) * (top - bottom) / n
+    values = np.ones((1, n, n), dtype="float32")
+    if hole is not None:
+        values[:, (y[:, None] > hole[1]) & (y[:, None] < hole[3]) & (x > hole[0]) & (x < hole[2])] = np.nan
+    array = xr.DataArray(values, dims=("band", "y", "x"), coords={"band": ["red"], "y": y, "x": x})
+    return open_imagery(array.rio.write_crs(crs), name="scene")
+
+
+def test_a_clean_study_has_no_error_or_warning():
+    report = check(clean())
+    assert report.ok
+    assert not report.errors
+    assert not report.warnings, str(report)
+    assert "treatment arms" in report.passed
+    assert report.raise_if_errors() is report
+
+
+def _mixed(frame):
+    frame.loc[frame.index[:2], "d"] = 1 - frame["d"].iloc[0]
+    return frame
+
+
+def _shared_points(frame):
+    frame.loc[frame["village"] == 1, ["lon", "lat"]] = frame.loc[frame["village"] == 0, ["lon", "lat"]].to_numpy()[0]
+    return frame
+
+
+def _one(frame, column, value, row=3):
+    frame[column] = frame[column].astype(float)
+    frame.loc[row, column] = value
+    return frame
+
+
+CASES = [
+    ("missing outcome", lambda f: _one(f, "y", np.nan), {}, "error", "missing values", "'y' misses 1 of 300"),
+    ("missing treatment", lambda f: _one(f, "d", np.nan), {}, "error", "missing values", "treatment 'd' misses"),
+    ("missing cluster", lambda f: _one(f, "village", np.nan), {}, "error", "missing values", "cluster 'village'"),
+    ("missing covariate", lambda f: _one(f, "age", np.nan), {}, "note", "missing values", "age 0.3 %"),
+    ("mostly missing", lambda f: f.assign(age=f["age"].where(f.index % 2 == 0)), {}, "warning", "missing values", "50"),
+    ("infinite covariate", lambda f: _one(f, "age", np.inf), {}, "error", "infinite values", "age (1)"),
+    ("infinite outcome", lambda f: _one(f, "y", -np.inf), {}, "error", "infinite values", "y (1)"),
+    ("constant covariate", lambda f: f.assign(female=1), {}, "warning", "constant columns", "female"),
+    ("text covariate", lambda f: f.assign(female="f"), {}, "warning", "text covariates", "female"),
+    ("missing code", lambda f: _one(f, "age", -99), {}, "warning", "missing codes", "-99 in 1 units"),
+    ("constant outcome", lambda f: f.assign(y=1.0), {}, "error", "outcome", "constant"),
+    ("text outcome", lambda f: f.assign(y="high"), {}, "error", "outcome", "not numbers"),
+    ("binary outcome", lambda f: f.assign(y=(f["y"] > 0).astype(int)), {}, "note", "outcome", "binary"),
+    ("outlier", lambda f: _one(f, "y", 1e4), {}, "note", "outcome", "8 standard deviations"),
+    ("one arm", lambda f: f.assign(d=1), {}, "error", "treatment", "one value only (1)"),
+    ("coded 1 and 2", lambda f: f.assign(d=f["d"] + 1), {}, "error", "treatment", "coded 1"),
+    ("unclear labels", lambda f: f.assign(d=np.where(f["d"] == 1, "A", "B")), {}, "error", "treatment", "labels"),
+    ("a dose", lambda f: f.assign(d=f["d"] * f["age"]), {"covariates": None}, "note", "treatment", "dose"),
+    ("small arm", lambda f: f.assign(d=(f["village"] < 3).astype(int)), {}, "warning", "arms", "15 treated"),
+    ("few treated clusters", lambda f: f.assign(d=(f["village"] < 8).astype(int)), {}, "warning", "arms", "8 clusters"),
+    ("few clusters", lambda f: f[f["village"] < 20], {}, "warning", "clusters", "20 clusters"),
+    ("one cluster", lambda f: f.assign(village=1), {}, "error", "clusters", "1 cluster"),
+    ("mixed cluster", _mixed, {}, "warning", "mixed clusters", "1 of 60"),
+    ("index twice", lambda f: f, {"unit": "village"}, "error", "identity", "60 unit labels"),
+    ("negative weight", lambda f: f.assign(w=-1.0), {"weights": "w"}, "error", "weights", "300 weights"),
+    ("zero weights", lambda f: f.assign(w=0.0), {"weights": "w"}, "error", "weights", "zero"),
+    ("uneven weights", lambda f: f.assign(w=np.where(f.index < 9, 99, 1)), {"weights": "w"}, "note", "weights", "300"),
+    ("stratum with one arm", lambda f: f.assign(s=f["d"]), {"strata": "s"}, "warning", "strata", "2 of 2 strata"),
+    ("propensity of 1", lambda f: f.assign(e=1.0), {"propensity": "e"}, "error", "propensity", "1 to 1"),
+    ("propensity of control", lambda f: f, {"propensity": 0.2}, "warning", "propensity", "0.200"),
+    ("predicted", lambda f: f.assign(age=f["age"] + 40 * f["d"]), {}, "warning", "propensity", "AUC 1.0"),
+    ("unbalanced", lambda f: f.assign(age=f["age"] + 8 * f["d"]), {}, "warning", "balance", "age +"),
+    ("treatment leak", lambda f: f.assign(age=f["age"] * f["d"]), {}, "error", "treatment leak", "0 for all 150 control"),
+    ("treatment copied", lambda f: f.assign(age=f["d"]), {}, "error", "treatment leak", "the treatment itself"),
+    ("swapped", lambda f: f.assign(lat=f["lon"] + 70, lon=f["lat"]), {}, "error", "coordinates", "off the globe"),
+    ("metres", lambda f: f.assign(lon=f["lon"] * 1e4, lat=f["lat"] * 1e5), {}, "error", "coordinates", "in degrees"),
+    ("degrees as metres", lambda f: f, {"crs": "EPSG:32636"}, "error", "coordinates", "in metres"),
+    ("at zero", lambda f: f.assign(lon=0.0, lat=0.0), {}, "error", "coordinates", "Atlantic"),
+    ("lost minus", lambda f: _one(f, "lat", -40.0), {}, "warning", "coordinates", "1 unit lies"),
+    ("no place", lambda f: _one(f, "lat", np.nan), {}, "error", "coordinates", "1 of 300 units have no place"),
+    ("two villages, one point", _shared_points, {}, "warning", "shared places", "1 points are shared"),
+    ("no cluster named", lambda f: f, {"cluster": None}, "warning", "shared places", "no cluster is named"),
+    ("shared points", lambda f: f, {}, "note", "shared places", "300 units at 60 distinct places"),
+    ("few units", lambda f: f.iloc[::80], {}, "warning", "lengths", "4 units for 2 covariates"),
+    ("late image", lambda f: f, {"treatment_date": "2008", "image_dates": "2009"}, "error", "image dates", "1 of 1"),
+    ("one late image", lambda f: f, {"treatment_date": "2008", "image_dates": ["2001", "2009"]}, "warning",
+     "image dates", "1 of 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "level", "topic", "piece"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_each_defect_is_found(make, changes, level, topic, piece):
+    report = check(make(clean()), **changes)
+    hits = [f for f in report.about(topic) if piece in f.what]
+    assert hits, str(report)
+    assert hits[0].level == level
+    assert len(hits[0].todo) > 10
+    assert report.ok == (not report.errors)
+
+
+def test_missing_crs_is_an_error_that_guesses():
+    frame = clean()
+    geo = gpd.GeoDataFrame(
+        frame.drop(columns=["lon", "lat"]), geometry=gpd.points_from_xy(frame["lon"], frame["lat"])
+    )
+    report = Study(geo, outcome="y", treatment="d", cluster="village").check()
+    (finding,) = report.about("coordinates")
+    assert finding.level == "error"
+    assert "EPSG:4326" in finding.todo
+    with pytest.raises(DataError, match="no coordinate reference system"):
+        report.raise_if_errors()
+
+
+def test_imagery_covers_all():
+    assert "imagery" in check(clean(), imagery=image(bounds=(31.9, 0.9, 33.1, 2.1))).passed
+
+
+def test_places_outside_and_on_nodata_are_counted_once_each():
+    frame = clean()
+    villages = frame.drop_duplicates("village")
+    report = check(frame, imagery=image(bounds=(32.2, 1.0, 33.0, 2.0), hole=(32.8, 1.0, 33.0, 2.0)))
+    outside, empty = int((villages["lon"] < 32.2).sum()), int((villages["lon"] > 32.815).sum())
+    found = {f.what.split(" lie ")[1]: f for f in report.about("imagery") if " lie " in f.what}
+    assert found["outside scene"].what.startswith(f"{outside} of 60 places ({5 * outside} units")
+    assert int(found["where scene has no data"].what.split()[0]) == pytest.approx(empty, abs=2)
+    assert all(f.level == "warning" for f in found.values())
+    assert set(found["outside scene"].data) == set(frame.index[frame["lon"] < 32.2])
+
+
+def test_all_outside_is_an_error_and_swapped_is_recognised():
+    far = check(clean(), imagery=image(bounds=(10.0, 40.0, 11.0, 41.0)))
+    assert "60 of 60 places" in far.about("imagery")[0].what
+    assert far.about("imagery")[0].level == "error"
+    swapped = check(clean().rename(columns={"lon": "lat", "lat": "lon"}), imagery=image())
+    assert "exchange lon= and lat=" in swapped.about("imagery")[0].todo
+
+
+def test_imagery_that_fails_becomes_a_finding():
+    class Broken:
+        bounds, crs, dates, name = (0.0, 0.0, 90.0, 60.0), "EPSG:4326", (), "broken"
+
+        def iter_chips(self, geometry, size_px):
+            raise OSError("truncated file")
+
+    (finding,) = check(clean(), imagery=Broken()).about("imagery")
+    assert finding.level == "error"
+    assert "truncated file" in finding.what
+
+
+def test_standardised_differences_by_hand():
+    x = pd.DataFrame({"a": [0.0, 2.0, 4.0, 6.0, np.nan]})
+    table = standardised_differences(x, np.array([0.0, 0.0, 1.0, 1.0, 1.0]))
+    assert table.loc["a", "difference"] == pytest.approx((5 - 1) / np.sqrt(2.0))
+
+
+@pytest.mark.statistical
+def test_randomised_trials_are_rarely_called_confounded():
+    flagged = sum(bool(check(clean(seed=s)).about("propensity")) for s in range(20))
+    assert flagged <= 1
+
+
+def test_report_prints_and_converts():
+    report = StudyReport("toy <b>", (Finding("error", "outcome", "y misses 1", "drop it"),), ("weights",))
+    text = str(report)
+    assert "ERROR    outcome  y misses 1" in text
+    assert "-> drop it" in text
+    assert "In order: weights." in text
+    assert "1 error, 0 warnings, 0 notes. Repair" in text
+    assert max(map(len, str(check(clean())).splitlines())) <= 100
+    assert list(report.to_dataframe().iloc[0]) == ["error", "outcome", "y misses 1", "drop it"]
+    assert "toy &lt;b&gt;" in report._repr_html_()
+
+
+@pytest.mark.skipif(not (DATA / "uganda_yop").is_dir(), reason=f"the Uganda data are not in {DATA}")
+def test_uganda_leaks_are_found_and_the_rest_is_in_order():
+    folder = DATA / "uganda_yop"
+    roles = {"outcome": "outcome", "treatment": "treatment", "cluster": "site", "lon": "lon", "lat": "lat"}
+    study = Study.from_file(folder / "units.csv", **roles, covariates="x*", unit="unit", treatment_date="2008")
+    (leak,) = study.check().about("treatment leak")
+    assert leak.level == "error"
+    assert set(leak.data) == {"x2", "x4", "x6"}
+    assert "x2 = x1 x treatment" in leak.what
+    honest = study.replace(covariates=["x1", "x3", "x5"]).check()
+    assert not honest.errors
+    assert not honest.warnings, str(honest)
+    assert "49 of 327 clusters" in honest.about("mixed clusters")[0].what
