@@ -1,0 +1,317 @@
+"""Calibration of predicted effects: best linear predictor and group average effects.
+
+Chernozhukov, Demirer, Duflo and Fernandez-Val (2025), "Fisher-Schultz lecture: Generic machine learning inference
+on heterogeneous treatment effects in randomized experiments", Econometrica 93(4): BLP (their section 2.1) and
+GATES (section 2.2), here with doubly robust scores in the place of Horvitz-Thompson transformed outcomes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat.estimators._projection import Projection, project
+from causalsat.evaluation import _checks
+from causalsat.exceptions import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BlpResult", "GatesResult", "blp", "gates"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlpResult:
+    """Best linear predictor of the effect by the predicted effect.
+
+    Attributes
+    ----------
+    ate, ate_se : float
+        Average effect with its cluster-robust standard error.
+    slope, slope_se : float
+        Heterogeneity loading: 1 where the predicted differences are right on average, 0 where they are noise.
+    p_value : float
+        One-sided test of slope <= 0: a small value says that there is heterogeneity and it was found.
+    p_value_calibrated : float
+        Two-sided test of slope = 1.
+    df : float
+        Degrees of freedom of the t reference.
+    n_units, n_groups : int
+        Units and clusters.
+    """
+
+    ate: float
+    ate_se: float
+    slope: float
+    slope_se: float
+    p_value: float
+    p_value_calibrated: float
+    df: float
+    n_units: int
+    n_groups: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval of the slope: lower, upper."""
+        half = _t_quantile(level, self.df) * self.slope_se
+        return self.slope - half, self.slope + half
+
+    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
+        """Table with rows "ATE" and "heterogeneity loading": estimate, se, lower, upper, p_value."""
+        import pandas as pd
+        from scipy.stats import t
+
+        estimate, se = np.array([self.ate, self.slope]), np.array([self.ate_se, self.slope_se])
+        half = _t_quantile(level, self.df) * se
+        p_ate = 2 * t.sf(abs(self.ate) / self.ate_se, self.df) if self.ate_se > 0 else np.nan
+        columns = {
+            "estimate": estimate,
+            "se": se,
+            "lower": estimate - half,
+            "upper": estimate + half,
+            "p_value": [p_ate, self.p_value],
+        }
+        return pd.DataFrame(columns, index=["ATE", "heterogeneity loading"])
+
+
+@dataclass(frozen=True, eq=False)
+class GatesResult:
+    """Average effects of the units with the lowest to the highest predicted effects.
+
+    Attributes
+    ----------
+    estimate, se : ndarray of shape (k,)
+        Average effect of each group, in increasing order of the predicted effect, cluster-robust.
+    predicted : ndarray of shape (k,)
+        Mean predicted effect of each group.
+    count : ndarray of int of shape (k,)
+        Units.
+    cov : ndarray of shape (k, k)
+        Covariance of the estimates.
+    difference, difference_se, difference_p_value : float
+        Highest group less lowest; two-sided p-value.
+    monotone : bool
+        Whether the estimates never decrease.
+    trend_p_value : float
+        One-sided test that the estimates' linear trend over the groups is not positive.
+    df : float
+        Degrees of freedom of the t reference.
+    group : ndarray of int of shape (n,)
+        The group of each unit, 0 the lowest.
+    """
+
+    estimate: FloatArray
+    se: FloatArray
+    predicted: FloatArray
+    count: NDArray[np.int64]
+    cov: FloatArray
+    difference: float
+    difference_se: float
+    difference_p_value: float
+    monotone: bool
+    trend_p_value: float
+    df: float
+    group: NDArray[np.int64]
+
+    def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
+        """Table with one row a group and one for the difference: estimate, se, lower, upper, predicted, n."""
+        import pandas as pd
+
+        half = _t_quantile(level, self.df)
+        estimate = np.append(self.estimate, self.difference)
+        se = np.append(self.se, self.difference_se)
+        columns = {
+            "estimate": estimate,
+            "se": se,
+            "lower": estimate - half * se,
+            "upper": estimate + half * se,
+            "predicted": np.append(self.predicted, self.predicted[-1] - self.predicted[0]),
+            "n": np.append(self.count, self.count[0] + self.count[-1]),
+        }
+        labels = [f"G{i + 1}" for i in range(len(self.estimate))] + [f"G{len(self.estimate)} - G1"]
+        return pd.DataFrame(columns, index=pd.Index(labels, name="group"))
+
+
+def blp(
+    tau: ArrayLike,
+    scores: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    folds: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> BlpResult:
+    """Regress doubly robust scores on a constant and the centred predicted effect, cluster-robust.
+
+    Parameters
+    ----------
+    tau : array of shape (n,)
+        Predicted effects from other folds.
+    scores : array of shape (n,)
+        Doubly robust scores.
+    groups : array of shape (n,), optional
+        Clusters.
+    folds : array of shape (n,), optional
+        The fold in which each unit was held out: predictions are centred in their fold, so that the slope is
+        about differences that one and the same model predicts.
+    weights : array of shape (n,), optional
+        Positive survey weights.
+
+    Returns
+    -------
+    BlpResult
+        Average effect, slope and tests.
+
+    Raises
+    ------
+    DataError
+        If an input cannot be used, or the predictions are constant (there is no slope).
+
+    Notes
+    -----
+    The inference takes the predictions as given, fold by fold. Under no heterogeneity predictions that were
+    cross-fitted on the same units depend on each other's scores, see
+    :func:`causalsat.evaluation.permutation_test`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> tau = rng.standard_normal(5000)
+    >>> result = blp(2 * tau, 1 + tau + rng.standard_normal(5000))
+    >>> round(result.slope, 1), round(result.ate, 1)
+    (0.5, 1.0)
+    """
+    prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
+    n_groups = _checks.several(cluster)
+    mass = np.bincount(fold, w)
+    centred = prediction - (np.bincount(fold, w * prediction) / np.where(mass > 0, mass, 1))[fold]
+    spread = float(np.sqrt(np.average(centred**2, weights=w)))
+    if spread <= 1e-10 * max(float(np.abs(prediction).max()), 1e-300):
+        raise DataError(
+            "predicted effects that do not differ within folds",
+            expected="predictions that vary",
+            todo="report that the model found no heterogeneity: there is nothing to calibrate",
+        )
+    design = np.column_stack([np.ones(len(gamma)), centred / spread])
+    found = project(gamma, design, w, None if groups is None else cluster)
+    slope, slope_se = found.coef[1] / spread, np.sqrt(found.cov[1, 1]) / spread
+    return BlpResult(
+        ate=float(found.coef[0]),
+        ate_se=float(np.sqrt(found.cov[0, 0])),
+        slope=float(slope),
+        slope_se=float(slope_se),
+        p_value=_upper_tail(float(slope), float(slope_se), found.df),
+        p_value_calibrated=_two_sided(float(slope) - 1, float(slope_se), found.df),
+        df=found.df,
+        n_units=len(gamma),
+        n_groups=n_groups,
+    )
+
+
+def gates(
+    tau: ArrayLike,
+    scores: ArrayLike,
+    *,
+    n_groups: int = 5,
+    groups: ArrayLike | None = None,
+    folds: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> GatesResult:
+    """Average effects by quantile group of the predicted effect, cluster-robust.
+
+    Groups are formed within folds by weighted mid-ranks, so that units of equal prediction stay together.
+
+    Parameters
+    ----------
+    tau, scores, groups, folds, weights :
+        As in :func:`blp`.
+    n_groups : int
+        Number of groups, 5 for quintiles.
+
+    Returns
+    -------
+    GatesResult
+        Estimates, difference of the extreme groups, trend.
+
+    Raises
+    ------
+    DataError, ParameterError
+        If an input cannot be used, or ties leave a group empty.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> tau = rng.uniform(size=5000)
+    >>> result = gates(tau, tau + 0.1 * rng.standard_normal(5000))
+    >>> result.estimate.round(1), result.monotone
+    (array([0.1, 0.3, 0.5, 0.7, 0.9]), True)
+    """
+    prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
+    _checks.several(cluster)
+    k = _checks.count(n_groups, "n_groups", 2)
+    rank = _checks.within_fold_rank(prediction, fold, w)
+    group = np.minimum((rank * k).astype(np.int64), k - 1)
+    count = np.bincount(group, minlength=k)
+    if (count == 0).any():
+        raise DataError(
+            f"group {int(np.flatnonzero(count == 0)[0]) + 1} of {k} is empty: too many units of equal prediction",
+            expected="predictions that differ between the groups",
+            todo="take fewer groups (n_groups)",
+        )
+    membership = (group[:, None] == np.arange(k)).astype(float)
+    found = project(gamma, membership, w, None if groups is None else cluster)
+    contrast = np.zeros(k)
+    contrast[[0, -1]] = -1.0, 1.0
+    difference, difference_se = _contrast(found, contrast)
+    trend = np.arange(k, dtype=float) - (k - 1) / 2
+    return GatesResult(
+        estimate=found.coef,
+        se=np.sqrt(np.diag(found.cov)),
+        predicted=np.bincount(group, w * prediction) / np.bincount(group, w),
+        count=count,
+        cov=found.cov,
+        difference=difference,
+        difference_se=difference_se,
+        difference_p_value=_two_sided(difference, difference_se, found.df),
+        monotone=bool((np.diff(found.coef) >= 0).all()),
+        trend_p_value=_upper_tail(*_contrast(found, trend), found.df),
+        df=found.df,
+        group=group,
+    )
+
+
+def _inputs_of(
+    tau: ArrayLike, scores: ArrayLike, groups: ArrayLike | None, folds: ArrayLike | None, weights: ArrayLike | None
+) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    prediction = _checks.numbers(tau, "tau")
+    n = len(prediction)
+    gamma = _checks.numbers(scores, "scores", n)
+    fold = np.zeros(n, dtype=np.int64) if folds is None else _checks.codes(folds, n, "folds")
+    w = _checks.weights(weights, n)
+    return prediction, gamma, _checks.codes(groups, n), fold, np.ones(n) if w is None else w
+
+
+def _contrast(found: Projection, contrast: NDArray[Any]) -> tuple[float, float]:
+    variance = float(contrast @ found.cov @ contrast)
+    return float(contrast @ found.coef), float(np.sqrt(max(variance, 0.0)))
+
+
+def _t_quantile(level: float, df: float) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + _checks.level(level) / 2, df))
+
+
+def _upper_tail(estimate: float, se: float, df: float) -> float:
+    from scipy.stats import t
+
+    return float(t.sf(estimate / se, df)) if se > 0 else float("nan")
+
+
+def _two_sided(estimate: float, se: float, df: float) -> float:
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(estimate) / se, df)) if se > 0 else float("nan")

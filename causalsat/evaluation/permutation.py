@@ -1,0 +1,410 @@
+"""Tests of no heterogeneity that hold their level with clusters and cross-fitted priorities.
+
+Priorities that are cross-fitted on the units that are scored share their data with the scores of the other
+folds: without heterogeneity, each pair of units from two folds enters the statistic twice, and the usual ratio
+of a RATE to its standard error rejects more often than it should. :func:`permutation_test` repeats the whole
+cross-fitting under new randomisations of the treatment; :func:`priority_test` is for priorities from other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat import _inputs
+from causalsat.estimators._folds import MIXED, assign_folds, cluster_arms
+from causalsat.evaluation import _checks
+from causalsat.evaluation._rlearner import fold_ridge
+from causalsat.exceptions import DataError, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PermutationResult", "permutation_test", "priority_test"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PermutationResult:
+    """A test of no heterogeneity.
+
+    Attributes
+    ----------
+    statistic : float
+        Observed statistic: the RATE of the out-of-fold priorities over its cluster-robust standard error.
+    p_value : float
+        One-sided: (1 + number of draws at least as large) / (1 + number of draws).
+    null : ndarray of shape (n_permutations,)
+        Statistics under the hypothesis.
+    method : str
+        What was drawn anew, in words.
+    n_units, n_groups : int
+        Units and clusters.
+    """
+
+    statistic: float
+    p_value: float
+    null: FloatArray
+    method: str
+    n_units: int
+    n_groups: int
+
+    def rejects(self, level: float = 0.05) -> bool:
+        """Whether no heterogeneity is rejected at the level."""
+        return self.p_value <= level
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Table of one row: statistic, p_value, null_mean, null_q95, n_permutations, method."""
+        import pandas as pd
+
+        row = {
+            "statistic": self.statistic,
+            "p_value": self.p_value,
+            "null_mean": float(self.null.mean()),
+            "null_q95": float(np.quantile(self.null, 0.95)),
+            "n_permutations": len(self.null),
+            "method": self.method,
+        }
+        return pd.DataFrame([row])
+
+
+def permutation_test(
+    latents: Any,
+    y: ArrayLike,
+    treatment: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    covariates: Any = None,
+    strata: ArrayLike | None = None,
+    assignment: ArrayLike | None = None,
+    propensity: ArrayLike | float | None = None,
+    weights: ArrayLike | None = None,
+    n_splits: int = 5,
+    folds: ArrayLike | None = None,
+    statistic: str = "autoc",
+    refit: Callable[[FloatArray, FloatArray], ArrayLike] | None = None,
+    n_permutations: int = 499,
+    random_state: Any = 0,
+) -> PermutationResult:
+    r"""Test a randomised trial for heterogeneity along latents, by randomising the treatment anew.
+
+    Under a constant effect c the outcomes without treatment, ``y - c t``, are known, so the outcomes under any
+    other assignment are too. The treatment is drawn anew as it was assigned (whole clusters, within strata), the
+    effect model is cross-fitted again, and the RATE ratio of its out-of-fold priorities is compared with the
+    observed one: a Fisher randomisation test with c estimated (Ding, Feller and Miratrix 2016, "Randomization
+    inference for treatment effect variation", section 3.2).
+
+    Parameters
+    ----------
+    latents : array or DataFrame of shape (n, k)
+        Features along which the effect may vary, made without outcome or treatment (principal components of
+        image features, for example).
+    y, treatment : array of shape (n,)
+        Outcome and 0/1 treatment.
+    groups : array of shape (n,), optional
+        Clusters: folds and standard errors respect them.
+    covariates : array or DataFrame of shape (n, p), optional
+        Further features that predict the outcome; they make the test sharper.
+    strata : array of shape (n,), optional
+        Strata within which the treatment was randomised.
+    assignment : array of shape (n,), optional
+        The units of randomisation, each of one treatment. By default the clusters where each has one
+        treatment; where a few have both, their treated and their control units count as separate units of
+        randomisation; where most have both, single units within clusters.
+    propensity : float or array of shape (n,), optional
+        Known probability of treatment; by default the treated share of each stratum.
+    weights : array of shape (n,), optional
+        Positive survey weights.
+    n_splits : int
+        Number of folds over clusters.
+    folds : array of shape (n,), optional
+        The folds, where they are given; a ``refit`` of yours must hold out the same ones.
+    statistic : {"autoc", "qini"}
+        The RATE.
+    refit : callable, optional
+        ``refit(y, treatment) -> priorities of shape (n,)``, cross-fitted, called for each assignment. By default
+        a ridge R-learner on the latents (Nie and Wager 2021) with a cross-validated penalty, in closed form.
+    n_permutations : int
+        Number of assignments.
+    random_state : int or numpy.random.Generator
+        Seed of folds and assignments.
+
+    Returns
+    -------
+    PermutationResult
+        Statistic, p-value, null distribution.
+
+    Raises
+    ------
+    DataError, TreatmentError, ParameterError
+        If an input cannot be used, or a unit of randomisation has both treatments.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> Z, village = rng.standard_normal((800, 3)), np.repeat(np.arange(80), 10)
+    >>> t = (rng.permutation(80) % 2)[village]
+    >>> y = t * (1 + Z[:, 0]) + rng.standard_normal(80)[village] + rng.standard_normal(800)
+    >>> permutation_test(Z, y, t, groups=village, n_permutations=99).p_value
+    0.01
+    """
+    if statistic not in ("autoc", "qini"):
+        raise ParameterError(f"statistic={statistic!r}", expected="'autoc' or 'qini'")
+    count = _checks.count(n_permutations, "n_permutations")
+    z = _table(latents, "latents")
+    n = len(z)
+    outcome = _inputs.check_outcome(y, n)
+    t = _inputs.check_treatment(treatment, n, binary=True)
+    cluster = _checks.codes(groups, n)
+    w = _checks.weights(weights, n)
+    stratum = np.zeros(n, dtype=np.int64) if strata is None else _checks.codes(strata, n, "strata")
+    e = _inputs.check_propensity(propensity, n)
+    e = _share_treated(t, stratum) if e is None else e
+    rng = np.random.default_rng(random_state)
+    unit, stratum, words = _randomisation_units(t, cluster, stratum, assignment, n)
+    fold = assign_folds(n_splits, rng, groups=cluster) if folds is None else _checks.codes(folds, n, "folds")
+    _checks.several(fold, 2, "folds")
+    features = z if covariates is None else np.column_stack([z, _table(covariates, "covariates", n)])
+    mass = np.ones(n) if w is None else w
+    null_model = _NullModel.fit(features, outcome, t, e, fold, mass, cluster)
+    learner = fold_ridge(z, fold, mass)
+
+    def evaluate(assigned: FloatArray) -> float:
+        residual = null_model.residual(assigned)
+        if refit is None:
+            priority = learner.priorities(residual, assigned - e)
+        else:
+            priority = _checks.numbers(refit(null_model.outcome(assigned), assigned), "refit's priorities", n)
+        rank = _checks.within_fold_rank(priority, fold, w)
+        return rank_ratio(rank, null_model.scores(residual, assigned), cluster, mass, statistic)
+
+    observed = evaluate(t)
+    null = np.array([evaluate(_reassign(t, unit, stratum, rng)) for _ in range(count)])
+    return PermutationResult(observed, _p_value(observed, null), null, words, n, int(cluster.max()) + 1)
+
+
+def priority_test(
+    priority: ArrayLike,
+    scores: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    folds: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    statistic: str = "autoc",
+    n_permutations: int = 999,
+    random_state: Any = 0,
+) -> PermutationResult:
+    """Test priorities that come from other data: the clusters' contributions get random signs.
+
+    Without heterogeneity each cluster's contribution to the RATE has mean zero whatever its priority. Cheap,
+    but only for priorities that do not depend on these scores (another trial, a split sample, land cover): for
+    cross-fitted ones it rejects more often than nominal, use :func:`permutation_test`.
+
+    Parameters
+    ----------
+    priority, scores, groups, folds, weights :
+        As in :func:`causalsat.evaluation.rate`.
+    statistic : {"autoc", "qini"}
+        The RATE.
+    n_permutations : int
+        Number of draws of signs.
+    random_state : int or numpy.random.Generator
+        Seed.
+
+    Returns
+    -------
+    PermutationResult
+        Statistic, p-value, null distribution.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> tau = rng.standard_normal(500)
+    >>> priority_test(tau, tau + rng.standard_normal(500)).p_value
+    0.001
+    """
+    if statistic not in ("autoc", "qini"):
+        raise ParameterError(f"statistic={statistic!r}", expected="'autoc' or 'qini'")
+    s = _checks.numbers(priority, "priority")
+    n = len(s)
+    gamma = _checks.numbers(scores, "scores", n)
+    cluster = _checks.codes(groups, n)
+    n_groups = _checks.several(cluster)
+    count = _checks.count(n_permutations, "n_permutations")
+    w = _checks.weights(weights, n)
+    mass = np.ones(n) if w is None else w
+    if folds is not None:
+        s = _checks.within_fold_rank(s, _checks.codes(folds, n, "folds"), w)
+    part = _contributions(s, gamma, cluster, mass, statistic)
+    scale = float(np.sqrt((part**2).sum()))
+    if scale == 0:
+        return PermutationResult(0.0, 1.0, np.zeros(count), "random signs of clusters", n, n_groups)
+    rng = np.random.default_rng(random_state)
+    chunk = max(1, 10_000_000 // n_groups)
+    sizes = [min(chunk, count - start) for start in range(0, count, chunk)]
+    null = np.concatenate([(1 - 2 * rng.integers(0, 2, (size, n_groups))) @ part / scale for size in sizes])
+    observed = float(part.sum() / scale)
+    return PermutationResult(observed, _p_value(observed, null), null, "random signs of clusters", n, n_groups)
+
+
+def rank_ratio(
+    priority: FloatArray, scores: FloatArray, cluster: IntArray, weight: FloatArray, statistic: str
+) -> float:
+    """RATE over its cluster-robust standard error, for given priorities and no heterogeneity, in closed form."""
+    part = _contributions(priority, scores, cluster, weight, statistic)
+    scale = float(np.sqrt((part**2).sum()))
+    return float(part.sum() / scale) if scale > 0 else 0.0
+
+
+def rank_weights(priority: FloatArray, weight: FloatArray, statistic: str) -> FloatArray:
+    """Weights a, shape (n,), such that the RATE is sum(w a score) / sum(w); tied priorities share theirs.
+
+    AUTOC: ``a_i = sum over j ranked at or after i of w_j / (w_1 + ... + w_j), less 1``; QINI: the share of the
+    weight ranked at or after i, less its mean.
+
+    Examples
+    --------
+    >>> rank_weights(np.array([2.0, 1.0]), np.ones(2), "autoc")
+    array([ 0.5, -0.5])
+    """
+    order = np.lexsort((weight, -priority))
+    w = weight[order]
+    mass = np.cumsum(w)
+    step = w / mass if statistic == "autoc" else w / mass[-1]
+    after = np.cumsum(step[::-1])[::-1]
+    new = np.concatenate([[True], np.diff(priority[order]) != 0])
+    tie = np.cumsum(new) - 1
+    after = (np.bincount(tie, w * after) / np.bincount(tie, w))[tie]
+    out = np.empty(len(w))
+    out[order] = after - np.average(after, weights=w)
+    return out
+
+
+def _contributions(
+    priority: FloatArray, scores: FloatArray, cluster: IntArray, weight: FloatArray, statistic: str
+) -> FloatArray:
+    """Contribution of each cluster to the RATE."""
+    a = rank_weights(priority, weight, statistic)
+    centred = scores - np.average(scores, weights=weight)
+    return np.bincount(cluster, weight * a * centred).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _NullModel:
+    """Outcomes under a constant effect: known for every assignment.
+
+    ``untreated`` is y - c t, ``base`` its part that features do not predict (cross-fitted over clusters).
+    """
+
+    effect: float
+    untreated: FloatArray
+    base: FloatArray
+    propensity: FloatArray
+    weight: FloatArray
+
+    @classmethod
+    def fit(
+        cls,
+        features: FloatArray,
+        y: FloatArray,
+        t: FloatArray,
+        e: FloatArray,
+        fold: IntArray,
+        weight: FloatArray,
+        cluster: IntArray,
+    ) -> _NullModel:
+        ridge = fold_ridge(features, fold, weight)
+        effect = 0.0
+        for _ in range(2):  # the effect again from outcomes adjusted for what the features predict
+            untreated = y - effect * t
+            base = untreated - ridge.predictions(untreated)
+            gap = t - e
+            effect += float((weight * gap * base).sum() / (weight * gap**2).sum())
+        untreated = y - effect * t
+        return cls(effect, untreated, untreated - ridge.predictions(untreated), e, weight)
+
+    def outcome(self, t: FloatArray) -> FloatArray:
+        """Outcomes that another assignment would have brought."""
+        return self.untreated + self.effect * t
+
+    def residual(self, t: FloatArray) -> FloatArray:
+        """Residual outcome, less the constant effect as it would be estimated under this assignment."""
+        gap = t - self.propensity
+        again = float((self.weight * gap * self.base).sum() / (self.weight * gap**2).sum())
+        return self.base - again * gap
+
+    def scores(self, residual: FloatArray, t: FloatArray) -> FloatArray:
+        """Doubly robust scores under this assignment, up to the constant effect."""
+        return (t - self.propensity) * residual / (self.propensity * (1 - self.propensity))
+
+
+def _table(values: Any, role: str, n: int | None = None) -> FloatArray:
+    """Standardised features, missing values at the mean."""
+    try:
+        table = np.asarray(_inputs.features_only(values, set()), dtype=float)
+    except (TypeError, ValueError):
+        raise DataError(f"{role} that are not numbers", expected="a numeric table (unit, feature)") from None
+    if table.ndim == 1:
+        table = table[:, None]
+    if table.ndim != 2 or table.shape[1] == 0 or (n is not None and len(table) != n) or np.isinf(table).any():
+        raise DataError(f"{role} of shape {table.shape}", expected="a finite table (unit, feature), one row a unit")
+    missing = np.isnan(table)
+    count = np.maximum((~missing).sum(axis=0), 1)
+    mean = np.where(missing, 0.0, table).sum(axis=0) / count
+    centred = np.where(missing, 0.0, table - mean)
+    spread = np.sqrt((centred**2).sum(axis=0) / count)
+    keep = spread > 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    if not keep.any():
+        raise DataError(f"{role} that are constant", expected="at least one feature that varies")
+    return np.asarray(centred[:, keep] / spread[keep], dtype=np.float64)
+
+
+def _share_treated(t: FloatArray, stratum: IntArray) -> FloatArray:
+    share = np.bincount(stratum, t) / np.bincount(stratum)
+    if ((share <= 0) | (share >= 1)).any():
+        raise DataError(
+            "a stratum with one treatment only",
+            expected="treated and control units in each stratum",
+            todo="merge strata, or leave such strata out",
+        )
+    return share[stratum]
+
+
+def _randomisation_units(
+    t: FloatArray, cluster: IntArray, stratum: IntArray, assignment: ArrayLike | None, n: int
+) -> tuple[IntArray, IntArray, str]:
+    """What was randomised, within which strata, and that in words."""
+    if assignment is not None:
+        unit = _checks.codes(assignment, n, "assignment")
+        if (cluster_arms(unit, t) == MIXED).any():
+            raise DataError("a unit of randomisation with treated and control units", expected="one treatment each")
+        return unit, stratum, "treatment of the given units of randomisation"
+    mixed = cluster_arms(cluster, t) == MIXED
+    if not mixed.any():
+        return cluster, stratum, "treatment of clusters" if len(mixed) < n else "treatment of units"
+    if mixed.mean() > 0.5:
+        return np.arange(n), cluster, "treatment of units within clusters"
+    cell = np.unique(2 * cluster + (t > 0), return_inverse=True)[1]
+    return cell.astype(np.int64), stratum, "treatment of clusters, in two parts where they have both treatments"
+
+
+def _reassign(t: FloatArray, unit: IntArray, stratum: IntArray, rng: np.random.Generator) -> FloatArray:
+    """Permute the treatment over the units of randomisation within strata."""
+    n_units = int(unit.max()) + 1
+    arm, home = np.empty(n_units), np.empty(n_units, dtype=np.int64)
+    arm[unit], home[unit] = t, stratum
+    by_stratum = np.argsort(home, kind="stable")
+    shuffled = np.lexsort((rng.random(n_units), home))
+    out = np.empty(n_units)
+    out[by_stratum] = arm[shuffled]
+    return out[unit]
+
+
+def _p_value(observed: float, null: FloatArray) -> float:
+    return float((1 + np.count_nonzero(null >= observed - 1e-12)) / (1 + len(null)))
