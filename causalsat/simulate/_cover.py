@@ -37,6 +37,7 @@ def rivers(rng: np.random.Generator, elevation: Grid) -> tuple[Grid, Grid]:
     size = elevation.shape[0]
     step = max(1, size // 160)
     coarse = ndimage.gaussian_filter(elevation, step)[step // 2 :: step, step // 2 :: step]
+    coarse = coarse + rng.exponential(6.0, coarse.shape)  # rough ground: streams across flats wander
     downstream, area = drainage(coarse)
     cols = coarse.shape[1]
     place = np.column_stack(np.divmod(np.arange(coarse.size), cols)).astype(np.float64)
@@ -48,6 +49,9 @@ def rivers(rng: np.random.Generator, elevation: Grid) -> tuple[Grid, Grid]:
     for _ in range(3):  # smooth the stair-steps of the grid along the stream
         place = 0.5 * place + 0.25 * place[downstream] + 0.25 * place[largest]
     place = place * step + step // 2
+    whole = np.clip(place.astype(int), 0, size - 1)
+    for axis in (0, 1):  # meanders
+        place[:, axis] += 5 * fractal(rng, size, 2.6, scale_px=70)[whole[:, 0], whole[:, 1]]
     cover = np.zeros((size, size), np.float32)
     for share, width in ((0.004, 1.0), (0.02, 1.8), (0.08, 3.4), (0.2, 5.0)):
         cells = np.flatnonzero(area >= share * coarse.size)
@@ -58,8 +62,10 @@ def rivers(rng: np.random.Generator, elevation: Grid) -> tuple[Grid, Grid]:
     return cover, np.exp(-distance / 12.0).astype(np.float32)
 
 
-def parcels(rng: np.random.Generator, size: int, cell_px: float, *, warp_px: float, stretch: float = 1.5) -> Parcels:
-    """Parcels of about ``cell_px`` x ``cell_px * stretch`` pixels; ``warp_px`` bends their grid."""
+def parcels(
+    rng: np.random.Generator, size: int, cell_px: float, *, warp_px: float, stretch: float = 1.5, jitter: float = 0.38
+) -> Parcels:
+    """Parcels of ``cell_px`` x ``cell_px * stretch`` pixels, bent by ``warp_px``, uneven by ``jitter``."""
     row, col = np.mgrid[0:size, 0:size].astype(np.float32)
     if warp_px:
         row = row + warp_px * fractal(rng, size, 2.2, scale_px=160)
@@ -69,7 +75,7 @@ def parcels(rng: np.random.Generator, size: int, cell_px: float, *, warp_px: flo
     v = (np.cos(angle) * col - np.sin(angle) * row) / (cell_px * stretch)
     u, v = u - u.min() + 1, v - v.min() + 1
     n_u, n_v = int(u.max()) + 3, int(v.max()) + 3
-    jitter = rng.uniform(0.12, 0.88, (2, n_u, n_v)).astype(np.float32)
+    seeds = rng.uniform(0.5 - jitter, 0.5 + jitter, (2, n_u, n_v)).astype(np.float32)
     cell_u, cell_v = u.astype(np.int64), v.astype(np.int64)
     best = np.full((size, size), np.inf, np.float32)
     second = best.copy()
@@ -77,7 +83,7 @@ def parcels(rng: np.random.Generator, size: int, cell_px: float, *, warp_px: flo
     for d_u in (-1, 0, 1):
         for d_v in (-1, 0, 1):
             i, j = cell_u + d_u, cell_v + d_v
-            distance = (i + jitter[0, i, j] - u) ** 2 + ((j + jitter[1, i, j] - v) * stretch) ** 2
+            distance = (i + seeds[0, i, j] - u) ** 2 + ((j + seeds[1, i, j] - v) * stretch) ** 2
             closer = distance < best
             second = np.where(closer, best, np.minimum(second, distance))
             label = np.where(closer, i * n_v + j, label)
@@ -93,7 +99,7 @@ def settlement_points(
     size = allowed.shape[0]
     margin = min(10, size // 8)
     n_side = max(2, (size - 2 * margin) // spacing_px)
-    grid = margin + (np.stack(np.mgrid[0:n_side, 0:n_side], -1).reshape(-1, 2) + 0.5) * (size - 2 * margin) / n_side
+    grid = margin + (np.argwhere(np.ones((n_side, n_side), bool)) + 0.5) * (size - 2 * margin) / n_side
     jitter = rng.uniform(-0.38, 0.38, (6, *grid.shape)) * spacing_px
     buildings = np.exp(rng.normal(0.0, 0.75, len(grid))) * 55
     density = np.exp(0.45 * fractal(rng, size, 2.0, scale_px=220))
@@ -126,7 +132,11 @@ def buildings(rng: np.random.Generator, places: NDArray[np.int64], sizes: NDArra
 
 
 def roads(
-    places: NDArray[np.int64], sizes: NDArray[np.float64], slope: Grid, water: Grid
+    rng: np.random.Generator,
+    places: NDArray[np.int64],
+    sizes: NDArray[np.float64],
+    slope: Grid,
+    water: Grid,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Masks of main roads (between the largest settlements) and of tracks from every other one to the next road."""
     from skimage.graph import MCP_Geometric, route_through_array
@@ -139,6 +149,7 @@ def roads(
     trimmed = size // step * step
     blocks = (trimmed // step, step, trimmed // step, step)
     cost = 1 + 14 * slope[:trimmed, :trimmed].reshape(blocks).mean((1, 3))
+    cost *= np.exp(0.45 * rng.standard_normal(cost.shape))
     cost += 8 * water[:trimmed, :trimmed].reshape(blocks).max((1, 3))
     node = np.minimum(places // step, cost.shape[0] - 1)
     towns = np.argsort(-sizes, kind="stable")[: max(2, len(places) // 22)]

@@ -76,7 +76,7 @@ def box_mean(values: NDArray[np.floating], size: int) -> NDArray[np.float64]:
 
 
 def hillshade(elevation: Grid, resolution_m: float, azimuth: float = 135.0, altitude: float = 50.0) -> Grid:
-    """Illumination relative to flat ground, shape of ``elevation`` (metres); sun from ``azimuth`` degrees east of north."""
+    """Illumination relative to flat ground, shape of ``elevation`` (metres); ``azimuth`` clockwise from north."""
     d_row, d_col = np.gradient(elevation, resolution_m)
     sun, height = np.deg2rad(azimuth), np.deg2rad(altitude)
     east, north, up = np.sin(sun) * np.cos(height), np.cos(sun) * np.cos(height), np.sin(height)

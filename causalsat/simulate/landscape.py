@@ -1,4 +1,4 @@
-"""Renders a landscape as a multi-band satellite image: terrain, rivers, parcels, forest, settlements, roads, clouds."""
+"""Renders a landscape as a multi-band image: terrain, rivers, parcels, forest, settlements, roads, clouds."""
 
 from __future__ import annotations
 
@@ -11,35 +11,19 @@ from scipy import ndimage
 
 from causalsat.exceptions import ParameterError
 from causalsat.simulate import _cover
-from causalsat.simulate._fields import Grid, fractal, hillshade, line_cover, stream
+from causalsat.simulate._fields import Grid, fractal, stream
+from causalsat.simulate._ground import BANDS, SCALE, SPECTRA, Ground, sense
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import xarray as xr
 
-BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
 NODATA = 0
-SCALE = 1e-4
 CRS = "EPSG:32636"
-_ORIGIN = (420_000.0, 180_000.0)  # easting and northing of the upper-left corner: 33 degrees east, just north of the equator
-
-# surface reflectance by band, round values of the magnitudes that Landsat sees
-_SPECTRA = {
-    "clear_water": (0.055, 0.050, 0.035, 0.020, 0.012, 0.008),
-    "silty_water": (0.080, 0.105, 0.110, 0.060, 0.022, 0.015),
-    "red_soil": (0.065, 0.100, 0.165, 0.250, 0.330, 0.270),
-    "dark_soil": (0.055, 0.080, 0.105, 0.165, 0.230, 0.190),
-    "dry_grass": (0.062, 0.092, 0.120, 0.230, 0.280, 0.185),
-    "green_grass": (0.040, 0.075, 0.060, 0.310, 0.200, 0.100),
-    "green_crop": (0.032, 0.072, 0.042, 0.430, 0.200, 0.090),
-    "ripe_crop": (0.075, 0.115, 0.145, 0.280, 0.310, 0.220),
-    "estate_crop": (0.028, 0.068, 0.034, 0.480, 0.170, 0.070),
-    "forest": (0.022, 0.045, 0.026, 0.310, 0.130, 0.055),
-    "roof": (0.300, 0.335, 0.360, 0.400, 0.420, 0.380),
-    "yard": (0.095, 0.135, 0.190, 0.270, 0.340, 0.290),
-    "road": (0.110, 0.155, 0.220, 0.290, 0.350, 0.310),
-    "cloud": (0.620, 0.620, 0.630, 0.660, 0.500, 0.380),
-}
+_ORIGIN = (
+    420_000.0,
+    180_000.0,
+)  # easting and northing of the upper-left corner: 33 degrees east, just north of the equator
 
 
 @dataclass(frozen=True)
@@ -102,10 +86,10 @@ class Landscape:
         nir, red = self.band("nir", date), self.band("red", date)
         return (nir - red) / (nir + red)
 
-    def xy(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def xy(self, rows: NDArray[Any], cols: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eastings and northings of pixel centres."""
-        east = _ORIGIN[0] + (np.asarray(cols) + 0.5) * self.resolution_m
-        north = _ORIGIN[1] - (np.asarray(rows) + 0.5) * self.resolution_m
+        east: NDArray[np.float64] = _ORIGIN[0] + (np.asarray(cols) + 0.5) * self.resolution_m
+        north: NDArray[np.float64] = _ORIGIN[1] - (np.asarray(rows) + 0.5) * self.resolution_m
         return east, north
 
     def points(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> gpd.GeoSeries:
@@ -158,7 +142,7 @@ class Landscape:
         hidden = np.where(self.cloud > 0.15, 2, np.where(self.shadow > 0.25, 3, 1)).astype(np.uint16)
         if how == "nodata":
             return np.where((hidden > 1)[:, None], NODATA, self.reflectance).astype(np.uint16), BANDS
-        white = np.array(_SPECTRA["cloud"], np.float32)[None, :, None, None] / SCALE
+        white = np.array(SPECTRA["cloud"], np.float32)[None, :, None, None] / SCALE
         seen = self.reflectance * (1 - 0.55 * self.shadow[:, None])
         seen += self.cloud[:, None] * (white * (0.8 + 0.2 * self.cloud[:, None]) - seen)
         seen = np.clip(np.rint(seen), 1, 65535).astype(np.uint16)
@@ -214,17 +198,20 @@ def render_landscape(
     allowed = (ndimage.maximum_filter(water, 7) < 0.3) & (slope < np.quantile(slope, 0.93))
     places, sizes = _cover.settlement_points(stream(seed, "settlements"), allowed, 29)
     roofs = _cover.buildings(stream(seed, "buildings"), places, sizes, size_px) * (water < 0.3)
-    main, tracks = _cover.roads(places, sizes, slope, water)
+    main, tracks = _cover.roads(stream(seed, "roads"), places, sizes, slope, water)
     days, dates = _calendar(n_dates, change)
-    ground = _Ground(seed, elevation, slope, water, moisture, roofs, main, tracks, scenes)
-    frames = [ground.frame(day, k / max(1, n_dates - 1) if change else None) for k, day in enumerate(days)]
-    cloud = shadow = None
+    ground = Ground(seed, elevation, slope, water, moisture, roofs, main, tracks, scenes)
+    if change:
+        ground.plan_change(days[0], places, stream(seed, "change"))
+    frames = [ground.frame(day, ground.planted(k / max(1, n_dates - 1))) for k, day in enumerate(days)]
+    cloud: Grid | None = None
+    shadow: Grid | None = None
     if cloud_cover > 0:
         pairs = [_cover.clouds(stream(seed, f"clouds{k}"), size_px, cloud_cover) for k in range(n_dates)]
-        cloud, shadow = (np.stack(p) for p in zip(*pairs, strict=True))
+        cloud, shadow = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
     to_road = ndimage.distance_transform_edt(~main) * resolution_m if main.any() else np.zeros_like(water)
     return Landscape(
-        np.stack([_sense(f, stream(seed, f"sensor{k}")) for k, f in enumerate(frames)]), dates, places, sizes,
+        np.stack([sense(f, stream(seed, f"sensor{k}")) for k, f in enumerate(frames)]), dates, places, sizes,
         elevation, to_road.astype(np.float32), water < 0.5, ground.scene, cloud, shadow, float(resolution_m), seed,
     )  # fmt: skip
 
@@ -250,90 +237,6 @@ def _calendar(n_dates: int, change: bool) -> tuple[list[float], tuple[np.datetim
     return [171.0 + 75 * k for k in range(n_dates)], dates
 
 
-class _Ground:
-    """Everything that is fixed on the ground; :meth:`frame` paints it at one day."""
-
-    def __init__(
-        self, seed: int, elevation: Grid, slope: Grid, water: Grid, moisture: Grid, roofs: Grid,
-        main: NDArray[np.bool_], tracks: NDArray[np.bool_], scenes: bool,
-    ) -> None:  # fmt: skip
-        size = elevation.shape[0]
-        self.light = 0.45 + 0.55 * hillshade(elevation * 2.2, 30.0)
-        self.water, self.moisture, self.roofs, self.seed = water, moisture, roofs, seed
-        self.road = np.maximum(line_cover(main, 1.5) * 0.85, line_cover(tracks, 0.7) * 0.6)
-        self.soil = _sigmoid(1.2 * fractal(stream(seed, "soil"), size, 1.8, scale_px=250))
-        self.mottle = fractal(stream(seed, "mottle"), size, 0.7, scale_px=12)
-        self.scene = np.zeros((size, size), np.int8)
-        if scenes:
-            field_ = fractal(stream(seed, "scenes"), size, 2.6, scale_px=190)
-            self.scene = (field_ > np.median(field_)).astype(np.int8)
-        near = ndimage.gaussian_filter(roofs, 11.0)
-        self.near = near / (near + 0.06)
-        wild = 1.1 * fractal(stream(seed, "forest"), size, 1.5, scale_px=150) + 1.6 * moisture - 1.3 * self.near
-        wild += 0.35 * (elevation - elevation.mean()) / elevation.std() + 4.0 * np.clip(slope - 0.12, 0, 0.4)
-        self.forest = _sigmoid(6 * (wild - 0.75)) * (1 - self.scene) + 0.0
-        self._plant(stream(seed, "parcels"), size)
-
-    def _plant(self, rng: np.random.Generator, size: int) -> None:
-        small = _cover.parcels(rng, size, 7.5, warp_px=9.0)
-        farmed = _parcel_mean(small, 0.15 + 0.75 * self.near)
-        self.small, self.cropped = small, rng.random(small.n) < farmed
-        self.peak = rng.normal(176, 27, small.n)
-        self.vigour = rng.uniform(0.65, 1.0, small.n)
-        self.tint = rng.normal(0, 0.06, small.n)
-        self.fallow_green = rng.uniform(0.15, 0.55, small.n)
-        trend = fractal(stream(self.seed, "change"), size, 1.6, scale_px=42)
-        push, luck = _parcel_mean(small, trend), rng.random(small.n)
-        opened = ~self.cropped & (luck < 0.03 + 0.22 * np.maximum(push, 0))
-        closed = self.cropped & (luck < 0.03 + 0.22 * np.maximum(-push, 0))
-        self.flips, self.flip_at = opened | closed, rng.uniform(0, 1, small.n)
-        large = _cover.parcels(rng, size, 24.0, warp_px=0.0, stretch=1.3)
-        self.large, self.large_vigour = large, rng.uniform(0.75, 1.0, large.n)
-
-    def frame(self, day: float, progress: float | None) -> Grid:
-        """Reflectance (band, size, size) at a day of the year; ``progress`` 0..1 of the change, None without."""
-        wet = float(0.5 + 0.5 * np.cos((day - 150) / 365 * 2 * np.pi))
-        soil = _mix(_paint("dark_soil"), _paint("red_soil"), self.soil)
-        green = np.clip(0.15 + 0.55 * wet + 0.5 * self.moisture + 0.10 * self.mottle, 0, 1)
-        image = _mix(soil, _mix(_paint("dry_grass"), _paint("green_grass"), green), np.clip(0.72 + 0.1 * self.mottle, 0, 1))
-        image = self._fields(image, soil, day, progress)
-        image = _mix(image, _paint("forest") * (1 + 0.16 * self.mottle), self.forest)
-        yard = 1 - np.exp(-0.55 * ndimage.gaussian_filter(self.roofs, 1.3))
-        image = _mix(image, _paint("yard"), 0.8 * yard)
-        image = _mix(image, _paint("road"), self.road)
-        image = _mix(image, _paint("roof"), 1 - np.exp(-0.20 * self.roofs))
-        image = image * self.light * (1 + 0.03 * self.mottle)
-        return _mix(image, _mix(_paint("clear_water"), _paint("silty_water"), wet * np.ones_like(self.water)), self.water)
-
-    def _fields(self, image: Grid, soil: Grid, day: float, progress: float | None) -> Grid:
-        cropped = self.cropped
-        if progress is not None:
-            cropped = np.where(self.flips & (self.flip_at < progress), ~cropped, cropped)
-        grown = self.vigour * np.exp(-(((day - self.peak) / 48) ** 2))
-        ripe = _sigmoid((day - self.peak - 25) / 9) * _sigmoid((self.peak + 110 - day) / 12)
-        label = self.small.label
-        bright = (1 + self.tint)[label]
-        crop = _mix(soil * 1.05, _paint("ripe_crop"), ripe[label] * 0.8)
-        crop = _mix(crop, _paint("green_crop"), np.clip(grown[label], 0, 1)) * bright
-        image = _mix(image, crop, cropped[label] * np.float32(0.92))
-        hedge = np.clip(1.0 - self.small.edge, 0, 1) * (0.25 + 0.4 * cropped[label])
-        image = _mix(image, _paint("forest") * 1.25, hedge * 0.7)
-        if self.scene.any():
-            label = self.large.label
-            block = _mix(soil, _paint("estate_crop"), self.large_vigour[label] * (0.92 + 0.03 * self.mottle))
-            block = _mix(block, _paint("road"), 0.7 * np.clip(1.2 - self.large.edge, 0, 1))
-            image = _mix(image, block, self.scene.astype(np.float32))
-        return image
-
-
-def _sense(image: Grid, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Blur by the sensor's point spread, haze, noise, and rounding to digital numbers."""
-    haze = np.array((0.018, 0.010, 0.005, 0.001, 0.0, 0.0), np.float32)[:, None, None]
-    seen = np.stack([ndimage.gaussian_filter(band, 0.5) for band in image]) + haze
-    seen += rng.normal(0, 0.0025, seen.shape).astype(np.float32)
-    return np.clip(np.rint(seen / SCALE), 1, 65535).astype(np.uint16)
-
-
 def rgb(
     image: xr.DataArray,
     bands: tuple[str, str, str] = ("red", "green", "blue"),
@@ -352,29 +255,13 @@ def rgb(
     date : int
         Position of the date, if there are several.
     percentiles : tuple of float
-        Shown as black and as full colour, over the pixels that are not 0 (no data).
+        Shown as black and as full colour, over the pixels that are not 0 (no data) nor, where there
+        is a band ``qa``, under cloud or shadow.
     """
     frame = image.isel(time=date) if "time" in image.dims else image
     values = frame.sel(band=list(bands)).values.astype(np.float32)
     valid = (values > 0).all(axis=0)
-    low, high = np.percentile(values[:, valid], percentiles, axis=1)
+    clear = valid & (frame.sel(band="qa").values == 1) if "qa" in frame.band else valid
+    low, high = np.percentile(values[:, clear], percentiles, axis=1)
     shown = (values - low[:, None, None]) / (high - low)[:, None, None]
     return np.moveaxis(np.clip(shown, 0, 1) * valid, 0, -1).astype(np.float32)
-
-
-def _paint(name: str) -> Grid:
-    return np.array(_SPECTRA[name], np.float32)[:, None, None]
-
-
-def _mix(below: Grid, above: Grid, share: NDArray[np.floating]) -> Grid:
-    return below + share.astype(np.float32) * (above - below)
-
-
-def _sigmoid(x: NDArray[np.floating]) -> Grid:
-    return (1 / (1 + np.exp(-x))).astype(np.float32)
-
-
-def _parcel_mean(parcels: _cover.Parcels, values: NDArray[np.floating]) -> NDArray[np.float64]:
-    label = parcels.label.ravel()
-    count = np.bincount(label, minlength=parcels.n)
-    return np.bincount(label, values.ravel(), minlength=parcels.n) / np.maximum(count, 1)

@@ -21,13 +21,10 @@ def built_up(land: Landscape, chip_px: int) -> Surface:
     return np.sqrt(np.maximum(box_mean(exceed, chip_px), 0) + 1e-3)
 
 
-def vegetation_texture(land: Landscape, chip_px: int) -> Surface:
-    """Standard deviation of NDVI within the chip, mean over dates."""
-    total = np.zeros((land.size_px, land.size_px))
-    for date in range(len(land.dates)):
-        ndvi = land.ndvi(date)
-        total += np.sqrt(np.maximum(box_mean(ndvi**2, chip_px) - box_mean(ndvi, chip_px) ** 2, 0))
-    return total / len(land.dates)
+def dense_vegetation(land: Landscape, chip_px: int) -> Surface:
+    """Chip mean of how far NDVI exceeds 0.5 (forest, standing crops, hedges), mean over dates."""
+    dates = range(len(land.dates))
+    return box_mean(np.mean([np.maximum(land.ndvi(d) - 0.5, 0) for d in dates], axis=0), chip_px)
 
 
 def greenness(land: Landscape, chip_px: int) -> Surface:
@@ -59,12 +56,11 @@ def bright_ring(land: Landscape, chip_px: int) -> Surface:
 
 
 def smooth(land: Landscape, chip_px: int, at: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Surface:
-    """Half built-up density, half vegetation texture, each standardised over the places ``at``."""
-    return standardise(built_up(land, chip_px), at) + standardise(vegetation_texture(land, chip_px), at)
+    """Built-up density less dense vegetation, each standardised over the places ``at``."""
+    return standardise(built_up(land, chip_px), at) - standardise(dense_vegetation(land, chip_px), at)
 
 
 def standardise(surface: Surface, at: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Surface:
     """Surface shifted and scaled to mean 0 and standard deviation 1 over the pixels ``at`` (rows, columns)."""
     values = surface[at]
     return (surface - values.mean()) / values.std()
-

@@ -49,7 +49,8 @@ class SimulatedTrial:
         One row a person, index ``unit``; geometry is the site's point (a pixel centre). Columns ``outcome``,
         ``treatment`` (0/1), ``site``, ``district`` (the strata), ``propensity``, the covariates ``age``, ``female``,
         ``schooling``, ``household_size``, ``assets``, ``road_km`` (schooling and assets with missing values), and the
-        truth: ``tau``, ``mu0`` (expected outcome without treatment), ``baseline`` (the same without the village effect) and ``scene``.
+        truth: ``tau``, ``mu0`` (expected outcome without treatment), ``baseline`` (mu0 without the village effect)
+        and ``scene``.
     places : geopandas.GeoDataFrame
         Settlements outside the trial region, index ``place``: geometry, ``tau``, ``scene``.
     tau_map : xarray.DataArray
@@ -101,7 +102,9 @@ class SimulatedTrial:
         Returns
         -------
         dict of str to pathlib.Path
-            ``imagery_<date>``, ``units``, ``places``, ``region``, ``tau``, ``truth``.
+            ``imagery_<date>`` (Cloud-Optimised GeoTIFF, uint16), ``units`` and ``places`` (CSV with lon and lat in
+            degrees, without the truth), ``units_truth`` and ``places_truth`` (CSV), ``tau`` (GeoTIFF), ``region``
+            (GeoPackage), ``truth`` (JSON).
         """
         from causalsat.simulate._files import write_trial
 
@@ -136,13 +139,15 @@ def satellite_trial(
     Parameters
     ----------
     variant : str
-        ``"smooth"``: m is built-up density and vegetation texture in equal parts.
+        ``"smooth"``: m is built-up density less dense vegetation, in equal parts (see
+        :mod:`causalsat.simulate.moderators`).
         ``"scene_types"``: two scene types, smallholdings and estates, with effects ``tau_mean - tau_sd`` and
         ``tau_mean + tau_sd``.
         ``"none"``: the same effect everywhere.
-        ``"change"``: m is the gain of NDVI between the first and the last date, small beside its variation within a date.
-        ``"confounded"``: as smooth, but sites are treated with a probability that rises with greenness, which also
-        raises the outcome.
+        ``"change"``: m is the gain of NDVI between the first and the last date, small beside its variation within a
+        date.
+        ``"confounded"``: as smooth, but a site is treated with a probability that rises with its greenness, which
+        also raises the outcome.
         ``"kernel"``: m is the maximum over the chip of the image convolved with a 32 x 32 kernel, centre -1 and
         surround +1.
     n_units, n_sites : int
@@ -201,19 +206,22 @@ def satellite_trial(
     units = _assign_and_draw(people, settings, seed)
     places = _places(landscape, tau, outside)
     return SimulatedTrial(
-        units, places, landscape.grid(tau, "tau"), region_polygon(landscape), _truth(units, places, landscape, settings),
-        landscape, settings, clouds,
+        units, places, landscape.grid(tau, "tau"), region_polygon(landscape),
+        _truth(units, places, landscape, settings), landscape, settings, clouds,
     )  # fmt: skip
 
 
 def _check(settings: Settings, n_units: int, n_sites: int) -> None:
     if n_sites < 4 or n_units < n_sites:
-        raise ParameterError(f"n_sites={n_sites}, n_units={n_units}", expected="n_sites at least 4, n_units at least n_sites")
+        raise ParameterError(
+            f"n_sites={n_sites}, n_units={n_units}", expected="n_sites at least 4, n_units at least n_sites"
+        )
     if settings.chip_px < 2:
         raise ParameterError(f"chip_px={settings.chip_px}", expected="at least 2 pixels")
     if min(*settings.noise_sd, settings.site_sd, settings.tau_sd) < 0:
         raise ParameterError(
-            f"noise_sd={settings.noise_sd}, site_sd={settings.site_sd}, tau_sd={settings.tau_sd}", expected="none below 0"
+            f"noise_sd={settings.noise_sd}, site_sd={settings.site_sd}, tau_sd={settings.tau_sd}",
+            expected="none below 0",
         )
 
 
@@ -240,7 +248,9 @@ def region_polygon(landscape: Landscape) -> Any:
     size = landscape.size_px
     rows = np.linspace(0, size, 60)
     phase = stream(landscape.seed, "region").uniform(0, 2 * np.pi, 2)
-    bend = 0.035 * np.sin(2 * np.pi * rows / size * 1.3 + phase[0]) + 0.02 * np.sin(2 * np.pi * rows / size * 3 + phase[1])
+    bend = 0.035 * np.sin(2 * np.pi * rows / size * 1.3 + phase[0]) + 0.02 * np.sin(
+        2 * np.pi * rows / size * 3 + phase[1]
+    )
     east, north = landscape.xy(rows - 0.5, (_EAST_END + bend) * size - 0.5)
     west = landscape.xy(np.array([0]), np.array([0]))[0][0] - landscape.resolution_m / 2
     return Polygon([(west, north[0]), *zip(east, north, strict=True), (west, north[-1])])
@@ -249,7 +259,7 @@ def region_polygon(landscape: Landscape) -> Any:
 def _choose_places(
     landscape: Landscape, n_sites: int, chip_px: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the settlements that are trial sites, and of those outside the region; all chips lie in the image."""
+    """Settlements that are trial sites, and those outside the region (indices); all with chips inside the image."""
     import shapely
 
     rows, cols = landscape.settlements.T
@@ -280,7 +290,12 @@ def _districts(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _people(
-    landscape: Landscape, settings: Settings, tau: NDArray[np.float64], sites: NDArray[np.int64], n_units: int, seed: int
+    landscape: Landscape,
+    settings: Settings,
+    tau: NDArray[np.float64],
+    sites: NDArray[np.int64],
+    n_units: int,
+    seed: int,
 ) -> gpd.GeoDataFrame:
     """Units with covariates, expected outcome without village effect (``baseline``) and propensity."""
     import geopandas as gpd
@@ -300,7 +315,9 @@ def _people(
     site = np.repeat(np.arange(len(sites)), 1 + rng.multinomial(n_units - len(sites), share))
     age = np.clip(np.rint(rng.gamma(6.0, 3.2, n_units) + 15), 16, 75)
     female = (rng.random(n_units) < 0.48).astype(np.int64)
-    schooling = np.clip(np.rint(6.5 + 0.9 * built[site] - 0.04 * (age - 34) - 0.6 * female + rng.normal(0, 2.8, n_units)), 0, 16)
+    schooling = np.clip(
+        np.rint(6.5 + 0.9 * built[site] - 0.04 * (age - 34) - 0.6 * female + rng.normal(0, 2.8, n_units)), 0, 16
+    )
     assets = 0.4 * built[site] + 0.12 * (schooling - 6.5) + rng.normal(0, 0.8, n_units)
     size = 1 + rng.poisson(4.4, n_units)
     road_km = landscape.road_distance[place[:, 0], place[:, 1]].astype(np.float64)[site] / 1000
@@ -365,7 +382,9 @@ def _places(landscape: Landscape, tau: NDArray[np.float64], chosen: NDArray[np.i
     return places
 
 
-def _truth(units: gpd.GeoDataFrame, places: gpd.GeoDataFrame, landscape: Landscape, settings: Settings) -> dict[str, Any]:
+def _truth(
+    units: gpd.GeoDataFrame, places: gpd.GeoDataFrame, landscape: Landscape, settings: Settings
+) -> dict[str, Any]:
     tau, fixed, chance = (units[c].to_numpy() for c in ("tau", "baseline", "propensity"))
     treated = np.average(fixed + tau, weights=chance)
     control = np.average(fixed, weights=1 - chance)
