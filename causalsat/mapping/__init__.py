@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from causalsat.mapping.map_effects import BANDS, MapResult, map_effects
+from causalsat.mapping.effects_map import BANDS, MapResult, map_effects
 
 __all__ = ["BANDS", "MapResult", "map_effects"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, DataWarning, ImageryError, ParameterError
 
-__all__ = ["MapGrid", "grid_over", "region_geometry"]
+__all__ = ["MapGrid", "grid_over", "region_geometry", "to_coordinates"]
 
 FloatArray = NDArray[np.float64]
 
@@ -53,17 +53,22 @@ class MapGrid:
         """Affine transform of the map's cells."""
         from affine import Affine
 
-        return (
-            Affine(*self.imagery_transform)
-            * Affine.translation(self.col0 * self.cell_px, self.row0 * self.cell_px)
-            * Affine.scale(self.cell_px)
-        )
+        a, b, _, d, e, _ = self.imagery_transform
+        k = self.cell_px
+        x, y = to_coordinates(self.imagery_transform, self.col0 * k, self.row0 * k)
+        return Affine(a * k, b * k, float(x), d * k, e * k, float(y))
 
     def centres(self, row: int, col: int, height: int, width: int) -> tuple[FloatArray, FloatArray]:
         """Coordinates of the cell centres of a block of the map, each of shape (height * width,), row by row."""
         rows, cols = np.meshgrid(np.arange(row, row + height), np.arange(col, col + width), indexing="ij")
-        x, y = self.transform * (cols.ravel() + 0.5, rows.ravel() + 0.5)
-        return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+        return to_coordinates(self.transform, cols.ravel() + 0.5, rows.ravel() + 0.5)
+
+
+def to_coordinates(transform: Any, col: Any, row: Any) -> tuple[FloatArray, FloatArray]:
+    """Coordinates of (fractional) columns and rows under an affine transform (a, b, c, d, e, f)."""
+    a, b, c, d, e, f = (float(v) for v in tuple(transform)[:6])
+    col, row = np.asarray(col, dtype=float), np.asarray(row, dtype=float)
+    return a * col + b * row + c, d * col + e * row + f
 
 
 def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
@@ -197,7 +202,7 @@ def _pixel_window(imagery: Any, geometry: Any, rows: int, cols: int) -> tuple[in
         return 0, rows, 0, cols
     west, south, east, north = geometry.bounds
     x, y = np.array([west, west, east, east]), np.array([south, north, south, north])
-    pixel_col, pixel_row = ~imagery.transform * (x, y)
+    pixel_col, pixel_row = to_coordinates(~imagery.transform, x, y)
     low_row, high_row = max(int(np.floor(pixel_row.min() + 1e-6)), 0), min(int(np.ceil(pixel_row.max() - 1e-6)), rows)
     low_col, high_col = max(int(np.floor(pixel_col.min() + 1e-6)), 0), min(int(np.ceil(pixel_col.max() - 1e-6)), cols)
     if high_row <= low_row or high_col <= low_col:

@@ -27,14 +27,16 @@ figure: Any = bokeh.plotting.figure
 MOST_CELLS = 400
 LATTICE = 17
 
-TEMPLATE = """{% extends base %}
+TEMPLATE = """
 {% block title %}{{ heading }}{% endblock %}
 {% block preamble %}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="description" content="{{ description }}">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';
+ style-src 'unsafe-inline'; img-src data: blob:; font-src data:">
 <style>
-  body { font: 16px/1.45 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; color: #222;
-         margin: 1.2rem auto; max-width: 64rem; padding: 0 1rem; }
+  main { font: 16px/1.45 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; color: #222;
+         margin: 0 auto; max-width: 64rem; padding: 1.2rem 1rem; }
   h1 { font-size: 1.5rem; margin: 0 0 .2rem; }
   .note { color: #a33f00; font-weight: 600; margin: .2rem 0; }
   .about { color: #444; font-size: .95rem; margin: .3rem 0 1rem; }
@@ -302,8 +304,8 @@ def _controls(images: dict[str, Any], bars: dict[str, Any], extras: dict[str, An
             code="extras.forEach((r, k) => { r.visible = this.active.includes(k) })",
         ),
     )
-    fade = bk.Slider(start=0, end=1, step=0.05, value=0.85, title="Opacity of the layer", width=240)
+    fade = bk.Slider(start=0, end=1, step=0.05, value=0.9, title="Opacity of the layer", width=240)
     for renderer in images.values():
-        renderer.glyph.global_alpha = 0.85
+        renderer.glyph.global_alpha = 0.9
         fade.js_link("value", renderer.glyph, "global_alpha")
     return column(row(choose, bk.Div(text="", width=10), fade), tick)

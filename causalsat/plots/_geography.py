@@ -109,7 +109,7 @@ def backdrop(imagery: Any, frame: Frame | None = None, *, most: int = 800) -> tu
     rows, cols = (int(v) for v in imagery.shape[-2:])
     top, bottom, left, right = 0, rows, 0, cols
     if frame is not None:
-        corner_col, corner_row = ~imagery.transform * (np.array(frame[:2]), np.array([frame[3], frame[2]]))
+        corner_col, corner_row = _affine(~imagery.transform, np.array(frame[:2]), np.array([frame[3], frame[2]]))
         left, right = max(int(np.floor(corner_col.min())), 0), min(int(np.ceil(corner_col.max())), cols)
         top, bottom = max(int(np.floor(corner_row.min())), 0), min(int(np.ceil(corner_row.max())), rows)
     step = max(1, -(-max(bottom - top, right - left) // most))
@@ -120,9 +120,14 @@ def backdrop(imagery: Any, frame: Frame | None = None, *, most: int = 800) -> tu
         pixels = pixels[0] if pixels.ndim == 4 else pixels
         kept.append(pixels[:, step // 2 :: step, step // 2 :: step].copy())
     picture = _stretch(np.concatenate(kept, axis=1), tuple(imagery.bands))
-    west, north = imagery.transform * (left, top)
-    east, south = imagery.transform * (left + picture.shape[1] * step, top + picture.shape[0] * step)
+    west, north = _affine(imagery.transform, left, top)
+    east, south = _affine(imagery.transform, left + picture.shape[1] * step, top + picture.shape[0] * step)
     return picture, (float(west), float(east), float(south), float(north))
+
+
+def _affine(transform: Any, col: Any, row: Any) -> tuple[Any, Any]:
+    a, b, c, d, e, f = (float(v) for v in tuple(transform)[:6])
+    return a * col + b * row + c, d * col + e * row + f
 
 
 def _stretch(pixels: NDArray[Any], bands: tuple[str, ...]) -> NDArray[np.uint8]:

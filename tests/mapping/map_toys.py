@@ -27,8 +27,10 @@ class ChipMeans(TransformerMixin, BaseEstimator):
         time.sleep(self.pause)
         size = self.imagery.size_px(self.size_m)
         rows, cols = self.imagery.windows(X.geometry, size)
-        chips = [self.imagery.read_window(int(r), int(c), size, size) for r, c in zip(rows, cols, strict=True)]
-        means = np.array([np.nanmean(chip, axis=(-2, -1)).ravel() for chip in chips])
+        top, left = rows.min(), cols.min()
+        window = self.imagery.read_window(top, left, rows.max() + size - top, cols.max() + size - left)
+        chips = np.lib.stride_tricks.sliding_window_view(window, (size, size), axis=(-2, -1))
+        means = np.nanmean(chips[..., rows - top, cols - left, :, :], axis=(-2, -1)).reshape(-1, len(rows)).T
         table = pd.DataFrame(means, index=X.index, columns=[f"img{j}" for j in range(means.shape[1])])
         for name in self.keep:
             table[name] = X[name]
@@ -65,35 +67,3 @@ def toy_model(imagery, points, size_m, keep=(), modifiers="img*", pause=0.0):
     model.fit(points, rng.standard_normal(n), firstfeature__treatment=np.arange(n) % 2)
     model.set_params(chipmeans__pause=pause)
     return model
-
-
-class ToyImagery:
-    """Imagery of the interface that mapping needs, over an array (band, y, x) in memory."""
-
-    def __init__(self, pixels, transform, crs, resolution_m, name="toy"):
-        from pyproj import CRS
-
-        self.pixels, self.transform, self.crs = np.asarray(pixels, np.float32), transform, CRS(crs)
-        self.resolution_m, self.name = resolution_m, name
-        self.shape = self.pixels.shape[-2:]
-        self.bands = tuple(f"b{j}" for j in range(len(self.pixels)))
-        self.dates = ()
-        x0, y0 = transform * (0, self.shape[0])
-        x1, y1 = transform * (self.shape[1], 0)
-        self.bounds = (x0, y0, x1, y1)
-
-    def size_px(self, size_m):
-        return max(1, round(size_m / self.resolution_m))
-
-    def windows(self, geometry, size_px):
-        points = getattr(geometry, "geometry", geometry).to_crs(self.crs)
-        col, row = ~self.transform * (points.x.to_numpy(), points.y.to_numpy())
-        return (np.floor(row - size_px / 2 + 0.5).astype(int), np.floor(col - size_px / 2 + 0.5).astype(int))
-
-    def read_window(self, row0, col0, height, width):
-        out = np.full((len(self.pixels), height, width), np.nan, np.float32)
-        r0, r1 = max(row0, 0), min(row0 + height, self.shape[0])
-        c0, c1 = max(col0, 0), min(col0 + width, self.shape[1])
-        if r1 > r0 and c1 > c0:
-            out[:, r0 - row0 : r1 - row0, c0 - col0 : c1 - col0] = self.pixels[:, r0:r1, c0:c1]
-        return out

@@ -24,7 +24,7 @@ from causalsat.mapping.compute import (
     largest_chip_px,
     map_tile,
 )
-from causalsat.mapping.grid import grid_over, region_geometry
+from causalsat.mapping.grid import grid_over, region_geometry, to_coordinates
 from causalsat.mapping.result import MapResult, draw
 from causalsat.mapping.tiles import Tile, fingerprint, open_job, plan_tiles, read_tile, remove_job, tile_path
 
@@ -241,14 +241,9 @@ def _plan(job: MapJob, side: int) -> list[Tile]:
 
     region = shapely.from_wkb(job.region)
     shapely.prepare(region)
-    corners = [
-        [
-            job.grid.transform * (t.col + dx * t.width, t.row + dy * t.height)
-            for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))
-        ]
-        for t in tiles
-    ]
-    touching = shapely.intersects(region, shapely.polygons(np.array(corners)))
+    edges = np.array([(t.col, t.row, t.col + t.width, t.row + t.height) for t in tiles])
+    corners = to_coordinates(job.grid.transform, edges[:, [0, 2, 2, 0]], edges[:, [1, 1, 3, 3]])
+    touching = shapely.intersects(region, shapely.polygons(np.stack(corners, axis=-1)))
     return [tile for tile, hit in zip(tiles, touching, strict=True) if hit]
 
 

@@ -1,0 +1,62 @@
+"""The same map on a dask cluster."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+
+from causalsat.mapping import map_effects
+
+QUIET = {"progress": False, "png": False, "html": False}
+distributed = pytest.importorskip("distributed", reason="extra 'distributed'")
+
+
+def pixels_of(path):
+    with rasterio.open(path) as raster:
+        return raster.read()
+
+
+def test_threads_of_a_cluster_write_the_same_pixels(model, imagery, tmp_path):
+    local = map_effects(model, imagery, None, 60, tmp_path / "local.tif", tile_px=15, **QUIET)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        result = map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, client=client, **QUIET)
+    assert result.job == local.job
+    np.testing.assert_array_equal(pixels_of(result.path), pixels_of(local.path))
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_pixels(model, imagery, tmp_path):
+    import cloudpickle
+    import map_toys
+
+    cloudpickle.register_pickle_by_value(map_toys)
+    local = map_effects(model, imagery, None, 60, tmp_path / "local.tif", tile_px=15, **QUIET)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        result = map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, client=client, **QUIET)
+    np.testing.assert_array_equal(pixels_of(result.path), pixels_of(local.path))
+
+
+def test_an_error_on_a_worker_is_raised_here(model, imagery, tmp_path, monkeypatch):
+    from map_toys import ChipMeans
+
+    def broken(self, X):
+        raise ArithmeticError("from a worker")
+
+    monkeypatch.setattr(ChipMeans, "transform", broken)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        pytest.raises(ArithmeticError, match="from a worker"),
+    ):
+        map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, client=client, **QUIET)
