@@ -75,22 +75,26 @@ def _plain(loader: yaml.SafeLoader, node: Any, path: Path_, lines: dict[Path_, i
         return [_plain(loader, child, (*path, i), lines, file) for i, child in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node)
-    loader.flatten_mapping(node)
-    found: dict[Any, Any] = {}
-    for key_node, child in node.value:
-        key = loader.construct_object(key_node)
-        line = key_node.start_mark.line + 1
+    own: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key, line = loader.construct_object(key_node), key_node.start_mark.line + 1
         if not isinstance(key, str | int | float | bool):
             raise CatalogError(f"{file}, line {line}: a key that is no plain word", expected="key: value")
-        here = (*path, key)
-        if key in found:
+        if key in own:
             raise CatalogError(
-                f"{file}, line {line}: key {key!r} a second time (first on line {lines[here]})",
+                f"{file}, line {line}: key {key!r} a second time (first on line {own[key]})",
                 expected="each key once",
                 todo="rename or remove one; YAML would silently keep the last",
             )
-        lines[here] = line
-        found[key] = _plain(loader, child, here, lines, file)
+        own[key] = line
+    loader.flatten_mapping(node)  # keys merged by << come first, the mapping's own override them
+    found: dict[Any, Any] = {}
+    for key_node, child in node.value:
+        key = loader.construct_object(key_node)
+        lines[(*path, key)] = key_node.start_mark.line + 1
+        found[key] = _plain(loader, child, (*path, key), lines, file)
     return found
 
 
@@ -142,7 +146,8 @@ def _one(problem: Any, model: type[BaseModel], marked: Marked, at: Path_, entry:
     shown = f" is {got!r}" if isinstance(got, str | int | float | bool | list) or got is None else " cannot be used"
     if isinstance(got, dict) and kind == "value_error":
         shown = " is not complete"
-    return f"{where}: entry {entry!r}, {key}{shown}", message, "correct it there"
+    quote = kind == "string_type" and isinstance(got, int | float)
+    return f"{where}: entry {entry!r}, {key}{shown}", message, "put it in quotes" if quote else "correct it there"
 
 
 def _real_keys(loc: Path_, marked: Marked, at: Path_) -> Path_:

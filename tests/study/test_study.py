@@ -110,7 +110,7 @@ def test_subset_replace_copy_and_immutability(table):
     assert study.replace(name="other", weights=None).weights is None
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(study)).y, study.y)
     np.testing.assert_array_equal(copy.deepcopy(study).y, study.y)
-    with pytest.raises(AttributeError, match="study.replace"):
+    with pytest.raises(AttributeError, match="use study"):
         study.name = "changed"
     with pytest.raises(DataError, match="mask of shape"):
         study.subset([True, False])
