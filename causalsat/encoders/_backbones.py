@@ -11,7 +11,6 @@ from causalsat.exceptions import ModelFileError, ParameterError
 __all__ = ["build_backbone", "fixed_input", "load_weights", "split_weights"]
 
 _FIXED_INPUT = {"vit_": 224, "maxvit": 224, "inception_v3": 299}  # backbones that accept one size of image only
-_PREFIXES = ("module.", "model.", "backbone.", "encoder.", "state_dict.")
 
 
 def fixed_input(name: str) -> int | None:
@@ -103,7 +102,7 @@ def _adapt_first(module: Any, n_bands: int) -> None:
         mean = old.weight.mean(dim=1, keepdim=True) * (old.in_channels / n_bands)
         new.weight.copy_(mean.expand_as(new.weight))
         if old.bias is not None:
-            new.bias.copy_(old.bias)
+            new.bias.copy_(old.bias)  # type: ignore[union-attr]
     _replace(module, path, new)
 
 
@@ -133,12 +132,12 @@ def _load_state(module: Any, state: dict[str, Any], name: str) -> None:
 
 
 def _strip_prefix(state: dict[str, Any], wanted: set[str]) -> dict[str, Any]:
-    """Take off the prefix under which training frameworks store a backbone, if that helps."""
-    best = state
-    for _ in range(2):
-        trials = [{k.removeprefix(p): v for k, v in best.items()} for p in _PREFIXES]
-        best = max([best, *trials], key=lambda s: len(wanted & set(s)))
-    return best
+    """Take off the prefix ("module.", "backbone.") under which training frameworks store a network."""
+    if wanted & set(state):
+        return state
+    first = min(wanted)
+    prefix = next((key[: -len(first)] for key in state if key.endswith("." + first)), "")
+    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def load_weights(path: str | PathLike[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ FloatArray = NDArray[np.float64]
 
 _CPU_BLOCK = 1024  # columns of the unfolded image at a time: responses of 128 filters take 0.5 MB
 _CUDA_BLOCK = 1 << 19
+_STRIP_ROWS = 32  # rows added up in single precision
 _INTEGRAL_BYTES = 256 << 20  # running sums held at once
 
 
@@ -230,17 +231,17 @@ def _mask_integral(mask: Any, row_edges: NDArray[np.int64], col_edges: Any) -> A
 
     table = torch.zeros((len(row_edges), 1, len(col_edges)), dtype=torch.float64, device=mask.device)
     for j in range(len(row_edges) - 1):
-        strip = mask[row_edges[j] : row_edges[j + 1]].sum(0, dtype=torch.float64)[None]
-        table[j + 1] = table[j] + _running(strip, col_edges)
+        _accumulate(table, j, mask[row_edges[j] : row_edges[j + 1]].sum(0)[None], col_edges)
     return table
 
 
-def _running(strip: Any, col_edges: Any) -> Any:
-    """Running sums along columns in double precision, read at the borders."""
+def _accumulate(table: Any, j: int, strip: Any, col_edges: Any) -> None:
+    """Add a strip's running sums along columns, read at the borders, to the table's row j: its row j + 1."""
     import torch
 
-    total = torch.cumsum(strip.double(), dim=1)
-    return torch.nn.functional.pad(total, (1, 0))[:, col_edges]
+    running = torch.cumsum(strip, dim=1, dtype=torch.float64)
+    torch.add(table[j, :, 1:], running.index_select(1, col_edges[1:] - 1), out=table[j + 1, :, 1:])
+    table[j + 1, :, 0] = 0.0
 
 
 def _integral(patches: Any, mask: Any, kernel: Kernel, row_edges: NDArray[np.int64], col_edges: Any) -> Any:
@@ -251,22 +252,38 @@ def _integral(patches: Any, mask: Any, kernel: Kernel, row_edges: NDArray[np.int
     import torch
 
     n, width = kernel.n_filters, patches.shape[-1]
-    table = torch.zeros((len(row_edges), 2 * n, len(col_edges)), dtype=torch.float64, device=mask.device)
-    step = max(1, kernel.block // width)
+    table = torch.empty((len(row_edges), 2 * n, len(col_edges)), dtype=torch.float64, device=mask.device)
+    table[0] = 0.0
+    strip = torch.empty((2 * n, width), dtype=torch.float32, device=mask.device)
     complete = mask.all(1).cpu().numpy()
     for j in range(len(row_edges) - 1):
-        strip = torch.zeros((2 * n, width), dtype=torch.float32, device=mask.device)
-        for r in range(row_edges[j], row_edges[j + 1], step):
-            stop = min(r + step, row_edges[j + 1])
-            z = _respond(patches[:, :, :, r:stop], kernel)
-            plus, minus = _rectify(z, kernel.threshold)
-            for sign, out in ((plus, strip[:n]), (minus, strip[n:])):
-                response = sign.reshape(n, stop - r, width)
-                if not complete[r:stop].all():
-                    response = response * mask[r:stop]
-                out += response.sum(1)
-        table[j + 1] = table[j] + _running(strip, col_edges)
+        start, stop = int(row_edges[j]), int(row_edges[j + 1])
+        step = int(np.ceil((stop - start) / np.ceil((stop - start) / _STRIP_ROWS)))
+        for r in range(start, stop, step):
+            rows = slice(r, min(r + step, stop))
+            weight = None if complete[rows].all() else mask[rows]
+            _add_rows(strip, patches[:, :, :, rows], weight, kernel, first=r == start)
+        _accumulate(table, j, strip, col_edges)
     return table
+
+
+def _add_rows(strip: Any, patches: Any, mask: Any, kernel: Kernel, *, first: bool) -> None:
+    """Add rows of responses up along y into ``strip`` (2 * filters, columns), tile by tile."""
+    n, (rows, width) = kernel.n_filters, patches.shape[-2:]
+    tile = max(1, kernel.block // rows)
+    for c in range(0, width, tile):
+        cols = slice(c, min(c + tile, width))
+        signs = _rectify(_respond(patches[..., cols], kernel), kernel.threshold)
+        for z, out in zip(signs, (strip[:n, cols], strip[n:, cols]), strict=True):
+            response = z.reshape(n, rows, -1)
+            if mask is not None:
+                response = response * mask[:, cols]
+            if first and rows == 1:
+                out.copy_(response[:, 0])
+            elif first:
+                out.copy_(response.sum(1))
+            else:
+                out.add_(response.sum(1))
 
 
 def chip_moments(images: Any, valid: Any) -> tuple[FloatArray, FloatArray]:

@@ -63,6 +63,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         Fitted encoder of each source and size.
     reduction_ : Reduction
         Training means, scales and components; ``reduction_.explained`` has the shares of variance.
+    feature_names_ : list of str
+        Features before reduction: the encoders' names, after ``<source>_<size>m_`` where there are several.
     n_places_ : int
         Distinct training places.
 
@@ -156,7 +158,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
                 self.encoders_.append(encoder)
         features, usable = self._join(encoded, places, geometry)
         self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
-        self.n_places_, self.source_names_ = int(usable.sum()), [name for name, _, _ in sources]
+        self.n_places_ = int(usable.sum())
+        self.feature_names_ = self._feature_names([name for name, _, _ in sources], encoded)
         return self._table(X, features, usable, places)
 
     def transform(self, X: Any) -> Any:
@@ -273,14 +276,20 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             )
         return features, usable
 
+    def _feature_names(self, sources: Sequence[str], encoded: Sequence[_places.Encoded]) -> list[str]:
+        """Names of the features before reduction: the encoders' own, or numbers, with the source where several."""
+        names = []
+        for source, encoder, part in zip(sources, self.encoders_, encoded, strict=True):
+            own: Any = range(part.features.shape[1])
+            if hasattr(encoder, "get_feature_names_out"):
+                own = encoder.get_feature_names_out()
+            names += [f"{source}_{name}" if len(sources) > 1 else str(name) for name in own]
+        return names
+
     def _image_names(self) -> list[str]:
         if self.reduction_.components is not None:
             return [f"{self.prefix}{j}" for j in range(self.reduction_.n_out)]
-        names = []
-        for source, encoder in zip(self.source_names_, self.encoders_, strict=True):
-            stem = f"{self.prefix}_{source}_" if len(self.encoders_) > 1 else f"{self.prefix}_"
-            names += [f"{stem}{name}" for name in encoder.get_feature_names_out()]
-        return names
+        return [f"{self.prefix}_{name}" for name in self.feature_names_]
 
     def _table(self, X: Any, features: NDArray[np.float64], usable: NDArray[np.bool_], places: _places.Places) -> Any:
         import pandas as pd

@@ -192,7 +192,7 @@ class TorchvisionEncoder(TransformerMixin, BaseEstimator):
                     todo="pass image_px=224, or read larger chips",
                 ) from error
         features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
-        features[~valid.any(axis=(1, 2, 3))] = np.nan
+        features[~np.asarray(valid).reshape(len(chips), -1).any(axis=1)] = np.nan
         return features
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
