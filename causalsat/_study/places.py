@@ -227,6 +227,7 @@ def coverage(study: Any, size_m: float | None) -> Iterator[Finding]:
     for name, source in _sources(study).items():
         try:
             yield from _covered(study, name, source, geometry[finite], codes, codes[first][finite], size_m)
+            yield from _further_places(study, name, source)
         except (CausalsatError, OSError, ValueError) as error:
             yield Finding(
                 "error",
@@ -235,6 +236,20 @@ def coverage(study: Any, size_m: float | None) -> Iterator[Finding]:
                 getattr(error, "todo", None)
                 or "open one chip by hand to see: imagery.chips(study.X.iloc[:1], size_px=4)",
             )
+
+
+def _further_places(study: Any, name: str, source: Any) -> Iterator[Finding]:
+    places = study.places
+    if places is None or places.crs is None:
+        return
+    outside = ~_inside(source, places.geometry[places.geometry.notna()])
+    if outside.any():
+        yield Finding(
+            "note",
+            "imagery",
+            f"{int(outside.sum()):,} of {len(places):,} further places lie outside {name}",
+            "no effect can be predicted there: add imagery that covers them, or leave them out of places=",
+        )
 
 
 def _covered(

@@ -185,3 +185,19 @@ def test_uganda(monkeypatch):
     assert not report.warnings, str(report)
     assert "imagery" in report.passed
     assert "image dates" in report.passed
+
+
+def test_the_zarr_pattern_opens_a_store(tmp_path, monkeypatch):
+    pytest.importorskip("zarr", reason="the [zarr] extra is not installed")
+    import rioxarray  # noqa: F401
+    import xarray as xr
+
+    y, x = 2 - 0.01 * (np.arange(20) + 0.5), 32 + 0.01 * (np.arange(30) + 0.5)
+    values = np.full((2, 1, 20, 30), 7.0, dtype="float32")
+    coords = {"time": pd.to_datetime(["2001-01-01", "2003-01-01"]), "band": ["red"], "y": y, "x": x}
+    cube = xr.DataArray(values, dims=("time", "band", "y", "x"), coords=coords, name="reflectance")
+    cube.rio.write_crs("EPSG:4326").to_dataset().to_zarr(tmp_path / "cube.zarr")
+    monkeypatch.setenv("CAUSALSAT_DATA", str(tmp_path))
+    imagery = load_imagery("example_zarr")
+    assert [str(d) for d in imagery.dates] == ["2001-01-01", "2003-01-01"]
+    np.testing.assert_array_equal(imagery.read_window(0, 0, 2, 2), np.full((2, 1, 2, 2), 7.0))

@@ -175,6 +175,12 @@ def test_places_outside_and_on_nodata_are_counted_once_each():
     assert set(found["outside scene"].data) == set(frame.index[frame["lon"] < 32.2])
 
 
+def test_further_places_outside_are_noted():
+    places = pd.DataFrame({"lon": [32.5, 40.0], "lat": [1.5, 1.5]})
+    report = check(clean(), imagery=image(bounds=(31.9, 0.9, 33.1, 2.1)), places=places)
+    assert report.about("imagery")[0].what == "1 of 2 further places lie outside scene"
+
+
 def test_all_outside_is_an_error_and_swapped_is_recognised():
     far = check(clean(), imagery=image(bounds=(10.0, 40.0, 11.0, 41.0)))
     assert "60 of 60 places" in far.about("imagery")[0].what
