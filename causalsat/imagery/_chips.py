@@ -307,10 +307,7 @@ def _units(data: Any, which: IntArray) -> Any:
     if isinstance(data, _LazyChips):
         return indexing.LazilyIndexedArray(_LazyChips(data.imagery, data.row0[which], data.col0[which], data.size_px))
     if isinstance(data, np.memmap):
-        lazy = indexing.LazilyIndexedArray(_MappedChips(data))
-        return (
-            lazy if _identity(which, data) else lazy[indexing.OuterIndexer((which, *[slice(None)] * (data.ndim - 1)))]
-        )
+        return indexing.LazilyIndexedArray(_MappedChips(data, which))
     return data if _identity(which, data) else data[which]
 
 
@@ -335,22 +332,28 @@ class _LazyChips(BackendArray):
         out = np.empty((len(row), *self.shape[1:]), dtype=np.float32)
         self.imagery.fill_windows(out, row, col)
         part = out if _identity(which, out) else out[which]
-        for axis, item in reversed(list(enumerate(key[1:], 1))):
-            part = part[(*[slice(None)] * axis, item)]
+        part = _outer(part, key[1:], 1)
         return part[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else part
 
 
 class _MappedChips(BackendArray):
     """Chips in a memory-mapped file, which xarray would otherwise read at once."""
 
-    def __init__(self, data: Any) -> None:
-        self._data, self.shape, self.dtype = data, data.shape, data.dtype
+    def __init__(self, data: Any, which: IntArray) -> None:
+        self._data, self._which = data, which
+        self.shape, self.dtype = (len(which), *data.shape[1:]), data.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        part = self._data
-        for axis, item in reversed(list(enumerate(key))):
-            part = part[(*[slice(None)] * axis, item)]
-        return np.array(part)
+        units = self._which[key[0]]
+        part = self._data[units]
+        return np.array(_outer(part, key[1:], part.ndim - len(key) + 1))
+
+
+def _outer(array: Any, key: tuple[Any, ...], first: int) -> Any:
+    """Index the axes from ``first`` on, each for itself."""
+    for axis, item in reversed(list(enumerate(key, first))):
+        array = array[(*[slice(None)] * axis, item)]
+    return array

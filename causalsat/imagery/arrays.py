@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -141,7 +142,7 @@ class ZarrImagery(GriddedImagery):
     path : str
         The store.
     variable : str or None
-        The array's name; None: all variables on the grid are bands.
+        The array's name; None: the only one, or all variables as bands, sorted by name.
     given_crs : str or None
         CRS given where the store has none.
     """
@@ -301,7 +302,7 @@ def _grid(data: xarray.DataArray, label: str, crs: Any) -> Grid:
     return make_grid(own if own is not None else crs, transform, (data.sizes["y"], data.sizes["x"]), label)
 
 
-def _attribute_crs(data: xarray.DataArray) -> Any:
+def _attribute_crs(data: Any) -> Any:
     for key in ("crs", "crs_wkt", "proj:code", "proj:epsg"):
         if data.attrs.get(key):
             return f"EPSG:{data.attrs[key]}" if key == "proj:epsg" else data.attrs[key]
@@ -350,7 +351,7 @@ def _newest(path: str) -> int:
 
 
 def _read_zarr(path: str, variable: str | None, crs: Any) -> xarray.DataArray:
-    """The lazy array of a store, canonical."""
+    """The array of a store, canonical; lazy where dask is installed, otherwise perhaps read at once."""
     import xarray
 
     try:
@@ -362,10 +363,12 @@ def _read_zarr(path: str, variable: str | None, crs: Any) -> xarray.DataArray:
     if "://" not in path and not os.path.exists(path):
         raise ImageryNotFoundError(f"no such Zarr store: {path}", todo="check the path")
     try:
-        store = xarray.open_zarr(path, chunks=None, decode_coords="all", mask_and_scale=False)
+        store = xarray.open_zarr(
+            path, chunks={} if find_spec("dask") else None, decode_coords="all", mask_and_scale=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ImageryError(f"{path} cannot be read as a Zarr store ({error})", todo="check the store") from error
-    usable = [str(key) for key, item in store.data_vars.items() if item.ndim >= 2]
+    usable = sorted(str(key) for key, item in store.data_vars.items() if item.ndim >= 2)
     if variable is not None and variable not in usable:
         raise ImageryError(f"{path} has no variable {variable!r}", expected=f"one of {usable}")
     if not usable:
@@ -374,9 +377,14 @@ def _read_zarr(path: str, variable: str | None, crs: Any) -> xarray.DataArray:
         raise ImageryError(f"{path} has several variables: {usable}", todo="pass variable= with one of them")
     chosen = variable or (usable[0] if len(usable) == 1 else None)
     array = store[chosen] if chosen else store[usable].to_dataarray("band")
-    for holder in (store,):
-        if "crs" in holder.attrs and "crs" not in array.attrs:
-            array = array.assign_attrs(crs=holder.attrs["crs"])
-    if array.rio.crs is None and crs is not None:
-        array = array.rio.write_crs(crs)
-    return canonical(array, path)
+    found = _rio(array).crs or _store_crs(store) or crs
+    return canonical(array if found is None else array.rio.write_crs(found), path)
+
+
+def _store_crs(store: Any) -> Any:
+    """The CRS of a store's grid mapping variable, wherever it is, or of its attributes."""
+    for item in store.variables.values():
+        for key in ("crs_wkt", "spatial_ref"):
+            if item.ndim == 0 and item.attrs.get(key):
+                return item.attrs[key]
+    return _attribute_crs(store)

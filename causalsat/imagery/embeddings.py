@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from causalsat.exceptions import DataWarning, ImageryError, ParameterError
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.blocks import Block
-from causalsat.imagery.handles import dataset, not_readable
+from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
 from causalsat.imagery.raster import RasterImagery, open_raster
 
 __all__ = ["FORMULAS", "EmbeddingImagery", "choose_formula", "open_embeddings"]
@@ -73,8 +73,6 @@ class EmbeddingImagery(RasterImagery):
 
     def fingerprint(self) -> dict[str, Any]:
         """Those of the raster and of the scales."""
-        from causalsat.imagery.handles import file_stamp
-
         scales = (os.path.abspath(self.scales_path), *file_stamp(self.scales_path)) if self.scales_path else None
         return {**super().fingerprint(), "scales": scales}
 
@@ -213,7 +211,7 @@ def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **opti
 def _scales_path(scales: Any, raster: RasterImagery) -> str:
     if scales is None:
         return ""
-    path = raster.path.replace(*scales) if isinstance(scales, tuple) else os.fspath(scales)
+    path = sibling(raster.path, scales) if isinstance(scales, tuple) else os.fspath(scales)
     shape = dataset(path).shape
     if path == raster.path or shape != raster.shape:
         raise ImageryError(

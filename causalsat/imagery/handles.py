@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 
 from causalsat.exceptions import ImageryError, ImageryNotFoundError
 
-__all__ = ["CACHE_BYTES", "dataset", "file_stamp", "gdal_env", "not_readable"]
+__all__ = ["CACHE_BYTES", "dataset", "file_stamp", "gdal_env", "not_readable", "sibling"]
 
 CACHE_BYTES = 512 << 20  # bytes: rasterio takes GDAL_CACHEMAX=512 for 512 bytes
 _MAX_OPEN = 256
@@ -71,6 +71,13 @@ def _open(path: str) -> Any:
             expected="GeoTIFF, COG, VRT or another format that GDAL reads",
             todo="check with gdalinfo that it is a raster and that it was downloaded completely",
         ) from error
+
+
+def sibling(path: str, texts: tuple[str, str]) -> str:
+    """The file whose name has the first text replaced by the second; if there is none, replaced in the whole path."""
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, name.replace(*texts))
+    return beside if beside != path and os.path.exists(beside) else path.replace(*texts)
 
 
 def not_readable(path: str, error: Exception) -> ImageryError:

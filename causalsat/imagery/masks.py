@@ -28,8 +28,8 @@ class MaskRule:
     bits : tuple of int
         A pixel is ruled out where any of these bits (0 is the lowest) is set.
     replace : tuple of two str or None
-        The quality band lies in another file, whose path is the scene's with the first text replaced by the
-        second: ``("_SR.tif", "_QA.tif")``.
+        The quality band lies in another file, whose name is the scene's with the first text replaced by the
+        second (in the whole path, if there is no such file): ``("_SR.tif", "_QA.tif")``.
 
     Examples
     --------

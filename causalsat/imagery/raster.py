@@ -16,7 +16,7 @@ from causalsat.imagery.base import LayerImagery, check_unique, per_band
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.grid import make_grid
-from causalsat.imagery.handles import dataset, file_stamp, not_readable
+from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
 from causalsat.imagery.masks import MaskRule, mask_rule
 
 __all__ = ["Bands", "RasterImagery", "choose_bands", "open_raster"]
@@ -259,7 +259,7 @@ def _find_mask(rule: MaskRule | None, source: Any, file: str) -> tuple[str, int]
         return "", 0
     path, holder = file, source
     if rule.replace is not None:
-        path = file.replace(*rule.replace)
+        path = sibling(file, rule.replace)
         if path == file:
             raise ImageryError(
                 f"mask replace={rule.replace} changes nothing in {file}", todo="name a text that the path contains"

@@ -153,7 +153,7 @@ def _search(text: str, collections: list[str] | None, bbox: Any, query: dict[str
             items = [pystac.Item.from_file(text)]
         else:
             items = list(pystac.Catalog.from_file(text).get_items(recursive=True))
-    except (ValueError, AttributeError, KeyError, pystac.STACError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, pystac.STACError, pystac.STACTypeError) as error:
         raise ImageryError(
             f"{text} cannot be read as STAC ({error})", expected="a catalogue, collection or items"
         ) from error

@@ -150,10 +150,10 @@ def _moments(batch: NDArray[Any]) -> Moments:
     """Count, mean and sum of squared deviations of each band of (n, [time,] band, y, x)."""
     pixels = np.moveaxis(batch, -3, 0).reshape(batch.shape[-3], -1)
     valid = ~np.isnan(pixels)
-    count = np.count_nonzero(valid, axis=1).astype(float)
+    count: FloatArray = np.count_nonzero(valid, axis=1).astype(float)
     safe = np.maximum(count, 1)
-    mean = np.sum(pixels, axis=1, where=valid, dtype=np.float64) / safe
-    spread = np.sum((pixels - mean[:, None]) ** 2, axis=1, where=valid, dtype=np.float64)
+    mean: FloatArray = np.sum(pixels, axis=1, where=valid, dtype=np.float64) / safe
+    spread: FloatArray = np.sum((pixels - mean[:, None]) ** 2, axis=1, where=valid, dtype=np.float64)
     return count, mean, spread
 
 
