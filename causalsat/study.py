@@ -66,6 +66,8 @@ class Study:
         When treatment began: a date, or the column with each unit's date.
     image_dates : date or list of dates, optional
         When the images were taken, where the imagery does not know.
+    chip_size_m : float, optional
+        Side in metres of the square around a place that models look at, unless they are told otherwise.
     randomised : bool, default True
         Whether assignment was randomised; decides how :meth:`check` reads imbalance.
     name, description, citation, licence : str
@@ -81,7 +83,7 @@ class Study:
         Names of the covariates.
     roles : mapping of role to column
         The other roles that are columns.
-    imagery, places, treatment_date, image_dates, randomised, name, description, citation, licence
+    imagery, places, treatment_date, image_dates, chip_size_m, randomised, name, description, citation, licence
         As given (places as a GeoDataFrame, dates as numpy days).
 
     Raises
@@ -112,6 +114,7 @@ class Study:
     places: Any
     treatment_date: np.datetime64 | str | None
     image_dates: tuple[np.datetime64, ...]
+    chip_size_m: float | None
     randomised: bool
     name: str
     description: str
@@ -140,6 +143,7 @@ class Study:
         treated: Any = None,
         treatment_date: Any = None,
         image_dates: Any = None,
+        chip_size_m: float | None = None,
         randomised: bool = True,
         name: str = "study",
         description: str = "",
@@ -171,6 +175,7 @@ class Study:
             places=None if places is None else places_frame(places, lon, lat, crs),
             treatment_date=treatment_date,
             image_dates=parse_dates(image_dates, "image_dates"),
+            chip_size_m=_positive(chip_size_m, "chip_size_m"),
             randomised=bool(randomised),
             name=name,
             description=description,
@@ -313,9 +318,9 @@ class Study:
         arguments |= {"covariates": self.covariates, **self._settings, "treatment_date": self._treatment_date()}
         if "propensity" in self.roles:
             arguments["propensity"] = self.roles["propensity"]
-        for key in ("units", "imagery", "places", "image_dates", "randomised", "name", "description", "citation"):
+        for key in ("units", "imagery", "places", "image_dates", "chip_size_m", "randomised", "name", "citation"):
             arguments[key] = getattr(self, key)
-        arguments |= {"licence": self.licence, "value_labels": self.value_labels, **changes}
+        arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels, **changes}
         try:
             return Study(arguments.pop("units"), **arguments)
         except TypeError as error:
@@ -351,7 +356,7 @@ class Study:
         Parameters
         ----------
         size_m : float, optional
-            Side of the chips in metres that the imagery must cover. Default: a few pixels round each place.
+            Side of the chips in metres that the imagery must cover. Default: ``chip_size_m``, or a few pixels.
         imagery : bool, default True
             Whether to read the imagery at the units' places.
 
@@ -362,7 +367,7 @@ class Study:
         """
         from causalsat._study.check import check_study
 
-        return check_study(self, size_m=size_m, imagery=imagery)
+        return check_study(self, size_m=self.chip_size_m if size_m is None else size_m, imagery=imagery)
 
     def fit(self, model: Any, X: Any = None) -> Any:
         """Fit a model to the study: covariates and places as X, and every role where it belongs.
@@ -456,3 +461,11 @@ class Study:
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse: a study does not change."""
         raise AttributeError(f"a Study does not change; use study.replace({name}=...)")
+
+
+def _positive(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ParameterError(f"{name}={value!r}", expected="a positive number of metres")
+    return float(value)

@@ -241,6 +241,7 @@ def load_study(
         "licence": entry.licence,
         "citation": entry.citation.strip(),
         "treatment_date": entry.treatment_date,
+        "chip_size_m": entry.chip_size_m,
         "randomised": entry.randomised,
         "read_options": entry.units.read_options,
     }

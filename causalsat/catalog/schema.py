@@ -142,6 +142,8 @@ class Entry(_Strict):
         One or several sources.
     treatment_date : date or str
         When treatment began, or the column that says so.
+    chip_size_m : float
+        Side in metres of the square around a place that models look at.
     randomised : bool
         Whether assignment was randomised.
     """
@@ -157,6 +159,7 @@ class Entry(_Strict):
     roles: Roles | None = None
     imagery: dict[str, ImagerySpec] = Field(default_factory=dict)
     treatment_date: Day | None = None
+    chip_size_m: float | None = Field(default=None, gt=0)
     randomised: StrictBool = True
     simulate: SimulateSpec | None = None
     download: Download | None = None
