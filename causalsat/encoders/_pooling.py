@@ -205,7 +205,7 @@ def _pool_phase(
         return (table[r1, :, c1] - table[r0, :, c1]) - (table[r1, :, c0] - table[r0, :, c0])
 
     counts = corners(_mask_integral(mask, row_edges, edges)).cpu().numpy()[:, 0]
-    per_filter = 16 * len(row_edges) * len(col_edges)
+    per_filter = 16 * (len(row_edges) * len(col_edges) + 4 * len(first))  # running sums, and a chip's four corners
     step = int(np.clip(_INTEGRAL_BYTES // per_filter, 1, kernel.n_filters))
     out = np.empty((len(first), 2 * kernel.n_filters))
     for start in range(0, kernel.n_filters, step):
