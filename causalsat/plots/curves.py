@@ -81,11 +81,10 @@ def plot_gates(
 
     Parameters
     ----------
-    result : GATES result or DataFrame
-        Something whose ``to_dataframe()`` (or which itself) has ``estimate`` and ``lower`` and ``upper``, or
-        ``se``, one row a group.
+    result : GatesResult or DataFrame
+        A table has one row a group, with ``estimate`` and either ``lower`` and ``upper`` or ``se``.
     level : float
-        Level of the intervals made from ``se``.
+        Level of the intervals.
     units, title : str
         Units of the effect; title.
     ax : matplotlib Axes, optional
@@ -95,7 +94,9 @@ def plot_gates(
     -------
     matplotlib Axes
     """
-    table = result if hasattr(result, "columns") else result.to_dataframe()
+    table = result if hasattr(result, "columns") else result.to_dataframe(level)
+    if hasattr(result, "difference"):
+        table = table.iloc[: len(result.estimate)]  # without the row of the difference
     estimate = _style.column(table, "estimate", "gate", "mean")
     if estimate is None or not len(estimate):
         raise DataError(f"a table with the columns {', '.join(map(str, table.columns))}", expected="estimate")
@@ -103,14 +104,13 @@ def plot_gates(
     ax = _style.new_axes(ax)
     at = np.arange(1, len(estimate) + 1)
     ax.axhline(0, color=_style.INK, linewidth=0.9)
-    average = getattr(result, "ate", None)
-    if average is not None and np.ndim(average) == 0:
-        ax.axhline(
-            float(average), color=_style.VERMILION, linestyle=(0, (5, 3)), linewidth=1.2, label="average of all"
-        )
-        ax.legend(frameon=False, fontsize=10, loc="upper left")
+    predicted = _style.column(table, "predicted")
+    if predicted is not None:
+        ax.plot(at, predicted, "D", color=_style.ORANGE, markersize=5.5, markeredgecolor="white", label="predicted")
     ax.vlines(at, lower, upper, color=_style.BLUE, linewidth=2.4, alpha=0.75)
-    ax.plot(at, estimate, "o", color=_style.BLUE, markersize=7.5, markeredgecolor="white")
+    ax.plot(at, estimate, "o", color=_style.BLUE, markersize=7.5, markeredgecolor="white", label="estimated")
+    if predicted is not None:
+        ax.legend(frameon=False, fontsize=10, loc="upper left")
     names = [str(v) for v in at]
     names[0], names[-1] = f"{names[0]}\nlowest", f"{names[-1]}\nhighest"
     ax.set_xticks(at, names)
