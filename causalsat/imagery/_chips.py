@@ -99,9 +99,14 @@ def chips(
     _check_parameters(on_invalid, min_valid, size_m, size_px)
     requests = _requests(imagery, size_m, size_px)
     folder = None if cache is None else Path(cache)
-    reads = {
-        key: _read(source, geometry, px, lazy, folder, threads, progress) for key, (source, px) in requests.items()
-    }
+    reads: dict[str, _Reading] = {}
+    for key in sorted(requests, key=lambda key: -requests[key][1]):  # the largest first: smaller ones are cut from it
+        source, px = requests[key]
+        wider = next((done for done in reads if requests[done][0] is source), None)
+        if wider is not None and folder is None and not lazy:
+            reads[key] = _cut(reads[wider], px)
+        else:
+            reads[key] = _read(source, geometry, px, lazy, folder, threads, progress)
     keep = _decide(reads, requests, geometry, on_invalid, min_valid)
     lon, lat = lonlat(geometry)
     results = {}
@@ -193,6 +198,13 @@ def _read(
         return _Reading(_LazyChips(source, row, col, px), which, valid)
     out = np.empty(shape, dtype=np.float32)
     return _Reading(out, which, fill(out))
+
+
+def _cut(reading: _Reading, px: int) -> _Reading:
+    """The chips of a smaller size with the same centres."""
+    start = reading.data.shape[-1] // 2 - px // 2
+    data = reading.data[..., start : start + px, start : start + px].copy()
+    return _Reading(data, reading.which, valid_fraction(data))
 
 
 def _distinct(row0: IntArray, col0: IntArray) -> tuple[IntArray, IntArray, IntArray]:

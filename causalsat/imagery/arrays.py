@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from causalsat.exceptions import ImageryError, ImageryNotFoundError
-from causalsat.imagery.base import LayerImagery, per_band
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.grid import Grid, make_grid
+from causalsat.imagery.layers import LayerImagery, per_band
 from causalsat.imagery.masks import MaskRule, mask_rule
 from causalsat.imagery.raster import Bands, choose_bands
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import ImageryError, ParameterError
-from causalsat.imagery.blocks import Block, BlockSource, WindowReader, block_order, read_unit, window_into
-from causalsat.imagery.dates import as_day
+from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, window_into
+from causalsat.imagery.dates import as_day, first_day
 from causalsat.imagery.grid import Grid, IntArray
 from causalsat.imagery.handles import gdal_env
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from affine import Affine
     from pyproj import CRS
 
-__all__ = ["Imagery", "LayerImagery", "check_unique", "per_band", "take"]
+__all__ = ["Imagery", "Layer"]
 
 Layer = tuple[tuple[int, ...], BlockSource]
 
@@ -194,7 +194,10 @@ class Imagery(ABC):
         layers = self.layers()
         order = block_order(row0, col0, layers[0][1].unit)
         with gdal_env():
-            readers = [(where, WindowReader(source, row0, col0, size_px, order, threads)) for where, source in layers]
+            readers = [
+                (where, WindowReader(source, row0, col0, size_px, order, threads, len(layers)))
+                for where, source in layers
+            ]
             try:
                 for start in range(0, len(order), batch_size):
                     positions = order[start : start + batch_size]
@@ -301,7 +304,7 @@ class Imagery(ABC):
             The imagery is undated, or nothing lies before the day.
         """
         self._need_days()
-        limit = _first_day(date)
+        limit = first_day(date)
         positions = [i for i, day in enumerate(self.days) if day < limit]
         if not positions:
             raise ImageryError(
@@ -324,7 +327,7 @@ class Imagery(ABC):
     def _day_positions(self, dates: Any) -> list[int]:
         self._need_days()
         if isinstance(dates, slice):
-            low = "" if dates.start is None else _first_day(dates.start)
+            low = "" if dates.start is None else first_day(dates.start)
             high = "9999" if dates.stop is None else as_day(dates.stop)
             positions = [i for i, day in enumerate(self.days) if low <= day <= high]
         else:
@@ -354,116 +357,4 @@ class Imagery(ABC):
         return (
             f"<{type(self).__name__} {self.name}: {rows} x {cols} pixels of {self.resolution_m:g} m, {where}, "
             f"bands {', '.join(self.bands)}{dated}>"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class LayerImagery(Imagery):
-    """Imagery that is itself one source of blocks.
-
-    Attributes
-    ----------
-    nodata : float or None
-        Value that stands for nodata in the source.
-    scale, offset : float or tuple of float
-        Pixels become ``value * scale + offset``; one number, or one for each band.
-    """
-
-    nodata: float | None = None
-    scale: float | tuple[float, ...] = 1.0
-    offset: float | tuple[float, ...] = 0.0
-
-    @abstractmethod
-    def load(self, r0: int, r1: int, c0: int, c1: int) -> Block:
-        """Decode a part of the raster."""
-
-    @property
-    @abstractmethod
-    def block_shape(self) -> tuple[int, int]:
-        """Rows and columns of the source's own blocks or chunks."""
-
-    @property
-    def has_time(self) -> bool:
-        """Whether arrays have a time dimension: not for a single image."""
-        return False
-
-    @property
-    def unit(self) -> tuple[int, int]:
-        """Rows and columns that are decoded at a time."""
-        return read_unit(self.block_shape, self.shape)
-
-    @property
-    def fill(self) -> float | None:
-        """Value that stands for nodata."""
-        return self.nodata
-
-    @property
-    def gain(self) -> tuple[Any, Any] | None:
-        """Scale and offset as arrays; None where they change nothing."""
-        if np.all(np.equal(self.scale, 1)) and np.all(np.equal(self.offset, 0)):
-            return None
-        return _column(self.scale), _column(self.offset)
-
-    def layers(self) -> list[Layer]:
-        """Itself."""
-        return [((), self)]
-
-    def _select_days(self, positions: list[int]) -> Self:
-        return self
-
-    def _select_gain(self, positions: list[int]) -> dict[str, Any]:
-        return {"scale": take(self.scale, positions), "offset": take(self.offset, positions)}
-
-
-def take(values: Any, positions: list[int]) -> Any:
-    """A scalar, or the given positions of a tuple."""
-    return tuple(values[i] for i in positions) if isinstance(values, tuple) else values
-
-
-def per_band(value: Any, count: int, what: str) -> float | tuple[float, ...]:
-    """A float, or a tuple of one float for each band.
-
-    Raises
-    ------
-    ImageryError
-        Not numbers, or of the wrong number.
-    """
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ImageryError(f"{what}={value!r}", expected="a number, or one for each band") from error
-    if array.ndim == 0:
-        return float(array)
-    if array.shape != (count,):
-        raise ImageryError(f"{what} has {array.size} values for {count} bands", expected="one number, or one a band")
-    return tuple(array.tolist())
-
-
-def _column(value: float | tuple[float, ...]) -> Any:
-    return np.float32(value) if isinstance(value, float) else np.asarray(value, np.float32)[:, None, None]
-
-
-def _first_day(value: Any) -> str:
-    """The first day of a month or year; otherwise the day."""
-    text = str(value)
-    last = as_day(value)
-    if len(text) == 4:
-        return last[:4] + "-01-01"
-    if len(text) in (6, 7) and text[:4].isdigit():
-        return last[:8] + "01"
-    return last
-
-
-def check_unique(names: Sequence[str], what: str) -> None:
-    """Refuse repeated band names.
-
-    Raises
-    ------
-    ImageryError
-    """
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
-    if repeated:
-        raise ImageryError(
-            f"{what}: band names {repeated} occur more than once",
-            todo='name the bands with a mapping to their numbers: bands={"red": 1, "nir": 2}',
         )

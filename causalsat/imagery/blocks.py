@@ -21,7 +21,7 @@ Key = tuple[int, int]
 __all__ = ["Block", "BlockSource", "WindowReader", "block_order", "read_unit", "window_into"]
 
 _MIN_UNIT_PX = 128
-_HELD_BYTES = 1 << 30
+HELD_BYTES = 512 << 20  # of decoded blocks, over all files that are read at the same time
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,19 @@ class WindowReader:
         The order in which windows will be asked for.
     threads : int, default 1
         With more than one, the next blocks are decoded while the current windows are cut.
+    share : int, default 1
+        Number of readers that hold blocks at the same time.
     """
 
     def __init__(
-        self, source: BlockSource, row0: IntArray, col0: IntArray, size: int, order: IntArray, threads: int = 1
+        self,
+        source: BlockSource,
+        row0: IntArray,
+        col0: IntArray,
+        size: int,
+        order: IntArray,
+        threads: int = 1,
+        share: int = 1,
     ) -> None:
         self._source, self._size = source, size
         self._shape, self._unit, self._fill, self._gain = source.shape, source.unit, source.fill, source.gain
@@ -115,7 +124,7 @@ class WindowReader:
             for part in _blocks_of(start, size, self._shape[axis], self._unit[axis])
         ]
         self._blocks: OrderedDict[Key, Block] = OrderedDict()
-        self._bytes = 0
+        self._bytes, self._budget = 0, HELD_BYTES // share
         self._left: dict[Key, int] = {}
         for i in order.tolist():
             for key in self._keys(i):
@@ -165,7 +174,7 @@ class WindowReader:
         self._left[key] -= 1
         if self._left[key] == 0:
             self._drop(key)
-        while self._bytes > _HELD_BYTES and len(self._blocks) > 1:
+        while self._bytes > self._budget and len(self._blocks) > 1:
             self._drop(next(iter(self._blocks)))
         return block
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from causalsat.exceptions import ImageryError
 
-__all__ = ["as_day", "day_in_name"]
+__all__ = ["as_day", "day_in_name", "first_day"]
 
 _COMPACT = re.compile(r"(\d{4})(\d{2})?(\d{2})?$")
 _DEFAULT = (
@@ -99,3 +99,20 @@ def _day_of(found: re.Match[str], name: str) -> str:
             f"{name}: date_regex found {text!r}, which is not a date",
             todo="put the date into the first group, or use groups named year, month, day or doy",
         ) from error
+
+
+def first_day(value: Any) -> str:
+    """ISO first day of a month or year; otherwise the day itself.
+
+    Examples
+    --------
+    >>> first_day("2016"), first_day("2016-02"), first_day("2016-02-10")
+    ('2016-01-01', '2016-02-01', '2016-02-10')
+    """
+    text = str(value)
+    last = as_day(value)
+    if len(text) == 4:
+        return last[:4] + "-01-01"
+    if len(text) in (6, 7) and text[:4].isdigit():
+        return last[:8] + "01"
+    return last

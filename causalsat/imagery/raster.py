@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import ImageryError
-from causalsat.imagery.base import LayerImagery, check_unique, per_band
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.grid import make_grid
 from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
+from causalsat.imagery.layers import LayerImagery, check_unique, per_band
 from causalsat.imagery.masks import MaskRule, mask_rule
 
 __all__ = ["Bands", "RasterImagery", "choose_bands", "open_raster"]

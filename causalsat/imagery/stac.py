@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from causalsat.exceptions import ImageryError, ImageryNotFoundError
 from causalsat.imagery.arrays import GriddedImagery, canonical, describe
-from causalsat.imagery.dates import as_day
+from causalsat.imagery.dates import as_day, first_day
 from causalsat.imagery.masks import mask_rule
 
 if TYPE_CHECKING:
@@ -170,10 +170,8 @@ def _overlap(a: Any, b: Any) -> bool:
 def _between(items: list[Any], dates: Any) -> list[Any]:
     if dates is None:
         return items
-    from causalsat.imagery.base import _first_day
-
     start, stop = (dates.start, dates.stop) if isinstance(dates, slice) else (dates, dates)
-    low = "" if start is None else _first_day(start)
+    low = "" if start is None else first_day(start)
     high = "9999" if stop is None else as_day(stop)
     return [item for item in items if item.datetime is not None and low <= item.datetime.date().isoformat() <= high]
 

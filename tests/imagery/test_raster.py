@@ -59,6 +59,16 @@ def test_windows_equal_slices_of_the_padded_array(write, image, profile, windows
     )
 
 
+def test_blocks_let_go_for_lack_of_memory_are_read_again(write, image, monkeypatch):
+    monkeypatch.setattr("causalsat.imagery.blocks.HELD_BYTES", 1)
+    imagery = open_imagery(write("scene.tif", image))
+    rows, cols = np.random.default_rng(0).integers(-20, 100, size=(2, 30))
+    for threads in (1, 2):
+        for positions, chips in imagery.iter_windows(rows, cols, 40, 7, threads=threads):
+            for i, chip in zip(positions, chips, strict=True):
+                np.testing.assert_array_equal(chip, padded_slice(image, rows[i], cols[i], 40, 40))
+
+
 def test_windows_over_the_border_equal_rasterio_boundless(write, image):
     path = write("scene.tif", image, nodata=7)
     imagery = open_imagery(path)
