@@ -72,10 +72,11 @@ class Imputation:
     means: FloatArray
     indicators: NDArray[np.int64]
 
-    def apply(self, X: FloatArray, names: tuple[str, ...]) -> FloatArray:
-        """Fill missing values and append the indicator columns."""
+    def apply(self, X: FloatArray, names: tuple[str, ...], quiet: NDArray[np.bool_] | None = None) -> FloatArray:
+        """Fill missing values and append the indicators; ``quiet`` columns may be missing without a warning."""
         missing = np.isnan(X)
-        unseen = np.flatnonzero(missing.any(axis=0) & ~np.isin(np.arange(X.shape[1]), self.indicators))
+        noted = missing.any(axis=0) & ~np.isin(np.arange(X.shape[1]), self.indicators)
+        unseen = np.flatnonzero(noted if quiet is None else noted & ~quiet)
         if len(unseen):
             shown = ", ".join(names[j] for j in unseen[:5])
             warnings.warn(

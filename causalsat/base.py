@@ -166,7 +166,7 @@ class EffectEstimator(BaseEstimator):
         EffectPosterior
             Draws of shape (draw, n).
         """
-        design, index = self._check_predict(X)
+        design, index = self._check_predict(X, effect_only=True)
         levels = [self._check_level(v, len(index), k) for v, k in ((treatment, "treatment"), (baseline, "baseline"))]
         draws = self._effect_draws(design, *levels)
         return EffectPosterior(
@@ -223,7 +223,7 @@ class EffectEstimator(BaseEstimator):
         The share of training units at least as far from their nearest neighbours as this unit is, in the
         whitened features on which the effect may depend.
         """
-        design, _ = self._check_predict(X)
+        design, _ = self._check_predict(X, effect_only=True)
         return _support.support(self.support_reference_, design[:, self._support_columns()])
 
     def summary(self) -> Summary:
@@ -271,7 +271,8 @@ class EffectEstimator(BaseEstimator):
             weighted=values["sample_weight"] is not None,
         )
 
-    def _check_predict(self, X: Any) -> tuple[FloatArray, NDArray[Any]]:
+    def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
+        """Checked features; with ``effect_only``, columns on which the effect does not depend may be missing."""
         check_is_fitted(self)
         index = _inputs.unit_index(X) if np.ndim(X) >= 1 else None
         drop = set(self.role_names_)
@@ -281,7 +282,12 @@ class EffectEstimator(BaseEstimator):
                 X = X[list(self.feature_names_in_)]
         raw = self._validate_table(_inputs.features_only(X, drop), reset=False)
         names = self.design_names_[: raw.shape[1]]
-        return self.imputation_.apply(raw, names), np.arange(len(raw)) if index is None else index
+        quiet = None
+        if effect_only:
+            quiet = np.ones(len(self.design_names_), dtype=bool)
+            quiet[self._support_columns()] = False
+            quiet = quiet[: raw.shape[1]]
+        return self.imputation_.apply(raw, names, quiet), np.arange(len(raw)) if index is None else index
 
     def _validate_table(self, X: Any, *, reset: bool) -> FloatArray:
         try:

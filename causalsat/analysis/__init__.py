@@ -1,0 +1,6 @@
+"""The main job: from a study to effects, tests of heterogeneity, a report and a map."""
+
+from causalsat.analysis.ate import average_effects
+from causalsat.analysis.main import Analysis, analyse, image_model
+
+__all__ = ["Analysis", "analyse", "average_effects", "image_model"]

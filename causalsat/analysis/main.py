@@ -1,0 +1,349 @@
+"""Conduct the analysis of a study: check, average effects, cross-fitted validation, final fit, outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from causalsat.analysis.ate import average_effects, clustered_mean
+from causalsat.base import effect, final_estimator, support
+from causalsat.evaluation import (
+    BlpResult,
+    CrossfitEffects,
+    GatesResult,
+    Nuisances,
+    OverlapResult,
+    PermutationResult,
+    RateResult,
+    blp,
+    crossfit_effects,
+    crossfit_nuisances,
+    dr_scores,
+    gates,
+    overlap,
+    permutation_test,
+    rate,
+)
+from causalsat.exceptions import ParameterError
+from causalsat.posterior import EffectPosterior
+
+__all__ = ["Analysis", "analyse", "image_model"]
+
+FloatArray = NDArray[np.float64]
+
+
+def image_model(
+    study: Any,
+    estimator: Any = None,
+    *,
+    size_m: float | Sequence[float] | None = None,
+    encoder: Any = None,
+    n_components: int | float | None = 10,
+    covariates: str = "adjust",
+    random_state: int = 0,
+) -> Any:
+    """The default model of a study: image features at the units' places, then a Bayesian linear effect.
+
+    Parameters
+    ----------
+    study : Study
+        With imagery.
+    estimator : EffectEstimator, optional
+        Default ``BayesianLinearEffect``.
+    size_m : float or sequence of float, optional
+        Side of the chip around each place in metres; by default the study's ``chip_size_m``, or 32 pixels.
+    encoder : transformer of chips, optional
+        Default :class:`causalsat.RandomConvFeatures`.
+    n_components : int, float or None
+        Principal components of the image features.
+    covariates : {"adjust", "modify", "ignore"}
+        ``"adjust"``: covariates sharpen the estimate, the effect depends on the image only and can be mapped;
+        ``"modify"``: the effect depends on them too; ``"ignore"``: images only.
+    random_state : int
+        Seed of the encoder and of the estimator.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        Steps ``images`` (:class:`causalsat.ImageEncoder`) and ``effect``.
+
+    Raises
+    ------
+    ParameterError
+        If the study has no imagery, or ``covariates`` is none of the three.
+    """
+    from sklearn.pipeline import Pipeline
+
+    from causalsat.encoders import ImageEncoder, RandomConvFeatures
+    from causalsat.estimators.bayesian_linear import BayesianLinearEffect
+
+    if study.imagery is None:
+        raise ParameterError(
+            f"the study {study.name!r} has no imagery",
+            expected="imagery= of Study",
+            todo="pass imagery=causalsat.open_imagery('raster.tif'), or fit an estimator on study.X directly",
+        )
+    if covariates not in ("adjust", "modify", "ignore"):
+        raise ParameterError(f"covariates={covariates!r}", expected="'adjust', 'modify' or 'ignore'")
+    if estimator is None:
+        modifiers = None if covariates == "modify" else "img*"
+        estimator = BayesianLinearEffect(modifiers=modifiers, random_state=random_state)
+    images = ImageEncoder(
+        study.imagery,
+        size_m=_chip_size(study) if size_m is None else size_m,
+        encoder=RandomConvFeatures(random_state=random_state) if encoder is None else encoder,
+        n_components=n_components,
+        keep=() if covariates == "ignore" else tuple(study.covariates),
+    )
+    return Pipeline([("images", images), ("effect", estimator)])
+
+
+def _chip_size(study: Any) -> float:
+    if study.chip_size_m is not None:
+        return float(study.chip_size_m)
+    first = next(iter(study.imagery.values())) if isinstance(study.imagery, dict) else study.imagery
+    return float(32 * first.resolution_m)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What :func:`analyse` found; prints as a short text, :meth:`write` makes the outputs.
+
+    Attributes
+    ----------
+    study : Study
+        What was analysed.
+    model : estimator or Pipeline
+        Fitted to all units.
+    check : StudyReport
+        Findings about the data.
+    average : DataFrame
+        Average effects by method: ``estimate, se, lower, upper`` (95 %).
+    posterior, places : EffectPosterior
+        Effects of the units, and of the study's further places (None without any).
+    places_support : ndarray or None
+        Support of the further places.
+    crossfit : tuple of CrossfitEffects
+        Out-of-fold effects, one a fold seed.
+    autoc, qini : tuple of RateResult
+        RATE of those, one a fold seed; the first seed's curves are the ones shown.
+    blp, gates, overlap : results
+        Calibration of the first seed's out-of-fold effects, and overlap.
+    permutation : PermutationResult
+        Test of no heterogeneity along the image features.
+    level : float
+        Level of the intervals of single effects.
+    """
+
+    study: Any
+    model: Any
+    check: Any
+    average: pd.DataFrame
+    posterior: EffectPosterior
+    places: EffectPosterior | None
+    places_support: FloatArray | None
+    nuisances: Nuisances
+    crossfit: tuple[CrossfitEffects, ...]
+    autoc: tuple[RateResult, ...]
+    qini: tuple[RateResult, ...]
+    blp: BlpResult
+    gates: GatesResult
+    overlap: OverlapResult
+    permutation: PermutationResult
+    level: float = 0.9
+
+    def verdict(self) -> str:
+        """One sentence on whether the heterogeneity is real."""
+        p, ratio = self.permutation.p_value, self.autoc[0].ratio
+        if p > 0.05:
+            return (
+                "Heterogeneity along the image features is not distinguishable from zero "
+                f"(permutation test p = {p:.3f}, AUTOC ratio {ratio:.2f}): "
+                "read the map as the average effect with noise."
+            )
+        return (
+            f"The effect varies with what the images show (permutation test p = {p:.3f}, AUTOC ratio {ratio:.2f}, "
+            f"calibration slope {self.blp.slope:.2f} with standard error {self.blp.slope_se:.2f})."
+        )
+
+    def __str__(self) -> str:
+        """Average effects, the verdict and the estimator's own summary."""
+        _, estimator = final_estimator(self.model)
+        table = self.average[["estimate", "se", "lower", "upper"]].astype(float).round(4)
+        return f"{self.study!r}\n\n{table.to_string()}\n\n{self.verdict()}\n\n{estimator.summary()}"
+
+    def metrics(self) -> dict[str, Any]:
+        """Every figure of the report under flat keys."""
+        from causalsat.analysis.outputs import collect_metrics
+
+        return collect_metrics(self)
+
+    def write(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        region: Any = None,
+        resolution: float | None = None,
+        min_valid: float = 0.5,
+        progress: bool = True,
+    ) -> list[Path]:
+        """Write report, map, figures, metrics and the fitted model to a folder.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made if it does not exist; an interrupted map in it is continued.
+        region, resolution, min_valid, progress
+            Passed to :func:`causalsat.map_effects`.
+
+        Returns
+        -------
+        list of Path
+            ``report.html, effects.tif, effects.png, map.html, toc.png, metrics.json, model.safetensors``, and
+            ``places.csv`` where the study has further places.
+        """
+        from causalsat.analysis.outputs import write_outputs
+
+        return write_outputs(
+            self, Path(folder), region=region, resolution=resolution, min_valid=min_valid, progress=progress
+        )
+
+
+def analyse(
+    study: Any,
+    model: Any = None,
+    *,
+    n_folds: int = 5,
+    fold_seeds: Sequence[int] = (0,),
+    n_permutations: int = 499,
+    n_bootstrap: int = 200,
+    level: float = 0.9,
+    random_state: int = 0,
+    progress: bool = True,
+) -> Analysis:
+    """Check a study, estimate its average and conditional effects, and test whether the heterogeneity is real.
+
+    Parameters
+    ----------
+    study : Study
+        With a binary treatment and imagery.
+    model : Pipeline, optional
+        A transformer of the study's X followed by an effect estimator; default :func:`image_model`.
+    n_folds : int
+        Folds over clusters of the out-of-fold effects and of the nuisance models.
+    fold_seeds : sequence of int
+        Seeds of the folds; the RATE is reported for each of them.
+    n_permutations, n_bootstrap : int
+        Draws of the permutation test and of the RATE's standard error.
+    level : float
+        Level of the intervals of single effects.
+    random_state : int
+        Seed of nuisance folds, bootstrap and permutations.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Analysis
+        Results; call its ``write(folder)`` for the report and the map.
+
+    Raises
+    ------
+    DataError
+        If the check of the study finds errors; the message lists them.
+    """
+    check = study.check()
+    check.raise_if_errors()
+    model = image_model(study, random_state=random_state) if model is None else model
+    y, t, groups, weights = study.y, study.treatment, study.groups, study.weights
+    roles = {"treatment": t, "groups": groups, "sample_weight": weights, "propensity": study.propensity}
+    fits = tuple(
+        crossfit_effects(model, study.X, y, **roles, cv=n_folds, random_state=seed, level=level, progress=progress)
+        for seed in fold_seeds
+    )
+    study.fit(model)
+    latents, covariates = _features(model, study)
+    nuisances = crossfit_nuisances(
+        np.column_stack([latents, covariates]), y, n_splits=n_folds, random_state=random_state, **roles
+    )
+    scores = dr_scores(y, t, nuisances)
+    shared = {"groups": groups, "weights": weights}
+    ranked = {**shared, "n_bootstrap": n_bootstrap, "random_state": random_state}
+    first = fits[0]
+    posterior = effect(model, study.X)
+    has_places = study.places is not None and len(study.places) > 0
+    return Analysis(
+        study=study,
+        model=model,
+        check=check,
+        average=_average_table(study, posterior, scores, groups, weights),
+        posterior=posterior,
+        places=effect(model, _places_table(study)) if has_places else None,
+        places_support=support(model, _places_table(study)) if has_places else None,
+        nuisances=nuisances,
+        crossfit=fits,
+        autoc=tuple(rate(f.tau, scores, folds=f.fold, method="autoc", **ranked) for f in fits),
+        qini=tuple(rate(f.tau, scores, folds=f.fold, method="qini", **ranked) for f in fits),
+        blp=blp(first.tau, scores, folds=first.fold, **shared),
+        gates=gates(first.tau, scores, folds=first.fold, **shared),
+        overlap=overlap(nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=weights),
+        permutation=permutation_test(
+            latents,
+            y,
+            t,
+            groups=groups,
+            covariates=covariates if covariates.shape[1] else None,
+            strata=study.strata,
+            weights=weights,
+            n_permutations=n_permutations,
+            random_state=random_state,
+        ),
+        level=level,
+    )
+
+
+def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray]:
+    """Image features and covariates (with missing-value indicators) of the units."""
+    from causalsat._inputs import learn_imputation
+
+    transformers, _ = final_estimator(model)
+    table = study.X.drop(columns="geometry") if transformers is None else transformers.transform(study.X)
+    latents = pd.DataFrame(table)
+    latents = latents[[c for c in latents.columns if c not in study.covariates]]
+    names = tuple(study.covariates)
+    raw = study.X[list(names)].to_numpy(dtype=float)
+    covariates = learn_imputation(raw, names).apply(raw, names) if names else np.empty((len(study), 0))
+    return latents.to_numpy(dtype=float), covariates
+
+
+def _places_table(study: Any) -> Any:
+    """The further places in the form of the study's X: covariates unknown."""
+    table = study.places[["geometry"]].copy()
+    for name in study.covariates:
+        table[name] = np.nan
+    return table
+
+
+def _average_table(
+    study: Any, posterior: EffectPosterior, scores: FloatArray, groups: Any, weights: Any
+) -> pd.DataFrame:
+    table = average_effects(
+        study.y,
+        study.treatment,
+        covariates=pd.DataFrame(study.X[list(study.covariates)]),
+        groups=groups,
+        strata=study.strata,
+        sample_weight=weights,
+    )
+    bayes = posterior.ate(weights)
+    lower, upper = bayes.interval(0.95)[0]
+    table.loc["doubly robust (AIPW)"] = clustered_mean(scores, groups=groups, sample_weight=weights)
+    table.loc["model's posterior"] = {"estimate": float(bayes), "se": bayes.sd()[0], "lower": lower, "upper": upper}
+    return table

@@ -1,0 +1,295 @@
+"""The outputs of an analysis: figures, map, metrics, the report page and the fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from causalsat import __version__
+from causalsat.base import final_estimator
+from causalsat.report.page import Figure, Page, Section, Table, render_page, write_atomically, write_metrics
+
+if TYPE_CHECKING:
+    from causalsat.analysis.main import Analysis
+
+__all__ = ["collect_metrics", "write_outputs"]
+
+
+def write_outputs(
+    analysis: Analysis, folder: Path, *, region: Any, resolution: float | None, min_valid: float, progress: bool
+) -> list[Path]:
+    """Write everything; see :meth:`causalsat.analysis.Analysis.write`."""
+    from causalsat.mapping import map_effects
+    from causalsat.persistence import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    study = analysis.study
+    save(analysis.model, folder / "model.safetensors")
+    imagery = next(iter(study.imagery.values())) if isinstance(study.imagery, dict) else study.imagery
+    mapped = map_effects(
+        analysis.model,
+        imagery,
+        region,
+        resolution,
+        folder / "effects.tif",
+        level=analysis.level,
+        min_valid=min_valid,
+        progress=progress,
+        overwrite=True,
+        png=folder / "effects.png",
+        html=folder / "map.html",
+        sites=study.sites(),
+        title=f"Effect of treatment: {study.name}",
+        heterogeneity_p=analysis.permutation.p_value,
+        citation=study.citation,
+    )
+    figures = _draw(analysis, folder)
+    written = [mapped.path, *(p for p in (mapped.png, mapped.html) if p is not None), folder / "toc.png"]
+    if analysis.places is not None:
+        _places_table(analysis).to_csv(folder / "places.csv")
+        written.append(folder / "places.csv")
+    write_metrics(folder / "metrics.json", collect_metrics(analysis, mapped))
+    write_atomically(folder / "report.html", render_page(_page(analysis, mapped, figures)))
+    return [folder / "report.html", *written, folder / "metrics.json", folder / "model.safetensors"]
+
+
+# ---------------------------------------------------------------------- figures
+def _draw(analysis: Analysis, folder: Path) -> dict[str, Path]:
+    import matplotlib.pyplot as plt
+
+    from causalsat import plots
+
+    pictures = {
+        "study": lambda: plots.plot_study(analysis.study),
+        "ate": lambda: plots.plot_ate(analysis.average),
+        "toc": lambda: plots.plot_toc(analysis.autoc[0]),
+        "gates": lambda: plots.plot_gates(analysis.gates),
+        "overlap": lambda: plots.plot_overlap(analysis.nuisances.propensity, analysis.study.treatment),
+        "units": lambda: plots.plot_effects(analysis.posterior, level=analysis.level),
+    }
+    paths = {}
+    for name, draw in pictures.items():
+        figure: Any = draw().figure
+        paths[name] = folder / f"{name}.png"
+        figure.savefig(paths[name], dpi=130)
+        plt.close(figure)
+    return paths
+
+
+def _places_table(analysis: Analysis) -> pd.DataFrame:
+    assert analysis.places is not None  # only called with places
+    points = analysis.study.places.geometry.representative_point().to_crs("EPSG:4326")
+    table = analysis.places.to_dataframe(analysis.level)
+    table.insert(0, "lat", points.y.to_numpy())
+    table.insert(0, "lon", points.x.to_numpy())
+    return table.assign(support=analysis.places_support)
+
+
+# ---------------------------------------------------------------------- figures as numbers
+def collect_metrics(analysis: Analysis, mapped: Any = None) -> dict[str, Any]:
+    """Every figure of the report, nested by subject; :func:`write_metrics` makes the keys flat."""
+    study, first = analysis.study, analysis.autoc[0]
+    _, estimator = final_estimator(analysis.model)
+    tau = analysis.posterior.mean()
+    values: dict[str, Any] = {
+        "version": __version__,
+        "study": {
+            "name": study.name,
+            "n_units": study.n_units,
+            "n_clusters": study.n_clusters,
+            "n_treated": int((study.treatment == 1).sum()),
+            "n_places": 0 if study.places is None else len(study.places),
+            "check_errors": len(analysis.check.errors),
+            "check_warnings": len(analysis.check.warnings),
+        },
+        "ate": {
+            _key(str(name)): {c: row[c] for c in ("estimate", "se", "lower", "upper")}
+            for name, row in analysis.average.iterrows()
+        },
+        "effect": {
+            "mean": tau.mean(),
+            "sd_of_means": tau.std(),
+            "median_posterior_sd": float(np.median(analysis.posterior.sd())),
+            "share_interval_above_zero": float((analysis.posterior.interval(analysis.level)[:, 0] > 0).mean()),
+            "level": analysis.level,
+        },
+        "autoc": {"estimate": first.estimate, "se": first.se, "ratio": first.ratio, "p_value": first.p_value},
+        "autoc_ratios": [r.ratio for r in analysis.autoc],
+        "qini": {"estimate": analysis.qini[0].estimate, "se": analysis.qini[0].se, "ratio": analysis.qini[0].ratio},
+        "qini_ratios": [r.ratio for r in analysis.qini],
+        "blp": {"slope": analysis.blp.slope, "slope_se": analysis.blp.slope_se, "p_value": analysis.blp.p_value},
+        "gates": {
+            f"group{i + 1}": {"estimate": e, "se": s, "predicted": p}
+            for i, (e, s, p) in enumerate(
+                zip(analysis.gates.estimate, analysis.gates.se, analysis.gates.predicted, strict=True)
+            )
+        },
+        "gates_difference": {
+            "estimate": analysis.gates.difference,
+            "se": analysis.gates.difference_se,
+            "p_value": analysis.gates.difference_p_value,
+        },
+        "permutation": {
+            "statistic": analysis.permutation.statistic,
+            "p_value": analysis.permutation.p_value,
+            "n_permutations": len(analysis.permutation.null),
+        },
+        "propensity": {
+            "min": float(analysis.nuisances.propensity.min()),
+            "max": float(analysis.nuisances.propensity.max()),
+            "clipped": int(analysis.nuisances.clipped.sum()),
+        },
+        "model": {k: v for k, v in estimator._diagnostics().items() if isinstance(v, int | float | str | bool)},
+    }
+    if analysis.places is not None:
+        values["places"] = {
+            "mean": float(analysis.places.ate()),
+            "min": analysis.places.mean().min(),
+            "max": analysis.places.mean().max(),
+            "share_low_support": float((np.asarray(analysis.places_support) < 0.05).mean()),
+        }
+    if mapped is not None:
+        values["map"] = {"cells": mapped.n_mapped, "resolution_m": mapped.resolution_m, "height": mapped.shape[0]}
+        values["map"] |= {"width": mapped.shape[1]}
+    return values
+
+
+def _key(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name.replace("'s", "").lower()).strip("_").replace("__", "_")
+
+
+# ---------------------------------------------------------------------- the page
+def _page(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Page:
+    study = analysis.study
+    average = analysis.average.loc["difference in means"]
+    lead = [
+        f"On average the treatment changes the outcome by {average.estimate:.3f} "
+        f"(95 % interval {average.lower:.3f} to {average.upper:.3f}; difference in means, cluster-robust).",
+        analysis.verdict(),
+    ]
+    footer = [
+        f"Made by causalsat {__version__} on {date.today():%Y-%m-%d}. Every figure of this page is in metrics.json.",
+        *(text for text in (study.citation, study.licence) if text),
+    ]
+    return Page(f"Effect map: {study.name}", lead, list(_sections(analysis, mapped, figures)), footer)
+
+
+def _sections(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Iterator[Section]:
+    study = analysis.study
+    level = f"{100 * analysis.level:.0f} %"
+    yield Section(
+        "Study",
+        [text for text in (study.description, ", ".join(study.facts()) + ".") if text],
+        figures=[Figure(figures["study"], "Map of the study's sites over the imagery.", "Where the units are.")],
+        text=str(analysis.check),
+    )
+    yield Section(
+        "Average effect",
+        ["Intervals of 95 %. Regressions have standard errors clustered on the unit of assignment."],
+        tables=[_average_rows(analysis.average)],
+        figures=[Figure(figures["ate"], "Average effect by method with 95 % intervals.")],
+    )
+    yield Section(
+        "Is the heterogeneity real?",
+        [
+            analysis.verdict(),
+            "Effects are predicted for clusters that the model has not seen. The TOC shows how much larger the "
+            "effect is among the units ranked first than among all; AUTOC is the area under it. The calibration "
+            "slope is 1 where predicted differences are right on average and 0 where they are noise. The "
+            "permutation test assigns the treatment anew as it was assigned.",
+        ],
+        tables=[_test_rows(analysis), *_seed_rows(analysis), _gates_rows(analysis.gates)],
+        figures=[
+            Figure(figures["toc"], "Targeting operator characteristic with its interval.", "TOC, first fold seed."),
+            Figure(figures["gates"], "Average effect by fifth of the predicted effect.", "GATES by predicted fifth."),
+        ],
+    )
+    places = analysis.places
+    words = [] if places is None else [_places_words(analysis)]
+    picture = [] if mapped.png is None else [Figure(mapped.png, "Map of the effect.", mapped.note)]
+    yield Section(
+        "Map",
+        [
+            f"{mapped.n_mapped:,} cells of {mapped.resolution_m:,.0f} m: effects.tif has the bands cate, sd, lower, "
+            f"upper ({level}), prob_positive and support; map.html shows them one by one. Support below 0.05 marks "
+            "places that look unlike the trial's, whose effects are extrapolations.",
+            *words,
+        ],
+        figures=picture,
+    )
+    yield Section(
+        "Model and diagnostics",
+        ["Effects of the units with their intervals, overlap of the arms, and the fitted model."],
+        figures=[
+            Figure(figures["units"], f"Posterior effects of the units in order, with {level} intervals."),
+            Figure(figures["overlap"], "Distribution of the propensity by arm."),
+        ],
+        text=str(final_estimator(analysis.model)[1].summary()),
+    )
+
+
+def _places_words(analysis: Analysis) -> str:
+    places, low = analysis.places, float((np.asarray(analysis.places_support) < 0.05).mean())
+    assert places is not None
+    tau = places.mean()
+    return (
+        f"places.csv has the effects of the {len(places):,} further places: mean {tau.mean():.3f}, "
+        f"from {tau.min():.3f} to {tau.max():.3f}; {100 * low:.0f} % of them have support below 0.05."
+    )
+
+
+def _average_rows(average: pd.DataFrame) -> Table:
+    rows = [
+        [str(name), *(f"{row[c]:.4f}" for c in ("estimate", "se", "lower", "upper"))]
+        for name, row in average.iterrows()
+    ]
+    return Table(["Method", "Estimate", "Std. error", "Lower", "Upper"], rows)
+
+
+def _test_rows(analysis: Analysis) -> Table:
+    autoc, qini, line = analysis.autoc[0], analysis.qini[0], analysis.blp
+    gap = analysis.gates
+    rows = [
+        ["AUTOC", f"{autoc.estimate:.4f}", f"{autoc.se:.4f}", f"{autoc.ratio:.2f}", f"{autoc.p_value:.4f}"],
+        ["QINI", f"{qini.estimate:.4f}", f"{qini.se:.4f}", f"{qini.ratio:.2f}", f"{qini.p_value:.4f}"],
+        [
+            "Calibration slope",
+            f"{line.slope:.4f}",
+            f"{line.slope_se:.4f}",
+            f"{line.slope / line.slope_se:.2f}",
+            f"{line.p_value:.4f}",
+        ],
+        [
+            "Top less bottom fifth",
+            f"{gap.difference:.4f}",
+            f"{gap.difference_se:.4f}",
+            f"{gap.difference / gap.difference_se:.2f}",
+            f"{gap.difference_p_value:.4f}",
+        ],
+        ["Permutation test", f"{analysis.permutation.statistic:.4f}", "", "", f"{analysis.permutation.p_value:.4f}"],
+    ]
+    return Table(["Test", "Estimate", "Std. error", "Ratio", "p-value"], rows)
+
+
+def _seed_rows(analysis: Analysis) -> Iterator[Table]:
+    if len(analysis.autoc) > 1:
+        rows = [
+            [str(i), f"{a.ratio:.2f}", f"{q.ratio:.2f}"]
+            for i, (a, q) in enumerate(zip(analysis.autoc, analysis.qini, strict=True))
+        ]
+        yield Table(["Fold seed", "AUTOC ratio", "QINI ratio"], rows, "The same with other folds.")
+
+
+def _gates_rows(found: Any) -> Table:
+    rows = [
+        [str(i + 1), f"{p:.4f}", f"{e:.4f}", f"{s:.4f}", str(int(n))]
+        for i, (p, e, s, n) in enumerate(zip(found.predicted, found.estimate, found.se, found.count, strict=True))
+    ]
+    return Table(
+        ["Fifth", "Predicted", "Estimate", "Std. error", "Units"], rows, "Effect by fifth of predicted effect."
+    )

@@ -1,0 +1,141 @@
+"""Build the report page from titled sections of text, tables and pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Figure", "Page", "Section", "Table", "flat_metrics", "render_page", "write_atomically", "write_metrics"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with the words that stand for it.
+
+    Attributes
+    ----------
+    path : Path
+        A PNG file; its bytes are put into the page.
+    alt : str
+        What the picture shows, for those who cannot see it.
+    caption : str
+        What to conclude from it.
+    """
+
+    path: Path
+    alt: str
+    caption: str = ""
+
+    @property
+    def data(self) -> str:
+        """The file as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(Path(self.path).read_bytes()).decode()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells.
+
+    Attributes
+    ----------
+    columns : sequence of str
+        Headings; the first column names the rows.
+    rows : sequence of sequences of str
+        Cells.
+    caption : str
+        What the table shows.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with paragraphs, tables, figures and preformatted text."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    text: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """Identifier for links within the page."""
+        return "".join(c if c.isalnum() else "-" for c in self.title.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report: title, a summary box, sections, a footer."""
+
+    title: str
+    lead: Sequence[str]
+    sections: Sequence[Section]
+    footer: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_page(page: Page) -> str:
+    """HTML text of a page; everything in it is escaped, nothing is loaded from elsewhere.
+
+    Examples
+    --------
+    >>> text = render_page(Page("A & B", ["One line."], [Section("Result", ["x < y"])]))
+    >>> "A &amp; B" in text, "x &lt; y" in text
+    (True, True)
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("causalsat.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html").render(page=page)
+
+
+def flat_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain JSON values under flat keys; numbers that are not finite become null.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flat_metrics({"rate": {"autoc": np.float64(0.5), "se": float("nan")}, "n": np.int64(3)})
+    {'rate.autoc': 0.5, 'rate.se': None, 'n': 3}
+    """
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= {f"{key}.{k}": v for k, v in flat_metrics(value).items()}
+        elif isinstance(value, list | tuple):
+            out[str(key)] = [flat_metrics({"v": v})["v"] for v in value]
+        else:
+            plain = value.item() if hasattr(value, "item") else value
+            out[str(key)] = None if isinstance(plain, float) and not math.isfinite(plain) else plain
+    return out
+
+
+def write_metrics(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Write every figure of a report as JSON with flat, sorted keys."""
+    write_atomically(path, json.dumps(flat_metrics(values), indent=1, sort_keys=True) + "\n")
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file whole or not at all."""
+    target = Path(path)
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as handle:
+        handle.write(text)
+    os.chmod(handle.name, 0o644)
+    os.replace(handle.name, target)
