@@ -31,7 +31,8 @@ def make_study(trial: SimulatedTrial) -> Study:
         strata=None if observational else "district", propensity=None if observational else "propensity",
         imagery=open_imagery(trial.imagery, scale=SCALE, mask=rule, name="simulated"),
         places=trial.places[["geometry"]], treatment_date=str(trial.landscape.dates[-1] + np.timedelta64(30, "D")),
-        chip_size_m=trial.truth["chip_m"], randomised=not observational, name=f"simulated trial ({trial.settings.variant})",
+        chip_size_m=trial.truth["chip_m"], randomised=not observational,
+        name=f"simulated trial ({trial.settings.variant})",
         description="Rendered landscape with a known effect for every unit and every pixel.",
     )  # fmt: skip
 

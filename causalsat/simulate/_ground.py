@@ -60,8 +60,8 @@ class Ground:
     def _plant(self, rng: np.random.Generator, size: int) -> None:
         small = _cover.parcels(rng, size, 7.5, warp_px=9.0)
         farmed = _parcel_mean(small, 0.15 + 0.75 * self.near)
-        self.small, self.farmed, self.cropped = small, np.clip(farmed, 0.1, 0.9), rng.random(small.n) < farmed
-        self.flips, self.flip_at = np.zeros(small.n, bool), rng.uniform(0, 1, small.n)
+        self.small, self.cropped = small, rng.random(small.n) < farmed
+        self.trees, self.shift = np.zeros(small.n), np.zeros(small.n)
         self.peak = rng.normal(176, 27, small.n)
         self.vigour = rng.uniform(0.65, 1.0, small.n)
         self.tint = rng.normal(0, 0.06, small.n)
@@ -73,41 +73,40 @@ class Ground:
         )
 
     def plan_change(self, day: float, places: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Choose the parcels that are opened or abandoned, so that no single date tells where.
+        """Let trees on farmland thicken in some parts and thin out in others, so that no single date tells where.
 
-        Chances are divided by how much there is to open or to close, so the expected net change does not depend on
-        the share farmed. Change within a chip must correlate with the last date less the first; a small slope of
-        the trend on greenness, chosen here, shares that evenly between the two dates.
+        Change within a chip must correlate with the last date less the first. Half of it lies on either side of the
+        mean state, and a small slope of the trend on greenness, chosen here, shares the correlation evenly between
+        the first and the last date.
         """
         label, at = self.small.label, (places[:, 0], places[:, 1])
-        tilled, fallow = (_ndvi(self.frame(day, np.full(self.small.n, state))) for state in (True, False))
-        green = box_mean(np.where(self.cropped[label], tilled, fallow), 32)
+        self.trees = rng.uniform(0.14, 0.46, self.small.n)
+        few, more = (_ndvi(self.frame(day, self.trees + step)) for step in (-0.05, 0.05))
+        green, per_tree = box_mean(few + more, 32) / 2, (more - few) / 0.1
         scaled = (green - green.mean()) / green.std()
-        trend, luck = fractal(rng, len(label), 1.6, scale_px=42), rng.random(self.small.n)
-        best, chosen = np.inf, self.flips
+        trend, uneven = fractal(rng, len(label), 1.6, scale_px=42), rng.normal(0, 0.05, self.small.n)
+        best = np.inf
         for slope in np.linspace(-0.3, 0.3, 25):
-            push = _parcel_mean(self.small, trend - slope * scaled)
-            opened = ~self.cropped & (luck < (0.004 + 0.045 * np.maximum(push, 0)) / (1 - self.farmed))
-            closed = self.cropped & (luck < (0.004 + 0.045 * np.maximum(-push, 0)) / self.farmed)
-            gain = box_mean((opened * 1.0 - closed)[label] * (tilled - fallow), 32)[at]
-            tilt = abs(np.corrcoef(green[at], gain)[0, 1] + np.corrcoef(green[at] + gain, gain)[0, 1])
+            shift = np.clip(0.055 * _parcel_mean(self.small, trend - slope * scaled) + uneven, -0.28, 0.28)
+            gain = box_mean(shift[label] * per_tree, 32)[at]
+            middle = green[at]
+            tilt = abs(sum(np.corrcoef(middle + half * gain, gain)[0, 1] for half in (-0.5, 0.5)))
             if tilt < best:
-                best, chosen = tilt, opened | closed
-        self.flips = chosen
+                best, self.shift = tilt, shift
 
-    def planted(self, progress: float) -> NDArray[np.bool_]:
-        """Which parcels are cropped when ``progress`` (0..1) of the change has happened."""
-        return np.where(self.flips & (self.flip_at < progress), ~self.cropped, self.cropped)
+    def trees_at(self, progress: float) -> NDArray[np.float64]:
+        """Share of each parcel under trees when ``progress`` (0..1) of the change has happened."""
+        return self.trees + (progress - 0.5) * self.shift
 
-    def frame(self, day: float, cropped: NDArray[np.bool_]) -> Grid:
-        """Reflectance (band, size, size) at a day of the year, given which parcels are cropped."""
+    def frame(self, day: float, trees: NDArray[np.float64]) -> Grid:
+        """Reflectance (band, size, size) at a day of the year, given the parcels' shares under trees."""
         wet = float(0.5 + 0.5 * np.cos((day - 150) / 365 * 2 * np.pi))
         soil = _mix(_paint("dark_soil"), _paint("red_soil"), self.soil)
         green = np.clip(0.15 + 0.55 * wet + 0.5 * self.moisture + 0.10 * self.mottle, 0, 1)
         image = _mix(
             soil, _mix(_paint("dry_grass"), _paint("green_grass"), green), np.clip(0.72 + 0.1 * self.mottle, 0, 1)
         )
-        image = self._fields(image, soil, day, cropped)
+        image = self._fields(image, soil, day, trees)
         image = _mix(image, _paint("forest") * (1 + 0.16 * self.mottle), self.forest)
         yard = 1 - np.exp(-0.55 * ndimage.gaussian_filter(self.roofs, 1.3))
         image = _mix(image, _paint("yard"), 0.8 * yard)
@@ -118,16 +117,18 @@ class Ground:
             image, _mix(_paint("clear_water"), _paint("silty_water"), wet * np.ones_like(self.water)), self.water
         )
 
-    def _fields(self, image: Grid, soil: Grid, day: float, cropped: NDArray[np.bool_]) -> Grid:
+    def _fields(self, image: Grid, soil: Grid, day: float, trees: NDArray[np.float64]) -> Grid:
         grown = self.vigour * np.exp(-(((day - self.peak) / 48) ** 2))
         ripe = _sigmoid((day - self.peak - 25) / 9) * _sigmoid((self.peak + 110 - day) / 12)
         label = self.small.label
         bright = (1 + self.tint[label]).astype(np.float32)
         crop = _mix(soil * 1.05, _paint("ripe_crop"), ripe[label] * 0.8)
         crop = _mix(crop, _paint("green_crop"), np.clip(grown[label], 0, 1)) * bright
-        image = _mix(image, crop, cropped[label] * np.float32(0.92))
-        hedge = np.clip(1.0 - self.small.edge, 0, 1) * (0.25 + 0.4 * cropped[label])
+        image = _mix(image, crop, self.cropped[label] * np.float32(0.92))
+        hedge = np.clip(1.0 - self.small.edge, 0, 1) * (0.25 + 0.4 * self.cropped[label])
         image = _mix(image, _paint("forest") * 1.25, hedge * 0.7)
+        if self.trees.any():
+            image = _mix(image, _paint("forest") * 1.25, trees[label])
         if self.scene.any():
             label = self.large.label
             block = _mix(soil, _paint("estate_crop"), self.large_vigour[label] * (0.92 + 0.03 * self.mottle))

@@ -175,7 +175,7 @@ def render_landscape(
     scenes : bool
         Whether parts of the land are estates of large, regular, uniform fields instead of smallholdings.
     change : bool
-        Whether fields are opened or abandoned between the first and the last date.
+        Whether trees on farmland thicken in some parts and thin out in others from the first to the last date.
     cloud_cover : float
         Share of each date under cloud, 0 to 0.9.
     seed : int
@@ -203,7 +203,7 @@ def render_landscape(
     ground = Ground(seed, elevation, slope, water, moisture, roofs, main, tracks, scenes)
     if change:
         ground.plan_change(days[0], places, stream(seed, "change"))
-    frames = [ground.frame(day, ground.planted(k / max(1, n_dates - 1))) for k, day in enumerate(days)]
+    frames = [ground.frame(day, ground.trees_at(k / max(1, n_dates - 1))) for k, day in enumerate(days)]
     cloud: Grid | None = None
     shadow: Grid | None = None
     if cloud_cover > 0:

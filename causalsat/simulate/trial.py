@@ -183,9 +183,9 @@ def satellite_trial(
 
     Examples
     --------
-    >>> trial = satellite_trial(n_units=120, n_sites=20, size_px=192, seed=3)
+    >>> trial = satellite_trial(n_units=120, n_sites=12, size_px=192, seed=3)
     >>> trial.imagery.dims, len(trial.units), trial.units.site.nunique()
-    (('band', 'y', 'x'), 120, 20)
+    (('band', 'y', 'x'), 120, 12)
     >>> bool(np.isclose(trial.truth["ate"], trial.units.tau.mean()))
     True
     """
@@ -194,6 +194,8 @@ def satellite_trial(
     chip_px = chip_px or (64 if variant == "kernel" else 32)
     settings = Settings(variant, chip_px, tau_mean, tau_sd, noise_sd, site_sd)
     _check(settings, n_units, n_sites)
+    if clouds not in (None, "qa", "nodata"):
+        raise ParameterError(f"clouds={clouds!r}", expected='None, "qa" or "nodata"')
     if landscape is None:
         landscape = render_landscape(
             size_px, n_dates=n_dates or (2 if variant == "change" else 1), resolution_m=resolution_m,
