@@ -65,6 +65,7 @@ def _degrees(ax: Any, frame: Frame, crs: Any) -> None:
     from pyproj import Transformer
 
     west, east, south, north = frame
+    narrow = (east - west) * shortening(frame, crs) < 0.75 * (north - south)
     to_lonlat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     x, y = np.linspace(west, east, 201), np.linspace(south, north, 201)
     lon, _ = to_lonlat.transform(x, np.full(201, south))
@@ -73,7 +74,9 @@ def _degrees(ax: Any, frame: Frame, crs: Any) -> None:
         if not np.isfinite(values).all() or values[-1] <= values[0]:
             axis.set_ticks([])
             continue
-        step = nice_below((values[-1] - values[0]) / 2.5)
+        span = values[-1] - values[0]
+        most = 2 if axis is ax.xaxis and narrow else 4
+        step = next(s for s in (nice_below(span * k) for k in (0.15, 0.3, 0.5, 0.7, 1.0)) if span / s <= most + 0.5)
         marks = np.arange(np.ceil(values[0] / step), np.floor(values[-1] / step) + 1) * step
         digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
         names = [f"{abs(v):.{digits}f}°{positive if v > 0 else negative if v < 0 else ''}" for v in marks]

@@ -106,7 +106,9 @@ def plot_gates(
     ax.axhline(0, color=_style.INK, linewidth=0.9)
     predicted = _style.column(table, "predicted")
     if predicted is not None:
-        ax.plot(at, predicted, "D", color=_style.ORANGE, markersize=5.5, markeredgecolor="white", label="predicted")
+        ax.plot(
+            at + 0.13, predicted, "D", color=_style.ORANGE, markersize=5.5, markeredgecolor="white", label="predicted"
+        )
     ax.vlines(at, lower, upper, color=_style.BLUE, linewidth=2.4, alpha=0.75)
     ax.plot(at, estimate, "o", color=_style.BLUE, markersize=7.5, markeredgecolor="white", label="estimated")
     if predicted is not None:
@@ -159,8 +161,8 @@ def plot_overlap(propensity: Any, treatment: Any, *, title: str = "Overlap", ax:
     for edge in (0.1, 0.9):
         ax.axvline(edge, color=_style.GREY, linestyle=(0, (2, 3)), linewidth=1.2)
     ax.set_xlim(0, 1)
-    most = max(abs(v) for v in ax.get_ylim())
+    most = 1.15 * max(abs(v) for v in ax.get_ylim())
     ax.set_ylim(-most, most)
     ax.yaxis.set_major_formatter(lambda v, _: f"{abs(v):.0%}")
-    ax.legend(frameon=False, fontsize=10, loc="upper right")
+    ax.legend(frameon=False, fontsize=10, loc="upper left")
     return _style.tidy(ax, title=title, x="propensity: probability of treatment", y="share of the arm")

@@ -65,7 +65,7 @@ def plot_study(study: Any, *, backdrop: bool = True, title: str = "", ax: Any = 
                 label=f"{name} ({mask.sum():,} places)",
             )
     _geography.frame_axes(ax, frame, units.crs)
-    ax.legend(fontsize=9.5, loc="upper left", framealpha=0.92, edgecolor="none")
+    ax.legend(fontsize=9.5, loc="upper left", bbox_to_anchor=(0, -0.05), ncols=3, frameon=False, borderaxespad=0.2)
     title = title or f"{len(units):,} units at {len(place):,} places"
     ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_style.INK)
     return ax
