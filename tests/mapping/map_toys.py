@@ -67,3 +67,56 @@ def toy_model(imagery, points, size_m, keep=(), modifiers="img*", pause=0.0):
     model.fit(points, rng.standard_normal(n), firstfeature__treatment=np.arange(n) % 2)
     model.set_params(chipmeans__pause=pause)
     return model
+
+
+UTM = 32636
+WEST, NORTH, PIXEL = 400_000.0, 300_000.0, 30.0
+
+
+def write_raster(path, pixels, crs=UTM, transform=None, nodata=np.nan):
+    import rasterio
+    from affine import Affine
+
+    transform = transform or Affine(PIXEL, 0, WEST, 0, -PIXEL, NORTH)
+    profile = {"driver": "GTiff", "dtype": "float32", "crs": crs, "transform": transform, "nodata": nodata}
+    with rasterio.open(
+        path, "w", count=len(pixels), height=pixels.shape[1], width=pixels.shape[2], **profile
+    ) as raster:
+        raster.write(pixels.astype(np.float32))
+    return path
+
+
+def places(n, shape, seed=0, margin=12):
+    """Points of a trial within the raster of write_raster's default georeference."""
+    import geopandas as gpd
+
+    rng = np.random.default_rng(seed)
+    col, row = rng.uniform(margin, shape[1] - margin, n), rng.uniform(margin, shape[0] - margin, n)
+    points = gpd.points_from_xy(WEST + PIXEL * col, NORTH - PIXEL * row)
+    return gpd.GeoDataFrame({"age": rng.uniform(20, 60, n)}, geometry=points, crs=UTM)
+
+
+def smooth_pixels(shape=(90, 120), bands=2, seed=0, hole=True):
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+    pixels = np.stack([gaussian_filter(rng.standard_normal(shape), 6) * 12 for _ in range(bands)])
+    if hole:
+        pixels[:, 20:40, 50:75] = np.nan
+    return pixels.astype(np.float32)
+
+
+def direct_means(pixels, grid_rows, grid_cols, cell, size):
+    """Mean of band 0 in the chip round each cell's centre, NaN where less than half of it is valid."""
+    out = np.full((grid_rows, grid_cols), np.nan)
+    height, width = pixels.shape[1:]
+    padded = np.full((height + 2 * size, width + 2 * size), np.nan)
+    padded[size:-size, size:-size] = np.where(np.isfinite(pixels).all(axis=0), pixels[0], np.nan)
+    for i in range(grid_rows):
+        for j in range(grid_cols):
+            top = int(np.floor(cell * (i + 0.5) + 0.01)) - size // 2 + size
+            left = int(np.floor(cell * (j + 0.5) + 0.01)) - size // 2 + size
+            chip = padded[top : top + size, left : left + size]
+            if np.isfinite(chip).mean() >= 0.5:
+                out[i, j] = np.nanmean(chip)
+    return out

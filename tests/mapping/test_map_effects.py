@@ -10,8 +10,19 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from conftest import NORTH, PIXEL, UTM, WEST, direct_means, places, smooth_pixels, write_raster
-from map_toys import SHAPE_OF_DRAWS, FirstFeature, toy_model
+from map_toys import (
+    NORTH,
+    PIXEL,
+    SHAPE_OF_DRAWS,
+    UTM,
+    WEST,
+    FirstFeature,
+    direct_means,
+    places,
+    smooth_pixels,
+    toy_model,
+    write_raster,
+)
 
 from causalsat import effect
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ImageryError, ParameterError

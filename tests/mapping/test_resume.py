@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import places, smooth_pixels, write_raster
-from map_toys import toy_model
+from map_toys import places, smooth_pixels, toy_model, write_raster
 
 from causalsat.exceptions import ResumeError
 from causalsat.imagery import open_imagery
@@ -27,7 +26,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from conftest import places
+from map_toys import places
 from map_toys import toy_model
 from causalsat.imagery import open_imagery
 from causalsat.mapping import effects_map, map_effects
