@@ -320,7 +320,8 @@ class Study:
             arguments["propensity"] = self.roles["propensity"]
         for key in ("units", "imagery", "places", "image_dates", "chip_size_m", "randomised", "name", "citation"):
             arguments[key] = getattr(self, key)
-        arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels, **changes}
+        arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels}
+        arguments |= changes
         try:
             return Study(arguments.pop("units"), **arguments)
         except TypeError as error:

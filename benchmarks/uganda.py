@@ -1,0 +1,107 @@
+"""Uganda, five folds over sites: does the predicted effect rank places that the model has not seen?
+
+AUTOC over its standard error for ten fold seeds, for image features alone, with covariates, covariates alone and
+coordinates alone, with the default estimator; the doubly robust scores are the same for all. Needs the data: the
+folder that holds ``uganda_yop`` in the environment variable CAUSALSAT_DATA.
+
+    python benchmarks/uganda.py [--seeds 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import causalsat
+from causalsat.analysis import average_effects
+from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores, permutation_test, rate
+from causalsat.exceptions import CausalsatWarning
+
+
+def models(study: Any) -> dict[str, tuple[Any, Any]]:
+    """Model and X of each row of the table."""
+    points = study.X.geometry
+    coordinates = pd.DataFrame({"lon": points.x, "lat": points.y}, index=study.X.index)
+    covariates = study.X.drop(columns="geometry")
+    return {
+        "images": (causalsat.image_model(study, covariates="ignore"), study.X),
+        "images, adjusted for covariates": (causalsat.image_model(study, covariates="adjust"), study.X),
+        "images and covariates": (causalsat.image_model(study, covariates="modify"), study.X),
+        "covariates alone": (causalsat.BayesianLinearEffect(random_state=0), covariates),
+        "coordinates alone": (causalsat.BayesianLinearEffect(random_state=0), coordinates),
+        "images, DoublyRobustEffect": (
+            causalsat.image_model(study, causalsat.DoublyRobustEffect(random_state=0), covariates="ignore"),
+            study.X,
+        ),
+    }
+
+
+def run(seeds: Sequence[int], names: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row a model and seed: AUTOC, standard error, ratio, CPU seconds of the five fits."""
+    study = causalsat.load_study("uganda_yop")
+    y, t, site = study.y, study.treatment, study.groups
+    images = causalsat.image_model(study, covariates="ignore").named_steps["images"].fit_transform(study.X)
+    features = pd.concat([images, study.X.drop(columns="geometry")], axis=1)
+    rows = []
+    for seed in seeds:
+        nuisances = crossfit_nuisances(features, y, treatment=t, groups=site, random_state=seed)
+        scores = dr_scores(y, t, nuisances)
+        for name, (model, X) in models(study).items():
+            if names is not None and name not in names:
+                continue
+            start = time.process_time()
+            found = crossfit_effects(model, X, y, treatment=t, groups=site, cv=5, random_state=seed, progress=False)
+            cpu = time.process_time() - start
+            result = rate(found.tau, scores, groups=site, folds=found.fold, random_state=seed)
+            rows.append(
+                {"model": name, "seed": seed, "autoc": result.estimate, "se": result.se, "ratio": result.ratio}
+                | {"cpu": cpu}
+            )
+    return pd.DataFrame(rows)
+
+
+def tests(study: Any) -> str:
+    """Average effect and permutation test, in words."""
+    ols = average_effects(study.y, study.treatment, groups=study.groups).iloc[0]
+    images = causalsat.image_model(study, covariates="ignore").named_steps["images"].fit_transform(study.X)
+    found = permutation_test(images, study.y, study.treatment, groups=study.groups, n_permutations=999)
+    return (
+        f"Cluster-robust OLS: {ols.estimate:.4f} (se {ols.se:.4f}). Permutation test along the image features: "
+        f"p = {found.p_value:.3f}."
+    )
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Ratios of all seeds, their mean, and the CPU seconds of five fits."""
+    wide = table.pivot(index="model", columns="seed", values="ratio").loc[list(dict.fromkeys(table.model))]
+    cpu = table.groupby("model").cpu.median()
+    head = " | ".join(f"{seed}" for seed in wide.columns)
+    lines = [
+        f"| {name} | {' | '.join(f'{v:.2f}' for v in row)} | {np.mean(row):.2f} | {cpu[name]:.1f} |"
+        for name, row in zip(wide.index, wide.to_numpy(), strict=True)
+    ]
+    return "\n".join(
+        [f"| AUTOC ratio, fold seed | {head} | mean | CPU s |", "|---" * (len(wide.columns) + 3) + "|", *lines]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    options = parser.parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        print(to_markdown(run(range(options.seeds))))
+        print()
+        print(tests(causalsat.load_study("uganda_yop")))
+
+
+if __name__ == "__main__":
+    main()
