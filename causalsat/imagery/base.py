@@ -227,9 +227,7 @@ class Imagery(ABC):
                 order = block_order(row0, col0, source.unit)
                 with WindowReader(source, row0, col0, out.shape[-1], order, threads) as reader:
                     for i in order.tolist():
-                        chip = out[i][where]
-                        reader.read_into(chip, i)
-                        valid[i] += np.count_nonzero(chip == chip)  # NaN is not equal to itself
+                        valid[i] += reader.read_into(out[i][where], i)
                         if progress is not None:
                             progress.update(1)
         return valid / max(1, out[0].size if len(out) else 1)

@@ -142,24 +142,29 @@ class WindowReader:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._blocks.clear()
 
-    def read_into(self, chip: NDArray[np.float32], i: int) -> None:
-        """Write window i into chip, of shape ([time,] band, size, size); NaN where invalid or outside."""
+    def read_into(self, chip: NDArray[np.float32], i: int) -> int:
+        """Write window i into chip, of shape ([time,] band, size, size); NaN where invalid or outside.
+
+        Returns
+        -------
+        int
+            Number of valid values.
+        """
         row, col, size = self._row0[i], self._col0[i], self._size
         (rows, cols), (uh, uw) = self._shape, self._unit
         if row < 0 or col < 0 or row + size > rows or col + size > cols:
             chip.fill(np.nan)
+        written, whole = 0, True
         for key in self._keys(i):
             block = self._get(key)
             top, left = key[0] * uh, key[1] * uw
             r0, c0 = max(row, top), max(col, left)
             r1, c1 = min(row + size, top + uh, rows), min(col + size, left + uw, cols)
-            _paste(
-                chip[..., r0 - row : r1 - row, c0 - col : c1 - col],
-                block,
-                (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)),
-                self._fill,
-            )
+            target = chip[..., r0 - row : r1 - row, c0 - col : c1 - col]
+            whole &= _paste(target, block, (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)), self._fill)
+            written += target.size
         _apply_gain(chip, self._gain)
+        return written if whole else int(np.count_nonzero(chip == chip))  # NaN is not equal to itself
 
     def _keys(self, i: int) -> list[Key]:
         top, bottom, left, right = (span[i] for span in self._spans)
@@ -218,8 +223,10 @@ def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: 
         _apply_gain(inside, source.gain)
 
 
-def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice], fill: float | None) -> None:
+def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice], fill: float | None) -> bool:
+    """Convert a part of a block; False where some of it may be invalid."""
     values = block.values[(..., *where)]
+    whole = block.invalid is None and values.dtype.kind in "iu"
     if values.dtype == np.float64:
         with np.errstate(over="ignore"):
             target[...] = values
@@ -227,10 +234,12 @@ def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice]
         target[...] = values
     if fill is not None and (exact := _in_dtype(fill, values.dtype)) is not None:
         np.copyto(target, np.nan, where=values == exact)
+        whole = False
     if values.dtype.kind == "f":
         np.copyto(target, np.nan, where=~np.isfinite(target))
     if block.invalid is not None:
         np.copyto(target, np.nan, where=block.invalid[(..., *where)])
+    return whole
 
 
 def _in_dtype(fill: float, dtype: np.dtype[Any]) -> Any:

@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 
 from causalsat.exceptions import ImageryError, ImageryNotFoundError
 
-__all__ = ["CACHE_BYTES", "dataset", "file_stamp", "gdal_env", "not_readable", "sibling"]
+__all__ = ["CACHE_BYTES", "close_all", "dataset", "file_stamp", "gdal_env", "not_readable", "sibling"]
 
 CACHE_BYTES = 512 << 20  # bytes: rasterio takes GDAL_CACHEMAX=512 for 512 bytes
 _MAX_OPEN = 256
@@ -55,6 +55,15 @@ def dataset(path: str) -> Any:
     while len(opened) > _MAX_OPEN:
         opened.popitem(last=False)[1].close()
     return opened[key]
+
+
+def close_all() -> None:
+    """Close this thread's files, and with them let go of the blocks that GDAL holds for them."""
+    opened = getattr(_LOCAL, "open", {})
+    if getattr(_LOCAL, "pid", None) == os.getpid():
+        for handle in opened.values():
+            handle.close()
+    _LOCAL.open = OrderedDict()
 
 
 def _open(path: str) -> Any:
