@@ -55,10 +55,10 @@ class DoublyRobustEffect(EffectEstimator):
     Posterior draws are draws from the projection's cluster-robust t approximation, combined, unless
     ``regularisation`` is None, with a normal prior on the coefficients whose common scale is learned from the
     data (empirical-Bayes ridge with the uncertainty of the scale kept), so that ten or twenty latents predict
-    well and a trial without heterogeneity gets nearly constant effects. Where few of many modifiers matter, one
-    scale for all shrinks those too much: with 2 of 10 in 100 clusters, 90 % intervals covered 82 % of the effects
-    of new places (89 % unshrunk; 90 % and more where all matter or none does);
-    :class:`~causalsat.BayesianLinearEffect` has a prior for that case.
+    well and a trial without heterogeneity gets nearly constant effects. Simulated with ten latents in
+    100 clusters, 90 % intervals covered 95 % of the effects of new places where no latent matters, 86 % where all
+    do and 84 % where two do (88 % without shrinkage): one scale for all shrinks a few large coefficients too
+    much, and :class:`~causalsat.BayesianLinearEffect` has a prior for that case.
 
     Parameters
     ----------

@@ -190,7 +190,7 @@ def _folds(cv: Any, X: Any, y: FloatArray, roles: _Roles, random_state: Any) -> 
         codes = None if groups is None else _checks.codes(groups, n)
         rng = np.random.default_rng(random_state)
         return assign_folds(int(cv), rng, groups=codes, treatment=(t > t.min()).astype(float))
-    if not hasattr(cv, "split"):
+    if isinstance(cv, str) or not hasattr(cv, "split"):
         raise ParameterError(f"cv={cv!r}", expected="a number of folds, or a splitter with split(X, y, groups)")
     fold = np.full(n, -1, dtype=np.int64)
     for k, (_, test) in enumerate(_split(cv, X, y, groups)):
@@ -207,7 +207,7 @@ def _folds(cv: Any, X: Any, y: FloatArray, roles: _Roles, random_state: Any) -> 
 
 def _split(cv: Any, X: Any, y: FloatArray, groups: Any) -> Iterator[tuple[IntArray, IntArray]]:
     table = X if hasattr(X, "shape") else np.asarray(X)
-    yield from cv.split(table, y, groups)
+    yield from cv.split(table, y, groups=groups)
 
 
 def _run(

@@ -196,7 +196,7 @@ def suggest_block_size(
     geometry : GeoDataFrame, GeoSeries or array of shape (n, 2)
         Places; coordinates in metres if an array. Values of one place are averaged.
     n_bins : int
-        Distance bins, of equal numbers of pairs.
+        Distance bins, narrower at short distances.
     max_points : int
         A random sample of so many places is taken where there are more.
     random_state : int or numpy.random.Generator
@@ -232,7 +232,8 @@ def suggest_block_size(
     distance, half_square = pdist(xy), pdist(v[:, None], "sqeuclidean") / 2
     near = distance <= distance.max() / 2
     distance, half_square = distance[near], half_square[near]
-    edges = np.quantile(distance, np.linspace(0, 1, _checks.count(n_bins, "n_bins", 4) + 1)[1:-1])
+    steps = np.linspace(0, 1, _checks.count(n_bins, "n_bins", 4) + 1)[1:-1]
+    edges = np.quantile(distance, steps**2)  # narrow bins at short distances, where the range is decided
     which = np.searchsorted(edges, distance)
     pairs = np.bincount(which, minlength=n_bins)
     h = np.bincount(which, distance, minlength=n_bins) / pairs
