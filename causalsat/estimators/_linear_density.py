@@ -80,7 +80,7 @@ class Layout:
     def names(self) -> list[str]:
         """Name of each log scale."""
         out = [f"noise[{a}]" for a in range(self.n_arms)]
-        out += ["group_sd", "slope_sd"][: self.n_random] + ["main_scale"]
+        out += [*["group_sd", "slope_sd"][: self.n_random], "main_scale"]
         if self.n_interactions:
             out += ["interaction_scale"]
             if self.prior == HORSESHOE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def _sample_logit(design: LinearDesign, layout: Layout, settings: Settings) -> t
     )
     draws = np.ascontiguousarray(chains.reshape(-1, len(start)))
     scales = draws[:, : layout.n_scales]
-    return scales, _linear_glm.raw_coefficients(draws, layout.n_scales, layout.as_tuple()), divergences
+    return scales, _linear_glm.coefficients(draws, layout, *args[-2:]), divergences
 
 
 def start_scales(layout: Layout) -> FloatArray:
@@ -122,7 +123,7 @@ def start_scales(layout: Layout) -> FloatArray:
     return start
 
 
-def _options(settings: Settings) -> dict[str, int]:
+def _options(settings: Settings) -> dict[str, Any]:
     return {
         "n_draws": settings.n_draws,
         "n_tune": settings.n_tune,

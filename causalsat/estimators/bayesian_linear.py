@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from causalsat import _inputs
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _linear_data
-from causalsat.estimators._linear_data import LinearDesign, Scaling
+from causalsat.estimators._linear_data import LinearDesign
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 from causalsat.posterior import EffectPosterior
 
@@ -44,9 +44,11 @@ class BayesianLinearEffect(EffectEstimator):
         Features that interact with the treatment: all of them (None), those that match a name or glob pattern
         such as ``"img*"``, a list of names and patterns, or a list of positions. An empty list is a constant
         effect. Indicators of missing values never interact unless they are named in full.
-    prior : {"normal", "horseshoe"}
-        Prior of the interactions: normal with a learnt common scale (ridge), or the regularised horseshoe of
-        Piironen and Vehtari (2017), which expects few of them to matter.
+    prior : {"horseshoe", "normal"}
+        Prior of the interactions: the regularised horseshoe of Piironen and Vehtari (2017), which shrinks small
+        interactions to nearly nothing and leaves large ones alone, or normal with a learnt common scale (ridge),
+        a little better where many modifiers matter equally and much worse where few do
+        (``benchmarks/bayesian_linear.py``).
     family : {"gaussian", "bernoulli"}
         Distribution of the outcome.
     group_effects : bool
@@ -80,8 +82,10 @@ class BayesianLinearEffect(EffectEstimator):
     Notes
     -----
     Priors, for an outcome standardised to unit variance: intercept and treatment N(0, 2.5); main effects
-    normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1. The interactions'
-    total (the standard deviation of the conditional effect) has scale 0.5 under the normal prior.
+    normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1. Horseshoe: global scale
+    half-Cauchy with a scale that expects a quarter of the modifiers to matter, slab of scale 0.5 with 4 degrees
+    of freedom. Normal prior: the interactions' total (the standard deviation of the conditional effect) has a
+    half-t scale of 0.5. In a logit all scales are those times pi / sqrt(3).
     A known ``propensity`` that varies enters as a further main effect (Hahn, Murray and Carvalho 2020,
     equation 6), so that shrinkage of the other main effects does not confound the effect.
     ``sample_weight`` enters as powers of the likelihood: a unit of weight 2 counts as two units. The posterior
@@ -107,12 +111,18 @@ class BayesianLinearEffect(EffectEstimator):
     """
 
     _binary_treatment = False
+    _contract_parameters: ClassVar[dict[str, Any]] = {
+        "n_draws": 100,
+        "n_tune": 100,
+        "n_chains": 2,
+        "random_state": 0,
+    }
 
     def __init__(
         self,
         *,
         modifiers: str | Sequence[str] | Sequence[int] | None = None,
-        prior: str = "normal",
+        prior: str = "horseshoe",
         family: str = "gaussian",
         group_effects: bool = True,
         group_slopes: bool | str = "auto",
@@ -165,8 +175,7 @@ class BayesianLinearEffect(EffectEstimator):
                 todo="recode it, or use family='gaussian'",
             )
         self.modifiers_ = resolve_modifiers(self.modifiers, data.feature_names, len(self.imputation_.means))
-        self.n_features_used_ = data.X.shape[1]
-        X = _with_propensity(data)
+        X, self.has_propensity_ = _with_propensity(data)
         self.scaling_ = _linear_data.learn_scaling(
             X, data.y, data.treatment, data.sample_weight, rescale_y=not binary_outcome
         )
@@ -244,9 +253,13 @@ class BayesianLinearEffect(EffectEstimator):
         return result
 
     # ------------------------------------------------------------------ effects and outcomes
+    def _complete(self, X: FloatArray) -> FloatArray:
+        """Features of new units, with the training mean for a propensity that was known in training."""
+        return np.column_stack([X, np.full(len(X), self.scaling_.x_mean[-1])]) if self.has_propensity_ else X
+
     def _linear(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
-        d, Z = self.draws_, self.scaling_.features(_with_average_propensity(X, self.scaling_))
+        d, Z = self.draws_, self.scaling_.features(self._complete(X))
         slope = d["treatment"][:, None] + d["interaction"] @ Z[:, self.modifiers_].T
         return d["intercept"][:, None] + d["main"] @ Z.T, slope
 
@@ -268,7 +281,7 @@ class BayesianLinearEffect(EffectEstimator):
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         if self.family == "gaussian":
-            Z = self.scaling_.features(_with_average_propensity(X, self.scaling_))[:, self.modifiers_]
+            Z = self.scaling_.features(self._complete(X))[:, self.modifiers_]
             contrast = treatment - baseline
             weights = np.column_stack([contrast, Z * contrast[:, None]])
             return np.column_stack([self.draws_["treatment"], self.draws_["interaction"]]) @ weights.T
@@ -392,19 +405,12 @@ def resolve_modifiers(
     return np.array(sorted(set(found)), dtype=np.int64)
 
 
-def _with_propensity(data: FitData) -> FloatArray:
-    """Features, followed by the propensity where it is known and varies."""
+def _with_propensity(data: FitData) -> tuple[FloatArray, bool]:
+    """Features, followed by the propensity where it is known and varies; and whether it is there."""
     e = data.propensity
     if e is None or np.ptp(e) < 1e-9:
-        return data.X
-    return np.column_stack([data.X, e])
-
-
-def _with_average_propensity(X: FloatArray, scaling: Scaling) -> FloatArray:
-    """Features of new units, with the training mean for a propensity column."""
-    if X.shape[1] == len(scaling.x_mean):
-        return X
-    return np.column_stack([X, np.full(len(X), scaling.x_mean[-1])])
+        return data.X, False
+    return np.column_stack([data.X, e]), True
 
 
 def _n_mixed(groups: NDArray[np.int64], treatment: FloatArray) -> int:
