@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Projection", "draw_coefficients", "project", "stabilise"]
+__all__ = ["Projection", "at_least_conventional", "draw_coefficients", "project", "stabilise"]
 
 FloatArray = NDArray[np.float64]
 
@@ -74,6 +74,33 @@ def project(scores: FloatArray, design: FloatArray, weight: FloatArray, groups: 
         cov = cov * max(clusters - 1, 1) / df
     gram = design.T @ (weight[:, None] * design)
     return Projection(np.asarray(fit.params), cov, df, gram)
+
+
+def at_least_conventional(
+    projection: Projection, scores: FloatArray, design: FloatArray, weight: FloatArray
+) -> FloatArray:
+    """Covariance with no variance below that of independent, equally noisy scores.
+
+    Robust variances of a coefficient that rests on few units or clusters are biased towards zero; the larger of
+    the robust and the conventional is the usual guard (Angrist and Pischke 2009, section 8.1).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> rare = np.column_stack([np.ones(200), np.arange(200) == 0]).astype(float)
+    >>> scores = rng.standard_normal(200)
+    >>> found = project(scores, rare, np.ones(200))
+    >>> guarded = at_least_conventional(found, scores, rare, np.ones(200))
+    >>> [round(float(np.sqrt(cov[1, 1])), 1) for cov in (found.cov, guarded)]
+    [0.1, 1.0]
+    """
+    residual = scores - design @ projection.coef
+    n, k = design.shape
+    noise = float(np.average(residual**2, weights=weight)) * n / max(n - k, 1)
+    inverse = np.linalg.pinv(projection.gram, hermitian=True)
+    conventional = noise * inverse @ (design.T @ (weight[:, None] ** 2 * design)) @ inverse
+    short = np.maximum(np.diag(conventional) - np.diag(projection.cov), 0.0)
+    return np.asarray(projection.cov + np.diag(short))
 
 
 def stabilise(projection: Projection, n_clusters: int) -> FloatArray:

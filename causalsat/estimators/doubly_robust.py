@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from causalsat._inputs import FitData
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances, dr_scores
-from causalsat.estimators._projection import draw_coefficients, project, stabilise
+from causalsat.estimators._projection import at_least_conventional, draw_coefficients, project, stabilise
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 
 __all__ = ["AverageEffect", "DoublyRobustEffect"]
@@ -71,6 +71,8 @@ class DoublyRobustEffect(EffectEstimator):
         Folds of the cross-fitting.
     modifiers : None, str, int or list
         Features on which the effect may depend: names, patterns (``"img*"``) or positions; all by default.
+        Indicators of missing values adjust the outcome models but are no modifiers: a handful of units decides
+        such a coefficient, and its standard error is then far too small.
     regularisation : {"ridge", None}
         Whether the projection is shrunk.
     n_draws : int
@@ -91,7 +93,8 @@ class DoublyRobustEffect(EffectEstimator):
     modifier_names_ : tuple of str
         Names of the columns of the projection.
     coef_, coef_cov_ : ndarrays of shape (k + 1,), (k + 1, k + 1)
-        Unshrunk projection on the constant and the standardised modifiers, cluster-robust.
+        Unshrunk projection on the constant and the standardised modifiers; cluster-robust variances, at least the
+        conventional ones.
     coef_draws_ : ndarray of shape (n_draws, k + 1)
         Draws of the (shrunk) coefficients.
 
@@ -143,7 +146,7 @@ class DoublyRobustEffect(EffectEstimator):
             raise ParameterError(f"n_draws={self.n_draws!r}", expected="an integer of at least 2")
 
     def _fit(self, data: FitData) -> None:
-        self.modifier_positions_ = select_columns(data.feature_names, self.modifiers)
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         self.modifier_names_ = tuple(data.feature_names[j] for j in self.modifier_positions_)
         self.nuisances_ = crossfit_nuisances(
             data.X,
@@ -182,6 +185,7 @@ class DoublyRobustEffect(EffectEstimator):
                 stacklevel=4,
             )
         found = project(self.scores_, design, weight, data.groups)
+        found = replace(found, cov=at_least_conventional(found, self.scores_, design, weight))
         self.coef_, self.coef_cov_, self.df_ = found.coef, found.cov, found.df
         cov, prior_scale = found.cov, None
         if self.regularisation == "ridge":

@@ -135,6 +135,26 @@ def test_modifiers_by_pattern():
     assert "age" not in text
 
 
+def test_indicators_of_missing_values_are_no_modifiers():
+    X, y, t, groups, _ = trial(200)
+    X[:4, 1] = np.nan
+    est = DoublyRobustEffect().fit(X, y, treatment=t, groups=groups)
+    assert "x1 missing" in est.design_names_
+    assert est.modifier_names_ == ("x0", "x1", "x2")
+
+
+def test_a_coefficient_of_few_units_is_not_sure_of_itself():
+    """A feature that is 1 in one cluster only: its robust variance is nearly zero."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(50), 4)
+    rare = (groups == 0).astype(float)
+    t = (np.arange(50) % 2)[groups].astype(float)
+    y = t + rng.standard_normal(200)
+    est = DoublyRobustEffect(regularisation=None).fit(rare[:, None], y, treatment=t, groups=groups, propensity=0.5)
+    at_rare = est.effect([[1.0]]).sd()[0]
+    assert at_rare > 0.7  # the mean of four scores of standard deviation 2
+
+
 def test_known_propensity_corrects_a_stratified_design():
     rng = np.random.default_rng(0)
     stratum = rng.integers(0, 2, 4000)
