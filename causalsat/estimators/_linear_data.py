@@ -8,9 +8,12 @@ Functions on arrays; nothing here samples. Notation: a unit i in village g and a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from causalsat.estimators._linear_pooled import PooledVillages, no_villages, pool_villages
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -190,7 +193,8 @@ def expand_axes(
 class Statistics:
     """All that the Gaussian likelihood needs to know of the data; its size does not grow with the units.
 
-    A cell is a village-by-arm combination that has units; cells are sorted by village.
+    A cell is a village-by-arm combination that has units. Villages in one arm of a binary treatment are pooled by
+    size where that saves work; the cells are those of the other villages, sorted by village.
 
     Attributes
     ----------
@@ -209,7 +213,9 @@ class Statistics:
     cell_arm, cell_group : ndarray of int of shape (cell,)
         Arm and village of each cell.
     n_groups : int
-        Number of villages.
+        Number of villages in cells.
+    pooled : PooledVillages
+        The villages that are not in cells.
     """
 
     dd: FloatArray
@@ -222,6 +228,7 @@ class Statistics:
     cell_arm: IntArray
     cell_group: IntArray
     n_groups: int
+    pooled: PooledVillages
 
 
 def sufficient_statistics(design: LinearDesign) -> Statistics:
@@ -236,25 +243,38 @@ def sufficient_statistics(design: LinearDesign) -> Statistics:
         weighted = rows[mine] * w[mine, None]
         dd[a], dy[a] = weighted.T @ rows[mine], weighted.T @ y[mine]
         yy[a], total[a] = (w[mine] * y[mine]) @ y[mine], w[mine].sum()
+    cells, pooled = _village_statistics(design, rows)
+    rr, rd, ry, cell_arm, cell_group, n_groups = cells
+    return Statistics(dd, dy, yy, total, rr, rd, ry, cell_arm, cell_group, n_groups, pooled)
+
+
+def _village_statistics(design: LinearDesign, rows: FloatArray) -> tuple[tuple[Any, ...], PooledVillages]:
+    """Sums by cell (rr, rd, ry, arm, village, number of villages), and the pooled villages."""
+    q, k, y, w = rows.shape[1], design.n_random, design.y, design.weight
+    none = np.zeros(0, dtype=np.int64)
     if design.n_groups == 0:
-        none = np.zeros(0, dtype=np.int64)
-        return Statistics(
-            dd, dy, yy, total, np.zeros((0, 1, 1)), np.zeros((0, 1, q)), np.zeros((0, 1)), none, none, 0
-        )
+        empty = (np.zeros((0, 1, 1)), np.zeros((0, 1, q)), np.zeros((0, 1)), none, none, 0)
+        return empty, no_villages(q)
     assert design.group is not None
-    cells, cell_of = np.unique(design.group * n_arms + arm, return_inverse=True)
-    random = np.column_stack([np.ones(len(y)), design.t])[:, : design.n_random]
+    codes, cell_of = np.unique(design.group * design.n_arms + design.arm, return_inverse=True)
+    arm, village = codes % design.n_arms, codes // design.n_arms
+    random = np.column_stack([np.ones(len(y)), design.t])[:, :k]
     order = np.argsort(cell_of, kind="stable")
-    starts = np.searchsorted(cell_of[order], np.arange(len(cells)))
+    starts = np.searchsorted(cell_of[order], np.arange(len(codes)))
 
     def by_cell(values: FloatArray) -> FloatArray:
         return np.asarray(np.add.reduceat(values[order], starts, axis=0))
 
-    k = design.n_random
-    rr, rd, ry = np.empty((len(cells), k, k)), np.empty((len(cells), k, q)), np.empty((len(cells), k))
+    rr, rd, ry = np.empty((len(codes), k, k)), np.empty((len(codes), k, q)), np.empty((len(codes), k))
     for j in range(k):
         scaled = w * random[:, j]
         rr[:, j] = by_cell(scaled[:, None] * random)
         rd[:, j] = by_cell(scaled[:, None] * rows)
         ry[:, j] = by_cell(scaled * y)
-    return Statistics(dd, dy, yy, total, rr, rd, ry, cells % n_arms, cells // n_arms, design.n_groups)
+    t = design.t[order][starts]
+    alone = (np.bincount(village)[village] == 1) & (design.n_arms > 1)
+    pooled = pool_villages(arm[alone], t[alone], rr[alone, 0, 0], rd[alone, 0], ry[alone, 0]) if alone.any() else None
+    keep = np.ones(len(codes), dtype=bool) if pooled is None else ~alone
+    left, renumbered = np.unique(village[keep], return_inverse=True)
+    cells = (rr[keep], rd[keep], ry[keep], arm[keep], renumbered.astype(np.int64), len(left))
+    return cells, no_villages(q) if pooled is None else pooled

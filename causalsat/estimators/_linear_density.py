@@ -27,6 +27,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from causalsat.estimators._linear_data import LinearDesign, Statistics
+from causalsat.estimators._linear_pooled import pooled_gradient, subtract_pooled
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -204,7 +205,7 @@ def _villages(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups):  
 
 
 @njit(cache=True, error_model="numpy")
-def _collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups):  # type: ignore[no-untyped-def]
+def _collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups, pooled):  # type: ignore[no-untyped-def]
     """Precision A, linear term b and constant of the coefficients' Gaussian, villages integrated out."""
     n_arms, k, q = layout[0], layout[1], dd.shape[1]
     noise = _noise(phi, n_arms)
@@ -227,26 +228,35 @@ def _collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_group
         A -= flat.T @ flat_K
         b -= flat_K.T @ v.reshape(n_groups * k)
         const -= np.sum(v * Kv)
+    if k > 0:
+        pooled_const, pooled_det = subtract_pooled(A, b, lam, noise, pooled)
+        const -= pooled_const
+        log_det += pooled_det
     return noise, A, b, const, R, S, v, lam, B, log_det
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _posterior(A, b, variance):  # type: ignore[no-untyped-def]
-    """Factor of I + D A D with D = sqrt(prior variance), its inverse and the posterior mean."""
+    """Factor L of I + D A D with D = sqrt(prior variance), inverse of L, posterior covariance and mean."""
+    q = b.shape[0]
     D = np.sqrt(variance)
-    C = A * np.outer(D, D)
-    for j in range(C.shape[0]):
-        C[j, j] += 1.0
+    C = np.empty((q, q))
+    for i in range(q):
+        for j in range(q):
+            C[i, j] = D[i] * A[i, j] * D[j]
+        C[i, i] += 1.0
     L = np.linalg.cholesky(C)
     inverse = np.linalg.inv(L)
-    C_inv = inverse.T @ inverse
-    mean = D * (C_inv @ (D * b))
-    return D, L, inverse, C_inv, mean
+    V = inverse.T @ inverse
+    for i in range(q):
+        for j in range(q):
+            V[i, j] *= D[i] * D[j]
+    return D, L, inverse, V, V @ b
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def marginal_log_density(  # type: ignore[no-untyped-def]
-    phi, layout, dd, dy, yy, total, rr, rd, ry, cell_arm, cell_group, n_groups
+    phi, layout, dd, dy, yy, total, rr, rd, ry, cell_arm, cell_group, n_groups, pooled
 ):
     """Log posterior density of the log scales (up to a constant) and its gradient.
 
@@ -256,31 +266,41 @@ def marginal_log_density(  # type: ignore[no-untyped-def]
     n_arms, k, n_main, n_int = layout[0], layout[1], layout[2], layout[3]
     variance, d_global, d_slab, log_prior, grad = prior_scales(phi, layout)
     noise, A, b, const, R, S, v, lam, B, log_det = _collapse(
-        phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups
+        phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups, pooled
     )
-    D, L, _, C_inv, mean = _posterior(A, b, variance)
+    _, L, _, V, mean = _posterior(A, b, variance)
     logp = log_prior - 0.5 * log_det - 0.5 * (const - b @ mean)
     for a in range(n_arms):
         logp -= 0.5 * total[a] * np.log(noise[a])
-    logp -= np.sum(np.log(np.diag(L)))
-    V = C_inv * np.outer(D, D)
-    H = V + np.outer(mean, mean)
+    q = mean.shape[0]
+    H = np.empty((q, q))  # second moment of the coefficients
+    for i in range(q):
+        logp -= np.log(L[i, i])
+        for j in range(q):
+            H[i, j] = V[i, j] + mean[i] * mean[j]
     d_noise = np.zeros(n_arms)  # derivative in the log noise variance
     for a in range(n_arms):
-        d_noise[a] = (0.5 * np.sum(H * dd[a]) - mean @ dy[a] + 0.5 * yy[a]) / noise[a] - 0.5 * total[a]
+        squares = yy[a]  # expected weighted sum of squared residuals, villages apart
+        for i in range(q):
+            squares -= 2.0 * mean[i] * dy[a, i]
+            for j in range(q):
+                squares += H[i, j] * dd[a, i, j]
+        d_noise[a] = 0.5 * squares / noise[a] - 0.5 * total[a]
     if n_groups > 0:
         _village_gradient(
             grad, d_noise, n_arms, k, noise, V, mean, R, S, v, lam, B, rr, rd, ry, cell_arm, cell_group, n_groups
         )
+    if k > 0:
+        pooled_gradient(grad, d_noise, n_arms, lam, noise, H, mean, pooled)
     for a in range(n_arms):
         grad[a] += d_noise[a] * 2.0 * (noise[a] - NOISE_FLOOR) / noise[a]
     kappa = n_arms + k
     for j in range(n_main):
         i = 1 + j
-        grad[kappa] += mean[i] ** 2 / variance[i] + C_inv[i, i] - 1.0
+        grad[kappa] += H[i, i] / variance[i] - 1.0
     for j in range(n_int):
         i = 2 + n_main + j
-        slope = 0.5 * (mean[i] ** 2 / variance[i] + C_inv[i, i] - 1.0)
+        slope = 0.5 * (H[i, i] / variance[i] - 1.0)
         grad[kappa + 1] += slope * d_global[i]
         if layout[4] == 1:
             grad[kappa + 2] += slope * d_slab[i]
@@ -335,17 +355,23 @@ def _village_gradient(  # type: ignore[no-untyped-def]
         d_noise[a] -= part / noise[a]
 
 
-@njit(cache=True, error_model="numpy")
-def draw_coefficients(  # type: ignore[no-untyped-def]
-    phis, normals, layout, dd, dy, yy, total, rr, rd, ry, cell_arm, cell_group, n_groups
-):
-    """One exact draw of the coefficients, shape (draw, q), for each draw of the log scales."""
+def draw_coefficients(phis: FloatArray, normals: FloatArray, arguments: tuple[Any, ...]) -> FloatArray:
+    """One exact draw of the coefficients, shape (draw, q), for each draw of the log scales.
+
+    Parameters
+    ----------
+    phis : ndarray of shape (draw, d)
+        Draws of the log scales.
+    normals : ndarray of shape (draw, q)
+        Independent standard normal numbers.
+    arguments : tuple
+        As :func:`arguments` makes them.
+    """
+    layout, dd, dy, yy, _, *villages = arguments
     out = np.empty_like(normals)
-    for d in range(phis.shape[0]):
-        variance, _, _, _, _ = prior_scales(phis[d], layout)
-        _, A, b, _, _, _, _, _, _, _ = _collapse(
-            phis[d], layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups
-        )
+    for d, phi in enumerate(phis):
+        variance = prior_scales(phi, layout)[0]
+        A, b = _collapse(phi, layout, dd, dy, yy, *villages)[1:3]
         D, _, inverse, _, mean = _posterior(A, b, variance)
         out[d] = mean + D * (inverse.T @ normals[d])
     return out
@@ -358,4 +384,5 @@ def arguments(layout: Layout, stats: Statistics) -> tuple[Any, ...]:
         *(np.ascontiguousarray(a) for a in (stats.dd, stats.dy, stats.yy, stats.total)),
         *(np.ascontiguousarray(a) for a in (stats.rr, stats.rd, stats.ry, stats.cell_arm, stats.cell_group)),
         stats.n_groups,
+        stats.pooled.as_tuple(),
     )

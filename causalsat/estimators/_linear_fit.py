@@ -97,7 +97,7 @@ def _sample_gaussian(design: LinearDesign, layout: Layout, settings: Settings) -
     )
     scales = np.ascontiguousarray(chains.reshape(-1, layout.n_scales))
     normals = np.random.default_rng([settings.seed, 1]).standard_normal((len(scales), layout.n_coefficients))
-    return scales, _linear_density.draw_coefficients(scales, normals, *args), divergences
+    return scales, _linear_density.draw_coefficients(scales, normals, args), divergences
 
 
 def _sample_logit(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:

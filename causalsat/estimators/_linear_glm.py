@@ -39,7 +39,7 @@ def logit_log_density(  # type: ignore[no-untyped-def]
     x, layout, rows, y, weight, random, group, n_groups, information, estimate
 ):
     """Log posterior density of x = (phi, standardised coefficients and village effects) and its gradient."""
-    n_arms, k, n_main, n_int, prior, _, _ = layout
+    n_arms, k, n_main, _, prior, _, _ = layout
     n, q = rows.shape
     d = q + n_groups * k
     n_phi = x.shape[0] - d

@@ -49,6 +49,11 @@ class BayesianLinearEffect(EffectEstimator):
         interactions to nearly nothing and leaves large ones alone, or normal with a learnt common scale (ridge),
         a little better where many modifiers matter equally and much worse where few do
         (``benchmarks/bayesian_linear.py``).
+    ordered : None, str, or sequence of str or int
+        Features in order of importance, such as principal components (``"img*"``): the coefficients of the j-th
+        have prior standard deviation 1/j of those of the first. Many components then cost little accuracy, and
+        what they add to the uncertainty keeps intervals honest where few components do not tell the whole story
+        (``benchmarks/bayesian_linear.py``).
     family : {"gaussian", "bernoulli"}
         Distribution of the outcome.
     group_effects : bool
@@ -123,6 +128,7 @@ class BayesianLinearEffect(EffectEstimator):
         *,
         modifiers: str | Sequence[str] | Sequence[int] | None = None,
         prior: str = "horseshoe",
+        ordered: str | Sequence[str] | Sequence[int] | None = None,
         family: str = "gaussian",
         group_effects: bool = True,
         group_slopes: bool | str = "auto",
@@ -135,6 +141,7 @@ class BayesianLinearEffect(EffectEstimator):
     ) -> None:
         self.modifiers = modifiers
         self.prior = prior
+        self.ordered = ordered
         self.family = family
         self.group_effects = group_effects
         self.group_slopes = group_slopes
@@ -174,11 +181,17 @@ class BayesianLinearEffect(EffectEstimator):
                 expected="0 and 1",
                 todo="recode it, or use family='gaussian'",
             )
-        self.modifiers_ = resolve_modifiers(self.modifiers, data.feature_names, len(self.imputation_.means))
+        self.modifiers_ = resolve_columns(
+            self.modifiers, data.feature_names, len(self.imputation_.means), "modifiers"
+        )
         X, self.has_propensity_ = _with_propensity(data)
         self.scaling_ = _linear_data.learn_scaling(
             X, data.y, data.treatment, data.sample_weight, rescale_y=not binary_outcome
         )
+        self.prior_scale_ = np.ones(X.shape[1])
+        if self.ordered is not None:
+            places = resolve_columns(self.ordered, data.feature_names, len(self.imputation_.means), "ordered")
+            self.prior_scale_[places] = 1.0 / np.arange(1, len(places) + 1)
         design = self._design(X, data)
         self.has_group_effects_, self.has_group_slopes_ = design.n_random > 0, design.n_random > 1
         seed = _seed(self.random_state)
@@ -192,7 +205,7 @@ class BayesianLinearEffect(EffectEstimator):
         self._store(fit, data, X)
 
     def _design(self, X: FloatArray, data: FitData) -> LinearDesign:
-        Z = self.scaling_.features(X)
+        Z = self.scaling_.features(X) * self.prior_scale_
         t = self.scaling_.treatment(data.treatment)
         binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
         arm = data.treatment.astype(np.int64) if binary else np.zeros(len(t), dtype=np.int64)
@@ -216,8 +229,8 @@ class BayesianLinearEffect(EffectEstimator):
     def _store(self, fit: Any, data: FitData, X: FloatArray) -> None:
         """Keep the draws in units of the outcome."""
         s = self.scaling_
-        live = s.x_factor > 0
         coefficients = fit.coefficients
+        live = self.prior_scale_ * (s.x_factor > 0)
         p, up, dose = X.shape[1], s.y_scale, s.y_scale / s.t_scale
         self.draws_ = {
             "intercept": s.y_mean + up * coefficients[:, 0],
@@ -355,43 +368,45 @@ def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
     }
 
 
-def resolve_modifiers(
-    modifiers: str | Sequence[str] | Sequence[int] | None, names: Sequence[str], n_features: int
+def resolve_columns(
+    wanted: str | Sequence[str] | Sequence[int] | None, names: Sequence[str], n_features: int, role: str
 ) -> NDArray[np.int64]:
-    """Positions of the columns that interact with the treatment.
+    """Positions of the columns that an argument names.
 
     Parameters
     ----------
-    modifiers : None, str, or sequence of str or int
-        As in :class:`BayesianLinearEffect`.
+    wanted : None, str, or sequence of str or int
+        Names, glob patterns or positions; None for all features.
     names : sequence of str
         Names of the design's columns: features, then indicators of missing values.
     n_features : int
         How many of them are features.
+    role : str
+        What the argument is called.
 
     Raises
     ------
     ColumnError
         If a name or pattern matches no column.
     ParameterError
-        If a position is outside the features, or modifiers are of another kind.
+        If a position is outside the features, or the argument is of another kind.
 
     Examples
     --------
-    >>> resolve_modifiers("img*", ["age", "img0", "img1", "img1 missing"], 3)
+    >>> resolve_columns("img*", ["age", "img0", "img1", "img1 missing"], 3, "modifiers")
     array([1, 2])
     """
-    if modifiers is None:
+    if wanted is None:
         return np.arange(n_features)
-    wanted = [modifiers] if isinstance(modifiers, str) else list(np.atleast_1d(np.asarray(modifiers, dtype=object)))
+    items = [wanted] if isinstance(wanted, str) else list(np.atleast_1d(np.asarray(wanted, dtype=object)))
     found: list[int] = []
-    for item in wanted:
+    for item in items:
         if isinstance(item, str):
             exact = [j for j, name in enumerate(names) if name == item]
             hits = exact or [j for j, name in enumerate(names[:n_features]) if fnmatch.fnmatchcase(name, item)]
             if not hits:
                 raise ColumnError(
-                    f"modifiers={item!r} matches no feature",
+                    f"{role}={item!r} matches no feature",
                     expected=f"a name or pattern among {_inputs._shorten(names)}",
                     todo="check the spelling; patterns are globs such as 'img*'",
                 )
@@ -400,7 +415,7 @@ def resolve_modifiers(
             found.append(int(item) % n_features)
         else:
             raise ParameterError(
-                f"modifiers with {item!r}", expected=f"names, patterns, or positions below {n_features}"
+                f"{role} with {item!r}", expected=f"names, patterns, or positions below {n_features}"
             )
     return np.array(sorted(set(found)), dtype=np.int64)
 

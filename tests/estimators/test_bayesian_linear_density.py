@@ -69,6 +69,31 @@ def test_gradient_of_marginal_density(k, prior):
         np.testing.assert_allclose(gradient, numerical, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("some_mixed", [False, True])
+def test_villages_treated_as_a_whole_are_pooled_exactly(k, some_mixed):
+    rng = np.random.default_rng(7)
+    group = np.repeat(np.arange(24), np.tile([2, 3, 4], 8))
+    arm = rng.integers(0, 2, 24)[group]
+    if some_mixed:
+        arm[group < 6] = rng.integers(0, 2, (group < 6).sum())
+    n, t = len(group), arm - 0.45
+    Z = rng.standard_normal((n, 3))
+    design = LinearDesign(Z, t[:, None] * Z, t, rng.standard_normal(n), np.ones(n), arm, group, k)
+    layout = _linear_density.make_layout(design, "horseshoe")
+    stats = _linear_data.sufficient_statistics(design)
+    n_kinds = len(stats.pooled.arm)
+    assert 3 <= n_kinds <= 6
+    assert stats.pooled.count.sum() + stats.n_groups == 24
+    args = _linear_density.arguments(layout, stats)
+    fast = [_linear_density.marginal_log_density(phi, *args) for phi in phis(layout)]
+    dense = [dense_log_density(phi, design, layout) for phi in phis(layout)]
+    np.testing.assert_allclose(np.diff([value for value, _ in fast]), np.diff(dense), rtol=EXACT, atol=1e-8)
+    for phi, (_, gradient) in zip(phis(layout), fast, strict=True):
+        numerical = numerical_gradient(lambda x: _linear_density.marginal_log_density(x, *args)[0], phi)
+        np.testing.assert_allclose(gradient, numerical, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("k", "prior"), STRUCTURES)
 def test_gradient_of_logit_density(k, prior):
     design = small_design(k)
@@ -111,9 +136,9 @@ def test_drawn_coefficients_have_the_conditional_posteriors_moments():
     design = small_design(2)
     layout = _linear_density.make_layout(design, "normal")
     args = _linear_density.arguments(layout, _linear_data.sufficient_statistics(design))
-    phi, n_draws = phis(layout)[0], 40_000
+    phi, n_draws = phis(layout)[0], 10_000
     normals = np.random.default_rng(3).standard_normal((n_draws, layout.n_coefficients))
-    draws = _linear_density.draw_coefficients(np.tile(phi, (n_draws, 1)), normals, *args)
+    draws = _linear_density.draw_coefficients(np.tile(phi, (n_draws, 1)), normals, args)
     rows, variance = design.rows, _linear_density.prior_scales(phi, layout.as_tuple())[0]
     random = np.column_stack([np.ones(len(rows)), design.t])
     lam = np.exp(2 * phi[2:4])
@@ -123,7 +148,7 @@ def test_drawn_coefficients_have_the_conditional_posteriors_moments():
     mean = np.linalg.solve(precision, rows.T @ np.linalg.solve(covariance, design.y))
     sd = np.sqrt(np.diag(np.linalg.inv(precision)))
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=5 * sd.max() / np.sqrt(n_draws))
-    np.testing.assert_allclose(draws.std(axis=0), sd, rtol=0.03)
+    np.testing.assert_allclose(draws.std(axis=0), sd, rtol=0.05)
 
 
 def test_a_unit_of_weight_two_counts_as_two_units():

@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning"),
 ]
 
-N_TRIALS, N_GROUPS, SIZE, J = 120, 40, 5, 3
+N_TRIALS, N_GROUPS, SIZE, J = 100, 40, 5, 3
 
 
 def one_trial(rng):
