@@ -58,7 +58,7 @@ def run(seeds: Sequence[int], names: Sequence[str] | None = None) -> pd.DataFram
             start = time.process_time()
             found = crossfit_effects(model, X, y, treatment=t, groups=site, cv=5, random_state=seed, progress=False)
             cpu = time.process_time() - start
-            result = rate(found.tau, scores, groups=site, folds=found.fold, random_state=seed)
+            result = rate(found.tau, scores, groups=site, random_state=seed)
             rows.append(
                 {"model": name, "seed": seed, "autoc": result.estimate, "se": result.se, "ratio": result.ratio}
                 | {"cpu": cpu}

@@ -45,22 +45,25 @@ def image_model(
     *,
     size_m: float | Sequence[float] | None = None,
     encoder: Any = None,
-    n_components: int | float | None = 10,
+    n_components: int | float | None = 20,
     covariates: str = "adjust",
     random_state: int = 0,
 ) -> Any:
     """The default model of a study: image features at the units' places, then a Bayesian linear effect.
+
+    The defaults were chosen on simulated trials: 20 components whose interactions have falling prior variance
+    (``ordered``) map effects as accurately as the best fixed number of them, with intervals that hold.
 
     Parameters
     ----------
     study : Study
         With imagery.
     estimator : EffectEstimator, optional
-        Default ``BayesianLinearEffect``.
+        Default ``BayesianLinearEffect(modifiers="img*", ordered="img*", prior="normal")``.
     size_m : float or sequence of float, optional
         Side of the chip around each place in metres; by default the study's ``chip_size_m``, or 32 pixels.
     encoder : transformer of chips, optional
-        Default :class:`causalsat.RandomConvFeatures`.
+        Default :class:`causalsat.RandomConvFeatures` with band statistics.
     n_components : int, float or None
         Principal components of the image features.
     covariates : {"adjust", "modify", "ignore"}
@@ -94,11 +97,13 @@ def image_model(
         raise ParameterError(f"covariates={covariates!r}", expected="'adjust', 'modify' or 'ignore'")
     if estimator is None:
         modifiers = None if covariates == "modify" else "img*"
-        estimator = BayesianLinearEffect(modifiers=modifiers, random_state=random_state)
+        estimator = BayesianLinearEffect(
+            modifiers=modifiers, ordered="img*", prior="normal", random_state=random_state
+        )
     images = ImageEncoder(
         study.imagery,
         size_m=_chip_size(study) if size_m is None else size_m,
-        encoder=RandomConvFeatures(random_state=random_state) if encoder is None else encoder,
+        encoder=RandomConvFeatures(statistics=True, random_state=random_state) if encoder is None else encoder,
         n_components=n_components,
         keep=() if covariates == "ignore" else tuple(study.covariates),
     )
@@ -289,8 +294,8 @@ def analyse(
         places_support=support(model, _places_table(study)) if has_places else None,
         nuisances=nuisances,
         crossfit=fits,
-        autoc=tuple(rate(f.tau, scores, folds=f.fold, method="autoc", **ranked) for f in fits),
-        qini=tuple(rate(f.tau, scores, folds=f.fold, method="qini", **ranked) for f in fits),
+        autoc=tuple(rate(f.tau, scores, method="autoc", **ranked) for f in fits),
+        qini=tuple(rate(f.tau, scores, method="qini", **ranked) for f in fits),
         blp=blp(first.tau, scores, folds=first.fold, **shared),
         gates=gates(first.tau, scores, folds=first.fold, **shared),
         overlap=overlap(nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=weights),

@@ -1,0 +1,82 @@
+"""Run the benchmarks and write their tables, with date, machine and command, to benchmarks/RESULTS.md.
+
+    python benchmarks/run_all.py [NAME ...]
+
+Each script is run on its own, in one thread, and its section replaced; the sections of other scripts stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+ORDER = [
+    ("simulated_trial", "The simulated default: accuracy, coverage, error rate"),
+    ("uganda", "Uganda: ranking of unseen sites"),
+    ("chips", "Reading chips"),
+    ("dense_features", "Dense features"),
+    ("mapping", "Mapping a large raster"),
+    ("rate", "RATE of a million units"),
+    ("bayesian_linear", "BayesianLinearEffect"),
+]
+HEAD = """# Benchmarks
+
+CPU seconds and ratios from runs on small shared machines; seconds on yours will differ, ratios should not. Each
+section says when, on what kind of machine and with which command it was made; `python benchmarks/run_all.py NAME`
+makes it again.
+"""
+
+
+def machine() -> str:
+    """Kind of the machine in a few words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = f"{os.cpu_count()} shared {platform.machine()} cores"
+    return f"{cores}, {memory:.0f} GiB, Python {platform.python_version()}, no GPU"
+
+
+def section(name: str, title: str, options: Sequence[str] = ()) -> str:
+    """Run one script and lay out its section."""
+    command = [sys.executable, str(HERE / f"{name}.py"), *options]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        raise SystemExit(f"{name} failed")
+    words = " ".join(["python", f"benchmarks/{name}.py", *options])
+    return f"## {title}\n\n{date.today():%Y-%m-%d}, {machine()}: `{words}`\n\n{done.stdout.strip()}\n"
+
+
+def update(text: str, title: str, new: str) -> str:
+    """Replace the section of that title, or append it."""
+    pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.S | re.M)
+    if pattern.search(text):
+        return pattern.sub(lambda _: new + "\n", text)
+    return text.rstrip("\n") + "\n\n" + new
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    known = [name for name, _ in ORDER]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all without any")
+    options = parser.parse_args(argv)
+    if unknown := set(options.names) - set(known):
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for name, title in ORDER:
+        if not options.names or name in options.names:
+            text = RESULTS.read_text() if RESULTS.exists() else HEAD
+            RESULTS.write_text(update(text, title, section(name, title)).rstrip("\n") + "\n")
+            print(f"{name}: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
