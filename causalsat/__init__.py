@@ -24,6 +24,7 @@ _LAZY: dict[str, str] = {
     "RandomConvFeatures": "causalsat.encoders",
     "TorchvisionEncoder": "causalsat.encoders",
     # estimators
+    "BayesianForestEffect": "causalsat.estimators.bayesian_forest",
     "BayesianLinearEffect": "causalsat.estimators.bayesian_linear",
     "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
     "EffectPosterior": "causalsat.posterior",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from causalsat.encoders import ImageEncoder as ImageEncoder
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
     from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
+    from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
     from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
     from causalsat.imagery import chips as chips

@@ -1,0 +1,435 @@
+"""Bayesian causal forest: a prognostic and an effect sum of trees, sampled by stochtree."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat._inputs import FitData
+from causalsat.base import EffectEstimator, Summary
+from causalsat.estimators import _nuisances
+from causalsat.estimators._columns import select_columns
+from causalsat.estimators._folds import assign_folds
+from causalsat.exceptions import (
+    CausalsatError,
+    ConvergenceWarning,
+    DataError,
+    DataWarning,
+    ParameterError,
+    TreatmentError,
+)
+
+__all__ = ["BayesianForestEffect", "MissingExtraError"]
+
+FloatArray = NDArray[np.float64]
+
+R_HAT_LIMIT = 1.1
+MIN_UNITS = 10
+
+
+class MissingExtraError(CausalsatError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+class BayesianForestEffect(EffectEstimator):
+    r"""Bayesian causal forest (Hahn, Murray and Carvalho 2020, equation 2.3) with village effects.
+
+    .. math:: y_i = \mu(x_i, \hat\pi_i) + (t_i - \bar t)\,(\tau_0 + \tau(x_i)) + u_{g(i)} + e_i,
+              \quad e_i \sim N(0, \sigma^2 / w_i)
+
+    with :math:`\mu` and :math:`\tau` sums of trees with priors of their own, :math:`\hat\pi` the propensity and u
+    the villages' random effects. The treatment is centred, which separates the two forests (as in the R-learner)
+    and makes the model the same for binary treatments and doses; the effect is linear in the dose. The outcome is
+    standardised before sampling. The chains start from different seeds, so that R-hat means what it says.
+
+    Parameters
+    ----------
+    modifiers : None, str, int or list
+        Features on which the effect may depend: names, patterns (``"img*"``) or positions; all by default.
+        Indicators of missing values adjust the outcome only.
+    propensity_model : {None, "constant", "logistic"} or scikit-learn estimator
+        Learner of the treatment where ``fit`` is given no propensity; its cross-fitted predictions are a covariate
+        of the prognostic forest. None means a randomised trial with one treatment probability: no covariate.
+        For a dose a regressor.
+    group_effects : bool
+        Random intercepts of villages, where ``groups`` are given.
+    n_chains, n_draws : int
+        Chains, and draws kept of each.
+    n_tune : int
+        Iterations of each chain before its draws.
+    n_warm_start : int
+        Grow-from-root iterations (He and Hahn 2023) before those; 0 starts at single leaves.
+    n_prognostic_trees, n_effect_trees : int
+        Trees of the two forests.
+    effect_scale : float
+        Prior standard deviation of the effect forest at a place, in standard deviations of the outcome.
+    n_threads : int
+        Threads of stochtree.
+    random_state : int, Generator, RandomState or None
+        Seed.
+
+    Attributes
+    ----------
+    forests_ : list of ndarray of uint8
+        Each chain's effect forest: stochtree's JSON, compressed.
+    intercept_ : ndarray of shape (chain, draw)
+        Draws of :math:`\tau_0` in units of the outcome.
+    ate_draws_, noise_draws_ : ndarray of shape (chain, draw)
+        Average effect over the (weighted) training units; standard deviation of the noise.
+    split_share_ : ndarray of shape (p,)
+        Share of the effect forest's splits that use each feature.
+
+    References
+    ----------
+    Hahn, Murray and Carvalho (2020), "Bayesian regression tree models for causal inference", Bayesian Analysis 15.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((300, 2)), rng.permutation(300) % 2
+    >>> y = X[:, 1] + t * (1 + (X[:, 0] > 0)) + 0.3 * rng.standard_normal(300)
+    >>> est = BayesianForestEffect(n_draws=50, n_tune=50, random_state=0).fit(X, y, treatment=t)  # doctest: +SKIP
+    >>> est.effect(X).ate().interval(0.9)  # doctest: +SKIP
+    """
+
+    _binary_treatment: ClassVar[bool] = False
+    _transient: ClassVar[tuple[str, ...]] = ("_containers",)
+    _contract_parameters: ClassVar[dict[str, Any]] = {
+        "n_chains": 2,
+        "n_draws": 60,
+        "n_tune": 60,
+        "n_prognostic_trees": 30,
+        "n_effect_trees": 15,
+        "random_state": 0,
+    }
+
+    def __init__(
+        self,
+        modifiers: Any = None,
+        propensity_model: Any = None,
+        group_effects: bool = True,
+        n_chains: int = 4,
+        n_draws: int = 150,
+        n_tune: int = 200,
+        n_warm_start: int = 0,
+        n_prognostic_trees: int = 50,
+        n_effect_trees: int = 25,
+        effect_scale: float = 0.7,
+        n_threads: int = 1,
+        random_state: Any = None,
+    ) -> None:
+        self.modifiers = modifiers
+        self.propensity_model = propensity_model
+        self.group_effects = group_effects
+        self.n_chains = n_chains
+        self.n_draws = n_draws
+        self.n_tune = n_tune
+        self.n_warm_start = n_warm_start
+        self.n_prognostic_trees = n_prognostic_trees
+        self.n_effect_trees = n_effect_trees
+        self.effect_scale = effect_scale
+        self.n_threads = n_threads
+        self.random_state = random_state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State without the rebuilt C++ forests, which cannot be copied."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        return {key: value for key, value in state.items() if key not in self._transient}
+
+    def _check_parameters(self) -> None:
+        least = {
+            "n_chains": 1,
+            "n_draws": 4,
+            "n_tune": 0,
+            "n_warm_start": 0,
+            "n_prognostic_trees": 1,
+            "n_effect_trees": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low:
+                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {low}")
+        if not np.isreal(self.effect_scale) or not 0 < self.effect_scale < np.inf:
+            raise ParameterError(f"effect_scale={self.effect_scale!r}", expected="a positive number")
+        _stochtree()
+
+    # ------------------------------------------------------------------ fit
+    def _fit(self, data: FitData) -> None:
+        if len(data.y) < MIN_UNITS:
+            raise DataError(
+                f"{len(data.y)} units",
+                expected=f"at least {MIN_UNITS} for trees",
+                todo="pass more units, or use BayesianLinearEffect",
+            )
+        check_coding(data.treatment)
+        self._containers: list[Any] | None = None
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        weight = data.sample_weight
+        self.t_centre_ = float(np.average(data.treatment, weights=weight))
+        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
+        spread = float(np.sqrt(np.average((data.treatment - self.t_centre_) ** 2, weights=weight)))
+        self.t_scale_ = 1.0 if binary else 2 * spread
+        self.y_mean_ = float(np.average(data.y, weights=weight))
+        self.y_scale_ = float(np.sqrt(np.average((data.y - self.y_mean_) ** 2, weights=weight)))
+        self.has_group_effects_ = bool(self.group_effects) and data.groups is not None
+        if self.y_scale_ <= 1e-12 * max(abs(self.y_mean_), 1.0):
+            self._constant_outcome(data)
+            return
+        self._sample(data)
+
+    def _constant_outcome(self, data: FitData) -> None:
+        warnings.warn("the outcome has one value only: every effect is 0", DataWarning, stacklevel=4)
+        shape = (int(self.n_chains), int(self.n_draws))
+        self.forests_: list[NDArray[np.uint8]] = []
+        self.intercept_, self.ate_draws_, self.noise_draws_ = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.effect_sd_draws_, self.split_share_ = np.zeros(shape), np.zeros(data.X.shape[1])
+        self.diagnostics_: dict[str, Any] = {"source": "no sampling: constant outcome"}
+
+    def _sample(self, data: FitData) -> None:
+        rng = _generator(self.random_state)
+        pi = self._propensity(data, rng)
+        table = data.X if pi is None else np.column_stack([data.X, pi])
+        outcome = (data.y - self.y_mean_) / self.y_scale_
+        dose = (data.treatment - self.t_centre_) / self.t_scale_
+        options = self._options(data)
+        up = self.y_scale_ / self.t_scale_
+        forests, containers, intercepts, noise, effects = [], [], [], [], []  # one a chain
+        splits = np.zeros(table.shape[1])
+        estimate, error = preliminary_effect(data.X, outcome, dose, data.sample_weight, data.groups)
+        for _ in range(int(self.n_chains)):
+            start = estimate if data.weighted else estimate + error * rng.standard_normal()
+            model = _stochtree().BCFModel()
+            options["general_params"]["random_seed"] = int(rng.integers(1, 2**31 - 1))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", (UserWarning, RuntimeWarning))  # type: ignore[arg-type]
+                model.sample(X_train=table, Z_train=dose, y_train=outcome - start * dose, **options)
+            container = model.forest_container_tau
+            intercept = start + (np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0])
+            effects.append(up * (intercept[:, None] + _forest_draws(container, table)))
+            splits += np.asarray(container.get_overall_split_counts(table.shape[1]), dtype=float)
+            forests.append(_compress(container.dump_json_string()))
+            containers.append(container)
+            intercepts.append(up * intercept)
+            noise.append(self.y_scale_ * np.sqrt(np.asarray(model.global_var_samples, dtype=float)))
+        self._containers = containers
+        self.forests_, self.intercept_, self.noise_draws_ = forests, np.array(intercepts), np.array(noise)
+        self.split_share_ = splits[: data.X.shape[1]] / max(splits.sum(), 1.0)
+        tau, share = np.array(effects), data.sample_weight / data.sample_weight.sum()
+        self.ate_draws_ = np.asarray(tau @ share)
+        self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
+        self.diagnostics_ = chain_diagnostics({"ATE": self.ate_draws_, "noise": self.noise_draws_})
+        _warn_if_not_converged(self.diagnostics_)
+
+    def _options(self, data: FitData) -> dict[str, Any]:
+        modifiers = [int(j) for j in self.modifier_positions_]
+        leaf = max(1, min(5, len(data.y) // 8))  # stochtree stops where a tree can neither grow nor be pruned
+        options: dict[str, Any] = {
+            "num_gfr": int(self.n_warm_start),
+            "num_burnin": int(self.n_tune),
+            "num_mcmc": int(self.n_draws),
+            "general_params": {
+                "standardize": False,
+                "propensity_covariate": "none",
+                "num_threads": int(self.n_threads),
+            },
+            "prognostic_forest_params": {"num_trees": int(self.n_prognostic_trees), "min_samples_leaf": leaf},
+            "treatment_effect_forest_params": {
+                "min_samples_leaf": leaf,
+                "num_trees": int(self.n_effect_trees),
+                "alpha": 0.95,
+                "beta": 2.0,
+                "sigma2_leaf_init": float(self.effect_scale) ** 2 / int(self.n_effect_trees),
+                "keep_vars": modifiers,
+            },
+        }
+        if data.weighted:
+            options["observation_weights"] = data.sample_weight
+            # stochtree 0.4.5 draws the intercept without the weights: the forest alone carries it
+            options["treatment_effect_forest_params"]["sample_intercept"] = False
+        if self.has_group_effects_:
+            options["rfx_group_ids_train"] = data.groups
+            options["random_effects_params"] = {"model_spec": "intercept_only"}
+        return options
+
+    def _propensity(self, data: FitData, rng: np.random.Generator) -> FloatArray | None:
+        """The propensity as a covariate, or None where it is the same for all units."""
+        if data.propensity is not None:
+            return data.propensity if np.ptp(data.propensity) > 1e-9 else None
+        weight = data.sample_weight if data.weighted else None
+        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
+        model = self.propensity_model
+        if model is None or (isinstance(model, str) and model == "constant"):
+            if binary:
+                _nuisances._warn_predictable(data.X, data.treatment, data.groups, weight)
+            return None
+        if isinstance(model, str) and (model != "logistic" or not binary):
+            raise ParameterError(
+                f"propensity_model={model!r}" + ("" if binary else " for a treatment that is not 0/1"),
+                expected="None, 'constant', 'logistic' (binary treatment) or a scikit-learn estimator",
+            )
+        learner = _nuisances.default_propensity_model() if isinstance(model, str) else model
+        keys = (data.y, data.treatment, *data.X.T)
+        arms = data.treatment if binary else None
+        fold = assign_folds(5, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
+        return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
+
+    # ------------------------------------------------------------------ effects
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        tau = np.repeat(self.intercept_.reshape(-1, 1), len(X), axis=1)
+        if self.forests_:
+            table = np.column_stack([X, np.zeros(len(X))])  # the propensity's column: the effect never splits on it
+            raw = np.concatenate([_forest_draws(forest, table) for forest in self._forest_containers()])
+            tau += raw * (self.y_scale_ / self.t_scale_)
+        return np.asarray(tau * (treatment - baseline))
+
+    def _forest_containers(self) -> list[Any]:
+        """Stochtree's forests, rebuilt from their JSON where this estimator was loaded or copied."""
+        containers: list[Any] | None = getattr(self, "_containers", None)
+        if containers is None:
+            containers = self._containers = [_rebuild(code, int(self.n_effect_trees)) for code in self.forests_]
+        return containers
+
+    def _support_columns(self) -> NDArray[np.int64]:
+        return np.asarray(self.modifier_positions_)
+
+    # ------------------------------------------------------------------ reports
+    def _diagnostics(self) -> dict[str, Any]:
+        return dict(self.diagnostics_)
+
+    def _summary(self) -> Summary:
+        import pandas as pd
+
+        rows = {"ATE": self.ate_draws_, "sd of effects": self.effect_sd_draws_, "noise sd": self.noise_draws_}
+        table = pd.DataFrame(
+            {
+                name: {
+                    "mean": float(v.mean()),
+                    "sd": float(v.std(ddof=1)),
+                    "[0.05": float(np.quantile(v, 0.05)),
+                    "0.95]": float(np.quantile(v, 0.95)),
+                    "P>0": float((v > 0).mean()) if name == "ATE" else float("nan"),
+                }
+                for name, v in rows.items()
+            }
+        ).T
+        order = np.argsort(-self.split_share_, kind="stable")[:5]
+        used = ", ".join(f"{self.design_names_[j]} {self.split_share_[j]:.0%}" for j in order)
+        info = {"units": self.n_units_, "clusters": self.n_groups_, **self._diagnostics()}
+        notes = (f"90 % equal-tailed intervals; splits of the effect forest: {used}",)
+        return Summary("Bayesian causal forest", table, info, notes)
+
+
+def check_coding(treatment: FloatArray) -> None:
+    """Refuse a treatment with two values that are not 0 and 1: almost always codes, not doses."""
+    values = np.unique(treatment)
+    if len(values) == 2 and not np.array_equal(values, (0.0, 1.0)):
+        raise TreatmentError(
+            f"treatment has the values {values[0]:g}, {values[1]:g}",
+            expected="0 (control) and 1 (treated), or a dose with more than two values",
+            todo="recode it, for example (treatment == 2).astype(int)",
+        )
+
+
+def preliminary_effect(
+    X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, groups: NDArray[np.int64] | None
+) -> tuple[float, float]:
+    """Linear regression's coefficient of the treatment and its cluster-robust error: where the chains start.
+
+    Features are adjusted for where there are at least five units for each.
+
+    Examples
+    --------
+    >>> t = np.array([-0.5, 0.5, -0.5, 0.5])
+    >>> preliminary_effect(np.zeros((4, 1)), 2 * t, t, np.ones(4), None)[0].round(6)
+    np.float64(2.0)
+    """
+    design = np.column_stack([np.ones_like(t), t])
+    if 5 * (X.shape[1] + 2) <= len(y):
+        design = np.column_stack([design, X - X.mean(axis=0)])
+    inverse = np.linalg.pinv(design.T @ (weight[:, None] * design), hermitian=True)
+    coef = inverse @ (design.T @ (weight * y))
+    codes = np.arange(len(y)) if groups is None else groups
+    scores = np.zeros((int(codes.max()) + 1, design.shape[1]))
+    np.add.at(scores, codes, design * (weight * (y - design @ coef))[:, None])
+    variance = inverse[1] @ (scores.T @ scores) @ inverse[1]
+    return float(coef[1]), float(np.sqrt(max(variance, 0.0)))
+
+
+def chain_diagnostics(quantities: dict[str, FloatArray]) -> dict[str, Any]:
+    """R-hat and bulk effective sample size of named draws of shape (chain, draw), and their worst.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> found = chain_diagnostics({"ATE": rng.standard_normal((4, 200))})
+    >>> found["r_hat"] < 1.02, found["ess"] > 500
+    (True, True)
+    """
+    import arviz
+
+    r_hat, ess = {}, {}
+    for name, draws in quantities.items():
+        several = draws.shape[0] > 1 and np.ptp(draws) > 0
+        r_hat[name] = float(arviz.rhat(draws)) if several else float("nan")
+        ess[name] = float(arviz.ess(draws)) if np.ptp(draws) > 0 else float("nan")
+    first = next(iter(quantities.values()))
+    return {
+        "r_hat": max(r_hat.values()),
+        "ess": min(ess.values()),
+        **{f"r_hat {name}": value for name, value in r_hat.items()},
+        **{f"ess {name}": value for name, value in ess.items()},
+        "n_chains": int(first.shape[0]),
+        "n_draws": int(first.size),
+        "source": "stochtree",
+    }
+
+
+def _warn_if_not_converged(diagnostics: dict[str, Any]) -> None:
+    if diagnostics["r_hat"] > R_HAT_LIMIT:
+        warnings.warn(
+            f"the chains have not mixed: R-hat {diagnostics['r_hat']:.2f} (above {R_HAT_LIMIT}). "
+            "What to do: raise n_tune and n_draws.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
+
+def _forest_draws(container: Any, table: FloatArray) -> FloatArray:
+    """Draws (draw, unit) of the effect forest, on the sampler's scale."""
+    dataset = _stochtree().Dataset()
+    dataset.add_covariates(np.ascontiguousarray(table))
+    dataset.add_basis(np.ones((len(table), 1)))
+    return np.asarray(container.predict_raw(dataset), dtype=float).reshape(len(table), -1).T
+
+
+def _compress(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.compress(text.encode(), 1), dtype=np.uint8).copy()
+
+
+def _rebuild(code: NDArray[np.uint8], n_trees: int) -> Any:
+    container = _stochtree().ForestContainer(n_trees, 1, False, False)
+    container.load_from_json_string(zlib.decompress(code.tobytes()).decode())
+    return container
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    """A Generator from an int, a Generator, a RandomState or None."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(int(random_state.randint(2**31 - 1)))
+    return np.random.default_rng(random_state)
+
+
+def _stochtree() -> Any:
+    """Stochtree, or an error that names the extra."""
+    try:
+        import stochtree
+    except ImportError as error:
+        raise MissingExtraError(
+            "BayesianForestEffect needs the package stochtree, which is not installed",
+            todo="pip install 'causalsat[trees]'",
+        ) from error
+    return stochtree
