@@ -24,6 +24,7 @@ _LAZY: dict[str, str] = {
     "RandomConvFeatures": "causalsat.encoders",
     "TorchvisionEncoder": "causalsat.encoders",
     # estimators
+    "BayesianForestEffect": "causalsat.estimators.bayesian_forest",
     "BayesianLinearEffect": "causalsat.estimators.bayesian_linear",
     "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
     "StackedEffect": "causalsat.estimators.stacked",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from causalsat.encoders import ImageEncoder as ImageEncoder
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
     from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
+    from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
     from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
     from causalsat.estimators.stacked import StackedEffect as StackedEffect

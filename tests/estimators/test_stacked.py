@@ -17,7 +17,7 @@ from causalsat import BayesianLinearEffect, DoublyRobustEffect, StackedEffect
 from causalsat._scoring import r_score
 from causalsat.base import EffectEstimator
 from causalsat.estimators import _stacking
-from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.exceptions import DataWarning, ParameterError
 
 LINEAR = {"n_draws": 60, "n_tune": 60, "n_chains": 2, "random_state": 0}
 quiet = pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
