@@ -14,7 +14,7 @@ from causalsat._inputs import FitData, FloatArray
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _linear_data
 from causalsat.estimators._linear_data import LinearDesign
-from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.exceptions import ColumnError, DataError, ParameterError, TreatmentError
 from causalsat.posterior import EffectPosterior
 
 __all__ = ["BayesianLinearEffect"]
@@ -181,16 +181,22 @@ class BayesianLinearEffect(EffectEstimator):
                 expected="0 and 1",
                 todo="recode it, or use family='gaussian'",
             )
-        self.modifiers_ = resolve_columns(
-            self.modifiers, data.feature_names, len(self.imputation_.means), "modifiers"
-        )
+        levels = np.unique(data.treatment)
+        if len(levels) == 2 and not np.isin(levels, (0.0, 1.0)).all():
+            raise TreatmentError(
+                f"treatment has the two values {levels[0]:g} and {levels[1]:g}",
+                expected="0 (control) and 1 (treated), or a dose with more than two levels",
+                todo=f"recode it: (treatment == {levels[1]:g}).astype(int)",
+            )
+        n_features = len(self.imputation_.means)
+        self.modifiers_ = np.sort(resolve_columns(self.modifiers, data.feature_names, n_features, "modifiers"))
         X, self.has_propensity_ = _with_propensity(data)
         self.scaling_ = _linear_data.learn_scaling(
             X, data.y, data.treatment, data.sample_weight, rescale_y=not binary_outcome
         )
         self.prior_scale_ = np.ones(X.shape[1])
         if self.ordered is not None:
-            places = resolve_columns(self.ordered, data.feature_names, len(self.imputation_.means), "ordered")
+            places = resolve_columns(self.ordered, data.feature_names, n_features, "ordered")
             self.prior_scale_[places] = 1.0 / np.arange(1, len(places) + 1)
         design = self._design(X, data)
         self.has_group_effects_, self.has_group_slopes_ = design.n_random > 0, design.n_random > 1
@@ -371,7 +377,7 @@ def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
 def resolve_columns(
     wanted: str | Sequence[str] | Sequence[int] | None, names: Sequence[str], n_features: int, role: str
 ) -> NDArray[np.int64]:
-    """Positions of the columns that an argument names.
+    """Positions of the columns that an argument names, in the order of the argument, each once.
 
     Parameters
     ----------
@@ -417,7 +423,7 @@ def resolve_columns(
             raise ParameterError(
                 f"{role} with {item!r}", expected=f"names, patterns, or positions below {n_features}"
             )
-    return np.array(sorted(set(found)), dtype=np.int64)
+    return np.array(list(dict.fromkeys(found)), dtype=np.int64)
 
 
 def _with_propensity(data: FitData) -> tuple[FloatArray, bool]:

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 import causalsat
 from causalsat import BayesianLinearEffect
 from causalsat.estimators import _linear_sample
-from causalsat.estimators.bayesian_linear import resolve_modifiers
-from causalsat.exceptions import ColumnError, ConvergenceWarning, DataError, ParameterError
+from causalsat.estimators.bayesian_linear import resolve_columns
+from causalsat.exceptions import ColumnError, ConvergenceWarning, DataError, ParameterError, TreatmentError
 
 QUICK = {"n_draws": 200, "n_tune": 200, "n_chains": 2, "random_state": 0}
 # Monte Carlo error of a posterior mean from 400 draws is at most sd / sqrt(100): tolerances below are in these sds
@@ -255,25 +255,25 @@ def test_same_seed_same_draws_and_row_order_does_not_matter():
     [
         (None, [0, 1, 2]),
         ("img*", [1, 2]),
-        (["img1", "age"], [0, 2]),
-        ([2, -3], [0, 2]),
+        (["img1", "age"], [2, 0]),
+        ([2, -3, 2], [2, 0]),
         ([], []),
         ("img0 missing", [3]),
         (np.array([1]), [1]),
     ],
 )
-def test_modifiers(modifiers, expected):
+def test_named_columns(modifiers, expected):
     names = ["age", "img0", "img1", "img0 missing"]
-    assert resolve_modifiers(modifiers, names, 3).tolist() == expected
+    assert resolve_columns(modifiers, names, 3, "modifiers").tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("modifiers", "error"),
     [("sat*", ColumnError), (["age", "nope"], ColumnError), ([3], ParameterError), ([0.5], ParameterError)],
 )
-def test_bad_modifiers(modifiers, error):
+def test_bad_names_of_columns(modifiers, error):
     with pytest.raises(error, match=r"What to do|Expected"):
-        resolve_modifiers(modifiers, ["age", "img0", "img1", "img0 missing"], 3)
+        resolve_columns(modifiers, ["age", "img0", "img1", "img0 missing"], 3, "modifiers")
 
 
 @pytest.mark.parametrize(
@@ -301,6 +301,12 @@ def test_bernoulli_refuses_other_outcomes():
         BayesianLinearEffect(family="bernoulli", **QUICK).fit(X, y, treatment=t, groups=groups)
 
 
+def test_two_levels_must_be_zero_and_one():
+    X, y, t, groups, _ = trial(n=150)
+    with pytest.raises(TreatmentError, match=r"recode it: \(treatment == 2\)"):
+        BayesianLinearEffect(**QUICK).fit(X, y, treatment=t + 1, groups=groups)
+
+
 def test_effects_depend_on_modifiers_only():
     X, y, t, groups, _ = trial(n=300)
     table = pd.DataFrame(X, columns=["img0", "img1", "img2", "age"])
@@ -313,6 +319,24 @@ def test_effects_depend_on_modifiers_only():
     assert (est.effect(far).sd() > 3 * est.effect(table).sd()).all()
     constant = BayesianLinearEffect(modifiers=[], **QUICK).fit(table, y, treatment=t, groups=groups)
     assert np.ptp(constant.predict(table)) == 0
+
+
+def test_ordered_features_are_shrunken_by_their_rank():
+    rng = np.random.default_rng(2)
+    n, j = 400, 12
+    X = rng.standard_normal((n, j))
+    t = rng.integers(0, 2, n).astype(float)
+    y = t * (1 + 0.5 * X[:, 0]) + rng.standard_normal(n)
+    options = {**QUICK, "prior": "normal", "modifiers": list(range(j))}
+    plain = BayesianLinearEffect(**options).fit(X, y, treatment=t)
+    ordered = BayesianLinearEffect(ordered=list(range(j)), **options).fit(X, y, treatment=t)
+    backwards = BayesianLinearEffect(ordered=list(range(j))[::-1], **options).fit(X, y, treatment=t)
+    np.testing.assert_allclose(ordered.prior_scale_, 1 / np.arange(1, j + 1))
+    np.testing.assert_allclose(backwards.prior_scale_, ordered.prior_scale_[::-1])
+    truth = 1 + 0.5 * X[:, 0]
+    error = [np.sqrt(np.mean((est.predict(X) - truth) ** 2)) for est in (ordered, plain, backwards)]
+    assert error[0] < error[1] < error[2]
+    assert ordered.draws_["interaction"][:, -1].std() < 0.6 * plain.draws_["interaction"][:, -1].std()
 
 
 def test_works_at_the_end_of_a_pipeline():
