@@ -31,7 +31,6 @@ def models(study: Any) -> dict[str, tuple[Any, Any]]:
     covariates = study.X.drop(columns="geometry")
     return {
         "images": (causalsat.image_model(study, covariates="ignore"), study.X),
-        "images, adjusted for covariates": (causalsat.image_model(study, covariates="adjust"), study.X),
         "images and covariates": (causalsat.image_model(study, covariates="modify"), study.X),
         "covariates alone": (causalsat.BayesianLinearEffect(random_state=0), covariates),
         "coordinates alone": (causalsat.BayesianLinearEffect(random_state=0), coordinates),
