@@ -177,6 +177,8 @@ def _encode_array(value: NDArray[Any], arrays: dict[str, NDArray[Any]], where: s
     if value.dtype.kind in _ARRAY_KINDS:
         if value.dtype.itemsize > 8:
             raise _refuse(value, where)
+        if value.flags.f_contiguous and not value.flags.c_contiguous:  # the layout decides the last bits of a product
+            return {"$transposed": _encode_array(value.T, arrays, where)}
         key = f"a{len(arrays)}"
         arrays[key] = (
             np.ascontiguousarray(value).reshape(value.shape).astype(value.dtype.newbyteorder("="), copy=True)
@@ -247,6 +249,8 @@ def _decode(code: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         return {_decode(k, arrays): _decode(v, arrays) for k, v in body}
     if tag == "$array":
         return arrays[body]
+    if tag == "$transposed":
+        return _decode(body, arrays).T
     if tag == "$scalar":
         return _decode(body, arrays)[()]
     if tag == "$float":

@@ -82,6 +82,7 @@ def test_arrays_come_back_as_they_were(array):
     back = _decode(json.loads(json.dumps(_encode(array, arrays, "v"))), arrays)
     assert back.dtype == array.dtype.newbyteorder("=")
     assert back.shape == array.shape
+    assert back.flags.f_contiguous == array.flags.f_contiguous or not array.flags.forc
     np.testing.assert_array_equal(back, array)
 
 

@@ -1,0 +1,128 @@
+"""The main job end to end on small simulated trials, with the quick estimator."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import causalsat
+from causalsat.evaluation import rate
+from causalsat.exceptions import DataError, ParameterError
+from causalsat.simulate import satellite_trial
+
+
+def analysis_of(variant, **settings):
+    trial = satellite_trial(variant, n_units=900, n_sites=90, size_px=512, **settings)
+    study = trial.study()
+    model = causalsat.image_model(
+        study, causalsat.DoublyRobustEffect(modifiers="img*", random_state=0), n_components=5
+    )
+    found = causalsat.analyse(study, model, fold_seeds=(0, 1), n_permutations=199, progress=False)
+    return trial, found
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    return analysis_of("smooth", seed=3, tau_sd=0.8)
+
+
+@pytest.fixture(scope="module")
+def written(smooth, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    return folder, smooth[1].write(folder, resolution=480, progress=False)
+
+
+def test_averages_agree_with_the_truth_and_with_each_other(smooth):
+    trial, found = smooth
+    table = found.average
+    assert list(table.index) == [
+        "difference in means",
+        "OLS with covariates",
+        "doubly robust (AIPW)",
+        "model's posterior",
+    ]
+    assert (np.abs(table.estimate - trial.truth["ate"]) < 3.5 * table.se).all()
+    assert table.se.max() < 2.5 * table.se.min()
+
+
+def test_heterogeneity_is_found_and_ranked_right(smooth):
+    trial, found = smooth
+    assert found.permutation.p_value < 0.02
+    assert "varies" in found.verdict()
+    held_out = found.crossfit[0].tau
+    assert np.corrcoef(held_out, trial.units["tau"])[0, 1] > 0.7
+    assert np.corrcoef(found.places.mean(), trial.places["tau"])[0, 1] > 0.75
+    assert len(found.autoc) == len(found.qini) == 2
+    assert found.autoc[0].ratio > 2
+    again = rate(held_out, trial.units["tau"], groups=trial.units["site"])  # true effects instead of noisy scores
+    assert abs(found.autoc[0].estimate - again.estimate) < 4 * found.autoc[0].se
+
+
+def test_outputs_are_all_there_and_the_metrics_are_the_reports(written):
+    folder, paths = written
+    names = {path.name for path in paths}
+    assert {"report.html", "effects.tif", "effects.png", "toc.png", "map.html", "metrics.json", "places.csv"} <= names
+    assert all(path.stat().st_size > 0 for path in paths)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert all(not isinstance(value, dict) for value in metrics.values())
+    page = (folder / "report.html").read_text()
+    for key in (
+        "ate.difference_in_means.estimate",
+        "autoc.estimate",
+        "qini.se",
+        "blp.slope",
+        "gates.group5.estimate",
+    ):
+        assert f"{metrics[key]:.4f}" in page, key
+    assert metrics["study.n_units"] == 900
+    assert len(metrics["autoc_ratios"]) == 2
+
+
+def test_report_is_one_accessible_file(written):
+    page = (written[0] / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
+    images = re.findall(r"<img [^>]*>", page)
+    assert len(images) >= 6
+    assert all(re.search(r'alt="[^"]+"', image) for image in images)
+    assert '<html lang="en">' in page
+    anchors = re.findall(r'<a href="#([^"]+)"', page)
+    assert anchors
+    assert all(f'id="{anchor}"' in page for anchor in anchors)
+
+
+def test_saved_model_gives_the_same_effects(smooth, written):
+    _, found = smooth
+    model = causalsat.load(written[0] / "model.safetensors")
+    np.testing.assert_array_equal(causalsat.effect(model, found.study.X).draws, found.posterior.draws)
+
+
+def test_without_heterogeneity_report_and_map_say_so(tmp_path):
+    _, found = analysis_of("none", seed=5)
+    assert found.permutation.p_value > 0.05
+    assert "not distinguishable from zero" in found.verdict()
+    found.write(tmp_path, resolution=960, progress=False)
+    assert "not distinguishable from zero" in (tmp_path / "report.html").read_text()
+    assert "not distinguishable" in (tmp_path / "map.html").read_text()
+    import rasterio
+
+    with rasterio.open(tmp_path / "effects.tif") as raster:
+        assert "not distinguishable" in " ".join(raster.tags().values())
+
+
+def test_bad_studies_are_refused_before_anything_is_fitted():
+    study = satellite_trial("smooth", n_units=200, n_sites=40, size_px=384, seed=0).study()
+    one_arm = study.replace(units=study.units.assign(treatment=1))
+    with pytest.raises(DataError, match="treatment"):
+        causalsat.analyse(one_arm, progress=False)
+    with pytest.raises(ParameterError, match="no imagery"):
+        causalsat.image_model(study.replace(imagery=None))
+    with pytest.raises(ParameterError, match="'adjust', 'modify' or 'ignore'"):
+        causalsat.image_model(study, covariates="yes")
+
+
+def test_default_model_uses_the_studys_chip_size():
+    study = satellite_trial("smooth", n_units=200, n_sites=40, size_px=384, seed=0).study()
+    assert causalsat.image_model(study).named_steps["images"].size_m == 960
+    assert causalsat.image_model(study.replace(chip_size_m=None)).named_steps["images"].size_m == 32 * 30
+    assert causalsat.image_model(study, size_m=[480, 960]).named_steps["images"].size_m == [480, 960]
