@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := maps,stac,zarr,distributed,test
+EXTRAS := maps,stac,zarr,trees,distributed,test
 
 .PHONY: demo test lint benchmarks clean
 .DELETE_ON_ERROR:
