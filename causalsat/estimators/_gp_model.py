@@ -1,0 +1,112 @@
+"""Which terms the Gaussian-process effect model has, and the priors of their parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.estimators._gp_kernels import FloatArray, Term
+from causalsat.estimators._gp_likelihood import Model
+
+__all__ = ["binary_model", "continuous_model", "relevance", "starting_points"]
+
+
+class _Builder:
+    """Collects terms and the priors of their parameters."""
+
+    def __init__(self) -> None:
+        self.terms: list[Term] = []
+        self.mean: list[float] = []
+        self.sd: list[float] = []
+
+    def add(self, name: str, x: str, t: str, columns: NDArray[np.int64], amplitude: float, sd: float = 1.0) -> None:
+        """Append a term; ``amplitude`` is its prior median in standard deviations of the outcome."""
+        d = max(len(columns), 1)
+        if x != "const" and not len(columns):
+            return
+        self.terms.append(Term(name, x, t, columns, len(self.mean)))
+        self._prior(np.log(amplitude), sd)
+        for _ in range(len(columns) if x != "const" else 0):
+            if x == "linear":  # all features together give the amplitude
+                self._prior(-0.5 * np.log(d), 1.5)
+            elif x == "rbf":  # squared inverse lengths sum to a half
+                self._prior(0.5 * np.log(0.5 / d), 1.0)
+            else:  # the index has a standard deviation of about 1
+                self._prior(0.0, 1.0 / np.sqrt(d))
+        if t == "rbf":
+            self._prior(0.0, 0.7)
+        if t == "arms":
+            self._prior(1.0, 0.5)
+            self._prior(np.log(0.5), 1.0)
+
+    def _prior(self, mean: float, sd: float) -> None:
+        self.mean.append(float(mean))
+        self.sd.append(float(sd))
+
+    def finish(self, n_arms: int, n_random: int) -> Model:
+        """Append noise and village parameters."""
+        for _ in range(n_arms):
+            self._prior(np.log(0.5), 1.0)
+        for _ in range(n_random):
+            self._prior(np.log(0.2), 1.0)
+        return Model(self.terms, n_arms, n_random, np.array(self.mean), np.array(self.sd))
+
+
+def binary_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: bool = True) -> Model:
+    """Two correlated arms over the modifiers, and a prognostic surface over the other features."""
+    build, everything = _Builder(), np.arange(p)
+    none = np.zeros(0, dtype=np.int64)
+    build.add("level", "const", "one", none, 1.0, 0.5)
+    build.add("average effect", "const", "linear", none, 1.0, 0.7)
+    if len(modifiers) < p:
+        build.add("prognosis, linear", "linear", "one", everything, 0.5)
+        build.add("prognosis, smooth", "rbf", "one", everything, 0.5)
+    build.add("arms, linear", "linear", "arms", modifiers, 0.5)
+    build.add("arms, smooth", "rbf", "arms", modifiers, 0.5)
+    if ridge:
+        build.add("arms, index", "index", "arms", modifiers, 0.5)
+    return build.finish(2, n_random)
+
+
+def continuous_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: bool = True) -> Model:
+    """Prognostic surface, average dose response, and dose responses that change with the modifiers."""
+    build, everything = _Builder(), np.arange(p)
+    none = np.zeros(0, dtype=np.int64)
+    build.add("level", "const", "one", none, 1.0, 0.5)
+    build.add("prognosis, linear", "linear", "one", everything, 0.3)
+    build.add("prognosis, smooth", "rbf", "one", everything, 0.5)
+    build.add("dose, linear", "const", "linear", none, 0.5)
+    build.add("dose, smooth", "const", "rbf", none, 0.5)
+    build.add("dose x features, linear", "linear", "rbf", modifiers, 0.3)
+    build.add("dose x features, smooth", "rbf", "rbf", modifiers, 0.5)
+    return build.finish(1, n_random)
+
+
+def starting_points(model: Model, Z: FloatArray, y: FloatArray, n: int, rng: np.random.Generator) -> list[FloatArray]:
+    """The prior's mean, with the index along a ridge regression, and random ones."""
+    starts = []
+    slope = np.linalg.solve(Z.T @ Z + 0.1 * len(y) * np.eye(Z.shape[1]), Z.T @ y)
+    for k in range(n):
+        theta = model.prior_mean.copy()
+        if k:
+            theta += 0.5 * model.prior_sd * rng.standard_normal(len(theta))
+        for term in model.terms:
+            if term.x == "index":
+                own = slope[term.columns]
+                own = own / max(float(np.linalg.norm(Z[:, term.columns] @ own)) / np.sqrt(len(y)), 1e-6)
+                if k:
+                    own = own * 0.5 + 0.5 * rng.standard_normal(len(own)) / np.sqrt(len(own))
+                theta[term.start + 1 : term.start + 1 + term.n_x] = 0.7 * own
+        starts.append(theta)
+    return starts
+
+
+def relevance(model: Model, theta: FloatArray, p: int) -> FloatArray:
+    """Share of each feature in the squared weights of the kernels, averaged over terms with their amplitudes."""
+    total = np.zeros(p)
+    for term in model.terms:
+        scale, px, _ = term.split(theta)
+        if term.x != "const":
+            square = px**2 if term.x == "index" else np.exp(2 * px)
+            total[term.columns] += scale * square / max(float(square.sum()), 1e-300)
+    return np.asarray(total / total.sum()) if total.sum() > 0 else total
