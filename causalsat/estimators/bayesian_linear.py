@@ -51,9 +51,8 @@ class BayesianLinearEffect(EffectEstimator):
         (``benchmarks/bayesian_linear.py``).
     ordered : None, str, or sequence of str or int
         Features in order of importance, such as principal components (``"img*"``): the coefficients of the j-th
-        have prior standard deviation 1/j of those of the first. Many components then cost little accuracy, and
-        what they add to the uncertainty keeps intervals honest where few components do not tell the whole story
-        (``benchmarks/bayesian_linear.py``).
+        have prior standard deviation 1/j of those of the first. Many components then cost little accuracy where
+        the first ones matter most, and some where they do not. The order is the argument's.
     family : {"gaussian", "bernoulli"}
         Distribution of the outcome.
     group_effects : bool
