@@ -26,6 +26,10 @@ _LAZY: dict[str, str] = {
     # estimators
     "BayesianForestEffect": "causalsat.estimators.bayesian_forest",
     "BayesianLinearEffect": "causalsat.estimators.bayesian_linear",
+    "XLearnerEffect": "causalsat.estimators.meta_learners",
+    "TLearnerEffect": "causalsat.estimators.meta_learners",
+    "RLearnerEffect": "causalsat.estimators.meta_learners",
+    "DRLearnerEffect": "causalsat.estimators.meta_learners",
     "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
     "StackedEffect": "causalsat.estimators.stacked",
     "EffectPosterior": "causalsat.posterior",
@@ -65,6 +69,10 @@ if TYPE_CHECKING:
     from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
     from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
+    from causalsat.estimators.meta_learners import DRLearnerEffect as DRLearnerEffect
+    from causalsat.estimators.meta_learners import RLearnerEffect as RLearnerEffect
+    from causalsat.estimators.meta_learners import TLearnerEffect as TLearnerEffect
+    from causalsat.estimators.meta_learners import XLearnerEffect as XLearnerEffect
     from causalsat.estimators.stacked import StackedEffect as StackedEffect
     from causalsat.imagery import chips as chips
     from causalsat.imagery import open_imagery as open_imagery

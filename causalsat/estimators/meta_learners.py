@@ -1,0 +1,547 @@
+"""Meta-learners: effects from any scikit-learn regressor, with intervals from a bootstrap of clusters."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat._inputs import FitData
+from causalsat.base import EffectEstimator, Summary
+from causalsat.estimators import _nuisances
+from causalsat.estimators._columns import select_columns
+from causalsat.estimators._folds import assign_folds, cluster_arms
+from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
+
+__all__ = ["DRLearnerEffect", "RLearnerEffect", "TLearnerEffect", "XLearnerEffect"]
+
+FloatArray = NDArray[np.float64]
+Learners = tuple[Any, ...]
+
+MIN_ARM = 3
+
+
+class _MetaLearner(EffectEstimator):
+    """What the meta-learners share: the bootstrap over clusters, its draws and the table.
+
+    A subclass writes ``_prepare`` (once, on the data as they are), ``_fit_once`` (on reweighted clusters) and
+    ``_tau`` (effects of fitted learners).
+    """
+
+    n_bootstrap: int
+    random_state: Any
+    _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 30}
+
+    @abstractmethod
+    def _learners(self) -> list[Any]:
+        """Every learner that is refitted in the bootstrap."""
+
+    def _prepare(self, data: FitData) -> None:
+        """Fit what the bootstrap does not refit."""
+
+    @abstractmethod
+    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+        """Fit the learners to units with these weights (which are counts of copies where ``counts``)."""
+
+    @abstractmethod
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        """Effects (unit,) that fitted learners predict."""
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.n_bootstrap, int | np.integer) or self.n_bootstrap < 2:
+            raise ParameterError(f"n_bootstrap={self.n_bootstrap!r}", expected="an integer of at least 2")
+
+    def _fit(self, data: FitData) -> None:
+        import sklearn
+
+        with sklearn.config_context(enable_metadata_routing=False):  # weights go to our own learners by name
+            self._fit_replicates(data)
+
+    def _fit_replicates(self, data: FitData) -> None:
+        if np.isin(data.treatment, (0.0, 1.0)).all():
+            _check_arms(data.treatment)
+        rng = np.random.default_rng(self.random_state)
+        self._prepare(data)
+        counts = not all(takes_weights(learner) for learner in self._learners())
+        if counts and data.weighted:
+            warnings.warn("a learner takes no sample_weight: fitted without", DataWarning, stacklevel=5)
+        self.models_ = []
+        for _ in range(int(self.n_bootstrap)):
+            drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)
+            weight = drawn if counts else drawn * data.sample_weight
+            self.models_.append(self._fit_once(data, weight, counts=counts))
+        self.resampling_ = "copies of clusters" if counts else "exponential weights of clusters"
+        tau = self._replicates(data.X)
+        share = data.sample_weight / data.sample_weight.sum()
+        self.ate_draws_ = tau @ share
+        self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
+
+    def _replicates(self, X: FloatArray) -> FloatArray:
+        return np.array([self._tau(learners, X) for learners in self.models_])
+
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        return np.asarray(self._replicates(X) * (treatment - baseline))
+
+    def _diagnostics(self) -> dict[str, Any]:
+        return {"source": f"bootstrap of clusters ({self.resampling_})", "replicates": len(self.models_)}
+
+    def _summary(self) -> Summary:
+        import pandas as pd
+
+        rows = {"ATE": self.ate_draws_, "sd of effects": self.effect_sd_draws_}
+        table = pd.DataFrame(
+            {
+                name: {
+                    "estimate": float(v.mean()),
+                    "std err": float(v.std(ddof=1)),
+                    "[0.025": float(np.quantile(v, 0.025)),
+                    "0.975]": float(np.quantile(v, 0.975)),
+                }
+                for name, v in rows.items()
+            }
+        ).T
+        info = {
+            "units": self.n_units_,
+            "clusters": self.n_groups_,
+            "treated share or mean dose": self.treated_share_,
+            **self._diagnostics(),
+        }
+        notes = (
+            "95 % percentile intervals over the replicates; a bootstrap does not see the bias of a shrunken learner.",
+        )
+        return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
+
+
+class TLearnerEffect(_MetaLearner):
+    """One outcome model for each arm; the effect is the difference of their predictions.
+
+    Simple, and with flexible learners noisy: each arm's learner is shrunk on its own, so their difference can show
+    heterogeneity that is not there (Künzel et al. 2019, section 2).
+
+    Draws are refits under the Bayesian bootstrap: each cluster gets an exponential weight (Rubin 1981). Learners
+    that take no ``sample_weight`` are refitted to clusters drawn with replacement within the arms. ``predict`` is
+    the mean over the replicates.
+
+    Parameters
+    ----------
+    outcome_model : scikit-learn regressor or classifier, optional
+        Learner of the outcome in each arm; by default ridge regression on standardised features, with the penalty
+        chosen by leave-one-out.
+    n_bootstrap : int
+        Replicates.
+    random_state : int
+        Seed.
+
+    Attributes
+    ----------
+    models_ : list of tuple
+        Fitted learners of each replicate: control, treated.
+
+    References
+    ----------
+    Künzel, Sekhon, Bickel and Yu (2019), "Metalearners for estimating heterogeneous treatment effects using
+    machine learning", PNAS 116.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 2
+    >>> y = X[:, 1] + t * (1 + X[:, 0]) + 0.1 * rng.standard_normal(400)
+    >>> est = TLearnerEffect(n_bootstrap=50).fit(X, y, treatment=t)
+    >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
+    array([1., 2.])
+    """
+
+    def __init__(self, outcome_model: Any = None, n_bootstrap: int = 200, random_state: Any = 0) -> None:
+        self.outcome_model = outcome_model
+        self.n_bootstrap = n_bootstrap
+        self.random_state = random_state
+
+    def _learners(self) -> list[Any]:
+        return [_or_default(self.outcome_model)]
+
+    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+        (model,) = self._learners()
+        arms = (data.treatment == 0, data.treatment == 1)
+        return tuple(fit_learner(model, data.X[a], data.y[a], weight[a], counts=counts) for a in arms)
+
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        control, treated = (_nuisances._predict(learner, X) for learner in learners)
+        return treated - control
+
+
+class XLearnerEffect(_MetaLearner):
+    """Each arm's outcomes against the other arm's model, blended by the propensity (Künzel et al. 2019).
+
+    With mu0, mu1 the arms' outcome models, tau1 is learnt from ``y - mu0(x)`` of the treated, tau0 from
+    ``mu1(x) - y`` of the controls, and ``tau(x) = g(x) tau0(x) + (1 - g(x)) tau1(x)`` (their equation 9): good where
+    one arm is much smaller than the other. Everything but g is refitted in each replicate; draws as in
+    :class:`TLearnerEffect`.
+
+    Parameters
+    ----------
+    outcome_model, final_model : scikit-learn regressor, optional
+        Learners of the outcomes and of the effects; ridge regression by default.
+    propensity_model : {None, "constant", "logistic"} or scikit-learn classifier
+        Learner of the blending weight g. None means the treated share, or the mean of the propensity given to
+        ``fit``.
+    n_bootstrap : int
+        Replicates.
+    random_state : int
+        Seed.
+
+    Attributes
+    ----------
+    models_ : list of tuple
+        Fitted learners of each replicate: tau0, tau1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 5 == 0
+    >>> y = X[:, 1] + t * (1 + X[:, 0]) + 0.1 * rng.standard_normal(400)
+    >>> est = XLearnerEffect(n_bootstrap=50).fit(X, y, treatment=t)
+    >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
+    array([1., 2.])
+    """
+
+    def __init__(
+        self,
+        outcome_model: Any = None,
+        final_model: Any = None,
+        propensity_model: Any = None,
+        n_bootstrap: int = 200,
+        random_state: Any = 0,
+    ) -> None:
+        self.outcome_model = outcome_model
+        self.final_model = final_model
+        self.propensity_model = propensity_model
+        self.n_bootstrap = n_bootstrap
+        self.random_state = random_state
+
+    def _learners(self) -> list[Any]:
+        return [_or_default(self.outcome_model), _or_default(self.final_model)]
+
+    def _prepare(self, data: FitData) -> None:
+        model = self.propensity_model
+        self.blend_model_ = None
+        if data.propensity is not None:
+            self.blend_ = float(np.average(data.propensity, weights=data.sample_weight))
+        else:
+            self.blend_ = float(np.average(data.treatment, weights=data.sample_weight))
+            if model is not None and model != "constant":
+                learner = default_classifier() if isinstance(model, str) and model == "logistic" else model
+                _check_learner(learner, "propensity_model", model)
+                weight = data.sample_weight if takes_weights(learner) else np.ones(len(data.y))
+                self.blend_model_ = fit_learner(learner, data.X, data.treatment, weight, counts=False)
+
+    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+        outcome, final = self._learners()
+        X, y = data.X, data.y
+        c, t = data.treatment == 0, data.treatment == 1
+        mu0 = fit_learner(outcome, X[c], y[c], weight[c], counts=counts)
+        mu1 = fit_learner(outcome, X[t], y[t], weight[t], counts=counts)
+        tau0 = fit_learner(final, X[c], _nuisances._predict(mu1, X[c]) - y[c], weight[c], counts=counts)
+        tau1 = fit_learner(final, X[t], y[t] - _nuisances._predict(mu0, X[t]), weight[t], counts=counts)
+        return tau0, tau1
+
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        tau0, tau1 = (_nuisances._predict(learner, X) for learner in learners)
+        g = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, X)
+        return np.asarray(g * tau0 + (1 - g) * tau1)
+
+
+class DRLearnerEffect(_MetaLearner):
+    """Any regressor on cross-fitted doubly robust scores (Kennedy 2023, algorithm 1).
+
+    :class:`~causalsat.DoublyRobustEffect` with a learner in the place of the linear projection. The scores are
+    cross-fitted over clusters once; draws refit the final learner under the Bayesian bootstrap of clusters (as in
+    :class:`TLearnerEffect`). That the scores are kept is right to first order, for they are orthogonal to errors
+    of the outcome and treatment models (Chernozhukov et al. 2018).
+
+    Parameters
+    ----------
+    outcome_model, propensity_model, n_splits, min_propensity
+        Cross-fitted nuisances, as in :class:`~causalsat.DoublyRobustEffect`.
+    final_model : scikit-learn regressor, optional
+        Learner of the effect; by default ridge regression on standardised features, with the penalty chosen by
+        leave-one-out.
+    modifiers : None, str, int or list
+        Features on which the effect may depend; all by default.
+    n_bootstrap : int
+        Replicates.
+    random_state : int
+        Seed.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n,)
+        Doubly robust scores.
+    models_ : list of tuple
+        Fitted final learner of each replicate.
+
+    References
+    ----------
+    Kennedy (2023), "Towards optimal doubly robust estimation of heterogeneous causal effects", EJS 17.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 2
+    >>> y = X[:, 1] + t * (1 + X[:, 0]) + 0.1 * rng.standard_normal(400)
+    >>> est = DRLearnerEffect(n_bootstrap=50).fit(X, y, treatment=t)
+    >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
+    array([1., 2.])
+    """
+
+    def __init__(
+        self,
+        outcome_model: Any = None,
+        final_model: Any = None,
+        propensity_model: Any = None,
+        n_splits: int = 5,
+        modifiers: Any = None,
+        n_bootstrap: int = 200,
+        min_propensity: float = 0.01,
+        random_state: Any = 0,
+    ) -> None:
+        self.outcome_model = outcome_model
+        self.final_model = final_model
+        self.propensity_model = propensity_model
+        self.n_splits = n_splits
+        self.modifiers = modifiers
+        self.n_bootstrap = n_bootstrap
+        self.min_propensity = min_propensity
+        self.random_state = random_state
+
+    def _learners(self) -> list[Any]:
+        return [_or_default(self.final_model)]
+
+    def _prepare(self, data: FitData) -> None:
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        nuisances = _nuisances.crossfit_nuisances(
+            data.X,
+            data.y,
+            data.treatment,
+            groups=data.groups,
+            outcome_model=self.outcome_model,
+            propensity_model=self.propensity_model,
+            propensity=data.propensity,
+            n_splits=self.n_splits,
+            random_state=self.random_state,
+            sample_weight=data.sample_weight if data.weighted else None,
+            min_propensity=self.min_propensity,
+        )
+        self.scores_ = _nuisances.dr_scores(data.y, data.treatment, nuisances)
+
+    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+        (model,) = self._learners()
+        return (fit_learner(model, data.X[:, self.modifier_positions_], self.scores_, weight, counts=counts),)
+
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        return _nuisances._predict(learners[0], X[:, self.modifier_positions_])
+
+    def _support_columns(self) -> NDArray[np.int64]:
+        return np.asarray(self.modifier_positions_)
+
+
+class RLearnerEffect(DRLearnerEffect):
+    r"""Residual on residual: any weighted regressor, for binary treatments and doses (Nie and Wager 2021).
+
+    Minimises :math:`\sum_i w_i \{(y_i - m(x_i)) - (t_i - e(x_i))\,\tau(x_i)\}^2` (their equation 5) as a regression
+    of (y - m)/(t - e) with weights (t - e)^2; m = E[Y|X] and e = E[T|X] are cross-fitted over clusters. For a
+    dose the model is partially linear (Robinson 1988): the effect is linear in the dose. Draws as in
+    :class:`DRLearnerEffect`.
+
+    Parameters
+    ----------
+    outcome_model : scikit-learn regressor, optional
+        Learner of m; ridge regression by default.
+    final_model : scikit-learn regressor that takes ``sample_weight``, optional
+        Learner of the effect; by default ridge regression on standardised features.
+    propensity_model : {None, "constant", "logistic"} or scikit-learn estimator
+        Learner of e. None means the treated share where the treatment is binary (a randomised trial with one
+        probability), ridge regression where it is a dose. For a dose a regressor.
+    n_splits, modifiers, n_bootstrap, random_state
+        As in :class:`DRLearnerEffect`.
+    min_propensity : float
+        Propensities are clipped to [min_propensity, 1 - min_propensity].
+
+    Attributes
+    ----------
+    residual_outcome_, residual_treatment_ : ndarray of shape (n,)
+        y - m(x) and t - e(x), out of fold.
+    models_ : list of tuple
+        Fitted final learner of each replicate.
+
+    References
+    ----------
+    Nie and Wager (2021), "Quasi-oracle estimation of heterogeneous treatment effects", Biometrika 108.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, dose = rng.standard_normal((600, 2)), rng.uniform(0, 3, 600)
+    >>> y = X[:, 1] + dose * (1 + X[:, 0]) + 0.1 * rng.standard_normal(600)
+    >>> est = RLearnerEffect(n_bootstrap=50).fit(X, y, treatment=dose)
+    >>> est.effect([[0.0, 0.0], [1.0, 0.0]], treatment=2.0).mean().round(1)
+    array([2., 4.])
+    """
+
+    _binary_treatment: ClassVar[bool] = False
+
+    def _prepare(self, data: FitData) -> None:
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        values = np.unique(data.treatment)
+        if len(values) == 2 and not np.array_equal(values, (0.0, 1.0)):
+            raise TreatmentError(
+                f"treatment has the values {values[0]:g}, {values[1]:g}",
+                expected="0 (control) and 1 (treated), or a dose with more than two values",
+                todo="recode it, for example (treatment == 2).astype(int)",
+            )
+        if not takes_weights(self._learners()[0]):
+            raise ParameterError(
+                f"final_model={self.final_model!r}, which takes no sample_weight",
+                expected="a regressor with fit(X, y, sample_weight=...)",
+                todo="use such a learner, or DRLearnerEffect",
+            )
+        if not 0 < self.min_propensity < 0.5:
+            raise ParameterError(f"min_propensity={self.min_propensity!r}", expected="a number between 0 and 0.5")
+        binary = len(values) == 2
+        weight = data.sample_weight if data.weighted else None
+        rng = np.random.default_rng(self.random_state)
+        keys = (data.y, data.treatment, *data.X.T)
+        arms = data.treatment if binary else None
+        fold = assign_folds(self.n_splits, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
+        m = _nuisances._crossfit(_or_default(self.outcome_model), data.X, data.y, fold, weight)
+        self.residual_outcome_ = data.y - m
+        self.residual_treatment_ = data.treatment - self._expected_treatment(data, fold, weight, binary=binary)
+
+    def _expected_treatment(
+        self, data: FitData, fold: NDArray[np.int64], weight: FloatArray | None, *, binary: bool
+    ) -> FloatArray:
+        model = self.propensity_model
+        if not binary:
+            if data.propensity is not None:
+                raise ParameterError(
+                    "a propensity for a treatment that is not 0/1",
+                    expected="none: the expected dose is learnt by propensity_model",
+                )
+            if isinstance(model, str) and model == "constant":
+                return np.full(len(fold), np.average(data.treatment, weights=weight))
+            learner = _or_default(model)
+            _check_learner(learner, "propensity_model", model)
+            return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
+        raw = data.propensity
+        if raw is None:
+            raw = _nuisances._propensity(model, data.X, data.treatment, data.groups, fold, weight)
+        e = np.clip(raw, self.min_propensity, 1 - self.min_propensity)
+        _nuisances._warn_clipped(e != raw, data.treatment, self.min_propensity)
+        return np.asarray(e)
+
+    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+        (model,) = self._learners()
+        left = self.residual_treatment_
+        tiny = 1e-6 * max(float(np.std(left)), 1e-300)  # a residual of 0 has weight 0, whatever its target
+        safe = np.where(np.abs(left) > tiny, left, tiny)
+        X = data.X[:, self.modifier_positions_]
+        return (fit_learner(model, X, self.residual_outcome_ / safe, weight * safe**2, counts=counts),)
+
+
+# ---------------------------------------------------------------------- functions
+def default_regressor() -> Any:
+    """Ridge regression on standardised features; the penalty is chosen by leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
+
+
+def default_classifier() -> Any:
+    """Ridge-penalised logistic regression (C = 1) on standardised features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _or_default(model: Any) -> Any:
+    return default_regressor() if model is None else model
+
+
+def _check_learner(learner: Any, name: str, given: Any) -> None:
+    if not hasattr(learner, "fit"):
+        raise ParameterError(
+            f"{name}={given!r}",
+            expected="None, 'constant', 'logistic' (binary treatment) or a scikit-learn estimator",
+        )
+
+
+def _check_arms(t: FloatArray) -> None:
+    least = int(min((t == 0).sum(), (t == 1).sum()))
+    if least < MIN_ARM:
+        raise DataError(f"an arm of {least} units", expected=f"at least {MIN_ARM}", todo="pass more units")
+
+
+def takes_weights(learner: Any) -> bool:
+    """Whether a learner, or a Pipeline's last step, can be fitted with ``sample_weight``.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.neighbors import KNeighborsRegressor
+    >>> takes_weights(Ridge()), takes_weights(KNeighborsRegressor())
+    (True, False)
+    """
+    from sklearn.utils.validation import has_fit_parameter
+
+    steps = getattr(learner, "steps", None)
+    return bool(has_fit_parameter(learner if steps is None else steps[-1][1], "sample_weight"))
+
+
+def fit_learner(model: Any, X: FloatArray, target: FloatArray, weight: FloatArray, *, counts: bool) -> Any:
+    """Fit a clone of a learner to weighted units, or to each unit ``weight`` times where ``counts``."""
+    from sklearn.base import clone
+
+    learner = clone(model)
+    if counts:
+        rows = np.repeat(np.arange(len(target)), weight.astype(np.int64))
+        return learner.fit(X[rows], target[rows])
+    if not takes_weights(learner):
+        return learner.fit(X, target)
+    used = weight > 0
+    steps = getattr(learner, "steps", None)
+    name = "sample_weight" if steps is None else f"{steps[-1][0]}__sample_weight"
+    return learner.fit(X[used], target[used], **{name: weight[used]})
+
+
+def draw_weights(
+    rng: np.random.Generator, groups: NDArray[np.int64] | None, treatment: FloatArray, *, counts: bool
+) -> FloatArray:
+    """One bootstrap weight a cluster, given to each of its units, shape (n,).
+
+    Exponential weights with mean 1 (the Bayesian bootstrap, Rubin 1981), or, for ``counts``, how often a cluster
+    comes when clusters are drawn with replacement within "all control", "all treated" and "both".
+
+    Examples
+    --------
+    >>> draw_weights(np.random.default_rng(0), np.array([0, 0, 1]), np.array([0.0, 0, 1]), counts=True)
+    array([1., 1., 1.])
+    """
+    binary = bool(np.isin(treatment, (0.0, 1.0)).all())
+    codes = np.arange(len(treatment)) if groups is None else groups
+    n_clusters = int(codes.max()) + 1
+    if not counts:
+        weight = rng.exponential(size=n_clusters)
+        return np.asarray((weight / weight.mean())[codes])
+    strata = cluster_arms(codes, treatment) if binary else np.zeros(n_clusters, dtype=np.int64)
+    times = np.zeros(n_clusters)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        np.add.at(times, rng.choice(members, size=len(members)), 1.0)
+    return times[codes]
