@@ -2,32 +2,64 @@
 
 from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances, dr_scores
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
+from causalsat.evaluation.conformal import (
+    ConformalCalibration,
+    ConformalIntervals,
+    ConformalOutcomes,
+    conformal_calibrate,
+    conformal_individual_effects,
+    conformal_outcome_intervals,
+)
 from causalsat.evaluation.crossfit import CrossfitEffects, crossfit_effects
 from causalsat.evaluation.overlap import OverlapResult, effective_sample_size, overlap
 from causalsat.evaluation.permutation import PermutationResult, permutation_test, priority_test
+from causalsat.evaluation.posterior_scale import PosteriorScale, out_of_fold_draws, posterior_scale
+from causalsat.evaluation.quantile_aggregation import (
+    QuantileAggregation,
+    aggregate_quantiles,
+    monotone_quantiles,
+    out_of_fold_quantiles,
+    pinball_loss,
+    quantile_effects,
+)
 from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 
 __all__ = [
     "BlockSize",
     "BlpResult",
+    "ConformalCalibration",
+    "ConformalIntervals",
+    "ConformalOutcomes",
     "CrossfitEffects",
     "GatesResult",
     "Nuisances",
     "OverlapResult",
     "PermutationResult",
+    "PosteriorScale",
+    "QuantileAggregation",
     "RateResult",
     "SpatialBlockCV",
     "TocCurve",
+    "aggregate_quantiles",
     "blp",
+    "conformal_calibrate",
+    "conformal_individual_effects",
+    "conformal_outcome_intervals",
     "crossfit_effects",
     "crossfit_nuisances",
     "dr_scores",
     "effective_sample_size",
     "gates",
+    "monotone_quantiles",
+    "out_of_fold_draws",
+    "out_of_fold_quantiles",
     "overlap",
     "permutation_test",
+    "pinball_loss",
+    "posterior_scale",
     "priority_test",
+    "quantile_effects",
     "rate",
     "suggest_block_size",
     "toc",
