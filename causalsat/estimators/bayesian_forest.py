@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,28 +10,16 @@ from numpy.typing import NDArray
 
 from causalsat._inputs import FitData
 from causalsat.base import EffectEstimator, Summary
-from causalsat.estimators import _nuisances
+from causalsat.estimators import _forest, _nuisances
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._folds import assign_folds
-from causalsat.exceptions import (
-    CausalsatError,
-    ConvergenceWarning,
-    DataError,
-    DataWarning,
-    ParameterError,
-    TreatmentError,
-)
+from causalsat.exceptions import DataError, DataWarning, ParameterError
 
-__all__ = ["BayesianForestEffect", "MissingExtraError"]
+__all__ = ["BayesianForestEffect"]
 
 FloatArray = NDArray[np.float64]
 
-R_HAT_LIMIT = 1.1
 MIN_UNITS = 10
-
-
-class MissingExtraError(CausalsatError, ImportError):
-    """A package of an optional extra is not installed."""
 
 
 class BayesianForestEffect(EffectEstimator):
@@ -162,7 +149,7 @@ class BayesianForestEffect(EffectEstimator):
                 raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {low}")
         if not np.isreal(self.effect_scale) or not 0 < self.effect_scale < np.inf:
             raise ParameterError(f"effect_scale={self.effect_scale!r}", expected="a positive number")
-        _stochtree()
+        _forest.load_stochtree()
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
@@ -172,7 +159,7 @@ class BayesianForestEffect(EffectEstimator):
                 expected=f"at least {MIN_UNITS} for trees",
                 todo="pass more units, or use BayesianLinearEffect",
             )
-        check_coding(data.treatment)
+        _forest.check_coding(data.treatment)
         self._containers: list[Any] | None = None
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         weight = data.sample_weight
@@ -197,7 +184,7 @@ class BayesianForestEffect(EffectEstimator):
         self.diagnostics_: dict[str, Any] = {"source": "no sampling: constant outcome"}
 
     def _sample(self, data: FitData) -> None:
-        rng = _generator(self.random_state)
+        rng = _forest.generator(self.random_state)
         pi = self._propensity(data, rng)
         table = data.X if pi is None else np.column_stack([data.X, pi])
         outcome = (data.y - self.y_mean_) / self.y_scale_
@@ -207,19 +194,19 @@ class BayesianForestEffect(EffectEstimator):
         up = self.y_scale_ / self.t_scale_
         forests, containers, intercepts, noise, effects = [], [], [], [], []  # one a chain
         splits = np.zeros(table.shape[1])
-        estimate, error = preliminary_effect(data.X, outcome, centred, data.sample_weight, data.groups)
+        estimate, error = _forest.preliminary_effect(data.X, outcome, centred, data.sample_weight, data.groups)
         for _ in range(int(self.n_chains)):
             start = estimate if data.weighted else estimate + error * rng.standard_normal()
-            model = _stochtree().BCFModel()
+            model = _forest.load_stochtree().BCFModel()
             options["general_params"]["random_seed"] = int(rng.integers(1, 2**31 - 1))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", (UserWarning, RuntimeWarning))  # type: ignore[arg-type]
                 model.sample(X_train=table, Z_train=dose, y_train=outcome - start * centred, **options)
             container = model.forest_container_tau
             intercept = start + (np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0])
-            effects.append(up * (intercept[:, None] + _forest_draws(container, table)))
+            effects.append(up * (intercept[:, None] + _forest.forest_draws(container, table)))
             splits += np.asarray(container.get_overall_split_counts(table.shape[1]), dtype=float)
-            forests.append(_compress(container.dump_json_string()))
+            forests.append(_forest.compress(container.dump_json_string()))
             containers.append(container)
             intercepts.append(up * intercept)
             noise.append(self.y_scale_ * np.sqrt(np.asarray(model.global_var_samples, dtype=float)))
@@ -229,8 +216,8 @@ class BayesianForestEffect(EffectEstimator):
         tau, share = np.array(effects), data.sample_weight / data.sample_weight.sum()
         self.ate_draws_ = np.asarray(tau @ share)
         self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
-        self.diagnostics_ = chain_diagnostics({"ATE": self.ate_draws_, "noise": self.noise_draws_})
-        _warn_if_not_converged(self.diagnostics_)
+        self.diagnostics_ = _forest.chain_diagnostics({"ATE": self.ate_draws_, "noise": self.noise_draws_})
+        _forest.warn_if_not_converged(self.diagnostics_)
 
     def _options(self, data: FitData) -> dict[str, Any]:
         modifiers = [int(j) for j in self.modifier_positions_]
@@ -293,7 +280,7 @@ class BayesianForestEffect(EffectEstimator):
         tau = np.repeat(self.intercept_.reshape(-1, 1), len(X), axis=1)
         if self.forests_:
             table = np.column_stack([X, np.zeros(len(X))])  # the propensity's column: the effect never splits on it
-            raw = np.concatenate([_forest_draws(forest, table) for forest in self._forest_containers()])
+            raw = np.concatenate([_forest.forest_draws(forest, table) for forest in self._forest_containers()])
             tau += raw * (self.y_scale_ / self.t_scale_)
         return np.asarray(tau * (treatment - baseline))
 
@@ -301,7 +288,9 @@ class BayesianForestEffect(EffectEstimator):
         """Stochtree's forests, rebuilt from their JSON where this estimator was loaded or copied."""
         containers: list[Any] | None = getattr(self, "_containers", None)
         if containers is None:
-            containers = self._containers = [_rebuild(code, int(self.n_effect_trees)) for code in self.forests_]
+            containers = self._containers = [
+                _forest.rebuild(code, int(self.n_effect_trees)) for code in self.forests_
+            ]
         return containers
 
     def _support_columns(self) -> NDArray[np.int64]:
@@ -332,115 +321,3 @@ class BayesianForestEffect(EffectEstimator):
         info = {"units": self.n_units_, "clusters": self.n_groups_, **self._diagnostics()}
         notes = (f"90 % equal-tailed intervals; splits of the effect forest: {used}",)
         return Summary("Bayesian causal forest", table, info, notes)
-
-
-def check_coding(treatment: FloatArray) -> None:
-    """Refuse a treatment with two values that are not 0 and 1: almost always codes, not doses."""
-    values = np.unique(treatment)
-    if len(values) == 2 and not np.array_equal(values, (0.0, 1.0)):
-        raise TreatmentError(
-            f"treatment has the values {values[0]:g}, {values[1]:g}",
-            expected="0 (control) and 1 (treated), or a dose with more than two values",
-            todo="recode it, for example (treatment == 2).astype(int)",
-        )
-
-
-def preliminary_effect(
-    X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, groups: NDArray[np.int64] | None
-) -> tuple[float, float]:
-    """Linear regression's coefficient of the treatment and its cluster-robust error: where the chains start.
-
-    Features are adjusted for where there are at least five units for each.
-
-    Examples
-    --------
-    >>> t = np.array([-0.5, 0.5, -0.5, 0.5])
-    >>> preliminary_effect(np.zeros((4, 1)), 2 * t, t, np.ones(4), None)[0].round(6)
-    np.float64(2.0)
-    """
-    design = np.column_stack([np.ones_like(t), t])
-    if 5 * (X.shape[1] + 2) <= len(y):
-        design = np.column_stack([design, X - X.mean(axis=0)])
-    inverse = np.linalg.pinv(design.T @ (weight[:, None] * design), hermitian=True)
-    coef = inverse @ (design.T @ (weight * y))
-    codes = np.arange(len(y)) if groups is None else groups
-    scores = np.zeros((int(codes.max()) + 1, design.shape[1]))
-    np.add.at(scores, codes, design * (weight * (y - design @ coef))[:, None])
-    variance = inverse[1] @ (scores.T @ scores) @ inverse[1]
-    return float(coef[1]), float(np.sqrt(max(variance, 0.0)))
-
-
-def chain_diagnostics(quantities: dict[str, FloatArray]) -> dict[str, Any]:
-    """R-hat and bulk effective sample size of named draws of shape (chain, draw), and their worst.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> found = chain_diagnostics({"ATE": rng.standard_normal((4, 200))})
-    >>> found["r_hat"] < 1.02, found["ess"] > 500
-    (True, True)
-    """
-    import arviz
-
-    r_hat, ess = {}, {}
-    for name, draws in quantities.items():
-        several = draws.shape[0] > 1 and np.ptp(draws) > 0
-        r_hat[name] = float(arviz.rhat(draws)) if several else float("nan")
-        ess[name] = float(arviz.ess(draws)) if np.ptp(draws) > 0 else float("nan")
-    first = next(iter(quantities.values()))
-    return {
-        "r_hat": max(r_hat.values()),
-        "ess": min(ess.values()),
-        **{f"r_hat {name}": value for name, value in r_hat.items()},
-        **{f"ess {name}": value for name, value in ess.items()},
-        "n_chains": int(first.shape[0]),
-        "n_draws": int(first.size),
-        "source": "stochtree",
-    }
-
-
-def _warn_if_not_converged(diagnostics: dict[str, Any]) -> None:
-    if diagnostics["r_hat"] > R_HAT_LIMIT:
-        warnings.warn(
-            f"the chains have not mixed: R-hat {diagnostics['r_hat']:.2f} (above {R_HAT_LIMIT}). "
-            "What to do: raise n_tune and n_draws.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
-
-
-def _forest_draws(container: Any, table: FloatArray) -> FloatArray:
-    """Draws (draw, unit) of the effect forest, on the sampler's scale."""
-    dataset = _stochtree().Dataset()
-    dataset.add_covariates(np.ascontiguousarray(table))
-    dataset.add_basis(np.ones((len(table), 1)))
-    return np.asarray(container.predict_raw(dataset), dtype=float).reshape(len(table), -1).T
-
-
-def _compress(text: str) -> NDArray[np.uint8]:
-    return np.frombuffer(zlib.compress(text.encode(), 1), dtype=np.uint8).copy()
-
-
-def _rebuild(code: NDArray[np.uint8], n_trees: int) -> Any:
-    container = _stochtree().ForestContainer(n_trees, 1, False, False)
-    container.load_from_json_string(zlib.decompress(code.tobytes()).decode())
-    return container
-
-
-def _generator(random_state: Any) -> np.random.Generator:
-    """A Generator from an int, a Generator, a RandomState or None."""
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(int(random_state.randint(2**31 - 1)))
-    return np.random.default_rng(random_state)
-
-
-def _stochtree() -> Any:
-    """Stochtree, or an error that names the extra."""
-    try:
-        import stochtree
-    except ImportError as error:
-        raise MissingExtraError(
-            "BayesianForestEffect needs the package stochtree, which is not installed",
-            todo="pip install 'causalsat[trees]'",
-        ) from error
-    return stochtree

@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 from causalsat._inputs import FitData
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _nuisances
+from causalsat.estimators._bootstrap import (
+    default_classifier,
+    default_regressor,
+    draw_weights,
+    fit_learner,
+    takes_weights,
+)
 from causalsat.estimators._columns import select_columns
-from causalsat.estimators._folds import assign_folds, cluster_arms
-from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
+from causalsat.estimators._folds import assign_folds
+from causalsat.estimators._forest import check_coding
+from causalsat.exceptions import DataError, DataWarning, ParameterError
 
 __all__ = ["DRLearnerEffect", "RLearnerEffect", "TLearnerEffect", "XLearnerEffect"]
 
@@ -395,13 +403,7 @@ class RLearnerEffect(DRLearnerEffect):
 
     def _prepare(self, data: FitData) -> None:
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
-        values = np.unique(data.treatment)
-        if len(values) == 2 and not np.array_equal(values, (0.0, 1.0)):
-            raise TreatmentError(
-                f"treatment has the values {values[0]:g}, {values[1]:g}",
-                expected="0 (control) and 1 (treated), or a dose with more than two values",
-                todo="recode it, for example (treatment == 2).astype(int)",
-            )
+        check_coding(data.treatment)
         if not takes_weights(self._learners()[0]):
             raise ParameterError(
                 f"final_model={self.final_model!r}, which takes no sample_weight",
@@ -410,7 +412,7 @@ class RLearnerEffect(DRLearnerEffect):
             )
         if not 0 < self.min_propensity < 0.5:
             raise ParameterError(f"min_propensity={self.min_propensity!r}", expected="a number between 0 and 0.5")
-        binary = len(values) == 2
+        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
         weight = data.sample_weight if data.weighted else None
         rng = np.random.default_rng(self.random_state)
         keys = (data.y, data.treatment, *data.X.T)
@@ -451,25 +453,6 @@ class RLearnerEffect(DRLearnerEffect):
         return (fit_learner(model, X, self.residual_outcome_ / safe, weight * safe**2, counts=counts),)
 
 
-# ---------------------------------------------------------------------- functions
-def default_regressor() -> Any:
-    """Ridge regression on standardised features; the penalty is chosen by leave-one-out."""
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
-
-
-def default_classifier() -> Any:
-    """Ridge-penalised logistic regression (C = 1) on standardised features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-
-
 def _or_default(model: Any) -> Any:
     return default_regressor() if model is None else model
 
@@ -486,62 +469,3 @@ def _check_arms(t: FloatArray) -> None:
     least = int(min((t == 0).sum(), (t == 1).sum()))
     if least < MIN_ARM:
         raise DataError(f"an arm of {least} units", expected=f"at least {MIN_ARM}", todo="pass more units")
-
-
-def takes_weights(learner: Any) -> bool:
-    """Whether a learner, or a Pipeline's last step, can be fitted with ``sample_weight``.
-
-    Examples
-    --------
-    >>> from sklearn.linear_model import Ridge
-    >>> from sklearn.neighbors import KNeighborsRegressor
-    >>> takes_weights(Ridge()), takes_weights(KNeighborsRegressor())
-    (True, False)
-    """
-    from sklearn.utils.validation import has_fit_parameter
-
-    steps = getattr(learner, "steps", None)
-    return bool(has_fit_parameter(learner if steps is None else steps[-1][1], "sample_weight"))
-
-
-def fit_learner(model: Any, X: FloatArray, target: FloatArray, weight: FloatArray, *, counts: bool) -> Any:
-    """Fit a clone of a learner to weighted units, or to each unit ``weight`` times where ``counts``."""
-    from sklearn.base import clone
-
-    learner = clone(model)
-    if counts:
-        rows = np.repeat(np.arange(len(target)), weight.astype(np.int64))
-        return learner.fit(X[rows], target[rows])
-    if not takes_weights(learner):
-        return learner.fit(X, target)
-    used = weight > 0
-    steps = getattr(learner, "steps", None)
-    name = "sample_weight" if steps is None else f"{steps[-1][0]}__sample_weight"
-    return learner.fit(X[used], target[used], **{name: weight[used]})
-
-
-def draw_weights(
-    rng: np.random.Generator, groups: NDArray[np.int64] | None, treatment: FloatArray, *, counts: bool
-) -> FloatArray:
-    """One bootstrap weight a cluster, given to each of its units, shape (n,).
-
-    Exponential weights with mean 1 (the Bayesian bootstrap, Rubin 1981), or, for ``counts``, how often a cluster
-    comes when clusters are drawn with replacement within "all control", "all treated" and "both".
-
-    Examples
-    --------
-    >>> draw_weights(np.random.default_rng(0), np.array([0, 0, 1]), np.array([0.0, 0, 1]), counts=True)
-    array([1., 1., 1.])
-    """
-    binary = bool(np.isin(treatment, (0.0, 1.0)).all())
-    codes = np.arange(len(treatment)) if groups is None else groups
-    n_clusters = int(codes.max()) + 1
-    if not counts:
-        weight = rng.exponential(size=n_clusters)
-        return np.asarray((weight / weight.mean())[codes])
-    strata = cluster_arms(codes, treatment) if binary else np.zeros(n_clusters, dtype=np.int64)
-    times = np.zeros(n_clusters)
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        np.add.at(times, rng.choice(members, size=len(members)), 1.0)
-    return times[codes]
