@@ -12,9 +12,10 @@ __all__ = ["binary_model", "continuous_model", "relevance", "starting_points"]
 
 
 class _Builder:
-    """Collects terms and the priors of their parameters."""
+    """Collects terms and the priors of their parameters; ``loose`` ones leave more to the data."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, loose: bool = False) -> None:
+        self.loose = loose
         self.terms: list[Term] = []
         self.mean: list[float] = []
         self.sd: list[float] = []
@@ -28,9 +29,9 @@ class _Builder:
         self._prior(np.log(amplitude), sd)
         for _ in range(len(columns) if x != "const" else 0):
             if x == "linear":  # all features together give the amplitude
-                self._prior(-0.5 * np.log(d), 1.5)
+                self._prior(-0.5 * np.log(d), 2.0 if self.loose else 1.5)
             elif x == "rbf":  # squared inverse lengths sum to a half
-                self._prior(0.5 * np.log(0.5 / d), 1.0)
+                self._prior(0.5 * np.log(0.5 / d) - self.loose, 2.0 if self.loose else 1.0)
             else:  # the index has a standard deviation of about 1
                 self._prior(0.0, 1.0 / np.sqrt(d))
         if t == "rbf":
@@ -70,15 +71,15 @@ def binary_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: 
 
 def continuous_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: bool = True) -> Model:
     """Prognostic surface, average dose response, and dose responses that change with the modifiers."""
-    build, everything = _Builder(), np.arange(p)
+    build, everything = _Builder(loose=True), np.arange(p)
     none = np.zeros(0, dtype=np.int64)
     build.add("level", "const", "one", none, 1.0, 0.5)
-    build.add("prognosis, linear", "linear", "one", everything, 0.3)
-    build.add("prognosis, smooth", "rbf", "one", everything, 0.5)
-    build.add("dose, linear", "const", "linear", none, 0.5)
-    build.add("dose, smooth", "const", "rbf", none, 0.5)
-    build.add("dose x features, linear", "linear", "rbf", modifiers, 0.3)
-    build.add("dose x features, smooth", "rbf", "rbf", modifiers, 0.5)
+    build.add("prognosis, linear", "linear", "one", everything, 0.3, 2.0)
+    build.add("prognosis, smooth", "rbf", "one", everything, 0.5, 2.0)
+    build.add("dose, linear", "const", "linear", none, 0.5, 2.0)
+    build.add("dose, smooth", "const", "rbf", none, 0.5, 2.0)
+    build.add("dose x features, linear", "linear", "rbf", modifiers, 0.3, 2.0)
+    build.add("dose x features, smooth", "rbf", "rbf", modifiers, 0.5, 2.0)
     return build.finish(1, n_random)
 
 

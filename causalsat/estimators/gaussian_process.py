@@ -146,7 +146,7 @@ class GaussianProcessEffect(EffectEstimator):
         n_draws: int = 400,
         n_hyper: int = 20,
         n_starts: int = 1,
-        max_iter: int = 60,
+        max_iter: int = 45,
         n_max_exact: int = 2000,
         n_inducing: int = 800,
         random_state: Any = None,
