@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
@@ -307,10 +308,14 @@ def test_members_may_be_pipelines_and_choose_modifiers_by_name(tmp_path):
     assert est.set_params(named__modifiers=None).estimators[1][1].modifiers is None
 
 
-def test_works_as_the_last_step_of_a_pipeline():
+@pytest.mark.parametrize("routing", [True, False])
+def test_works_as_the_last_step_of_a_pipeline(routing):
     X, y, t, groups, tau = trial()
-    model = make_pipeline(StandardScaler(), StackedEffect([("a", DoublyRobustEffect()), ("b", Fixed())]))
-    model.fit(X, y, stackedeffect__treatment=t, stackedeffect__groups=groups)
+    inner = make_pipeline(StandardScaler(), DoublyRobustEffect())
+    model = make_pipeline(StandardScaler(), StackedEffect([("a", inner), ("b", Fixed())], cv=2))
+    prefix = "" if routing else "stackedeffect__"
+    with sklearn.config_context(enable_metadata_routing=routing):
+        model.fit(X, y, **{f"{prefix}treatment": t, f"{prefix}groups": groups})
     assert np.corrcoef(causalsat.effect(model, X).mean(), tau)[0, 1] > 0.9
     assert causalsat.support(model, X).shape == (600,)
 

@@ -125,7 +125,7 @@ def test_units_taken_as_independent_undercover():
 def test_outcomes_of_both_arms_are_covered_in_new_clusters(by_cluster):
     rng = np.random.default_rng(1)
     hits = []
-    for _ in range(120):
+    for _ in range(80):
         X, y0, y1, t, groups = trial(rng, 60, 6, by_cluster=by_cluster, new=30)
         old = groups < 60
         y = np.where(t, y1, y0)
@@ -203,7 +203,7 @@ def test_weights_within_clusters_keep_the_coverage():
 def test_individual_effects_are_covered_in_new_clusters(approach):
     rng = np.random.default_rng(4)
     hits = []
-    for _ in range(80):
+    for _ in range(50):
         X, y0, y1, t, groups = trial(rng, 120, 4, new=30)
         old = groups < 120
         found = conformal_individual_effects(
@@ -219,7 +219,7 @@ def test_individual_effects_are_covered_in_new_clusters(approach):
         )
         assert found.of == "individual effect"
         hits.append(found.covers((y1 - y0)[~old]).mean())
-    assert np.mean(hits) > 0.8 - 3 * np.std(hits) / np.sqrt(80)
+    assert np.mean(hits) > 0.8 - 3 * np.std(hits) / np.sqrt(50)
 
 
 def test_nested_intervals_are_those_of_one_arm_where_the_other_is_known():

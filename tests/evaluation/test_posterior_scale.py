@@ -33,7 +33,7 @@ def held_out(rng, factor, *, n_folds=1, n_clusters=120, size=5, noise=1.0, sprea
 def test_interval_holds_the_factor_as_often_as_it_says(factor):
     rng = np.random.default_rng(0)
     hits, rejected = [], []
-    for _ in range(200):
+    for _ in range(120):
         draws, scores, groups, fold = held_out(rng, factor, n_folds=5, n_clusters=200)
         found = posterior_scale(draws, scores, groups=groups, folds=fold, level=0.9)
         hits.append(found.lower <= factor <= found.upper)
