@@ -26,11 +26,12 @@ _LAZY: dict[str, str] = {
     # estimators
     "BayesianForestEffect": "causalsat.estimators.bayesian_forest",
     "BayesianLinearEffect": "causalsat.estimators.bayesian_linear",
-    "XLearnerEffect": "causalsat.estimators.meta_learners",
-    "TLearnerEffect": "causalsat.estimators.meta_learners",
-    "RLearnerEffect": "causalsat.estimators.meta_learners",
     "DRLearnerEffect": "causalsat.estimators.meta_learners",
+    "RLearnerEffect": "causalsat.estimators.meta_learners",
+    "TLearnerEffect": "causalsat.estimators.meta_learners",
+    "XLearnerEffect": "causalsat.estimators.meta_learners",
     "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
+    "GaussianProcessEffect": "causalsat.estimators.gaussian_process",
     "StackedEffect": "causalsat.estimators.stacked",
     "EffectPosterior": "causalsat.posterior",
     "effect": "causalsat.base",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
     from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
+    from causalsat.estimators.gaussian_process import GaussianProcessEffect as GaussianProcessEffect
     from causalsat.estimators.meta_learners import DRLearnerEffect as DRLearnerEffect
     from causalsat.estimators.meta_learners import RLearnerEffect as RLearnerEffect
     from causalsat.estimators.meta_learners import TLearnerEffect as TLearnerEffect
