@@ -41,7 +41,7 @@ class _MetaLearner(EffectEstimator):
 
     n_bootstrap: int
     random_state: Any
-    _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 30}
+    _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 12}
 
     @abstractmethod
     def _learners(self) -> list[Any]:
