@@ -6,7 +6,8 @@ taken over the test units. Every replication draws new noise (simu1: new units a
     python benchmarks/continuous.py [--replications 10] [--designs simu1 ihdp]
 
 Continuous IHDP scales each covariate to [0, 1]: its minimum is subtracted, then it is divided by its new maximum.
-(Divided by the old maximum instead, two thirds of all doses lie above 0.97.) It needs the IHDP covariates: see benchmarks/ihdp.py. Another estimator is another entry of FACTORIES.
+(Divided by the old maximum instead, 70 % of the doses lie above 0.965.) It needs the IHDP covariates: see
+benchmarks/ihdp.py. Another estimator is another entry of FACTORIES.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def average_curve(model: Any, X: Array, doses: Array) -> Array:
 
 
 def evaluate(design: str, factory: Callable[[int], Any], seed: int) -> dict[str, float]:
-    """AMSE and CPU seconds of one replication; doses are read off the curve, a cubic spline through 30 points of their range."""
+    """AMSE and CPU seconds of one replication; the curve is a cubic spline through 30 doses of the test's range."""
     rng = np.random.default_rng(seed)
     X, t, outcome, n = DESIGNS[design](rng)
     y = outcome(X, t) + 0.5 * rng.standard_normal(len(t))
