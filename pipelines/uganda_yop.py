@@ -10,9 +10,11 @@ import typer
 import causalsat
 
 
-def main(out: Path = Path("outputs/uganda_yop"), download: bool = False, resolution: float = 500.0) -> None:
+def main(
+    out: Path = Path("outputs/uganda_yop"), download: bool = False, resolution: float = 500.0, seeds: int = 3
+) -> None:
     study = causalsat.load_study("uganda_yop", download=download)
-    analysis = causalsat.analyse(study, fold_seeds=range(10))
+    analysis = causalsat.analyse(study, fold_seeds=range(seeds))
     written = analysis.write(out, resolution=resolution)
     typer.echo(f"{analysis}\n\nOutputs:")
     for path in written:
