@@ -10,7 +10,8 @@ The model, on standardised data (see :mod:`causalsat.estimators._linear_data`)::
     horseshoe prior:  beta_j ~ N(0, v_j),  v_j = l_j^2 h^2 c^2 / (c^2 + l_j^2 h^2)
                       l_j ~ half-Cauchy(1), h ~ half-Cauchy(h_0), c^2 ~ inverse-gamma(2, 2 SLAB_SCALE^2)
 
-The horseshoe is the regularised one of Piironen and Vehtari (2017), equations 2.8 and 3.12 for h_0.
+The horseshoe is the regularised one of Piironen and Vehtari (2017), equations 2.8 and 3.12 for h_0, with villages
+in place of units where there are villages, as modifiers from images vary between villages only.
 
 Given the scales everything is jointly normal, so coefficients and village effects are integrated out exactly
 (Woodbury over villages) and only the scales, a dozen numbers, are left to sample. A village's effect is
@@ -36,7 +37,7 @@ NOISE_FLOOR = 1e-6  # variance; noise is at least 0.1 % of the outcome's standar
 COEFFICIENT_SCALE = 2.5
 HETEROGENEITY_SCALE = 0.5
 SLAB_SCALE = 0.5
-EXPECTED_SHARE = 0.25  # of modifiers expected to matter a priori
+EXPECTED_SHARE = 0.5  # of modifiers expected to matter a priori
 NORMAL, HORSESHOE = 0, 1
 
 
@@ -109,7 +110,8 @@ def make_layout(design: LinearDesign, prior: str, *, binary_outcome: bool = Fals
     if prior == "normal":
         kind, scale = NORMAL, HETEROGENEITY_SCALE * unit / np.sqrt(max(full, 1))
     else:
-        information = float(np.sum(design.weight * design.t**2))
+        clustering = design.n_groups / len(design.y) if design.n_groups else 1.0  # modifiers are of the village
+        information = clustering * float(np.sum(design.weight * design.t**2))
         odds = EXPECTED_SHARE / (1 - EXPECTED_SHARE)
         kind, scale = HORSESHOE, odds * unit / np.sqrt(max(information, 1.0))
     n_arms = 0 if binary_outcome else design.n_arms

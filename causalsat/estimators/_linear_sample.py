@@ -96,24 +96,28 @@ def _guarded(density: Callable[..., Any], x: FloatArray, arguments: tuple[Any, .
 
 
 def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler: str) -> dict[str, Any]:
-    """Largest R-hat and smallest bulk and tail effective sample size over the named quantities.
+    """Largest R-hat and smallest effective sample size over the named quantities.
+
+    Effective sample sizes are those of bulk and tails for effects, of the bulk for scales: the lower tail of a
+    scale that the data put at nearly zero is explored slowly and means nothing.
 
     Parameters
     ----------
     draws : mapping of str to ndarray of shape (chain, draw) or (chain, draw, k)
-        What is reported of the model.
+        What is reported of the model; names that end in "sd" and "noise" are scales.
     """
     import arviz
 
     r_hat, ess = [], []
-    for values in draws.values():
+    for name, values in draws.items():
+        methods = ("bulk",) if name.endswith("sd") or name == "noise" else ("bulk", "tail")
         columns = values.reshape(*values.shape[:2], -1)
         for j in range(columns.shape[2]):
             column = columns[:, :, j]
             if np.ptp(column) == 0:
                 continue
             r_hat.append(float(arviz.rhat(column)) if len(column) > 1 else np.nan)
-            ess.append(min(float(arviz.ess(column, method=m)) for m in ("bulk", "tail")))
+            ess.append(min(float(arviz.ess(column, method=m)) for m in methods))
     first = next(iter(draws.values()))
     return {
         "r_hat": float(np.nanmax(r_hat)) if len(first) > 1 else float("nan"),

@@ -87,7 +87,7 @@ class BayesianLinearEffect(EffectEstimator):
     -----
     Priors, for an outcome standardised to unit variance: intercept and treatment N(0, 2.5); main effects
     normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1. Horseshoe: global scale
-    half-Cauchy with a scale that expects a quarter of the modifiers to matter, slab of scale 0.5 with 4 degrees
+    half-Cauchy with a scale that expects half of the modifiers to matter, slab of scale 0.5 with 4 degrees
     of freedom. Normal prior: the interactions' total (the standard deviation of the conditional effect) has a
     half-t scale of 0.5. In a logit all scales are those times pi / sqrt(3).
     A known ``propensity`` that varies enters as a further main effect (Hahn, Murray and Carvalho 2020,
