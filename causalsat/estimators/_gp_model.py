@@ -1,6 +1,9 @@
-"""Which terms the Gaussian-process effect model has, and the priors of their parameters."""
+"""Which terms the Gaussian-process effect model has, their priors, and the scaling of what goes in."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +11,54 @@ from numpy.typing import NDArray
 from causalsat.estimators._gp_kernels import FloatArray, Term
 from causalsat.estimators._gp_likelihood import Model
 
-__all__ = ["binary_model", "continuous_model", "relevance", "starting_points"]
+__all__ = ["Scaling", "learn_scaling", "binary_model", "continuous_model", "relevance", "starting_points"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Centres and scales of features, outcome and treatment.
+
+    Attributes
+    ----------
+    x_mean, x_sd : ndarray of shape (p,)
+    y_mean, y_sd, t_mean, t_sd : float
+    """
+
+    x_mean: FloatArray
+    x_sd: FloatArray
+    y_mean: float
+    y_sd: float
+    t_mean: float
+    t_sd: float
+
+    def features(self, X: FloatArray) -> FloatArray:
+        """Standardised features; constant ones become 0."""
+        return np.asarray((X - self.x_mean) / self.x_sd)
+
+    def treatment(self, t: FloatArray) -> FloatArray:
+        """Treatment as the kernels take it."""
+        return np.asarray((t - self.t_mean) / self.t_sd)
+
+
+def learn_scaling(X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, binary: bool) -> Scaling:
+    """Weighted means and standard deviations; 1 for what does not vary.
+
+    Examples
+    --------
+    >>> s = learn_scaling(np.array([[0.0], [2.0]]), np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.ones(2), True)
+    >>> s.features(np.array([[2.0]])), s.y_mean, s.y_sd
+    (array([[1.]]), 2.0, 1.0)
+    """
+
+    def moments(v: FloatArray) -> tuple[Any, Any]:
+        mean = np.average(v, axis=0, weights=weight)
+        sd = np.sqrt(np.average((v - mean) ** 2, axis=0, weights=weight))
+        return mean, np.where(sd > 1e-10 * np.maximum(1.0, np.abs(mean)), sd, 1.0)
+
+    x_mean, x_sd = moments(X)
+    y_mean, y_sd = moments(y)
+    t_mean, t_sd = (0.0, 1.0) if binary else moments(t)
+    return Scaling(x_mean, x_sd, float(y_mean), float(y_sd), float(t_mean), float(t_sd))
 
 
 class _Builder:

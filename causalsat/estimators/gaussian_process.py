@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,32 +21,6 @@ __all__ = ["GaussianProcessEffect"]
 
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
 N_FEATURES = 512  # random features of a term's prior draws
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Centres and scales of features, outcome and treatment.
-
-    Attributes
-    ----------
-    x_mean, x_sd : ndarray of shape (p,)
-    y_mean, y_sd, t_mean, t_sd : float
-    """
-
-    x_mean: FloatArray
-    x_sd: FloatArray
-    y_mean: float
-    y_sd: float
-    t_mean: float
-    t_sd: float
-
-    def features(self, X: FloatArray) -> FloatArray:
-        """Standardised features; constant ones become 0."""
-        return np.asarray((X - self.x_mean) / self.x_sd)
-
-    def treatment(self, t: FloatArray) -> FloatArray:
-        """Treatment as the kernels take it."""
-        return np.asarray((t - self.t_mean) / self.t_sd)
 
 
 class GaussianProcessEffect(EffectEstimator):
@@ -193,7 +166,7 @@ class GaussianProcessEffect(EffectEstimator):
         e = data.propensity
         self.has_propensity_ = e is not None and bool(np.ptp(e) > 1e-9)
         X = data.X if e is None or not self.has_propensity_ else np.column_stack([data.X, e])
-        self.scaling_ = learn_scaling(X, data.y, data.treatment, data.sample_weight, self.binary_)
+        self.scaling_ = _gp_model.learn_scaling(X, data.y, data.treatment, data.sample_weight, self.binary_)
         rng = np.random.default_rng(_seed(self.random_state))
         observed = self._observations(X, data)
         self.model_ = self._model(X.shape[1], data)
@@ -357,27 +330,6 @@ class GaussianProcessEffect(EffectEstimator):
         )
         info = {"units": self.n_units_, "groups": self.n_groups_, **self._diagnostics()}
         return Summary("GaussianProcessEffect", pd.concat([table, modes]), info, notes)
-
-
-def learn_scaling(X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, binary: bool) -> Scaling:
-    """Weighted means and standard deviations; 1 for what does not vary.
-
-    Examples
-    --------
-    >>> s = learn_scaling(np.array([[0.0], [2.0]]), np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.ones(2), True)
-    >>> s.features(np.array([[2.0]])), s.y_mean, s.y_sd
-    (array([[1.]]), 2.0, 1.0)
-    """
-
-    def moments(v: FloatArray) -> tuple[Any, Any]:
-        mean = np.average(v, axis=0, weights=weight)
-        sd = np.sqrt(np.average((v - mean) ** 2, axis=0, weights=weight))
-        return mean, np.where(sd > 1e-10 * np.maximum(1.0, np.abs(mean)), sd, 1.0)
-
-    x_mean, x_sd = moments(X)
-    y_mean, y_sd = moments(y)
-    t_mean, t_sd = (0.0, 1.0) if binary else moments(t)
-    return Scaling(x_mean, x_sd, float(y_mean), float(y_sd), float(t_mean), float(t_sd))
 
 
 def n_mixed(groups: NDArray[np.int64], treatment: FloatArray) -> int:
