@@ -16,11 +16,13 @@ __all__ = [
     "chain_diagnostics",
     "check_coding",
     "compress",
+    "draw_intercept",
     "forest_draws",
     "generator",
     "load_stochtree",
     "preliminary_effect",
     "rebuild",
+    "village_variance",
     "warn_if_not_converged",
 ]
 
@@ -67,6 +69,55 @@ def preliminary_effect(
     np.add.at(scores, codes, design * (weight * (y - design @ coef))[:, None])
     variance = inverse[1] @ (scores.T @ scores) @ inverse[1]
     return float(coef[1]), float(np.sqrt(max(variance, 0.0)))
+
+
+def village_variance(effects: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Draws (draw,) of the villages' variance given draws (village, draw) of their effects.
+
+    From its conditional inverse gamma with a weak prior, IG(1, 0.005) in units of the outcome's variance.
+    """
+    n_villages = effects.shape[0]
+    return (0.005 + 0.5 * (effects**2).sum(axis=0)) / rng.gamma(1 + 0.5 * n_villages, size=effects.shape[1])
+
+
+def draw_intercept(
+    residual: FloatArray,
+    dose: FloatArray,
+    weight: FloatArray,
+    groups: NDArray[np.int64],
+    noise: FloatArray,
+    between: FloatArray,
+    rng: np.random.Generator,
+) -> FloatArray:
+    r"""Draws (draw,) of a coefficient b in ``r = b t + u_g + e`` with the village effects integrated out.
+
+    Generalised least squares with the variances of each draw and prior b ~ N(0, 1).
+
+    Parameters
+    ----------
+    residual : ndarray of shape (draw, n)
+        Outcome less the forests.
+    dose, weight, groups : ndarray of shape (n,)
+        Treatment, weights, village codes.
+    noise, between : ndarray of shape (draw,)
+        Variances of noise and of village effects.
+
+    Examples
+    --------
+    >>> groups, t = np.repeat(np.arange(100), 4), np.repeat(np.arange(100) % 2, 4).astype(float)
+    >>> one = np.ones(2000)
+    >>> b = draw_intercept(np.tile(t, (2000, 1)), t, np.ones(400), groups, one, one, np.random.default_rng(0))
+    >>> round(float(b.mean()), 1), round(float(b.std()), 2)  # sqrt(1.25 / 50)
+    (1.0, 0.16)
+    """
+    member = np.zeros((len(dose), int(groups.max()) + 1))
+    member[np.arange(len(dose)), groups] = weight
+    precision = 1.0 / np.maximum(noise, 1e-12)
+    share = precision[:, None] / (1.0 / np.maximum(between, 1e-12)[:, None] + precision[:, None] * member.sum(axis=0))
+    by_dose = dose @ member
+    information = 1.0 + precision * ((weight * dose) @ dose - share @ by_dose**2)
+    score = precision * (residual @ (weight * dose) - ((residual @ member) * share) @ by_dose)
+    return np.asarray(score / information + rng.standard_normal(len(noise)) / np.sqrt(information))
 
 
 def chain_diagnostics(quantities: dict[str, FloatArray]) -> dict[str, Any]:

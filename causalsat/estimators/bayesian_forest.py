@@ -20,6 +20,7 @@ __all__ = ["BayesianForestEffect"]
 FloatArray = NDArray[np.float64]
 
 MIN_UNITS = 10
+ATTEMPTS = 5
 
 
 class BayesianForestEffect(EffectEstimator):
@@ -197,13 +198,12 @@ class BayesianForestEffect(EffectEstimator):
         estimate, error = _forest.preliminary_effect(data.X, outcome, centred, data.sample_weight, data.groups)
         for _ in range(int(self.n_chains)):
             start = estimate if data.weighted else estimate + error * rng.standard_normal()
-            model = _forest.load_stochtree().BCFModel()
-            options["general_params"]["random_seed"] = int(rng.integers(1, 2**31 - 1))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", (UserWarning, RuntimeWarning))  # type: ignore[arg-type]
-                model.sample(X_train=table, Z_train=dose, y_train=outcome - start * centred, **options)
+            model = _sample_chain(options, rng, X_train=table, Z_train=dose, y_train=outcome - start * centred)
             container = model.forest_container_tau
             intercept = start + (np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0])
+            if self.has_group_effects_:
+                y = outcome - start * centred
+                intercept = start + self._redraw_intercept(model, table, dose, y, data, rng)
             effects.append(up * (intercept[:, None] + _forest.forest_draws(container, table)))
             splits += np.asarray(container.get_overall_split_counts(table.shape[1]), dtype=float)
             forests.append(_forest.compress(container.dump_json_string()))
@@ -219,6 +219,24 @@ class BayesianForestEffect(EffectEstimator):
         self.diagnostics_ = _forest.chain_diagnostics({"ATE": self.ate_draws_, "noise": self.noise_draws_})
         _forest.warn_if_not_converged(self.diagnostics_)
 
+    @staticmethod
+    def _redraw_intercept(
+        model: Any, table: FloatArray, dose: FloatArray, y: FloatArray, data: FitData, rng: np.random.Generator
+    ) -> FloatArray:
+        """Draws of the intercept with the villages' effects integrated out, shape (draw,).
+
+        Stochtree updates the intercept given the villages' effects and those given the intercept: where villages
+        were treated as a whole, the two hardly move together, and short chains understate the uncertainty.
+        """
+        assert data.groups is not None  # only called with village effects
+        mean = _forest.forest_draws(model.forest_container_mu, table)
+        residual = y - mean - dose * _forest.forest_draws(model.forest_container_tau, table)
+        found = model.rfx_container.extract_parameter_samples()
+        effects = np.asarray(found["beta_samples"], dtype=float).reshape(-1, len(residual))
+        noise = np.asarray(model.global_var_samples, dtype=float)
+        between = _forest.village_variance(effects, rng)
+        return _forest.draw_intercept(residual, dose, data.sample_weight, data.groups, noise, between, rng)
+
     def _options(self, data: FitData) -> dict[str, Any]:
         modifiers = [int(j) for j in self.modifier_positions_]
         leaf = max(1, min(5, len(data.y) // 8))  # stochtree stops where a tree can neither grow nor be pruned
@@ -229,6 +247,8 @@ class BayesianForestEffect(EffectEstimator):
             "general_params": {
                 "standardize": False,
                 "propensity_covariate": "none",
+                "sigma2_global_shape": 1.5,  # a weak prior, without which a perfect fit has no noise variance
+                "sigma2_global_scale": 0.005,
                 "num_threads": int(self.n_threads),
             },
             "prognostic_forest_params": {"num_trees": int(self.n_prognostic_trees), "min_samples_leaf": leaf},
@@ -321,3 +341,19 @@ class BayesianForestEffect(EffectEstimator):
         info = {"units": self.n_units_, "clusters": self.n_groups_, **self._diagnostics()}
         notes = (f"90 % equal-tailed intervals; splits of the effect forest: {used}",)
         return Summary("Bayesian causal forest", table, info, notes)
+
+
+def _sample_chain(options: dict[str, Any], rng: np.random.Generator, **data: FloatArray) -> Any:
+    """One sampled BCFModel; a start at which stochtree stops (tiny, perfectly fitted samples) is tried again."""
+    for _ in range(ATTEMPTS):
+        options["general_params"]["random_seed"] = int(rng.integers(1, 2**31 - 1))
+        model = _forest.load_stochtree().BCFModel()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model.sample(**data, **options)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error)
+        else:
+            return model
+    raise DataError(f"stochtree stopped: {reason}", expected="more units, or an outcome that is not fitted perfectly")
