@@ -247,6 +247,7 @@ class BayesianForestEffect(EffectEstimator):
             "general_params": {
                 "standardize": False,
                 "propensity_covariate": "none",
+                "sigma2_global_init": 1.0,
                 "sigma2_global_shape": 1.5,  # a weak prior, without which a perfect fit has no noise variance
                 "sigma2_global_scale": 0.005,
                 "num_threads": int(self.n_threads),
@@ -265,6 +266,8 @@ class BayesianForestEffect(EffectEstimator):
             options["observation_weights"] = data.sample_weight
             # stochtree 0.4.5 draws the intercept without the weights: the forest alone carries it
             options["treatment_effect_forest_params"]["sample_intercept"] = False
+        else:
+            options["treatment_effect_forest_params"]["tau_0_prior_var"] = 1.0
         if self.has_group_effects_:
             options["rfx_group_ids_train"] = data.groups
             options["random_effects_params"] = {"model_spec": "intercept_only"}
