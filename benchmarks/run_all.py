@@ -27,6 +27,10 @@ ORDER = [
     ("mapping", "Mapping a large raster"),
     ("rate", "RATE of a million units"),
     ("bayesian_linear", "BayesianLinearEffect"),
+    ("ihdp", "IHDP, replications 1 to 5"),
+    ("continuous", "Dose-response curves"),
+    ("meta_and_forest", "Meta-learners and forest"),
+    ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
 ]
 HEAD = """# Benchmarks
 
