@@ -205,6 +205,7 @@ def _crossfit(
     fitted_on: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Out-of-fold predictions of a target by clones of a model, fitted on the chosen units of other folds."""
+    from sklearn import config_context
     from sklearn.base import clone
 
     out = np.empty(len(target))
@@ -216,7 +217,8 @@ def _crossfit(
             out[held] = values[0]
             continue
         learner = clone(model)
-        learner.fit(X[train], target[train], **_weight_option(learner, weight, train))
+        with config_context(enable_metadata_routing=False):  # the step's name routes the weights
+            learner.fit(X[train], target[train], **_weight_option(learner, weight, train))
         out[held] = _predict(learner, X[held])
     if not np.isfinite(out).all():
         raise DataError(f"{type(model).__name__} predicts missing or infinite values", expected="finite predictions")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -208,3 +209,14 @@ def test_treatment_by_name_is_not_a_feature():
     by_name = crossfit_nuisances(frame, y, "arm", propensity=0.5)
     by_value = crossfit_nuisances(X, y, t, propensity=0.5)
     np.testing.assert_allclose(by_name.mu0, by_value.mu0)
+
+
+def test_weights_reach_the_learners_with_metadata_routing_on_or_off():
+    rng = np.random.default_rng(0)
+    X, t = rng.standard_normal((120, 2)), np.arange(120) % 2
+    y, weight = X[:, 0] + t, rng.uniform(0.5, 2.0, 120)
+    found = []
+    for routing in (False, True):
+        with sklearn.config_context(enable_metadata_routing=routing):
+            found.append(crossfit_nuisances(X, y, t, sample_weight=weight))
+    np.testing.assert_array_equal(found[0].mu1, found[1].mu1)
