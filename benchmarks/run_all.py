@@ -28,9 +28,6 @@ ORDER = [
     ("rate", "RATE of a million units"),
     ("bayesian_linear", "BayesianLinearEffect"),
     ("ihdp", "IHDP, replications 1 to 5"),
-    ("continuous", "Dose-response curves"),
-    ("meta_and_forest", "Meta-learners and forest"),
-    ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
 ]
 HEAD = """# Benchmarks
 
@@ -56,7 +53,8 @@ def section(name: str, title: str, options: Sequence[str] = ()) -> str:
         sys.stderr.write(done.stderr)
         raise SystemExit(f"{name} failed")
     words = " ".join(["python", f"benchmarks/{name}.py", *options])
-    return f"## {title}\n\n{date.today():%Y-%m-%d}, {machine()}: `{words}`\n\n{done.stdout.strip()}\n"
+    found = done.stdout.strip() if "|---" in done.stdout else f"```\n{done.stdout.strip()}\n```"
+    return f"## {title}\n\n{date.today():%Y-%m-%d}, {machine()}: `{words}`\n\n{found}\n"
 
 
 def update(text: str, title: str, new: str) -> str:

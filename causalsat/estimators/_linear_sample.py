@@ -14,6 +14,8 @@ from causalsat.exceptions import ConvergenceWarning
 FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.01
+VILLAGE_R_HAT_LIMIT = 1.1  # of a scale whose values near zero change no effect
+VILLAGE_SCALES = ("group_sd", "slope_sd")
 ESS_PER_CHAIN = 100
 STEP_LIMIT = 50.0  # scales beyond exp(+-50) are outside floating point and outside any posterior
 
@@ -98,17 +100,37 @@ def _guarded(density: Callable[..., Any], x: FloatArray, arguments: tuple[Any, .
 def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler: str) -> dict[str, Any]:
     """Largest R-hat and smallest effective sample size over the named quantities.
 
-    Effective sample sizes are those of bulk and tails for effects, of the bulk for scales: the lower tail of a
-    scale that the data put at nearly zero is explored slowly and means nothing.
+    Effective sample sizes are those of bulk and tails for effects, of the bulk for scales. The village scales are
+    judged apart (``r_hat_villages``, ``ess_villages``): where the data put one at nearly zero, whether a draw is
+    0.01 or 0.001 is explored slowly and changes no effect.
 
     Parameters
     ----------
     draws : mapping of str to ndarray of shape (chain, draw) or (chain, draw, k)
-        What is reported of the model; names that end in "sd" and "noise" are scales.
+        What is reported of the model; names that end in "sd" and "noise" are scales, "group_sd" and "slope_sd"
+        those of villages.
     """
+    villages = {name: values for name, values in draws.items() if name in VILLAGE_SCALES}
+    others = {name: values for name, values in draws.items() if name not in VILLAGE_SCALES}
+    r_hat, ess = _worst(others)
+    first = next(iter(draws.values()))
+    found: dict[str, Any] = {
+        "r_hat": r_hat,
+        "ess": ess,
+        "divergences": int(divergences),
+        "n_chains": int(first.shape[0]),
+        "n_draws": int(first.shape[0] * first.shape[1]),
+        "sampler": sampler,
+    }
+    if villages:
+        found["r_hat_villages"], found["ess_villages"] = _worst(villages)
+    return found
+
+
+def _worst(draws: Mapping[str, FloatArray]) -> tuple[float, float]:
     import arviz
 
-    r_hat, ess = [], []
+    r_hat, ess = [np.nan], []
     for name, values in draws.items():
         methods = ("bulk",) if name.endswith("sd") or name == "noise" else ("bulk", "tail")
         columns = values.reshape(*values.shape[:2], -1)
@@ -118,15 +140,7 @@ def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler
                 continue
             r_hat.append(float(arviz.rhat(column)) if len(column) > 1 else np.nan)
             ess.append(min(float(arviz.ess(column, method=m)) for m in methods))
-    first = next(iter(draws.values()))
-    return {
-        "r_hat": float(np.nanmax(r_hat)) if len(first) > 1 else float("nan"),
-        "ess": float(np.min(ess)),
-        "divergences": int(divergences),
-        "n_chains": int(first.shape[0]),
-        "n_draws": int(first.shape[0] * first.shape[1]),
-        "sampler": sampler,
-    }
+    return (float(np.nanmax(r_hat)) if len(r_hat) > 1 else float("nan")), float(np.min(ess, initial=np.inf))
 
 
 def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
@@ -137,6 +151,8 @@ def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
     needed = ESS_PER_CHAIN * diagnostics["n_chains"]
     if diagnostics["ess"] < needed:
         wrong.append(f"effective sample size {diagnostics['ess']:.0f} (below {needed})")
+    if diagnostics.get("r_hat_villages", 1.0) > VILLAGE_R_HAT_LIMIT:
+        wrong.append(f"R-hat of the village scale {diagnostics['r_hat_villages']:.3f} (above {VILLAGE_R_HAT_LIMIT})")
     if diagnostics["divergences"] > 0.01 * diagnostics["n_draws"]:
         wrong.append(f"{diagnostics['divergences']} divergences in {diagnostics['n_draws']} draws")
     if wrong:

@@ -425,6 +425,9 @@ def test_chains_that_disagree_are_reported():
     assert result["r_hat"] > 1.5
     with pytest.warns(ConvergenceWarning, match=r"R-hat .*effective sample size .*30 divergences"):
         _linear_sample.warn_if_not_converged(result)
+    slow = {"ate": rng.standard_normal((4, 1000)), "group_sd": np.abs(stuck)}  # a village scale is judged apart
+    apart = _linear_sample.chain_diagnostics(slow, 0, "auto")
+    assert apart["r_hat"] < 1.01 < apart["r_hat_villages"]
     good = _linear_sample.chain_diagnostics({"ate": rng.standard_normal((4, 1000))}, 0, "auto")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
