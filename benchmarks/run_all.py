@@ -26,6 +26,7 @@ ORDER = [
     ("dense_features", "Dense features"),
     ("mapping", "Mapping a large raster"),
     ("rate", "RATE of a million units"),
+    ("bayesian_linear", "BayesianLinearEffect"),
     ("ihdp", "IHDP, replications 1 to 5"),
 ]
 HEAD = """# Benchmarks
