@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := maps,stac,zarr,trees,distributed,test
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
