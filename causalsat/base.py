@@ -23,7 +23,7 @@ from causalsat._inputs import FitData, FloatArray
 from causalsat.exceptions import CausalsatError, DataError, ParameterError
 from causalsat.posterior import EffectPosterior
 
-__all__ = ["EffectEstimator", "Summary", "effect", "final_estimator", "support"]
+__all__ = ["EffectEstimator", "OutcomeEstimator", "Summary", "effect", "final_estimator", "support"]
 
 
 @dataclass(frozen=True)
@@ -322,6 +322,46 @@ class EffectEstimator(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.target_tags.required = True
         return tags
+
+
+class OutcomeEstimator(EffectEstimator):
+    """An effect estimator whose model also has the outcome itself: subclasses add :meth:`_outcome_draws`."""
+
+    @abstractmethod
+    def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of the mean potential outcome at treatment levels, one a unit."""
+
+    def predict_outcome(self, X: Any, *, treatment: ArrayLike = 1.0) -> EffectPosterior:
+        """Posterior of the mean potential outcome under a treatment, at a village of which nothing is known.
+
+        Parameters
+        ----------
+        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
+            Features, as in :meth:`fit`.
+        treatment : float or array of shape (n,)
+            The treatment level; evaluate it at several for a dose-response curve.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n), ``kind="outcome"``; probabilities where a binary outcome was modelled as
+            such. The noise of a single unit and of a single village is no part of it.
+
+        Raises
+        ------
+        ParameterError
+            If the level is not one finite number, or one for each unit, or not a level the model can take.
+        """
+        design, index = self._check_predict(X)
+        level = self._check_level(treatment, len(index), "treatment")
+        return EffectPosterior(
+            self._outcome_draws(design, level),
+            index=index,
+            kind="outcome",
+            treatment=treatment,
+            baseline=None,
+            diagnostics=self._diagnostics(),
+        )
 
 
 def final_estimator(model: Any) -> tuple[Any, Any]:

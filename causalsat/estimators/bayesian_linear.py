@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from causalsat import _inputs
 from causalsat._inputs import FitData, FloatArray
-from causalsat.base import EffectEstimator, Summary
+from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _linear_data
+from causalsat.estimators._columns import select_columns
 from causalsat.estimators._linear_data import LinearDesign
-from causalsat.exceptions import ColumnError, DataError, ParameterError, TreatmentError
-from causalsat.posterior import EffectPosterior
+from causalsat.exceptions import DataError, ParameterError, TreatmentError
 
 __all__ = ["BayesianLinearEffect"]
 
@@ -25,7 +23,7 @@ SAMPLERS = ("auto", "pymc")
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
 
 
-class BayesianLinearEffect(EffectEstimator):
+class BayesianLinearEffect(OutcomeEstimator):
     r"""Linear model with shrunken treatment-by-latent interactions, village effects and arm-specific noise.
 
     The outcome of unit i in village g is
@@ -305,33 +303,6 @@ class BayesianLinearEffect(EffectEstimator):
             return np.column_stack([self.draws_["treatment"], self.draws_["interaction"]]) @ weights.T
         return self._outcome_draws(X, treatment) - self._outcome_draws(X, baseline)
 
-    def predict_outcome(self, X: Any, *, treatment: ArrayLike = 1.0) -> EffectPosterior:
-        """Posterior of the mean potential outcome under a treatment, at a village of which nothing is known.
-
-        Parameters
-        ----------
-        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
-            Features, as in :meth:`fit`.
-        treatment : float or array of shape (n,)
-            The treatment level.
-
-        Returns
-        -------
-        EffectPosterior
-            Draws of shape (draw, n), ``kind="outcome"``; probabilities where the outcome is binary. The noise
-            of a single unit and of a single village is no part of it.
-        """
-        design, index = self._check_predict(X)
-        level = self._check_level(treatment, len(index), "treatment")
-        return EffectPosterior(
-            self._outcome_draws(design, level),
-            index=index,
-            kind="outcome",
-            treatment=treatment,
-            baseline=None,
-            diagnostics=self._diagnostics(),
-        )
-
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
         return dict(self.diagnostics_)
@@ -392,9 +363,9 @@ def resolve_columns(
     Raises
     ------
     ColumnError
-        If a name or pattern matches no column.
+        If a name or pattern matches no column, or a position lies outside the features.
     ParameterError
-        If a position is outside the features, or the argument is of another kind.
+        If the argument is of another kind.
 
     Examples
     --------
@@ -404,25 +375,12 @@ def resolve_columns(
     if wanted is None:
         return np.arange(n_features)
     items = [wanted] if isinstance(wanted, str) else list(np.atleast_1d(np.asarray(wanted, dtype=object)))
-    found: list[int] = []
+    found: dict[int, None] = {}  # keeps the argument's order
     for item in items:
-        if isinstance(item, str):
-            exact = [j for j, name in enumerate(names) if name == item]
-            hits = exact or [j for j, name in enumerate(names[:n_features]) if fnmatch.fnmatchcase(name, item)]
-            if not hits:
-                raise ColumnError(
-                    f"{role}={item!r} matches no feature",
-                    expected=f"a name or pattern among {_inputs._shorten(names)}",
-                    todo="check the spelling; patterns are globs such as 'img*'",
-                )
-            found += hits
-        elif isinstance(item, (int, np.integer)) and not isinstance(item, bool) and -n_features <= item < n_features:
-            found.append(int(item) % n_features)
-        else:
-            raise ParameterError(
-                f"{role} with {item!r}", expected=f"names, patterns, or positions below {n_features}"
-            )
-    return np.array(list(dict.fromkeys(found)), dtype=np.int64)
+        flag = isinstance(item, str) and item in names[n_features:]
+        chosen = select_columns(names if flag else names[:n_features], [item], role=role)
+        found.update(dict.fromkeys(int(j) for j in chosen))
+    return np.array(list(found), dtype=np.int64)
 
 
 def _with_propensity(data: FitData) -> tuple[FloatArray, bool]:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
-from causalsat.base import EffectEstimator, Summary
+from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._gp_likelihood import Model, Observations
 from causalsat.estimators._gp_paths import FunctionDraws
 from causalsat.exceptions import ParameterError, TreatmentError
-from causalsat.posterior import EffectPosterior
 
 __all__ = ["GaussianProcessEffect"]
 
@@ -23,7 +22,7 @@ MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes
 N_FEATURES = 512  # random features of a term's prior draws
 
 
-class GaussianProcessEffect(EffectEstimator):
+class GaussianProcessEffect(OutcomeEstimator):
     r"""Gaussian-process outcome surfaces with arm-specific noise and village effects.
 
     The outcome of unit i in village g, standardised, is
@@ -154,7 +153,7 @@ class GaussianProcessEffect(EffectEstimator):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
-        self.modifiers_ = select_columns(data.feature_names, self.modifiers)
+        self.modifiers_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         self.binary_ = bool(np.isin(data.treatment, (0.0, 1.0)).all())
         levels = np.unique(data.treatment)
         if len(levels) == 2 and not self.binary_:
@@ -268,36 +267,8 @@ class GaussianProcessEffect(EffectEstimator):
         level, base = self._levels(treatment, "treatment"), self._levels(baseline, "baseline")
         return self._contrast(self._features(X), level, base)
 
-    def predict_outcome(self, X: Any, *, treatment: ArrayLike = 1.0) -> EffectPosterior:
-        """Posterior of the mean potential outcome under a treatment, at a village of which nothing is known.
-
-        Parameters
-        ----------
-        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
-            Features, as in :meth:`fit`.
-        treatment : float or array of shape (n,)
-            The treatment level; evaluate it at several for a dose-response curve.
-
-        Returns
-        -------
-        EffectPosterior
-            Draws of shape (draw, n), ``kind="outcome"``; the noise of a unit or a village is no part of it.
-
-        Raises
-        ------
-        ParameterError
-            If the fitted treatment was binary and a level is neither 0 nor 1.
-        """
-        design, index = self._check_predict(X)
-        level = self._levels(self._check_level(treatment, len(index), "treatment"), "treatment")
-        return EffectPosterior(
-            self.scaling_.y_mean + self._contrast(self._features(design), level, None),
-            index=index,
-            kind="outcome",
-            treatment=treatment,
-            baseline=None,
-            diagnostics=self._diagnostics(),
-        )
+    def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
+        return self.scaling_.y_mean + self._contrast(self._features(X), self._levels(level, "treatment"), None)
 
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def test_named_columns(modifiers, expected):
 
 @pytest.mark.parametrize(
     ("modifiers", "error"),
-    [("sat*", ColumnError), (["age", "nope"], ColumnError), ([3], ParameterError), ([0.5], ParameterError)],
+    [("sat*", ColumnError), (["age", "nope"], ColumnError), ([3], ColumnError), ([0.5], ParameterError)],
 )
 def test_bad_names_of_columns(modifiers, error):
     with pytest.raises(error, match=r"What to do|Expected"):
@@ -428,6 +428,8 @@ def test_chains_that_disagree_are_reported():
     slow = {"ate": rng.standard_normal((4, 1000)), "group_sd": np.abs(stuck)}  # a village scale is judged apart
     apart = _linear_sample.chain_diagnostics(slow, 0, "auto")
     assert apart["r_hat"] < 1.01 < apart["r_hat_villages"]
+    with pytest.warns(ConvergenceWarning, match=r"R-hat of the village scale .*effective sample size of the village"):
+        _linear_sample.warn_if_not_converged(apart)
     good = _linear_sample.chain_diagnostics({"ate": rng.standard_normal((4, 1000))}, 0, "auto")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
