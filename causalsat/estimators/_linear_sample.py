@@ -14,7 +14,8 @@ from causalsat.exceptions import ConvergenceWarning
 FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.01
-VILLAGE_R_HAT_LIMIT = 1.1  # of a scale whose values near zero change no effect
+VILLAGE_R_HAT_LIMIT = 1.05  # of a scale whose values near zero change no effect
+VILLAGE_ESS_PER_CHAIN = 50
 VILLAGE_SCALES = ("group_sd", "slope_sd")
 ESS_PER_CHAIN = 100
 STEP_LIMIT = 50.0  # scales beyond exp(+-50) are outside floating point and outside any posterior
@@ -153,6 +154,9 @@ def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
         wrong.append(f"effective sample size {diagnostics['ess']:.0f} (below {needed})")
     if diagnostics.get("r_hat_villages", 1.0) > VILLAGE_R_HAT_LIMIT:
         wrong.append(f"R-hat of the village scale {diagnostics['r_hat_villages']:.3f} (above {VILLAGE_R_HAT_LIMIT})")
+    needed = VILLAGE_ESS_PER_CHAIN * diagnostics["n_chains"]
+    if diagnostics.get("ess_villages", np.inf) < needed:
+        wrong.append(f"effective sample size of the village scale {diagnostics['ess_villages']:.0f} (below {needed})")
     if diagnostics["divergences"] > 0.01 * diagnostics["n_draws"]:
         wrong.append(f"{diagnostics['divergences']} divergences in {diagnostics['n_draws']} draws")
     if wrong:
