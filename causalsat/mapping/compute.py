@@ -231,7 +231,7 @@ def _limit_torch(threads: int) -> None:
 # ---------------------------------------------------------------------- what the model needs
 def image_encoders(model: Any) -> list[Any]:
     """Image encoders within a model: steps that hold an ``imagery`` and a ``size_m``."""
-    if hasattr(model, "imagery") and hasattr(model, "size_m"):
+    if getattr(model, "imagery", None) is not None and hasattr(model, "size_m"):
         return [model]
     steps = getattr(model, "steps", None) or getattr(model, "transformers_", None)
     steps = steps or getattr(model, "transformer_list", None) or ()
