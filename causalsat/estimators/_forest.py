@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.estimators._bootstrap import default_regressor
 from causalsat.exceptions import CausalsatError, ConvergenceWarning, TreatmentError
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "generator",
     "load_stochtree",
     "preliminary_effect",
+    "propensity_at",
+    "propensity_surface",
     "rebuild",
     "village_variance",
     "warn_if_not_converged",
@@ -161,21 +164,41 @@ def warn_if_not_converged(diagnostics: dict[str, Any]) -> None:
 
 
 def forest_draws(container: Any, table: FloatArray) -> FloatArray:
-    """Draws (draw, unit) of the effect forest, on the sampler's scale."""
+    """Draws (draw, unit) of a forest, on the sampler's scale."""
     dataset = load_stochtree().Dataset()
     dataset.add_covariates(np.ascontiguousarray(table))
     dataset.add_basis(np.ones((len(table), 1)))
     return np.asarray(container.predict_raw(dataset), dtype=float).reshape(len(table), -1).T
 
 
-def compress(text: str) -> NDArray[np.uint8]:
-    """Text as compressed bytes, shape (bytes,)."""
-    return np.frombuffer(zlib.compress(text.encode(), 1), dtype=np.uint8).copy()
+def propensity_surface(X: FloatArray, pi: FloatArray, *, binary: bool) -> Any:
+    """Ridge regression of the training units' propensities, as logits where binary, on the features."""
+    clipped = np.clip(pi, 1e-6, 1 - 1e-6)
+    return default_regressor().fit(X, np.log(clipped / (1 - clipped)) if binary else pi)
 
 
-def rebuild(code: NDArray[np.uint8], n_trees: int) -> Any:
-    """Stochtree's effect forest from its compressed JSON; parses data, runs none."""
-    container = load_stochtree().ForestContainer(n_trees, 1, False, False)
+def propensity_at(surface: Any, X: FloatArray, *, binary: bool) -> FloatArray:
+    """Propensity of new units, shape (n,), from :func:`propensity_surface`.
+
+    Examples
+    --------
+    >>> X = np.linspace(-2, 2, 50)[:, None]
+    >>> surface = propensity_surface(X, 1 / (1 + np.exp(-X[:, 0])), binary=True)
+    >>> propensity_at(surface, np.array([[0.0], [1.0]]), binary=True).round(2)
+    array([0.5 , 0.73])
+    """
+    linear = np.asarray(surface.predict(X), dtype=float)
+    return 1 / (1 + np.exp(-linear)) if binary else linear
+
+
+def compress(container: Any) -> NDArray[np.uint8]:
+    """JSON of a stochtree forest as compressed bytes, shape (bytes,)."""
+    return np.frombuffer(zlib.compress(container.dump_json_string().encode(), 1), dtype=np.uint8).copy()
+
+
+def rebuild(code: NDArray[np.uint8], n_trees: int, *, leaf_constant: bool) -> Any:
+    """Stochtree's forest from its compressed JSON; parses data, runs none."""
+    container = load_stochtree().ForestContainer(n_trees, 1, leaf_constant, False)
     container.load_from_json_string(zlib.decompress(code.tobytes()).decode())
     return container
 

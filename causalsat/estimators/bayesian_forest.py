@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData
-from causalsat.base import EffectEstimator, Summary
+from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _forest, _nuisances
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._folds import assign_folds
@@ -23,7 +23,7 @@ MIN_UNITS = 10
 ATTEMPTS = 5
 
 
-class BayesianForestEffect(EffectEstimator):
+class BayesianForestEffect(OutcomeEstimator):
     r"""Bayesian causal forest (Hahn, Murray and Carvalho 2020, equation 2.3) with village effects.
 
     .. math:: y_i = \mu(x_i, \hat\pi_i) + t_i\,(\tau_0 + \tau(x_i)) + u_{g(i)} + e_i,
@@ -67,10 +67,13 @@ class BayesianForestEffect(EffectEstimator):
 
     Attributes
     ----------
-    forests_ : list of ndarray of uint8
-        Each chain's effect forest: stochtree's JSON, compressed.
+    forests_, prognostic_forests_ : list of ndarray of uint8
+        Each chain's effect forest and prognostic forest: stochtree's JSON, compressed.
     intercept_ : ndarray of shape (chain, draw)
         Draws of :math:`\tau_0` in units of the outcome.
+    propensity_surface_ : scikit-learn regressor or None
+        Ridge regression of the training units' propensities (their logits; for a dose its expectation) on the
+        features, which :meth:`predict_outcome` uses for new units where the propensity is a covariate.
     ate_draws_, noise_draws_ : ndarray of shape (chain, draw)
         Average effect over the (weighted) training units; standard deviation of the noise.
     split_share_ : ndarray of shape (p,)
@@ -92,7 +95,7 @@ class BayesianForestEffect(EffectEstimator):
     """
 
     _binary_treatment: ClassVar[bool] = False
-    _transient: ClassVar[tuple[str, ...]] = ("_containers",)
+    _transient: ClassVar[tuple[str, ...]] = ("_containers", "_prognostic_containers")
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_chains": 2,
         "n_draws": 60,
@@ -162,12 +165,13 @@ class BayesianForestEffect(EffectEstimator):
             )
         _forest.check_coding(data.treatment)
         self._containers: list[Any] | None = None
+        self._prognostic_containers: list[Any] | None = None
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         weight = data.sample_weight
         mean = float(np.average(data.treatment, weights=weight))
         spread = float(np.sqrt(np.average((data.treatment - mean) ** 2, weights=weight)))
-        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
-        self.t_centre_, self.t_scale_ = (0.0, 1.0) if binary else (mean, 2 * spread)
+        self.binary_ = bool(np.isin(data.treatment, (0.0, 1.0)).all())
+        self.t_centre_, self.t_scale_ = (0.0, 1.0) if self.binary_ else (mean, 2 * spread)
         self.y_mean_ = float(np.average(data.y, weights=weight))
         self.y_scale_ = float(np.sqrt(np.average((data.y - self.y_mean_) ** 2, weights=weight)))
         self.has_group_effects_ = bool(self.group_effects) and data.groups is not None
@@ -180,6 +184,8 @@ class BayesianForestEffect(EffectEstimator):
         warnings.warn("the outcome has one value only: every effect is 0", DataWarning, stacklevel=4)
         shape = (int(self.n_chains), int(self.n_draws))
         self.forests_: list[NDArray[np.uint8]] = []
+        self.prognostic_forests_: list[NDArray[np.uint8]] = []
+        self.shift_, self.propensity_surface_ = np.zeros(shape[0]), None
         self.intercept_, self.ate_draws_, self.noise_draws_ = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.effect_sd_draws_, self.split_share_ = np.zeros(shape), np.zeros(data.X.shape[1])
         self.diagnostics_: dict[str, Any] = {"source": "no sampling: constant outcome"}
@@ -187,33 +193,42 @@ class BayesianForestEffect(EffectEstimator):
     def _sample(self, data: FitData) -> None:
         rng = _forest.generator(self.random_state)
         pi = self._propensity(data, rng)
+        self.propensity_surface_ = None if pi is None else _forest.propensity_surface(data.X, pi, binary=self.binary_)
         table = data.X if pi is None else np.column_stack([data.X, pi])
         outcome = (data.y - self.y_mean_) / self.y_scale_
         dose = (data.treatment - self.t_centre_) / self.t_scale_
-        centred = dose - np.average(dose, weights=data.sample_weight)
+        mean_dose = float(np.average(dose, weights=data.sample_weight))
+        centred = dose - mean_dose
         options = self._options(data)
-        up = self.y_scale_ / self.t_scale_
-        forests, containers, intercepts, noise, effects = [], [], [], [], []  # one a chain
-        splits = np.zeros(table.shape[1])
+        models, starts, intercepts = [], [], []  # one a chain
         estimate, error = _forest.preliminary_effect(data.X, outcome, centred, data.sample_weight, data.groups)
         for _ in range(int(self.n_chains)):
             start = estimate if data.weighted else estimate + error * rng.standard_normal()
-            model = _sample_chain(options, rng, X_train=table, Z_train=dose, y_train=outcome - start * centred)
-            container = model.forest_container_tau
-            intercept = start + (np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0])
+            y = outcome - start * centred
+            model = _sample_chain(options, rng, X_train=table, Z_train=dose, y_train=y)
+            intercept = np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0]
             if self.has_group_effects_:
-                y = outcome - start * centred
-                intercept = start + self._redraw_intercept(model, table, dose, y, data, rng)
-            effects.append(up * (intercept[:, None] + _forest.forest_draws(container, table)))
-            splits += np.asarray(container.get_overall_split_counts(table.shape[1]), dtype=float)
-            forests.append(_forest.compress(container.dump_json_string()))
-            containers.append(container)
-            intercepts.append(up * intercept)
-            noise.append(self.y_scale_ * np.sqrt(np.asarray(model.global_var_samples, dtype=float)))
-        self._containers = containers
-        self.forests_, self.intercept_, self.noise_draws_ = forests, np.array(intercepts), np.array(noise)
-        self.split_share_ = splits[: data.X.shape[1]] / max(splits.sum(), 1.0)
-        tau, share = np.array(effects), data.sample_weight / data.sample_weight.sum()
+                intercept = self._redraw_intercept(model, table, dose, y, data, rng)
+            models.append(model)
+            starts.append(start)
+            intercepts.append(start + intercept)
+        self.shift_ = -np.array(starts) * mean_dose  # what taking the start out of the outcome took from its level
+        self._keep(models, np.array(intercepts), table, data.sample_weight)
+
+    def _keep(self, models: list[Any], intercepts: FloatArray, table: FloatArray, weight: FloatArray) -> None:
+        """Store the chains' forests, in units of the outcome where they are numbers, and what they say."""
+        up = self.y_scale_ / self.t_scale_
+        self._containers = [model.forest_container_tau for model in models]
+        self._prognostic_containers = [model.forest_container_mu for model in models]
+        self.forests_ = [_forest.compress(container) for container in self._containers]
+        self.prognostic_forests_ = [_forest.compress(container) for container in self._prognostic_containers]
+        self.intercept_ = up * intercepts
+        self.noise_draws_ = self.y_scale_ * np.sqrt([np.asarray(m.global_var_samples, dtype=float) for m in models])
+        n_features, width = len(self.design_names_), table.shape[1]
+        splits = np.sum([c.get_overall_split_counts(width) for c in self._containers], axis=0)
+        self.split_share_ = splits[:n_features] / max(float(splits.sum()), 1.0)
+        forests = np.array([_forest.forest_draws(container, table) for container in self._containers])
+        tau, share = up * (intercepts[:, :, None] + forests), weight / weight.sum()
         self.ate_draws_ = np.asarray(tau @ share)
         self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
         self.diagnostics_ = _forest.chain_diagnostics({"ATE": self.ate_draws_, "noise": self.noise_draws_})
@@ -278,8 +293,7 @@ class BayesianForestEffect(EffectEstimator):
         if data.propensity is not None:
             return data.propensity if np.ptp(data.propensity) > 1e-9 else None
         weight = data.sample_weight if data.weighted else None
-        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
-        model = self.propensity_model
+        binary, model = self.binary_, self.propensity_model
         if model is None or (isinstance(model, str) and model == "constant"):
             if binary:
                 _nuisances._warn_predictable(data.X, data.treatment, data.groups, weight)
@@ -298,22 +312,44 @@ class BayesianForestEffect(EffectEstimator):
         with sklearn.config_context(enable_metadata_routing=False):  # weights go to our own learner by name
             return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
 
-    # ------------------------------------------------------------------ effects
-    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+    # ------------------------------------------------------------------ effects and outcomes
+    def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
+        level = super()._check_level(value, n, name)
+        if self.binary_ and not np.isin(level, (0.0, 1.0)).all():
+            raise ParameterError(f"{name}={value!r}", expected="0 or 1: the fitted treatment was binary")
+        return np.asarray(level)
+
+    def _slopes(self, X: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of the effect of one unit of treatment."""
         tau = np.repeat(self.intercept_.reshape(-1, 1), len(X), axis=1)
         if self.forests_:
             table = np.column_stack([X, np.zeros(len(X))])  # the propensity's column: the effect never splits on it
             raw = np.concatenate([_forest.forest_draws(forest, table) for forest in self._forest_containers()])
             tau += raw * (self.y_scale_ / self.t_scale_)
-        return np.asarray(tau * (treatment - baseline))
+        return np.asarray(tau)
 
-    def _forest_containers(self) -> list[Any]:
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        return self._slopes(X) * (treatment - baseline)
+
+    def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
+        if not self.forests_:
+            return np.full((self.intercept_.size, len(X)), self.y_mean_)
+        surface = self.propensity_surface_
+        pi = np.zeros(len(X)) if surface is None else _forest.propensity_at(surface, X, binary=self.binary_)
+        table = np.column_stack([X, pi])
+        chains = zip(self.shift_, self._forest_containers(prognostic=True), strict=True)
+        mu = np.concatenate([shift + _forest.forest_draws(forest, table) for shift, forest in chains])
+        return self.y_mean_ + self.y_scale_ * mu + self._slopes(X) * (level - self.t_centre_)
+
+    def _forest_containers(self, *, prognostic: bool = False) -> list[Any]:
         """Stochtree's forests, rebuilt from their JSON where this estimator was loaded or copied."""
-        containers: list[Any] | None = getattr(self, "_containers", None)
+        name = "_prognostic_containers" if prognostic else "_containers"
+        containers: list[Any] | None = getattr(self, name, None)
         if containers is None:
-            containers = self._containers = [
-                _forest.rebuild(code, int(self.n_effect_trees)) for code in self.forests_
-            ]
+            codes = self.prognostic_forests_ if prognostic else self.forests_
+            n_trees = int(self.n_prognostic_trees if prognostic else self.n_effect_trees)
+            containers = [_forest.rebuild(code, n_trees, leaf_constant=prognostic) for code in codes]
+            setattr(self, name, containers)
         return containers
 
     def _support_columns(self) -> NDArray[np.int64]:

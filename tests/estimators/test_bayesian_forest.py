@@ -80,6 +80,99 @@ def test_agrees_with_stochtree_called_directly(stepped):
     assert np.corrcoef(est.predict(X), theirs.mean(axis=1))[0, 1] > 0.95
 
 
+def test_equals_stochtree_with_our_priors_and_seed():
+    X, y, t, _ = step_trial(150)
+    est = forest(n_chains=1, n_tune=30, n_draws=20).fit(X, y, treatment=t)
+    rng, n = np.random.default_rng(SMALL["random_state"]), len(y)
+    z, dose = (y - y.mean()) / y.std(), t.astype(float)
+    centred = dose - dose.mean()
+    design = np.column_stack([np.ones(n), centred, X - X.mean(axis=0)])  # the start: OLS and its HC0 error
+    inverse = np.linalg.inv(design.T @ design)
+    coef = inverse @ design.T @ z
+    error = np.sqrt(inverse[1] @ (design * ((z - design @ coef) ** 2)[:, None]).T @ design @ inverse[1])
+    start = coef[1] + error * rng.standard_normal()
+    model = stochtree.BCFModel()
+    model.sample(
+        X_train=X,
+        Z_train=dose,
+        y_train=z - start * centred,
+        num_gfr=0,
+        num_burnin=30,
+        num_mcmc=20,
+        general_params={
+            "random_seed": int(rng.integers(1, 2**31 - 1)),
+            "standardize": False,
+            "propensity_covariate": "none",
+            "sigma2_global_init": 1.0,
+            "sigma2_global_shape": 1.5,
+            "sigma2_global_scale": 0.005,
+        },
+        prognostic_forest_params={"num_trees": 30, "min_samples_leaf": 5},
+        treatment_effect_forest_params={
+            "num_trees": 20,
+            "min_samples_leaf": 5,
+            "alpha": 0.95,
+            "beta": 2.0,
+            "sigma2_leaf_init": 0.7**2 / 20,
+            "tau_0_prior_var": 1.0,
+        },
+    )
+    theirs = model.predict(X=X, Z=np.ones((n, 1)), terms=["cate", "y_hat"])
+    np.testing.assert_allclose(est.effect(X).draws.T, y.std() * (start + theirs["cate"]), rtol=1e-6, atol=1e-6)
+    treated = y.mean() + y.std() * (theirs["y_hat"] + start * (1 - dose.mean()))
+    np.testing.assert_allclose(est.predict_outcome(X).draws.T, treated, rtol=1e-6, atol=1e-6)
+
+
+def test_outcomes_are_predicted_and_their_difference_is_the_effect(stepped):
+    est, *_ = stepped
+    X, _, _, tau = step_trial(seed=1)
+    one, zero = (est.predict_outcome(X, treatment=a) for a in (1.0, 0.0))
+    np.testing.assert_allclose((one - zero).draws, est.effect(X).draws, atol=1e-9)
+    for post, truth in ((zero, X[:, 1]), (one, X[:, 1] + tau)):
+        assert post.kind == "outcome"
+        assert np.sqrt(np.mean((post.mean() - truth) ** 2)) < 0.35  # of an sd of 1 and 1.4
+        lower, upper = post.interval(0.9).T
+        assert 0.8 < np.mean((lower <= truth) & (truth <= upper)) <= 1.0
+    with pytest.raises(ParameterError, match="0 or 1"):
+        est.predict_outcome(X, treatment=0.5)
+    with pytest.raises(ParameterError, match="0 or 1"):
+        est.effect(X, treatment=2.0)
+
+
+def test_outcomes_of_new_units_where_the_propensity_is_a_covariate(tmp_path):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((900, 3))
+    e = 1 / (1 + np.exp(-X[:, 0]))
+    t = (rng.uniform(size=900) < e).astype(int)
+    y = 3 + 2 * np.tanh(X[:, 0]) + t + 0.3 * rng.standard_normal(900)
+    for known in ({"propensity": e[:600]}, {}):
+        est = forest(propensity_model="logistic").fit(X[:600], y[:600], treatment=t[:600], **known)
+        assert est.propensity_surface_ is not None
+        for level in (0.0, 1.0):
+            truth = 3 + 2 * np.tanh(X[600:, 0]) + level
+            found = est.predict_outcome(X[600:], treatment=level)
+            assert np.sqrt(np.mean((found.mean() - truth) ** 2)) < 0.4  # of an sd of 1.2
+    est.save(tmp_path / "forest.safetensors")
+    loaded = causalsat.load(tmp_path / "forest.safetensors")
+    np.testing.assert_array_equal(loaded.predict_outcome(X[600:]).draws, est.predict_outcome(X[600:]).draws)
+
+
+def test_a_trial_of_villages_is_found_and_its_chains_agree():
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(80), 6)
+    X = np.column_stack([rng.standard_normal(80)[groups], rng.standard_normal((480, 2))])
+    t = (rng.permutation(80) % 2)[groups]
+    tau = 1 + 1.5 * np.tanh(2 * X[:, 0])
+    y = 2 + X[:, 1] + t * tau + 0.4 * rng.standard_normal(80)[groups] + 0.7 * rng.standard_normal(480)
+    est = forest(n_chains=4, n_tune=200, n_draws=150).fit(X, y, treatment=t, groups=groups)
+    assert np.sqrt(np.mean((est.predict(X) - tau) ** 2)) < 0.4 * tau.std()
+    control = est.predict_outcome(X, treatment=0.0).mean()
+    assert np.sqrt(np.mean((control - 2 - X[:, 1]) ** 2)) < 0.45  # of an sd of 1
+    assert est.diagnostics_["n_chains"] == 4
+    assert est.diagnostics_["r_hat ATE"] < 1.1  # four chains from four starts
+    assert abs(float(est.effect(X).ate()) - tau.mean()) < 0.35
+
+
 def test_a_dose_has_a_linear_effect():
     rng = np.random.default_rng(0)
     X, dose = rng.standard_normal((400, 2)), rng.uniform(0, 4, 400)
@@ -88,6 +181,10 @@ def test_a_dose_has_a_linear_effect():
     tau = est.effect([[-1.0, 0.0], [1.0, 0.0]], treatment=3.0, baseline=1.0).mean()
     np.testing.assert_allclose(tau, [2.0, 4.0], atol=0.5)
     assert abs(est.predict(X).mean() - (1 + (X[:, 0] > 0)).mean()) < 0.2
+    curve = [est.predict_outcome(X, treatment=d).mean() for d in (0.5, 2.0, 3.5)]
+    for level, found in zip((0.5, 2.0, 3.5), curve, strict=True):
+        assert np.sqrt(np.mean((found - X[:, 1] - level * (1 + (X[:, 0] > 0))) ** 2)) < 0.6
+    np.testing.assert_allclose(curve[1] - curve[0], curve[2] - curve[1], atol=1e-9)  # linear in the dose
 
 
 def test_effects_scale_with_the_outcome():
@@ -146,11 +243,12 @@ def test_features_with_few_values_constant_ones_and_single_rows():
 
 def test_saved_pickled_and_copied_forests_predict_the_same(stepped, tmp_path):
     est, X, *_ = stepped
-    draws = est.effect(X[:20]).draws
+    draws, outcomes = est.effect(X[:20]).draws, est.predict_outcome(X[:20]).draws
     est.save(tmp_path / "forest.safetensors")
     loaded = causalsat.load(tmp_path / "forest.safetensors")
     for other in (loaded, copy.deepcopy(est), pickle.loads(pickle.dumps(est))):
         np.testing.assert_array_equal(other.effect(X[:20]).draws, draws)
+        np.testing.assert_array_equal(other.predict_outcome(X[:20]).draws, outcomes)
     assert est.forests_[0].dtype == np.uint8
 
 
@@ -194,6 +292,7 @@ def test_a_constant_outcome_is_said():
     with pytest.warns(DataWarning, match="one value only"):
         est = forest().fit(X, np.full(40, 2.0), treatment=t)
     np.testing.assert_array_equal(est.effect(X).draws, 0)
+    np.testing.assert_array_equal(est.predict_outcome(X).draws, 2)
 
 
 def test_chains_that_disagree_warn():
