@@ -2,128 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat._inputs import FitData
-from causalsat.base import EffectEstimator, Summary
+from causalsat._inputs import FitData, FloatArray
 from causalsat.estimators import _nuisances
-from causalsat.estimators._bootstrap import (
-    default_classifier,
-    default_regressor,
-    draw_weights,
-    fit_learner,
-    takes_weights,
-)
+from causalsat.estimators._bootstrap import default_classifier, fit_learner, takes_weights
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._forest import check_coding
-from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.estimators._meta_base import Learners, MetaLearner, check_learner, crossfit, or_default
+from causalsat.exceptions import ParameterError
 
 __all__ = ["DRLearnerEffect", "RLearnerEffect", "TLearnerEffect", "XLearnerEffect"]
 
-FloatArray = NDArray[np.float64]
-Learners = tuple[Any, ...]
 
-MIN_ARM = 3
-
-
-class _MetaLearner(EffectEstimator):
-    """What the meta-learners share: the bootstrap over clusters, its draws and the table.
-
-    A subclass writes ``_prepare`` (once, on the data as they are), ``_fit_once`` (on reweighted clusters) and
-    ``_tau`` (effects of fitted learners).
-    """
-
-    n_bootstrap: int
-    random_state: Any
-    _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 12}
-
-    @abstractmethod
-    def _learners(self) -> list[Any]:
-        """Every learner that is refitted in the bootstrap."""
-
-    def _prepare(self, data: FitData) -> None:
-        """Fit what the bootstrap does not refit."""
-
-    @abstractmethod
-    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
-        """Fit the learners to units with these weights (which are counts of copies where ``counts``)."""
-
-    @abstractmethod
-    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        """Effects (unit,) that fitted learners predict."""
-
-    def _check_parameters(self) -> None:
-        if not isinstance(self.n_bootstrap, int | np.integer) or self.n_bootstrap < 2:
-            raise ParameterError(f"n_bootstrap={self.n_bootstrap!r}", expected="an integer of at least 2")
-
-    def _fit(self, data: FitData) -> None:
-        import sklearn
-
-        with sklearn.config_context(enable_metadata_routing=False):  # weights go to our own learners by name
-            self._fit_replicates(data)
-
-    def _fit_replicates(self, data: FitData) -> None:
-        if np.isin(data.treatment, (0.0, 1.0)).all():
-            _check_arms(data.treatment)
-        rng = np.random.default_rng(self.random_state)
-        self._prepare(data)
-        counts = not all(takes_weights(learner) for learner in self._learners())
-        if counts and data.weighted:
-            warnings.warn("a learner takes no sample_weight: fitted without", DataWarning, stacklevel=5)
-        self.models_ = []
-        for _ in range(int(self.n_bootstrap)):
-            drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)
-            weight = drawn if counts else drawn * data.sample_weight
-            self.models_.append(self._fit_once(data, weight, counts=counts))
-        self.resampling_ = "copies of clusters" if counts else "exponential weights of clusters"
-        tau = self._replicates(data.X)
-        share = data.sample_weight / data.sample_weight.sum()
-        self.ate_draws_ = tau @ share
-        self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
-
-    def _replicates(self, X: FloatArray) -> FloatArray:
-        return np.array([self._tau(learners, X) for learners in self.models_])
-
-    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
-        return np.asarray(self._replicates(X) * (treatment - baseline))
-
-    def _diagnostics(self) -> dict[str, Any]:
-        return {"source": f"bootstrap of clusters ({self.resampling_})", "replicates": len(self.models_)}
-
-    def _summary(self) -> Summary:
-        import pandas as pd
-
-        rows = {"ATE": self.ate_draws_, "sd of effects": self.effect_sd_draws_}
-        table = pd.DataFrame(
-            {
-                name: {
-                    "estimate": float(v.mean()),
-                    "std err": float(v.std(ddof=1)),
-                    "[0.025": float(np.quantile(v, 0.025)),
-                    "0.975]": float(np.quantile(v, 0.975)),
-                }
-                for name, v in rows.items()
-            }
-        ).T
-        info = {
-            "units": self.n_units_,
-            "clusters": self.n_groups_,
-            "treated share or mean dose": self.treated_share_,
-            **self._diagnostics(),
-        }
-        notes = (
-            "95 % percentile intervals over the replicates; a bootstrap does not see the bias of a shrunken learner.",
-        )
-        return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
-
-
-class TLearnerEffect(_MetaLearner):
+class TLearnerEffect(MetaLearner):
     """One outcome model for each arm; the effect is the difference of their predictions.
 
     Simple, and with flexible learners noisy: each arm's learner is shrunk on its own, so their difference can show
@@ -169,7 +65,7 @@ class TLearnerEffect(_MetaLearner):
         self.random_state = random_state
 
     def _learners(self) -> list[Any]:
-        return [_or_default(self.outcome_model)]
+        return [or_default(self.outcome_model)]
 
     def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
         (model,) = self._learners()
@@ -181,7 +77,7 @@ class TLearnerEffect(_MetaLearner):
         return treated - control
 
 
-class XLearnerEffect(_MetaLearner):
+class XLearnerEffect(MetaLearner):
     """Each arm's outcomes against the other arm's model, blended by the propensity (Künzel et al. 2019).
 
     With mu0, mu1 the arms' outcome models, tau1 is learnt from ``y - mu0(x)`` of the treated, tau0 from
@@ -191,15 +87,13 @@ class XLearnerEffect(_MetaLearner):
 
     Parameters
     ----------
-    outcome_model, final_model : scikit-learn regressor, optional
-        Learners of the outcomes and of the effects; ridge regression by default.
+    outcome_model, n_bootstrap, random_state
+        As in :class:`TLearnerEffect`.
+    final_model : scikit-learn regressor, optional
+        Learner of the effects; ridge regression by default.
     propensity_model : {None, "constant", "logistic"} or scikit-learn classifier
         Learner of the blending weight g. None means the treated share, or the mean of the propensity given to
         ``fit``.
-    n_bootstrap : int
-        Replicates.
-    random_state : int
-        Seed.
 
     Attributes
     ----------
@@ -231,7 +125,7 @@ class XLearnerEffect(_MetaLearner):
         self.random_state = random_state
 
     def _learners(self) -> list[Any]:
-        return [_or_default(self.outcome_model), _or_default(self.final_model)]
+        return [or_default(self.outcome_model), or_default(self.final_model)]
 
     def _prepare(self, data: FitData) -> None:
         model = self.propensity_model
@@ -242,7 +136,7 @@ class XLearnerEffect(_MetaLearner):
             self.blend_ = float(np.average(data.treatment, weights=data.sample_weight))
             if model is not None and model != "constant":
                 learner = default_classifier() if isinstance(model, str) and model == "logistic" else model
-                _check_learner(learner, "propensity_model", model)
+                check_learner(learner, "propensity_model", model)
                 weight = data.sample_weight if takes_weights(learner) else np.ones(len(data.y))
                 self.blend_model_ = fit_learner(learner, data.X, data.treatment, weight, counts=False)
 
@@ -262,7 +156,7 @@ class XLearnerEffect(_MetaLearner):
         return np.asarray(g * tau0 + (1 - g) * tau1)
 
 
-class DRLearnerEffect(_MetaLearner):
+class DRLearnerEffect(MetaLearner):
     """Any regressor on cross-fitted doubly robust scores (Kennedy 2023, algorithm 1).
 
     :class:`~causalsat.DoublyRobustEffect` with a learner in the place of the linear projection. The scores are
@@ -275,14 +169,11 @@ class DRLearnerEffect(_MetaLearner):
     outcome_model, propensity_model, n_splits, min_propensity
         Cross-fitted nuisances, as in :class:`~causalsat.DoublyRobustEffect`.
     final_model : scikit-learn regressor, optional
-        Learner of the effect; by default ridge regression on standardised features, with the penalty chosen by
-        leave-one-out.
+        Learner of the effect; ridge regression by default.
     modifiers : None, str, int or list
         Features on which the effect may depend; all by default.
-    n_bootstrap : int
-        Replicates.
-    random_state : int
-        Seed.
+    n_bootstrap, random_state
+        As in :class:`TLearnerEffect`; the seed is that of the folds too.
 
     Attributes
     ----------
@@ -326,23 +217,11 @@ class DRLearnerEffect(_MetaLearner):
         self.random_state = random_state
 
     def _learners(self) -> list[Any]:
-        return [_or_default(self.final_model)]
+        return [or_default(self.final_model)]
 
     def _prepare(self, data: FitData) -> None:
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
-        nuisances = _nuisances.crossfit_nuisances(
-            data.X,
-            data.y,
-            data.treatment,
-            groups=data.groups,
-            outcome_model=self.outcome_model,
-            propensity_model=self.propensity_model,
-            propensity=data.propensity,
-            n_splits=self.n_splits,
-            random_state=self.random_state,
-            sample_weight=data.sample_weight if data.weighted else None,
-            min_propensity=self.min_propensity,
-        )
+        nuisances = crossfit(self, data, self.n_splits)
         self.scores_ = _nuisances.dr_scores(data.y, data.treatment, nuisances)
 
     def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
@@ -418,7 +297,7 @@ class RLearnerEffect(DRLearnerEffect):
         keys = (data.y, data.treatment, *data.X.T)
         arms = data.treatment if binary else None
         fold = assign_folds(self.n_splits, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
-        m = _nuisances._crossfit(_or_default(self.outcome_model), data.X, data.y, fold, weight)
+        m = _nuisances._crossfit(or_default(self.outcome_model), data.X, data.y, fold, weight)
         self.residual_outcome_ = data.y - m
         self.residual_treatment_ = data.treatment - self._expected_treatment(data, fold, weight, binary=binary)
 
@@ -434,8 +313,8 @@ class RLearnerEffect(DRLearnerEffect):
                 )
             if isinstance(model, str) and model == "constant":
                 return np.full(len(fold), np.average(data.treatment, weights=weight))
-            learner = _or_default(model)
-            _check_learner(learner, "propensity_model", model)
+            learner = or_default(model)
+            check_learner(learner, "propensity_model", model)
             return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
         raw = data.propensity
         if raw is None:
@@ -451,21 +330,3 @@ class RLearnerEffect(DRLearnerEffect):
         safe = np.where(np.abs(left) > tiny, left, tiny)
         X = data.X[:, self.modifier_positions_]
         return (fit_learner(model, X, self.residual_outcome_ / safe, weight * safe**2, counts=counts),)
-
-
-def _or_default(model: Any) -> Any:
-    return default_regressor() if model is None else model
-
-
-def _check_learner(learner: Any, name: str, given: Any) -> None:
-    if not hasattr(learner, "fit"):
-        raise ParameterError(
-            f"{name}={given!r}",
-            expected="None, 'constant', 'logistic' (binary treatment) or a scikit-learn estimator",
-        )
-
-
-def _check_arms(t: FloatArray) -> None:
-    least = int(min((t == 0).sum(), (t == 1).sum()))
-    if least < MIN_ARM:
-        raise DataError(f"an arm of {least} units", expected=f"at least {MIN_ARM}", todo="pass more units")

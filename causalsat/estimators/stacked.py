@@ -15,7 +15,7 @@ from causalsat import _scoring
 from causalsat._inputs import FitData
 from causalsat.base import EffectEstimator, Summary, effect, final_estimator
 from causalsat.estimators import _stacking
-from causalsat.estimators._nuisances import crossfit_nuisances
+from causalsat.estimators._meta_base import crossfit
 from causalsat.estimators._stack_members import (
     check_members,
     chunks,
@@ -191,19 +191,7 @@ class StackedEffect(EffectEstimator, _BaseComposition):
         named = [(name, clone(model)) for name, model in self._named()]
         self.method_ = self._criterion(named)
         seed = self.random_state
-        nuisances = crossfit_nuisances(
-            data.X,
-            data.y,
-            data.treatment,
-            groups=data.groups,
-            outcome_model=self.outcome_model,
-            propensity_model=self.propensity_model,
-            propensity=data.propensity,
-            n_splits=self.cv,
-            random_state=seed,
-            sample_weight=data.sample_weight if data.weighted else None,
-            min_propensity=self.min_propensity,
-        )
+        nuisances = crossfit(self, data, self.cv)
         self.fold_ = nuisances.fold
         rng = np.random.default_rng(seed)
         cluster = np.arange(len(data.y)) if data.groups is None else data.groups

@@ -1,0 +1,153 @@
+"""What the meta-learners share: the bootstrap over clusters, its draws and the table."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from causalsat._inputs import FitData, FloatArray
+from causalsat.base import EffectEstimator, Summary
+from causalsat.estimators import _nuisances
+from causalsat.estimators._bootstrap import default_regressor, draw_weights, takes_weights
+from causalsat.estimators._nuisances import Nuisances
+from causalsat.exceptions import DataError, DataWarning, ParameterError
+
+__all__ = ["Learners", "MetaLearner", "check_learner", "crossfit", "or_default"]
+
+Learners = tuple[Any, ...]
+
+MIN_ARM = 3
+
+
+class MetaLearner(EffectEstimator):
+    """What the meta-learners share: the bootstrap over clusters, its draws and the table.
+
+    A subclass writes ``_prepare`` (once, on the data as they are), ``_fit_once`` (on reweighted clusters) and
+    ``_tau`` (effects of fitted learners).
+    """
+
+    n_bootstrap: int
+    random_state: Any
+    _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 12}
+
+    @abstractmethod
+    def _learners(self) -> list[Any]:
+        """Every learner that is refitted in the bootstrap."""
+
+    def _prepare(self, data: FitData) -> None:
+        """Fit what the bootstrap does not refit."""
+
+    @abstractmethod
+    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+        """Fit the learners to units with these weights (which are counts of copies where ``counts``)."""
+
+    @abstractmethod
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        """Effects (unit,) that fitted learners predict."""
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.n_bootstrap, int | np.integer) or self.n_bootstrap < 2:
+            raise ParameterError(f"n_bootstrap={self.n_bootstrap!r}", expected="an integer of at least 2")
+
+    def _fit(self, data: FitData) -> None:
+        import sklearn
+
+        # weights go to our own learners by name; the base class has checked what is finite
+        with sklearn.config_context(
+            enable_metadata_routing=False, assume_finite=True, skip_parameter_validation=True
+        ):
+            self._fit_replicates(data)
+
+    def _fit_replicates(self, data: FitData) -> None:
+        if np.isin(data.treatment, (0.0, 1.0)).all():
+            _check_arms(data.treatment)
+        rng = np.random.default_rng(self.random_state)
+        self._prepare(data)
+        counts = not all(takes_weights(learner) for learner in self._learners())
+        if counts and data.weighted:
+            warnings.warn("a learner takes no sample_weight: fitted without", DataWarning, stacklevel=5)
+        self.models_ = []
+        for _ in range(int(self.n_bootstrap)):
+            drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)
+            weight = drawn if counts else drawn * data.sample_weight
+            self.models_.append(self._fit_once(data, weight, counts=counts))
+        self.resampling_ = "copies of clusters" if counts else "exponential weights of clusters"
+        tau = self._replicates(data.X)
+        share = data.sample_weight / data.sample_weight.sum()
+        self.ate_draws_ = tau @ share
+        self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
+
+    def _replicates(self, X: FloatArray) -> FloatArray:
+        return np.array([self._tau(learners, X) for learners in self.models_])
+
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        return np.asarray(self._replicates(X) * (treatment - baseline))
+
+    def _diagnostics(self) -> dict[str, Any]:
+        return {"source": f"bootstrap of clusters ({self.resampling_})", "replicates": len(self.models_)}
+
+    def _summary(self) -> Summary:
+        import pandas as pd
+
+        rows = {"ATE": self.ate_draws_, "sd of effects": self.effect_sd_draws_}
+        table = pd.DataFrame(
+            {
+                name: {
+                    "estimate": float(v.mean()),
+                    "std err": float(v.std(ddof=1)),
+                    "[0.025": float(np.quantile(v, 0.025)),
+                    "0.975]": float(np.quantile(v, 0.975)),
+                }
+                for name, v in rows.items()
+            }
+        ).T
+        info = {
+            "units": self.n_units_,
+            "clusters": self.n_groups_,
+            "treated share or mean dose": self.treated_share_,
+            **self._diagnostics(),
+        }
+        notes = (
+            "95 % percentile intervals over the replicates; a bootstrap does not see the bias of a shrunken learner.",
+        )
+        return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
+
+
+def or_default(model: Any) -> Any:
+    """The learner that was given, or ridge regression."""
+    return default_regressor() if model is None else model
+
+
+def check_learner(learner: Any, name: str, given: Any) -> None:
+    """Refuse what cannot be fitted."""
+    if not hasattr(learner, "fit"):
+        raise ParameterError(
+            f"{name}={given!r}",
+            expected="None, 'constant', 'logistic' (binary treatment) or a scikit-learn estimator",
+        )
+
+
+def crossfit(estimator: Any, data: FitData, n_splits: int) -> Nuisances:
+    """Cross-fitted nuisances of a binary treatment, by the estimator's own parameters."""
+    return _nuisances.crossfit_nuisances(
+        data.X,
+        data.y,
+        data.treatment,
+        groups=data.groups,
+        outcome_model=estimator.outcome_model,
+        propensity_model=estimator.propensity_model,
+        propensity=data.propensity,
+        n_splits=n_splits,
+        random_state=estimator.random_state,
+        sample_weight=data.sample_weight if data.weighted else None,
+        min_propensity=estimator.min_propensity,
+    )
+
+
+def _check_arms(t: FloatArray) -> None:
+    least = int(min((t == 0).sum(), (t == 1).sum()))
+    if least < MIN_ARM:
+        raise DataError(f"an arm of {least} units", expected=f"at least {MIN_ARM}", todo="pass more units")
