@@ -271,7 +271,7 @@ def test_missing_values_at_fit_and_at_prediction(kind):
         assert np.isfinite(est.predict(np.array([[0.0, np.nan, 0.0]]))).all()
     table = pd.DataFrame(holed, columns=list("abc"))
     named = fit(make(kind), replace(world, X=table)).predict(table)
-    # a frame's columns lie otherwise in memory: means differ in the last digit, which a search stopped early magnifies
+    # a frame's columns lie otherwise in memory: means differ in the last digit; a search stopped early magnifies that
     assert np.abs(named - tau).max() < 0.25 * est.effect(holed).sd().mean()
 
 
