@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators._bootstrap import default_regressor
-from causalsat.exceptions import CausalsatError, ConvergenceWarning, TreatmentError
+from causalsat.exceptions import CausalsatError, ConvergenceWarning
 
 __all__ = [
     "MissingExtraError",
     "chain_diagnostics",
-    "check_coding",
     "compress",
     "draw_intercept",
     "forest_draws",
@@ -36,17 +35,6 @@ R_HAT_LIMIT = 1.1
 
 class MissingExtraError(CausalsatError, ImportError):
     """A package of an optional extra is not installed."""
-
-
-def check_coding(treatment: FloatArray) -> None:
-    """Refuse a treatment with two values that are not 0 and 1: almost always codes, not doses."""
-    values = np.unique(treatment)
-    if len(values) == 2 and not np.array_equal(values, (0.0, 1.0)):
-        raise TreatmentError(
-            f"treatment has the values {values[0]:g}, {values[1]:g}",
-            expected="0 (control) and 1 (treated), or a dose with more than two values",
-            todo="recode it, for example (treatment == 2).astype(int)",
-        )
 
 
 def preliminary_effect(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _nuisances
 from causalsat.estimators._bootstrap import default_regressor, draw_weights, takes_weights
+from causalsat.estimators._folds import assign_folds
+from causalsat.estimators._levels import is_binary
 from causalsat.estimators._nuisances import Nuisances
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 
-__all__ = ["Learners", "MetaLearner", "check_learner", "crossfit", "or_default"]
+__all__ = ["Expectations", "Learners", "MetaLearner", "check_learner", "crossfit", "expectations", "or_default"]
 
 Learners = tuple[Any, ...]
 
@@ -62,7 +66,7 @@ class MetaLearner(EffectEstimator):
             self._fit_replicates(data)
 
     def _fit_replicates(self, data: FitData) -> None:
-        if np.isin(data.treatment, (0.0, 1.0)).all():
+        if is_binary(data.treatment):
             _check_arms(data.treatment)
         rng = np.random.default_rng(self.random_state)
         self._prepare(data)
@@ -145,6 +149,55 @@ def crossfit(estimator: Any, data: FitData, n_splits: int) -> Nuisances:
         sample_weight=data.sample_weight if data.weighted else None,
         min_propensity=estimator.min_propensity,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Expectations:
+    """Out-of-fold E[Y | X] and E[T | X] of each unit, shape (n,), and the fold in which it was held out."""
+
+    outcome: FloatArray
+    treatment: FloatArray
+    fold: NDArray[np.int64]
+
+
+def expectations(estimator: Any, data: FitData, n_splits: int) -> Expectations:
+    """Cross-fitted means of outcome and treatment, binary or a dose, for residuals on residuals (Robinson 1988)."""
+    if not 0 < estimator.min_propensity < 0.5:
+        raise ParameterError(f"min_propensity={estimator.min_propensity!r}", expected="a number between 0 and 0.5")
+    rng = np.random.default_rng(estimator.random_state)
+    keys = (data.y, data.treatment, *data.X.T)
+    binary = is_binary(data.treatment)
+    arms = data.treatment if binary else None
+    fold = assign_folds(n_splits, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
+    weight = data.sample_weight if data.weighted else None
+    outcome = _nuisances._crossfit(or_default(estimator.outcome_model), data.X, data.y, fold, weight)
+    expected = _expected_treatment if binary else _expected_dose
+    return Expectations(outcome, expected(estimator, data, fold, weight), fold)
+
+
+def _expected_dose(estimator: Any, data: FitData, fold: NDArray[np.int64], weight: FloatArray | None) -> FloatArray:
+    model = estimator.propensity_model
+    if data.propensity is not None:
+        raise ParameterError(
+            "a propensity for a treatment that is not 0/1",
+            expected="none: the expected dose is learnt by propensity_model",
+        )
+    if isinstance(model, str) and model == "constant":
+        return np.full(len(fold), np.average(data.treatment, weights=weight))
+    learner = or_default(model)
+    check_learner(learner, "propensity_model", model)
+    return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
+
+
+def _expected_treatment(
+    estimator: Any, data: FitData, fold: NDArray[np.int64], weight: FloatArray | None
+) -> FloatArray:
+    model, raw = estimator.propensity_model, data.propensity
+    if raw is None:
+        raw = _nuisances._propensity(model, data.X, data.treatment, data.groups, fold, weight)
+    e = np.clip(raw, estimator.min_propensity, 1 - estimator.min_propensity)
+    _nuisances._warn_clipped(e != raw, data.treatment, estimator.min_propensity)
+    return np.asarray(e)
 
 
 def _check_arms(t: FloatArray) -> None:

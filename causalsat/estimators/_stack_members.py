@@ -9,10 +9,20 @@ from numpy.typing import NDArray
 
 from causalsat._inputs import FitData
 from causalsat.base import EffectEstimator, effect, final_estimator
-from causalsat.exceptions import CausalsatError, ParameterError
+from causalsat.exceptions import CausalsatError, ParameterError, TreatmentError
 from causalsat.posterior import EffectPosterior
 
-__all__ = ["check_members", "chunks", "fit_member", "has_outcomes", "moments", "outcome", "take"]
+__all__ = [
+    "check_doses",
+    "check_members",
+    "chunks",
+    "fit_member",
+    "has_outcomes",
+    "moments",
+    "outcome",
+    "slopes",
+    "take",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -56,6 +66,23 @@ def check_members(estimators: Any, parameters: dict[str, Any]) -> None:
             )
 
 
+def check_doses(named: list[tuple[str, Any]]) -> None:
+    """Refuse members that know binary treatments only.
+
+    Raises
+    ------
+    TreatmentError
+        If there is one; names them all.
+    """
+    names = [name for name, model in named if final_estimator(model)[1]._binary_treatment]
+    if names:
+        raise TreatmentError(
+            f"the treatment is a dose, and the members {', '.join(map(repr, names))} take binary treatments only",
+            expected="members for doses, such as BayesianLinearEffect, RLearnerEffect or GaussianProcessEffect",
+            todo="leave them out, or make the treatment 0/1",
+        )
+
+
 def fit_member(name: str, model: Any, X: Any, data: FitData, rows: IntArray) -> Any:
     """Fit an estimator or a Pipeline to some units, X being theirs, with all roles that the stack was given.
 
@@ -97,6 +124,12 @@ def chunks(n: int) -> list[slice]:
 def take(X: Any, rows: slice) -> Any:
     """Rows of an array or a data frame."""
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def slopes(model: Any, X: Any, level: FloatArray, baseline: FloatArray) -> FloatArray:
+    """Posterior mean of the effect of a level against a baseline, by unit of treatment, shape (n,)."""
+    parts = [effect(model, take(X, c), treatment=level[c], baseline=baseline[c]).mean() for c in chunks(len(X))]
+    return np.asarray(np.concatenate(parts) / (level - baseline))
 
 
 def moments(

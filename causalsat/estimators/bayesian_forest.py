@@ -13,6 +13,7 @@ from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _forest, _nuisances
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._folds import assign_folds
+from causalsat.estimators._levels import FittedLevels, check_coding, is_binary
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 
 __all__ = ["BayesianForestEffect"]
@@ -23,7 +24,7 @@ MIN_UNITS = 10
 ATTEMPTS = 5
 
 
-class BayesianForestEffect(OutcomeEstimator):
+class BayesianForestEffect(FittedLevels, OutcomeEstimator):
     r"""Bayesian causal forest (Hahn, Murray and Carvalho 2020, equation 2.3) with village effects.
 
     .. math:: y_i = \mu(x_i, \hat\pi_i) + t_i\,(\tau_0 + \tau(x_i)) + u_{g(i)} + e_i,
@@ -94,7 +95,6 @@ class BayesianForestEffect(OutcomeEstimator):
     True
     """
 
-    _binary_treatment: ClassVar[bool] = False
     _transient: ClassVar[tuple[str, ...]] = ("_containers", "_prognostic_containers")
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_chains": 2,
@@ -163,14 +163,14 @@ class BayesianForestEffect(OutcomeEstimator):
                 expected=f"at least {MIN_UNITS} for trees",
                 todo="pass more units, or use BayesianLinearEffect",
             )
-        _forest.check_coding(data.treatment)
+        check_coding(data.treatment)
         self._containers: list[Any] | None = None
         self._prognostic_containers: list[Any] | None = None
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         weight = data.sample_weight
         mean = float(np.average(data.treatment, weights=weight))
         spread = float(np.sqrt(np.average((data.treatment - mean) ** 2, weights=weight)))
-        self.binary_ = bool(np.isin(data.treatment, (0.0, 1.0)).all())
+        self.binary_ = is_binary(data.treatment)
         self.t_centre_, self.t_scale_ = (0.0, 1.0) if self.binary_ else (mean, 2 * spread)
         self.y_mean_ = float(np.average(data.y, weights=weight))
         self.y_scale_ = float(np.sqrt(np.average((data.y - self.y_mean_) ** 2, weights=weight)))
@@ -313,12 +313,6 @@ class BayesianForestEffect(OutcomeEstimator):
             return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
 
     # ------------------------------------------------------------------ effects and outcomes
-    def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
-        level = super()._check_level(value, n, name)
-        if self.binary_ and not np.isin(level, (0.0, 1.0)).all():
-            raise ParameterError(f"{name}={value!r}", expected="0 or 1: the fitted treatment was binary")
-        return np.asarray(level)
-
     def _slopes(self, X: FloatArray) -> FloatArray:
         """Draws (draw, unit) of the effect of one unit of treatment."""
         tau = np.repeat(self.intercept_.reshape(-1, 1), len(X), axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,15 @@ from causalsat._inputs import FitData, FloatArray
 from causalsat.estimators import _nuisances
 from causalsat.estimators._bootstrap import default_classifier, fit_learner, takes_weights
 from causalsat.estimators._columns import select_columns
-from causalsat.estimators._folds import assign_folds
-from causalsat.estimators._forest import check_coding
-from causalsat.estimators._meta_base import Learners, MetaLearner, check_learner, crossfit, or_default
+from causalsat.estimators._levels import FittedLevels, check_coding, is_binary
+from causalsat.estimators._meta_base import (
+    Learners,
+    MetaLearner,
+    check_learner,
+    crossfit,
+    expectations,
+    or_default,
+)
 from causalsat.exceptions import ParameterError
 
 __all__ = ["DRLearnerEffect", "RLearnerEffect", "TLearnerEffect", "XLearnerEffect"]
@@ -235,7 +241,7 @@ class DRLearnerEffect(MetaLearner):
         return np.asarray(self.modifier_positions_)
 
 
-class RLearnerEffect(DRLearnerEffect):
+class RLearnerEffect(FittedLevels, DRLearnerEffect):
     r"""Residual on residual: any weighted regressor, for binary treatments and doses (Nie and Wager 2021).
 
     Minimises :math:`\sum_i w_i \{(y_i - m(x_i)) - (t_i - e(x_i))\,\tau(x_i)\}^2` (their equation 5) as a regression
@@ -278,8 +284,6 @@ class RLearnerEffect(DRLearnerEffect):
     array([2., 4.])
     """
 
-    _binary_treatment: ClassVar[bool] = False
-
     def _prepare(self, data: FitData) -> None:
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         check_coding(data.treatment)
@@ -291,37 +295,10 @@ class RLearnerEffect(DRLearnerEffect):
             )
         if not 0 < self.min_propensity < 0.5:
             raise ParameterError(f"min_propensity={self.min_propensity!r}", expected="a number between 0 and 0.5")
-        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
-        weight = data.sample_weight if data.weighted else None
-        rng = np.random.default_rng(self.random_state)
-        keys = (data.y, data.treatment, *data.X.T)
-        arms = data.treatment if binary else None
-        fold = assign_folds(self.n_splits, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
-        m = _nuisances._crossfit(or_default(self.outcome_model), data.X, data.y, fold, weight)
-        self.residual_outcome_ = data.y - m
-        self.residual_treatment_ = data.treatment - self._expected_treatment(data, fold, weight, binary=binary)
-
-    def _expected_treatment(
-        self, data: FitData, fold: NDArray[np.int64], weight: FloatArray | None, *, binary: bool
-    ) -> FloatArray:
-        model = self.propensity_model
-        if not binary:
-            if data.propensity is not None:
-                raise ParameterError(
-                    "a propensity for a treatment that is not 0/1",
-                    expected="none: the expected dose is learnt by propensity_model",
-                )
-            if isinstance(model, str) and model == "constant":
-                return np.full(len(fold), np.average(data.treatment, weights=weight))
-            learner = or_default(model)
-            check_learner(learner, "propensity_model", model)
-            return _nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
-        raw = data.propensity
-        if raw is None:
-            raw = _nuisances._propensity(model, data.X, data.treatment, data.groups, fold, weight)
-        e = np.clip(raw, self.min_propensity, 1 - self.min_propensity)
-        _nuisances._warn_clipped(e != raw, data.treatment, self.min_propensity)
-        return np.asarray(e)
+        self.binary_ = is_binary(data.treatment)
+        found = expectations(self, data, self.n_splits)
+        self.residual_outcome_ = data.y - found.outcome
+        self.residual_treatment_ = data.treatment - found.treatment
 
     def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
         (model,) = self._learners()

@@ -13,21 +13,25 @@ from sklearn.utils.metaestimators import _BaseComposition, available_if
 
 from causalsat import _scoring
 from causalsat._inputs import FitData
-from causalsat.base import EffectEstimator, Summary, effect, final_estimator
+from causalsat.base import Summary, effect, final_estimator
 from causalsat.estimators import _stacking
-from causalsat.estimators._meta_base import crossfit
+from causalsat.estimators._levels import FittedLevels, check_coding, is_binary
+from causalsat.estimators._meta_base import crossfit, expectations
 from causalsat.estimators._stack_members import (
+    check_doses,
     check_members,
     chunks,
     fit_member,
     has_outcomes,
     moments,
     outcome,
+    slopes,
     take,
 )
 from causalsat.estimators._stacking import StackWeights
 from causalsat.estimators.bayesian_linear import BayesianLinearEffect
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
+from causalsat.estimators.meta_learners import RLearnerEffect
 from causalsat.exceptions import DataWarning, ParameterError
 from causalsat.posterior import EffectPosterior
 
@@ -46,7 +50,7 @@ def _all_have_outcomes(stack: Any) -> bool:
     return all(has_outcomes(model) for model in models)
 
 
-class StackedEffect(EffectEstimator, _BaseComposition):
+class StackedEffect(FittedLevels, _BaseComposition):
     r"""Weighted combination of effect estimators whose posterior mixes the members' draws.
 
     Each member is fitted without each fold of clusters in turn, and the weights, non-negative and summing to one,
@@ -59,7 +63,8 @@ class StackedEffect(EffectEstimator, _BaseComposition):
     estimators : list of (str, estimator), optional
         Named members, which are cloned: effect estimators of this package, or Pipelines that end in one. By default
         :class:`~causalsat.BayesianLinearEffect` (``"bayesian_linear"``) and
-        :class:`~causalsat.DoublyRobustEffect` (``"doubly_robust"``).
+        :class:`~causalsat.DoublyRobustEffect` (``"doubly_robust"``); for a dose
+        :class:`~causalsat.RLearnerEffect` (``"r_learner"``) in the place of the latter.
     method : {"r_loss", "stacking"}
         ``"r_loss"``: weights minimise the cross-validated R-loss
         :math:`\sum w_i (y_i - m(x_i) - (t_i - e(x_i)) \sum_k a_k \tau_k(x_i))^2` (Nie and Wager 2021, section 3),
@@ -77,7 +82,8 @@ class StackedEffect(EffectEstimator, _BaseComposition):
     outcome_model : scikit-learn estimator, optional
         Learner of m in the R-loss, as in :func:`causalsat.evaluation.crossfit_nuisances`.
     propensity_model : {None, "constant", "logistic"} or scikit-learn classifier
-        Learner of e in the R-loss where ``fit`` is given no propensity.
+        Learner of e in the R-loss where ``fit`` is given no propensity; for a dose a regressor (None: ridge
+        regression).
     min_propensity : float
         Propensities are clipped to [min_propensity, 1 - min_propensity].
     n_draws : int
@@ -103,7 +109,9 @@ class StackedEffect(EffectEstimator, _BaseComposition):
 
     Notes
     -----
-    Only binary treatments. The mixture is no Bayesian model average: weights are about prediction and do not go to
+    Binary treatments, and doses where each member takes them; the R-loss of a dose uses each member's effect of
+    the dose received against the expected dose e(x), which is exact where effects are linear in the dose (Robinson
+    1988). The mixture is no Bayesian model average: weights are about prediction and do not go to
     one model as data grow unless its predictions are best. The last entry of ``criterion_`` is on the units that
     chose the weights, k - 1 numbers, and optimistic by about that much.
 
@@ -169,13 +177,13 @@ class StackedEffect(EffectEstimator, _BaseComposition):
         self._set_params("estimators", **params)
         return self
 
-    def _named(self) -> list[tuple[str, Any]]:
+    def _named(self, *, binary: bool = True) -> list[tuple[str, Any]]:
         if self.estimators is not None:
             return list(self.estimators)
-        return [
-            ("bayesian_linear", BayesianLinearEffect(random_state=self.random_state)),
-            ("doubly_robust", DoublyRobustEffect(random_state=self.random_state)),
-        ]
+        linear = ("bayesian_linear", BayesianLinearEffect(random_state=self.random_state))
+        if binary:
+            return [linear, ("doubly_robust", DoublyRobustEffect(random_state=self.random_state))]
+        return [linear, ("r_learner", RLearnerEffect(random_state=self.random_state))]
 
     def _check_parameters(self) -> None:
         if not isinstance(self.method, str) or self.method not in METHODS:
@@ -188,17 +196,16 @@ class StackedEffect(EffectEstimator, _BaseComposition):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
-        named = [(name, clone(model)) for name, model in self._named()]
+        check_coding(data.treatment)
+        self.binary_ = is_binary(data.treatment)
+        named = [(name, clone(model)) for name, model in self._named(binary=self.binary_)]
+        m, e, self.fold_ = self._means(named, data)
         self.method_ = self._criterion(named)
-        seed = self.random_state
-        nuisances = crossfit(self, data, self.cv)
-        self.fold_ = nuisances.fold
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(self.random_state)
         cluster = np.arange(len(data.y)) if data.groups is None else data.groups
         options = {"n_bootstrap": int(self.n_bootstrap), "rng": rng}
         if self.method_ == "r_loss":
-            residuals = data.y - nuisances.m, data.treatment - nuisances.propensity
-            found, self.criterion_ = self._by_r_loss(named, data, residuals, cluster, options)
+            found, self.criterion_ = self._by_r_loss(named, data, (m, e), cluster, options)
         else:
             found, self.criterion_ = self._by_log_score(named, data, cluster, options)
         self.weights_, self.weights_sd_, self.optimum_ = found.weights, found.sd, found.optimum
@@ -207,6 +214,15 @@ class StackedEffect(EffectEstimator, _BaseComposition):
         self.members_ = {name: fit_member(name, clone(m), X, data, everyone) for name, m in named}
         self.counts_ = _stacking.mixture_counts(self.weights_, int(self.n_draws))
         self.ate_ = self._averages(X, data.sample_weight)
+
+    def _means(self, named: list[tuple[str, Any]], data: FitData) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Out-of-fold conditional means of outcome and treatment, and the folds."""
+        if self.binary_:
+            nuisances = crossfit(self, data, self.cv)
+            return nuisances.m, nuisances.propensity, nuisances.fold
+        check_doses(named)
+        found = expectations(self, data, self.cv)
+        return found.outcome, found.treatment, found.fold
 
     def _criterion(self, named: list[tuple[str, Any]]) -> str:
         without = [name for name, model in named if not has_outcomes(model)]
@@ -224,13 +240,17 @@ class StackedEffect(EffectEstimator, _BaseComposition):
         self,
         named: list[tuple[str, Any]],
         data: FitData,
-        residuals: tuple[FloatArray, FloatArray],
+        means: tuple[FloatArray, FloatArray],
         cluster: IntArray,
         options: dict[str, Any],
     ) -> tuple[StackWeights, FloatArray]:
+        left = data.treatment - means[1]
+        tiny = 1e-6 * max(float(np.std(left)), 1e-300)
+        residuals = data.y - means[0], np.where(np.abs(left) > tiny, left, tiny)
+        level, base = (np.ones_like(left), 0 * left) if self.binary_ else (means[1] + residuals[1], means[1])
         tau = np.empty((len(data.y), len(named)))
         for j, held, model in self._fold_models(named, data):
-            tau[held, j] = moments(model, self._raw(data.X[held]))[0]
+            tau[held, j] = slopes(model, self._raw(data.X[held]), level[held], base[held])
         found = _stacking.r_loss_weights(tau, *residuals, data.sample_weight, cluster, **options)
         candidates = np.column_stack([tau, tau @ found.weights])
         score = [_scoring.r_score(c, *residuals, data.sample_weight) for c in candidates.T]
@@ -246,7 +266,7 @@ class StackedEffect(EffectEstimator, _BaseComposition):
             mean[held, j], variance[held, j], bounds = moments(model, self._raw(data.X[held]), data.treatment[held])
             inside = inside and bounds[0] >= 0 and bounds[1] <= 1
         binary = bool(inside and np.isin(data.y, (0.0, 1.0)).all())
-        arm = data.treatment.astype(np.int64)
+        arm = data.treatment.astype(np.int64) if self.binary_ else np.zeros(n, dtype=np.int64)
         w = data.sample_weight
         columns = [
             _stacking.predictive_log_density(data.y, mu, v, arm, w, binary=binary)
@@ -307,7 +327,7 @@ class StackedEffect(EffectEstimator, _BaseComposition):
         X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
             Features, as in :meth:`fit`.
         treatment : float or array of shape (n,)
-            The treatment level, 0 or 1.
+            The treatment level.
 
         Returns
         -------

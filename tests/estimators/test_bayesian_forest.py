@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import causalsat
-from causalsat.estimators import _forest
+from causalsat.estimators import _forest, _levels
 from causalsat.exceptions import CausalsatError, ConvergenceWarning, DataWarning, ParameterError, TreatmentError
 
 stochtree = pytest.importorskip("stochtree", reason="the extra causalsat[trees] is not installed")
@@ -283,8 +283,8 @@ def test_wrong_parameters_are_refused(wrong):
 
 def test_two_codes_are_not_a_dose():
     with pytest.raises(TreatmentError, match="recode"):
-        _forest.check_coding(np.array([1.0, 2.0, 2.0]))
-    _forest.check_coding(np.array([0.0, 1.0, 2.0]))
+        _levels.check_coding(np.array([1.0, 2.0, 2.0]))
+    _levels.check_coding(np.array([0.0, 1.0, 2.0]))
 
 
 def test_a_constant_outcome_is_said():

@@ -64,6 +64,9 @@ def test_a_dose_has_a_linear_effect_in_the_r_learner():
         RLearnerEffect(n_bootstrap=5).fit(X, y, treatment=dose, propensity=0.5)
     with pytest.raises(TreatmentError, match="recode"):
         RLearnerEffect(n_bootstrap=5).fit(X, y, treatment=1 + (dose > 2))
+    binary = RLearnerEffect(n_bootstrap=5, propensity_model="logistic").fit(X, y, treatment=(dose > 2).astype(int))
+    with pytest.raises(ParameterError, match="0 or 1"):
+        binary.effect(X, treatment=2.0)
 
 
 # ---------------------------------------------------------------------- EconML

@@ -18,7 +18,7 @@ from causalsat import BayesianLinearEffect, DoublyRobustEffect, StackedEffect
 from causalsat._scoring import r_score
 from causalsat.base import EffectEstimator
 from causalsat.estimators import _stacking
-from causalsat.exceptions import DataWarning, ParameterError
+from causalsat.exceptions import DataWarning, ParameterError, TreatmentError
 
 LINEAR = {"n_draws": 60, "n_tune": 60, "n_chains": 2, "random_state": 0}
 quiet = pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
@@ -329,6 +329,66 @@ def test_default_members_and_summary():
     table = est.summary().table
     assert list(table.index) == ["bayesian_linear", "doubly_robust", "stack"]
     assert table.loc["stack", "ATE"] == pytest.approx(float(est.effect(X).ate()), abs=1e-6)
+
+
+# ---------------------------------------------------------------------- doses
+class FixedDose(FixedOutcome):
+    """The same for doses."""
+
+    _binary_treatment: ClassVar[bool] = False
+
+
+def dose_trial(seed=0, n_clusters=80, size=8):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_clusters), size)
+    n = len(groups)
+    X = rng.standard_normal((n, 3))
+    dose = 2 + 0.7 * X[:, 1] + rng.standard_normal(n)  # confounded by x1
+    tau = 1 + X[:, 0]
+    y = 2 * X[:, 1] + dose * tau + 0.3 * rng.standard_normal(n_clusters)[groups] + rng.standard_normal(n)
+    return X, y, dose, groups, tau
+
+
+@pytest.mark.parametrize("method", ["r_loss", "stacking"])
+def test_the_right_member_for_a_dose_gets_the_weight(method):
+    X, y, dose, groups, tau = dose_trial()
+    if method == "stacking":
+        y = y - 2 * X[:, 1]
+    members = [("right", FixedDose(1.0, 1.0)), ("wrong", FixedDose(1.0, -1.0)), ("constant", FixedDose(1.0, 0.0))]
+    est = StackedEffect(members, method=method).fit(X, y, treatment=dose, groups=groups)
+    assert est.weights_[0] > 0.85
+    assert est.criterion_[0] > est.criterion_[2] > est.criterion_[1]
+    np.testing.assert_allclose(est.effect(X, treatment=4.0, baseline=2.0).mean(), 2 * tau, atol=0.6)
+    again = est.effect(X, treatment=dose, baseline=dose - 1).draws
+    np.testing.assert_allclose(again, est.effect(X).draws, atol=1e-9)  # linear members
+
+
+@quiet
+def test_a_dose_with_the_default_members():
+    X, y, dose, groups, tau = dose_trial()
+    est = StackedEffect(cv=2, n_bootstrap=20).fit(X, y, treatment=dose, groups=groups)
+    assert list(est.members_) == ["bayesian_linear", "r_learner"]
+    assert np.sqrt(np.mean((est.predict(X) - tau) ** 2)) < 0.2
+    lower, upper = est.effect(X).interval(0.9).T
+    assert np.mean((lower <= tau) & (tau <= upper)) > 0.75
+
+
+def test_members_for_binary_treatments_refuse_a_dose_by_name():
+    X, y, dose, groups, _ = dose_trial()
+    members = [("a", FixedDose()), ("robust", DoublyRobustEffect())]
+    with pytest.raises(TreatmentError, match=r"'robust' take binary treatments only.*\n*.*RLearnerEffect"):
+        StackedEffect(members).fit(X, y, treatment=dose, groups=groups)
+    with pytest.raises(TreatmentError, match="recode"):
+        StackedEffect([("a", FixedDose())]).fit(X, y, treatment=1 + (dose > 2), groups=groups)
+    with pytest.raises(ParameterError, match="propensity"):
+        StackedEffect([("a", FixedDose())]).fit(X, y, treatment=dose, groups=groups, propensity=0.5)
+
+
+def test_a_stack_fitted_to_a_binary_treatment_knows_no_doses():
+    X, y, t, groups, _ = trial()
+    est = StackedEffect([("a", FixedDose())], cv=2).fit(X, y, treatment=t, groups=groups)
+    with pytest.raises(ParameterError, match="0 or 1"):
+        est.effect(X, treatment=2.0)
 
 
 @pytest.mark.parametrize(
