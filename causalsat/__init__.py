@@ -21,6 +21,7 @@ _LAZY: dict[str, str] = {
     "chips": "causalsat.imagery",
     # encoders
     "ImageEncoder": "causalsat.encoders",
+    "PyramidFeatures": "causalsat.encoders",
     "RandomConvFeatures": "causalsat.encoders",
     "TorchvisionEncoder": "causalsat.encoders",
     # estimators
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from causalsat.catalog import load_catalog as load_catalog
     from causalsat.catalog import load_study as load_study
     from causalsat.encoders import ImageEncoder as ImageEncoder
+    from causalsat.encoders import PyramidFeatures as PyramidFeatures
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
     from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
     from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect

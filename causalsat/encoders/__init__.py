@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from causalsat.encoders.image_encoder import ImageEncoder
+from causalsat.encoders.pyramid import PyramidFeatures
 from causalsat.encoders.random_conv import RandomConvFeatures
 from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
-__all__ = ["ImageEncoder", "RandomConvFeatures", "TorchvisionEncoder"]
+__all__ = ["ImageEncoder", "PyramidFeatures", "RandomConvFeatures", "TorchvisionEncoder"]
