@@ -1,7 +1,8 @@
-"""Kernels of the Gaussian-process effect model: sums of (features kernel) x (treatment kernel), with gradients.
+"""Kernels of the Gaussian-process effect model: sums of (features kernel) x (treatment kernel).
 
-Every term is ``amplitude^2 * k_x(x, x') * k_t(t, t')``. The functions here know nothing of outcomes; gradients are
-vector-Jacobian products, so that a gradient of the marginal likelihood costs a few matrix products.
+Every term is ``amplitude^2 * k_x(x, x') * k_t(t, t')``. The functions here know nothing of outcomes. Stationary
+kernels are functions of q = -|c - c'|^2 / 2 for coordinates c that depend on the parameters: squared exponential
+k = exp(q), or Matern 5/2 (Rasmussen and Williams 2006, equation 4.17), which is not infinitely smooth.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ FloatArray = NDArray[np.float64]
 __all__ = [
     "Term",
     "arm_features",
+    "arm_matrix",
+    "coordinates",
     "covariance",
-    "covariance_and_parts",
-    "covariance_gradient",
-    "covariance_tangents",
+    "cross_product",
+    "half_squares",
     "n_parameters",
+    "prior_variance",
+    "profile",
+    "slope_of_profile",
 ]
 
 
@@ -34,14 +39,17 @@ class Term:
     name : str
         Name for tables.
     x : {"const", "linear", "rbf", "index"}
-        Kernel over the features: 1; linear with a weight for each feature; squared exponential with an inverse
-        length for each feature (ARD); squared exponential of one learnt projection (a ridge function).
+        Kernel over the features: 1; linear with a weight for each feature; stationary with an inverse length for
+        each feature (ARD); stationary in one learnt projection (a ridge function).
     t : {"one", "arms", "linear", "rbf"}
-        Kernel over the treatment: 1; two correlated arms, f1 = rho f0 + kappa h; t t'; squared exponential.
+        Kernel over the treatment: 1; two correlated arms, f1 = rho f0 + kappa h; t t'; stationary (with stationary
+        features: one kernel over both).
     columns : ndarray of int
         Features that the term sees.
     start : int
         Position of its first parameter: log amplitude, then those of x, then those of t.
+    matern : bool
+        Stationary parts are Matern 5/2 instead of squared exponential.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Term:
     t: str
     columns: NDArray[np.int64]
     start: int
+    matern: bool = False
 
     @property
     def n_x(self) -> int:
@@ -64,6 +73,11 @@ class Term:
     def stop(self) -> int:
         """Position after its last parameter."""
         return self.start + 1 + self.n_x + self.n_t
+
+    @property
+    def stationary(self) -> bool:
+        """Whether the term has stationary coordinates (those of its features, its treatment, or both)."""
+        return self.x in ("rbf", "index") or self.t == "rbf"
 
     def split(self, theta: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """Amplitude squared, parameters of x, parameters of t."""
@@ -81,56 +95,66 @@ def arm_features(t: FloatArray, params: FloatArray) -> FloatArray:
     return np.column_stack([1 + t * (params[0] - 1), t * np.exp(params[1])])
 
 
-def _x_kernel(kind: str, p: FloatArray, A: FloatArray, B: FloatArray) -> FloatArray | float:
-    if kind == "const":
-        return 1.0
-    if kind == "linear":
-        return np.asarray((A * np.exp(2 * p)) @ B.T)
-    if kind == "index":
-        square = np.subtract.outer(A @ p, B @ p)
-        square *= square
-    else:
-        scaled, other = A * np.exp(p), B * np.exp(p)
-        square = -2 * (scaled @ other.T)
-        square += (scaled**2).sum(axis=1)[:, None]
-        square += (other**2).sum(axis=1)[None]
-        np.maximum(square, 0, out=square)
-    square *= -0.5
-    return np.asarray(np.exp(square, out=square))
+def arm_matrix(params: FloatArray) -> FloatArray:
+    """Covariance (2, 2) of control and treated surfaces: [[1, rho], [rho, rho^2 + kappa^2]]."""
+    pair = arm_features(np.array([0.0, 1.0]), params)
+    return np.asarray(pair @ pair.T)
 
 
-def _t_kernel(kind: str, p: FloatArray, s: FloatArray, t: FloatArray) -> FloatArray | float:
-    if kind == "one":
-        return 1.0
-    if kind == "linear":
-        return np.multiply.outer(s, t)
-    if kind == "arms":
-        return np.asarray(arm_features(s, p) @ arm_features(t, p).T)
-    return np.asarray(np.exp(-0.5 * (np.exp(p[0]) * np.subtract.outer(s, t)) ** 2))
+def coordinates(term: Term, theta: FloatArray, X: FloatArray, t: FloatArray) -> FloatArray:
+    """Scaled coordinates (n, d) in which the term is stationary; X holds all features."""
+    _, px, pt = term.split(theta)
+    parts = []
+    if term.x == "rbf":
+        parts.append(X[:, term.columns] * np.exp(px))
+    elif term.x == "index":
+        parts.append((X[:, term.columns] @ px)[:, None])
+    if term.t == "rbf":
+        parts.append((t * np.exp(pt[0]))[:, None])
+    return parts[0] if len(parts) == 1 else np.column_stack(parts)
 
 
-def _x_gradient(kind: str, p: FloatArray, Z: FloatArray, K: FloatArray | float, G: FloatArray) -> FloatArray:
-    """Sum of G times the derivative of the (square) features kernel, for each parameter; G is symmetric."""
-    if kind == "const":
-        return np.zeros(0)
-    if kind == "linear":
-        return np.asarray(2 * np.exp(2 * p) * np.einsum("ij,ij->j", Z, G @ Z))
-    H = G * K
-    mass = H.sum(axis=1)
-    if kind == "index":
-        u = Z @ p
-        return np.asarray(-2 * Z.T @ (mass * u - H @ u))
-    return np.asarray(-2 * np.exp(2 * p) * (mass @ Z**2 - np.einsum("ij,ij->j", Z, H @ Z)))
+def half_squares(A: FloatArray, B: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """Minus half the squared distances of the rows of A from those of B, as one matrix product."""
+    left = np.column_stack([A, -0.5 * (A**2).sum(axis=1), np.ones(len(A))])
+    right = np.column_stack([B, np.ones(len(B)), -0.5 * (B**2).sum(axis=1)])
+    q = np.matmul(left, right.T, out=out)
+    return np.asarray(np.minimum(q, 0, out=q))
 
 
-def _t_gradient(kind: str, p: FloatArray, t: FloatArray, K: FloatArray | float, G: FloatArray) -> FloatArray:
-    if kind == "rbf":
-        return np.array([-np.einsum("ij,ij->", G * K, (np.exp(p[0]) * np.subtract.outer(t, t)) ** 2)])
-    if kind == "arms":
-        features = arm_features(t, p)
-        pulled = G @ features
-        return np.array([2 * t @ pulled[:, 0], 2 * features[:, 1] @ pulled[:, 1]])
-    return np.zeros(0)
+def profile(q: FloatArray, matern: bool) -> FloatArray:
+    """Kernel values for q, which is overwritten."""
+    if not matern:
+        return np.asarray(np.exp(q, out=q))
+    root = np.sqrt(-10 * q)
+    q *= -10 / 3
+    q += 1
+    q += root
+    np.negative(root, out=root)
+    q *= np.exp(root, out=root)
+    return q
+
+
+def slope_of_profile(q: FloatArray) -> FloatArray:
+    """Derivative by q of the Matern kernel (the squared exponential is its own)."""
+    root = np.sqrt(-10 * q)
+    return np.asarray(5 / 3 * (1 + root) * np.exp(-root))
+
+
+def _base(term: Term, theta: FloatArray, A: FloatArray, s: FloatArray, B: FloatArray, t: FloatArray) -> FloatArray:
+    """The term's covariance without amplitude and without the factor of arms or of linear treatment."""
+    _, px, _ = term.split(theta)
+    if term.stationary:
+        k = profile(half_squares(coordinates(term, theta, A, s), coordinates(term, theta, B, t)), term.matern)
+        return k * linear_kernel(px, A[:, term.columns], B[:, term.columns]) if term.x == "linear" else k
+    if term.x == "linear":
+        return linear_kernel(px, A[:, term.columns], B[:, term.columns])
+    return np.ones((len(A), len(B)))
+
+
+def linear_kernel(p: FloatArray, A: FloatArray, B: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """Sum over features of exp(2 p) times the product."""
+    return np.asarray(np.matmul(A * np.exp(2 * p), B.T, out=out))
 
 
 def covariance(
@@ -139,84 +163,59 @@ def covariance(
     """Covariance (n, m) of the function at features A, treatments s with that at features B, treatments t."""
     total = np.zeros((len(A), len(B)))
     for term in terms:
-        scale, px, pt = term.split(theta)
-        total += scale * _x_kernel(term.x, px, A[:, term.columns], B[:, term.columns]) * (_t_kernel(term.t, pt, s, t))
+        scale, _, pt = term.split(theta)
+        k = _base(term, theta, A, s, B, t)
+        if term.t == "linear":
+            k *= np.multiply.outer(s, t)
+        elif term.t == "arms":
+            k *= arm_features(s, pt) @ arm_features(t, pt).T
+        k *= scale
+        total += k
     return total
 
 
-def covariance_and_parts(
-    terms: Sequence[Term], theta: FloatArray, Z: FloatArray, t: FloatArray
-) -> tuple[FloatArray, list[tuple[FloatArray | float, FloatArray | float]]]:
-    """Square covariance with the factors of every term, for :func:`covariance_gradient`."""
-    total, product = np.zeros((len(Z), len(Z))), np.empty((len(Z), len(Z)))
-    parts = []
+def cross_product(
+    terms: Sequence[Term],
+    theta: FloatArray,
+    X: FloatArray,
+    level: FloatArray,
+    baseline: FloatArray | None,
+    Z: FloatArray,
+    t: FloatArray,
+    V: FloatArray,
+) -> FloatArray:
+    """Covariance of f(X, level) - f(X, baseline) with f(Z, t), times V: shape (n, columns of V).
+
+    Without a baseline, of f(X, level). The features kernel is taken once where the treatment's is a product.
+    """
+    out = np.zeros((len(X), V.shape[1]))
+    for term in terms:
+        scale, _, pt = term.split(theta)
+        base = _base(term, theta, X, level, Z, t)
+        if term.t == "rbf":
+            if baseline is not None:
+                base -= _base(term, theta, X, baseline, Z, t)
+            out += scale * (base @ V)
+        elif term.t == "arms":
+            own = arm_features(level, pt) - (0.0 if baseline is None else arm_features(baseline, pt))
+            both = base @ (arm_features(t, pt)[:, :, None] * V[:, None]).reshape(len(Z), -1)
+            out += scale * np.einsum("nk,nks->ns", own, both.reshape(len(X), 2, -1))
+        elif term.t == "linear":
+            own = level if baseline is None else level - baseline
+            out += scale * own[:, None] * (base @ (t[:, None] * V))
+        elif baseline is None:
+            out += scale * (base @ V)
+    return out
+
+
+def prior_variance(terms: Sequence[Term], theta: FloatArray, X: FloatArray, t: FloatArray) -> FloatArray:
+    """Diagonal of the covariance."""
+    total = np.zeros(len(X))
     for term in terms:
         scale, px, pt = term.split(theta)
-        kx, kt = _x_kernel(term.x, px, Z[:, term.columns], Z[:, term.columns]), _t_kernel(term.t, pt, t, t)
-        parts.append((kx, kt))
-        np.multiply(kx, kt, out=product)
-        product *= scale
-        total += product
-    return total, parts
-
-
-def covariance_tangents(
-    terms: Sequence[Term],
-    theta: FloatArray,
-    Z: FloatArray,
-    t: FloatArray,
-    parts: Sequence[tuple[FloatArray | float, FloatArray | float]],
-    a: FloatArray,
-) -> FloatArray:
-    """The covariance's derivative by each parameter, times the vector a: shape (n, k)."""
-    out = np.zeros((len(t), n_parameters(terms)))
-    n = len(t)
-    for term, (kx, kt) in zip(terms, parts, strict=True):
-        scale, px, pt = term.split(theta)
-        own, X = out[:, term.start : term.stop], Z[:, term.columns]
-        Q = np.broadcast_to(scale * (kt * np.asarray(kx)), (n, n))
-        Qa = Q @ a
-        own[:, 0] = 2 * Qa
-        if term.x == "linear":
-            T = np.broadcast_to(scale * np.asarray(kt), (n, n))
-            own[:, 1 : 1 + term.n_x] = 2 * np.exp(2 * px) * X * (T @ (X * a[:, None]))
-        elif term.x == "rbf":
-            moved = X**2 * Qa[:, None] + Q @ (X**2 * a[:, None]) - 2 * X * (Q @ (X * a[:, None]))
-            own[:, 1 : 1 + term.n_x] = -np.exp(2 * px) * moved
-        elif term.x == "index":
-            u = X @ px
-            moved = (u * Qa - Q @ (u * a))[:, None] * X - u[:, None] * (Q @ (X * a[:, None]))
-            own[:, 1 : 1 + term.n_x] = -(moved + Q @ (X * (u * a)[:, None]))
-        own[:, 1 + term.n_x :] = _t_tangents(term, pt, t, np.broadcast_to(scale * np.asarray(kx), (n, n)), Q, a)
-    return out
-
-
-def _t_tangents(term: Term, p: FloatArray, t: FloatArray, Y: FloatArray, Q: FloatArray, a: FloatArray) -> FloatArray:
-    if term.t == "rbf":
-        return np.asarray(-((Q * (np.exp(p[0]) * np.subtract.outer(t, t)) ** 2) @ a)[:, None])
-    if term.t == "arms":
-        first, second = arm_features(t, p).T
-        return np.column_stack([t * (Y @ (first * a)) + first * (Y @ (t * a)), 2 * second * (Y @ (second * a))])
-    return np.zeros((len(t), 0))
-
-
-def covariance_gradient(
-    terms: Sequence[Term],
-    theta: FloatArray,
-    Z: FloatArray,
-    t: FloatArray,
-    parts: Sequence[tuple[FloatArray | float, FloatArray | float]],
-    G: FloatArray,
-) -> FloatArray:
-    """Sum over entries of G (symmetric) times the covariance's derivative, for each parameter."""
-    out = np.zeros(n_parameters(terms))
-    for term, (kx, kt) in zip(terms, parts, strict=True):
-        scale, px, pt = term.split(theta)
-        Gx = scale * G if np.ndim(kt) == 0 else scale * (G * kt)  # gradient of the features kernel
-        own = out[term.start : term.stop]
-        own[0] = 2 * (Gx.sum() if np.ndim(kx) == 0 else np.einsum("ij,ij->", Gx, kx))
-        own[1 : 1 + term.n_x] = _x_gradient(term.x, px, Z[:, term.columns], kx, Gx)
-        if term.n_t:
-            Gt = scale * G if np.ndim(kx) == 0 else scale * (G * kx)
-            own[1 + term.n_x :] = _t_gradient(term.t, pt, t, kt, Gt)
-    return out
+        kx = (X[:, term.columns] ** 2) @ np.exp(2 * px) if term.x == "linear" else 1.0
+        kt = {"linear": t**2}.get(term.t, 1.0)
+        if term.t == "arms":
+            kt = (arm_features(t, pt) ** 2).sum(axis=1)
+        total += scale * kx * kt
+    return total

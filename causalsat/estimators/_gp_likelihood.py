@@ -1,8 +1,7 @@
-"""Marginal likelihood of the Gaussian-process effect model, its priors, its mode and the spread around it."""
+"""Marginal posterior of the hyperparameters of the Gaussian-process effect model, given a trial's distinct rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +9,18 @@ from numpy.typing import NDArray
 
 from causalsat.estimators import _gp_kernels
 from causalsat.estimators._gp_kernels import FloatArray, Term
+from causalsat.estimators._gp_square import SquareCovariance
 
-__all__ = [
-    "Model",
-    "Observations",
-    "collapse",
-    "find_mode",
-    "hyperparameter_draws",
-    "laplace_factor",
-    "log_posterior",
-]
+__all__ = ["MarginalPosterior", "Model", "Observations", "collapse"]
 
-JITTER = 1e-8
+LEAST_NOISE = 1e-8  # variance that is added to each unit's noise, in variances of the outcome
 
 
 @dataclass(frozen=True)
 class Observations:
     """Distinct rows of a trial, standardised: rows with equal features, treatment and village are one.
+
+    Rows are sorted by arm.
 
     Attributes
     ----------
@@ -56,6 +50,7 @@ class Observations:
 
     def take(self, rows: NDArray[np.int64]) -> Observations:
         """Some of the rows, with the extra squares in proportion."""
+        rows = np.sort(rows)
         group = None if self.group is None else np.unique(self.group[rows], return_inverse=True)[1].astype(np.int64)
         share = len(rows) / len(self.y)
         return Observations(
@@ -91,7 +86,11 @@ class Model:
 
     def noise_variance(self, theta: FloatArray, data: Observations) -> FloatArray:
         """Variance of each row's mean outcome."""
-        return np.asarray(np.exp(2 * theta[self.noise_at : self.noise_at + self.n_arms])[data.arm] / data.weight)
+        return np.asarray(self.unit_noise(theta)[data.arm] / data.weight)
+
+    def unit_noise(self, theta: FloatArray) -> FloatArray:
+        """Variance of a unit of weight 1, for each arm."""
+        return np.asarray(np.exp(2 * theta[self.noise_at : self.noise_at + self.n_arms]) + LEAST_NOISE)
 
     def random_variance(self, theta: FloatArray) -> FloatArray:
         """Variances of village effects, shape (n_random,)."""
@@ -108,6 +107,8 @@ def collapse(
 ) -> Observations:
     """Merge units that share features, treatment and village; the likelihood stays exact.
 
+    Weighted means and sums of squares are sufficient: rows keep the order of their first units within an arm.
+
     Examples
     --------
     >>> one = np.ones(4)
@@ -117,7 +118,7 @@ def collapse(
     """
     keys = np.column_stack([Z, t, arm, np.zeros(len(t)) if group is None else group])
     _, first, label = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # rows stay in the order of the units
+    order = np.lexsort((first, arm[first]))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     label, first = rank[np.ravel(label)], np.asarray(first[order])
@@ -130,136 +131,124 @@ def collapse(
     return Observations(Z[first], t[first], mean, total, arm[first], None if group is None else group[first], extra)
 
 
-def random_covariance(model: Model, theta: FloatArray, data: Observations) -> list[FloatArray]:
-    """Covariances (m, m) of village intercepts and slopes, one for each random effect."""
-    if not model.n_random or data.group is None:
-        return []
-    same = (data.group[:, None] == data.group[None]).astype(float)
-    bases = [same] if model.n_random == 1 else [same, same * np.multiply.outer(data.t, data.t)]
-    return [v * base for v, base in zip(model.random_variance(theta), bases, strict=True)]
+def village_pairs(group: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of all entries of the covariance that two rows of one village meet in.
 
-
-def log_posterior(
-    theta: FloatArray, model: Model, data: Observations, *, gradient: bool = True
-) -> tuple[float, FloatArray]:
-    """Log marginal likelihood plus log prior (up to a constant) and its gradient (zeros where not asked for).
-
-    Rasmussen and Williams (2006), equations 5.8 and 5.9. Minus infinity where the covariance is not positive
-    definite.
+    Examples
+    --------
+    >>> village_pairs(np.array([0, 1, 0]))
+    (array([0, 0, 2, 2, 1]), array([0, 2, 0, 2, 1]))
     """
-    from scipy.linalg import lapack
-
-    n, at = len(data.y), model.noise_at
-    K, parts = _gp_kernels.covariance_and_parts(model.terms, theta, data.Z, data.t)
-    villages = random_covariance(model, theta, data)
-    for block in villages:
-        K += block
-    noise = model.noise_variance(theta, data)
-    K[np.diag_indices(n)] += noise + JITTER
-    L, failed = lapack.dpotrf(K.T, lower=1, clean=1, overwrite_a=1)  # K.T: Fortran order, no copy
-    if failed or not np.isfinite(L[-1, -1]):
-        return -np.inf, np.zeros_like(theta)
-    alpha, _ = lapack.dpotrs(L, data.y, lower=1)
-    log_sd = theta[at : at + model.n_arms]
-    rest = -(data.extra[:, 0] * log_sd) - 0.5 * data.extra[:, 1] * np.exp(-2 * log_sd)
-    value = -0.5 * data.y @ alpha - np.log(np.diag(L)).sum() - 0.5 * n * np.log(2 * np.pi) + rest.sum()
-    z = (theta - model.prior_mean) / model.prior_sd
-    value = float(value - 0.5 * z @ z)
-    if not gradient:
-        return value, np.zeros_like(theta)
-    half, _ = lapack.dpotri(L, lower=1, overwrite_c=1)  # lower half of the inverse
-    half[np.diag_indices(n)] *= 0.5
-    G = np.multiply.outer(alpha, alpha)
-    G -= half
-    G -= half.T
-    G *= 0.5
-    slope = np.zeros_like(theta)
-    slope[:at] = _gp_kernels.covariance_gradient(model.terms, theta, data.Z, data.t, parts, G)
-    slope[at : at + model.n_arms] = np.bincount(data.arm, 2 * np.diag(G) * noise, minlength=model.n_arms)
-    slope[at : at + model.n_arms] += -data.extra[:, 0] + data.extra[:, 1] * np.exp(-2 * log_sd)
-    for k, block in enumerate(villages):
-        slope[at + model.n_arms + k] = 2 * np.einsum("ij,ij->", G, block)
-    return value, slope - z / model.prior_sd
+    order = np.argsort(group, kind="stable")
+    size = np.bincount(group)
+    start = np.concatenate([[0], np.cumsum(size)[:-1]])
+    mates = size[group[order]]  # of each row, taken village by village
+    first = np.repeat(order, mates)
+    position = np.arange(mates.sum()) - np.repeat(np.cumsum(mates) - mates, mates)
+    return first, order[np.repeat(start[group[order]], mates) + position]
 
 
-def find_mode(
-    model: Model, data: Observations, starts: Sequence[FloatArray], max_iter: int, short_iter: int = 25
-) -> tuple[FloatArray, float, int]:
-    """Mode of the posterior: a short L-BFGS run from every start, then the best one to the end.
+class MarginalPosterior:
+    """Log posterior of the hyperparameters, with gradient and information, in memory that is used again.
 
-    Returns
-    -------
-    theta : ndarray of shape (k,)
-    value : float
-        Log posterior there.
-    evaluations : int
-        Number of likelihood evaluations.
+    Parameters
+    ----------
+    model : Model
+    data : Observations
+
+    Attributes
+    ----------
+    count : int
+        Evaluations so far.
     """
-    from scipy.optimize import minimize
 
-    scale, count = model.prior_sd, 0
+    def __init__(self, model: Model, data: Observations) -> None:
+        self.model, self.data, self.count = model, data, 0
+        self.square = SquareCovariance(model.terms, data.Z, data.t)
+        self.pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        if model.n_random and data.group is not None:
+            rows, columns = village_pairs(data.group)
+            self.pairs = rows, columns
+            self.random = [np.ones(len(rows)), data.t[rows] * data.t[columns]][: model.n_random]
 
-    def objective(z: FloatArray) -> tuple[float, FloatArray]:
-        nonlocal count
-        count += 1
-        value, gradient = log_posterior(model.prior_mean + scale * z, model, data)
-        return (-value, -gradient * scale) if np.isfinite(value) else (1e25, np.zeros_like(z))
+    def covariance(self, theta: FloatArray) -> FloatArray:
+        """Covariance (m, m) of the rows' mean outcomes: surfaces, village effects and noise; overwritten later."""
+        K = self.square.build(theta)
+        if self.pairs is not None:
+            for variance, base in zip(self.model.random_variance(theta), self.random, strict=True):
+                K[self.pairs] += variance * base
+        K[np.diag_indices(len(K))] += self.model.noise_variance(theta, self.data)
+        return K
 
-    def run(z: FloatArray, most: int) -> tuple[float, FloatArray]:
-        options = {"maxiter": most, "maxcor": 20, "ftol": 1e-8, "gtol": 1e-3}
-        found = minimize(objective, z, jac=True, method="L-BFGS-B", options=options)
-        return float(found.fun), np.asarray(found.x)
+    def value(self, theta: FloatArray) -> float:
+        """Log marginal likelihood plus log prior, up to a constant that depends on the units' weights alone."""
+        return self._evaluate(theta, gradient=False)[0]
 
-    z0 = [(start - model.prior_mean) / scale for start in starts]
-    best = z0[0]
-    if len(z0) > 1:
-        best = min((run(z, short_iter) for z in z0), key=lambda found: found[0])[1]
-    value, best = run(best, max_iter)
-    return model.prior_mean + scale * best, -value, count
+    def value_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Also the gradient; minus infinity where the covariance is not positive definite."""
+        return self._evaluate(theta, gradient=True)
 
+    def _evaluate(self, theta: FloatArray, *, gradient: bool) -> tuple[float, FloatArray]:
+        """Rasmussen and Williams (2006), equations 5.8 and 5.9, plus what lies within the distinct rows."""
+        from scipy.linalg import blas, lapack
 
-def laplace_factor(theta: FloatArray, model: Model, data: Observations) -> FloatArray:
-    """Factor F (k, k) of the Laplace approximation's covariance F F' at the mode.
+        model, data, at = self.model, self.data, self.model.noise_at
+        self.count += 1
+        arms = slice(at, at + model.n_arms)
+        noise = model.unit_noise(theta)
+        K = self.covariance(theta)
+        L, failed = lapack.dpotrf(K.T, lower=1, clean=1, overwrite_a=1)  # K.T: Fortran order, no copy
+        diagonal = np.diag(L)
+        if failed or not np.isfinite(diagonal).all():
+            return -np.inf, np.zeros_like(theta)
+        alpha, _ = lapack.dpotrs(L, data.y, lower=1)
+        rest = -0.5 * (data.extra[:, 0] * np.log(2 * np.pi * noise) + data.extra[:, 1] / noise)
+        value = -0.5 * data.y @ alpha - np.log(diagonal).sum() - 0.5 * len(alpha) * np.log(2 * np.pi) + rest.sum()
+        z = (theta - model.prior_mean) / model.prior_sd
+        value = float(value - 0.5 * z @ z)
+        if not gradient:
+            return value, np.zeros_like(theta)
+        half, _ = lapack.dpotri(L, lower=1, overwrite_c=1)  # lower half of the inverse
+        half = blas.dsyr(-1.0, alpha, a=half, lower=1, overwrite_a=1)
+        half[np.diag_indices(len(alpha))] *= 0.5
+        W = self._symmetric(half)  # inverse - alpha alpha'
+        slope = np.zeros_like(theta)
+        slope[:at] = self.square.gradient(theta, W)
+        within = np.bincount(data.arm, np.diag(W) / data.weight, minlength=model.n_arms)
+        within += data.extra[:, 0] / noise - data.extra[:, 1] / noise**2
+        slope[arms] = within * 2 * np.exp(2 * theta[arms])
+        if self.pairs is not None:
+            own = [W[self.pairs] @ base for base in self.random]
+            slope[at + model.n_arms :] = 2 * model.random_variance(theta) * own
+        return value, -0.5 * slope - z / model.prior_sd
 
-    The curvature is the average information (Gilmour, Thompson and Cullis 1995): the mean of observed and expected
-    information of variance parameters, positive semi-definite and as cheap as one vector; the prior adds its own.
-    """
-    from scipy.linalg import cho_factor, cho_solve
+    def _symmetric(self, half: FloatArray) -> FloatArray:
+        if not hasattr(self, "_room"):
+            self._room = np.empty_like(self.square.total)
+        return np.asarray(np.add(half, half.T, out=self._room))
 
-    at = model.noise_at
-    K, parts = _gp_kernels.covariance_and_parts(model.terms, theta, data.Z, data.t)
-    villages = random_covariance(model, theta, data)
-    noise = model.noise_variance(theta, data)
-    K[np.diag_indices(len(noise))] += noise + JITTER
-    factor = cho_factor(K + sum(villages), lower=True, overwrite_a=True)
-    alpha = cho_solve(factor, data.y)
-    moved = np.zeros((len(noise), len(theta)))
-    moved[:, :at] = _gp_kernels.covariance_tangents(model.terms, theta, data.Z, data.t, parts, alpha)
-    for arm in range(model.n_arms):
-        moved[:, at + arm] = 2 * np.where(data.arm == arm, noise, 0.0) * alpha
-    for k, block in enumerate(villages):
-        moved[:, at + model.n_arms + k] = 2 * block @ alpha
-    information = 0.5 * moved.T @ cho_solve(factor, moved)
-    arms = slice(at, at + model.n_arms)
-    information[arms, arms] += np.diag(2 * data.extra[:, 1] * np.exp(-2 * theta[arms]))
-    s = model.prior_sd
-    values, vectors = np.linalg.eigh(s[:, None] * information * s + np.eye(len(theta)))
-    return np.asarray(s[:, None] * vectors / np.sqrt(values))
+    def information(self, theta: FloatArray) -> FloatArray:
+        """Average information (Gilmour, Thompson and Cullis 1995) plus that of the prior, shape (k, k).
 
+        The mean of observed and expected information of variance parameters: positive definite, and as cheap as
+        one vector.
+        """
+        from scipy.linalg import cho_factor, cho_solve
 
-def hyperparameter_draws(
-    theta: FloatArray, model: Model, data: Observations, n: int, rng: np.random.Generator, n_check: int = 6
-) -> tuple[FloatArray, float]:
-    """Draws (n, k) about the mode, and the factor by which the Laplace approximation was rescaled.
-
-    A normal approximation loses half a squared length of log density on the way to a draw. What the log posterior
-    really loses, at ``n_check`` draws, gives the factor (between 0.5 and 1.25): the average information tends to
-    understate the curvature.
-    """
-    factor = laplace_factor(theta, model, data)
-    top = log_posterior(theta, model, data, gradient=False)[0]
-    steps = rng.standard_normal((n_check, len(theta)))
-    lost = [top - log_posterior(theta + 0.5 * factor @ e, model, data, gradient=False)[0] for e in steps]
-    ratio = float(np.median(np.array(lost) / (0.125 * (steps**2).sum(axis=1))))
-    scale = float(np.clip(1 / np.sqrt(max(ratio, 1e-3)), 0.5, 1.25))
-    return theta + scale * rng.standard_normal((n, len(theta))) @ factor.T, scale
+        model, data, at = self.model, self.data, self.model.noise_at
+        factor = cho_factor(self.covariance(theta), lower=True)
+        alpha = cho_solve(factor, data.y)
+        moved = np.zeros((len(alpha), len(theta)))
+        moved[:, :at] = self.square.tangents(theta, alpha)
+        arms = np.arange(at, at + model.n_arms)
+        share = np.exp(2 * theta[arms])
+        for arm in range(model.n_arms):
+            moved[:, at + arm] = 2 * np.where(data.arm == arm, share[arm] / data.weight, 0.0) * alpha
+        if self.pairs is not None:
+            rows, columns = self.pairs
+            for k, (v, base) in enumerate(zip(model.random_variance(theta), self.random, strict=True)):
+                moved[:, at + model.n_arms + k] = 2 * v * np.bincount(rows, base * alpha[columns], len(alpha))
+        information = 0.5 * moved.T @ cho_solve(factor, moved)
+        noise = model.unit_noise(theta)
+        information[arms, arms] += 2 * data.extra[:, 1] * share**2 / noise**3
+        return np.asarray(information + np.diag(model.prior_sd**-2.0))

@@ -70,12 +70,22 @@ class _Builder:
         self.mean: list[float] = []
         self.sd: list[float] = []
 
-    def add(self, name: str, x: str, t: str, columns: NDArray[np.int64], amplitude: float, sd: float = 1.0) -> None:
+    def add(
+        self,
+        name: str,
+        x: str,
+        t: str,
+        columns: NDArray[np.int64],
+        amplitude: float,
+        sd: float = 1.0,
+        *,
+        matern: bool = False,
+    ) -> None:
         """Append a term; ``amplitude`` is its prior median in standard deviations of the outcome."""
         d = max(len(columns), 1)
         if x != "const" and not len(columns):
             return
-        self.terms.append(Term(name, x, t, columns, len(self.mean)))
+        self.terms.append(Term(name, x, t, columns, len(self.mean), matern))
         self._prior(np.log(amplitude), sd)
         for _ in range(len(columns) if x != "const" else 0):
             if x == "linear":  # all features together give the amplitude

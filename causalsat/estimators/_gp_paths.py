@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from causalsat.estimators import _gp_kernels
-from causalsat.estimators._gp_kernels import FloatArray, Term
-from causalsat.estimators._gp_likelihood import JITTER, Model, Observations, random_covariance
+from causalsat.estimators._gp_kernels import FloatArray, Term, arm_features
+from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
 
 __all__ = ["FunctionDraws", "contrast_draws", "function_draws"]
 
@@ -27,19 +27,15 @@ class TermSample:
 
     Attributes
     ----------
-    frequency : ndarray of shape (p, m)
-        Frequencies of the features kernel (of no columns where it needs none).
-    t_frequency : ndarray of shape (m,)
-        Frequencies of the treatment kernel.
-    phase, t_phase : ndarray of shape (m,)
+    frequency : ndarray of shape (d, m)
+        Frequencies of a stationary term's scaled coordinates.
+    phase : ndarray of shape (m,)
     weight : ndarray of shape (feature, draw)
-        Normal weights times the amplitude.
+        Normal weights times the amplitude; where there are two arms, those of f0 and then those of h.
     """
 
     frequency: FloatArray
-    t_frequency: FloatArray
     phase: FloatArray
-    t_phase: FloatArray
     weight: FloatArray
 
 
@@ -66,53 +62,75 @@ class FunctionDraws:
 
 
 def _sample_term(term: Term, theta: FloatArray, n_features: int, s: int, rng: np.random.Generator) -> TermSample:
-    scale, px, pt = term.split(theta)
-    p, m = len(term.columns), n_features
-    none = np.zeros((0, m))
-    if term.x == "rbf":
-        frequency = np.exp(px)[:, None] * rng.standard_normal((p, m))
-    elif term.x == "index":
-        frequency = np.multiply.outer(px, rng.standard_normal(m))
-    else:
-        frequency = none
-    waves = term.x in ("rbf", "index")
-    m_t = m if waves or term.x == "const" else max(m // 8, 32)  # linear features: one smooth curve in t for each
-    t_frequency = np.exp(pt[0]) * rng.standard_normal(m_t) if term.t == "rbf" else np.zeros(0)
-    phase = rng.uniform(0, 2 * np.pi, m if waves else 0)
-    t_phase = rng.uniform(0, 2 * np.pi, 0 if waves or term.t != "rbf" else m_t)
-    n_weights = (m if waves else max(term.n_x, 1)) * (2 if term.t == "arms" else max(len(t_phase), 1))
-    weight = np.sqrt(scale) * rng.standard_normal((n_weights, s))
-    return TermSample(frequency, t_frequency, phase, t_phase, weight)
+    """Random features (Rahimi and Recht 2007); Matern 5/2 has Student frequencies with 5 degrees of freedom."""
+    scale, _, _ = term.split(theta)
+    m = n_features if term.stationary and term.x != "linear" else max(n_features // 8, 32)
+    frequency, phase = np.zeros((0, m)), np.zeros(0)
+    if term.stationary:
+        d = {"rbf": len(term.columns), "index": 1}.get(term.x, 0) + (term.t == "rbf")
+        frequency, phase = rng.standard_normal((d, m)), rng.uniform(0, 2 * np.pi, m)
+        if term.matern:
+            frequency *= np.sqrt(5 / rng.chisquare(5, m))
+    n_weights = m if term.stationary else max(term.n_x, 1)
+    if term.stationary and term.x == "linear":
+        n_weights = m * term.n_x
+    columns = 2 * s if term.t == "arms" else s
+    return TermSample(frequency, phase, np.sqrt(scale) * rng.standard_normal((n_weights, columns)))
 
 
-def _features(term: Term, theta: FloatArray, sample: TermSample, X: FloatArray, t: FloatArray) -> FloatArray:
-    """Features of a term, shape (n, feature), with inner products that approximate its kernel."""
+def _waves(term: Term, theta: FloatArray, sample: TermSample, X: FloatArray, t: FloatArray) -> FloatArray:
+    """Random features (n, m) of a stationary term's coordinates."""
+    angle = _gp_kernels.coordinates(term, theta, X, t) @ sample.frequency
+    angle += sample.phase
+    np.cos(angle, out=angle)
+    angle *= np.sqrt(2 / len(sample.phase))
+    return angle
+
+
+def _term_values(
+    term: Term,
+    theta: FloatArray,
+    sample: TermSample,
+    X: FloatArray,
+    level: FloatArray,
+    baseline: FloatArray | None,
+) -> FloatArray:
+    """Values (n, s) of the prior's draws of one term: f(x, level) - f(x, baseline), or f(x, level)."""
     _, px, pt = term.split(theta)
-    X = X[:, term.columns]
-    if term.x in ("rbf", "index"):
-        angle = X @ sample.frequency + sample.phase
-        if term.t == "rbf":  # one squared exponential over features and treatment
-            angle += np.multiply.outer(t, sample.t_frequency)
-        phi = np.sqrt(2 / len(sample.phase)) * np.cos(angle)
+    linear = X[:, term.columns] * np.exp(px) if term.x == "linear" else None
+    weight = sample.weight
+    if term.t == "rbf":
+        waves = _waves(term, theta, sample, X, level)
+        if baseline is not None:
+            waves -= _waves(term, theta, sample, X, baseline)
+        if linear is None:
+            return np.asarray(waves @ weight)
+        curves = weight.reshape(linear.shape[1], len(sample.phase), -1)  # one smooth curve in t for each feature
+        return np.asarray(sum(linear[:, [j]] * (waves @ curves[j]) for j in range(linear.shape[1])))
+    if term.stationary:
+        phi = _waves(term, theta, sample, X, level)
     else:
-        phi = X * np.exp(px) if term.x == "linear" else np.ones((len(X), 1))
-    if term.t == "linear":
-        return np.asarray(phi * t[:, None])
+        phi = np.ones((len(X), 1)) if linear is None else linear
     if term.t == "arms":
-        psi = _gp_kernels.arm_features(t, pt)
-    elif len(sample.t_phase):
-        psi = np.sqrt(2 / len(sample.t_phase)) * np.cos(np.multiply.outer(t, sample.t_frequency) + sample.t_phase)
-    else:
-        return np.asarray(phi)
-    return np.asarray((phi[:, :, None] * psi[:, None]).reshape(len(X), -1))
+        own = arm_features(level, pt) - (0.0 if baseline is None else arm_features(baseline, pt))
+        pair = (phi @ weight).reshape(len(X), 2, -1)  # first the surface f0's draws, then h's
+        return np.asarray(np.einsum("nk,nks->ns", own, pair))
+    if term.t == "linear":
+        return np.asarray((level if baseline is None else level - baseline)[:, None] * (phi @ weight))
+    return np.asarray(phi @ weight)
 
 
 def prior_values(
-    terms: Sequence[Term], theta: FloatArray, samples: Sequence[TermSample], X: FloatArray, t: FloatArray
+    terms: Sequence[Term],
+    theta: FloatArray,
+    samples: Sequence[TermSample],
+    X: FloatArray,
+    level: FloatArray,
+    baseline: FloatArray | None = None,
 ) -> FloatArray:
-    """Values (n, s) of the prior's draws."""
-    parts = [_features(term, theta, s, X, t) @ s.weight for term, s in zip(terms, samples, strict=True)]
-    return np.asarray(sum(parts))
+    """Values (n, s) of the prior's draws of f(x, level) - f(x, baseline), or of f(x, level)."""
+    parts = [_term_values(term, theta, s, X, level, baseline) for term, s in zip(terms, samples, strict=True)]
+    return np.asarray(sum(parts, start=np.zeros((len(X), 1))))
 
 
 def function_draws(
@@ -123,6 +141,7 @@ def function_draws(
     n_features: int,
     rng: np.random.Generator,
     inducing: Observations | None = None,
+    work: MarginalPosterior | None = None,
 ) -> FunctionDraws:
     """Condition draws of the prior on the data: exactly, or through inducing points.
 
@@ -136,21 +155,19 @@ def function_draws(
         Random features of a term.
     inducing : Observations, optional
         Rows Z on which the function is conditioned; all rows, exactly, where it is None.
+    work : MarginalPosterior, optional
+        Of the same model and data: its memory is used.
     """
     samples = [_sample_term(term, theta, n_features, n_pairs, rng) for term in model.terms]
     if inducing is not None:
         return _through_inducing(theta, model, data, inducing, samples, n_pairs, rng)
     from scipy.linalg import cho_factor, cho_solve
 
-    n = len(data.y)
-    K = _gp_kernels.covariance(model.terms, theta, data.Z, data.t, data.Z, data.t)
-    noise = model.noise_variance(theta, data) + JITTER
-    error = np.sqrt(noise)[:, None] * rng.standard_normal((n, n_pairs))
-    for k, block in enumerate(random_covariance(model, theta, data)):
-        K += block
+    n, posterior = len(data.y), work or MarginalPosterior(model, data)
+    error = np.sqrt(model.noise_variance(theta, data))[:, None] * rng.standard_normal((n, n_pairs))
+    for k in range(model.n_random if data.group is not None else 0):
         error += _village_draws(model, theta, data, k, n_pairs, rng)
-    K[np.diag_indices(n)] += noise
-    factor = cho_factor(K, lower=True, overwrite_a=True)
+    factor = cho_factor(posterior.covariance(theta), lower=True)
     prior = prior_values(model.terms, theta, samples, data.Z, data.t)
     solved = cho_solve(factor, np.column_stack([data.y, -(prior + error)]))
     return FunctionDraws(theta, samples, solved[:, 0].copy(), np.ascontiguousarray(solved[:, 1:]))
@@ -186,8 +203,8 @@ def _through_inducing(
     V = solve_triangular(
         L, _gp_kernels.covariance(model.terms, theta, inducing.Z, inducing.t, data.Z, data.t), lower=True
     )
-    diagonal = _prior_variance(model.terms, theta, data.Z, data.t)
-    noise = model.noise_variance(theta, data) + np.maximum(diagonal - (V**2).sum(axis=0), 0) + JITTER
+    diagonal = _gp_kernels.prior_variance(model.terms, theta, data.Z, data.t)
+    noise = model.noise_variance(theta, data) + np.maximum(diagonal - (V**2).sum(axis=0), 0)
     DV = _noise_solve(model, theta, data, noise, V.T)
     A = np.eye(m) + V @ DV
     LA = cholesky(A, lower=True)
@@ -210,19 +227,6 @@ def _noise_solve(model: Model, theta: FloatArray, data: Observations, noise: Flo
         w = W[rows] / noise[rows, None]
         out[rows] -= w @ np.linalg.solve(prior + W[rows].T @ w, w.T @ B[rows])
     return out
-
-
-def _prior_variance(terms: Sequence[Term], theta: FloatArray, X: FloatArray, t: FloatArray) -> FloatArray:
-    """Diagonal of the covariance."""
-    total = np.zeros(len(X))
-    for term in terms:
-        scale, px, pt = term.split(theta)
-        kx = (X[:, term.columns] ** 2) @ np.exp(2 * px) if term.x == "linear" else 1.0
-        kt = {"linear": t**2}.get(term.t, 1.0)
-        if term.t == "arms":
-            kt = (_gp_kernels.arm_features(t, pt) ** 2).sum(axis=1)
-        total += scale * kx * kt
-    return total
 
 
 def contrast_draws(
@@ -248,14 +252,13 @@ def contrast_draws(
     at = np.cumsum([0, *columns])
     for begin in range(0, len(X), size):
         rows = slice(begin, begin + size)
+        base = None if baseline is None else baseline[rows]
         for d, low, high in zip(draws, at[:-1], at[1:], strict=True):
-            prior = [d.prior[k] for k in keep]
-            cross = _gp_kernels.covariance(used, d.theta, X[rows], level[rows], Z, t)
-            deviation = prior_values(used, d.theta, prior, X[rows], level[rows])
-            if baseline is not None:
-                cross -= _gp_kernels.covariance(used, d.theta, X[rows], baseline[rows], Z, t)
-                deviation -= prior_values(used, d.theta, prior, X[rows], baseline[rows])
-            centre, deviation = cross @ d.mean, deviation + cross @ d.deviation
-            out[low:high:2, rows] = (centre[:, None] + deviation).T
-            out[low + 1 : high : 2, rows] = (centre[:, None] - deviation).T
+            V = np.column_stack([d.mean, d.deviation])
+            moved = _gp_kernels.cross_product(used, d.theta, X[rows], level[rows], base, Z, t, V)
+            deviation = moved[:, 1:] + prior_values(
+                used, d.theta, [d.prior[k] for k in keep], X[rows], level[rows], base
+            )
+            out[low:high:2, rows] = (moved[:, :1] + deviation).T
+            out[low + 1 : high : 2, rows] = (moved[:, :1] - deviation).T
     return out

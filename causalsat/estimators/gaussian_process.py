@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import OutcomeEstimator, Summary
-from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths
+from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths, _gp_sampler
 from causalsat.estimators._columns import select_columns
-from causalsat.estimators._gp_likelihood import Model, Observations
+from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
 from causalsat.estimators._gp_paths import FunctionDraws
 from causalsat.exceptions import ParameterError, TreatmentError
 
@@ -104,6 +104,7 @@ class GaussianProcessEffect(OutcomeEstimator):
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_draws": 60,
         "n_hyper": 3,
+        "n_burn": 2,
         "max_iter": 15,
         "random_state": 0,
     }
@@ -117,8 +118,10 @@ class GaussianProcessEffect(OutcomeEstimator):
         group_slopes: bool | str = "auto",
         n_draws: int = 400,
         n_hyper: int = 20,
+        n_burn: int = 10,
         n_starts: int = 1,
         max_iter: int = 45,
+        n_max_hyper: int = 1000,
         n_max_exact: int = 2000,
         n_inducing: int = 800,
         random_state: Any = None,
@@ -129,15 +132,18 @@ class GaussianProcessEffect(OutcomeEstimator):
         self.group_slopes = group_slopes
         self.n_draws = n_draws
         self.n_hyper = n_hyper
+        self.n_burn = n_burn
         self.n_starts = n_starts
         self.max_iter = max_iter
+        self.n_max_hyper = n_max_hyper
         self.n_max_exact = n_max_exact
         self.n_inducing = n_inducing
         self.random_state = random_state
 
     # ------------------------------------------------------------------ checks
     def _check_parameters(self) -> None:
-        least = {"n_draws": 2, "n_hyper": 1, "n_starts": 1, "max_iter": 1, "n_max_exact": 20, "n_inducing": 10}
+        least = {"n_draws": 2, "n_hyper": 1, "n_burn": 0, "n_starts": 1, "max_iter": 1}
+        least |= {"n_max_hyper": 20, "n_max_exact": 20, "n_inducing": 10}
         for name, smallest in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < smallest:
@@ -196,19 +202,22 @@ class GaussianProcessEffect(OutcomeEstimator):
 
     def _hyperparameters(self, data: Observations, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Mode and draws, from all rows or a subset of whole villages; the search starts on half of them."""
-        used = data.take(_rows(data, self.n_max_exact, rng)) if len(data.y) > self.n_max_exact else data
+        used = data.take(_rows(data, self.n_max_hyper, rng)) if len(data.y) > self.n_max_hyper else data
         starts = _gp_model.starting_points(self.model_, used.Z, used.y, self.n_starts, rng)
+        iterations = self.max_iter
         if len(used.y) >= 300:
-            part = used.take(_rows(used, len(used.y) // 2, rng))
-            theta, _, count = _gp_likelihood.find_mode(self.model_, part, starts, self.max_iter)
-            starts, self.evaluations_ = [theta], count
-        theta, self.log_posterior_, count = _gp_likelihood.find_mode(self.model_, used, starts, self.max_iter)
-        self.evaluations_ += count
-        if self.n_hyper == 1:
-            return theta, theta[None]
-        n = min(self.n_hyper, self.n_draws // 2)
-        draws, self.laplace_scale_ = _gp_likelihood.hyperparameter_draws(theta, self.model_, used, n, rng)
-        return theta, draws
+            part = MarginalPosterior(self.model_, used.take(_rows(used, len(used.y) // 2, rng)))
+            starts = [_gp_sampler.find_mode(part, starts, iterations)[0]]
+            self.evaluations_, iterations = part.count, max(iterations // 2, 1)
+        posterior = MarginalPosterior(self.model_, used)
+        theta, self.log_posterior_ = _gp_sampler.find_mode(posterior, starts, iterations)
+        thetas, self.acceptance_ = theta[None], 1.0
+        if self.n_hyper > 1:
+            n = min(self.n_hyper, self.n_draws // 2)
+            found = _gp_sampler.sample(posterior, theta, n, self.n_burn, rng)
+            thetas, self.acceptance_ = found.thetas, found.acceptance
+        self.evaluations_ += posterior.count
+        return theta, thetas
 
     def _condition(self, data: Observations, thetas: FloatArray, rng: np.random.Generator) -> None:
         """Sample functions for every draw of the hyperparameters."""
@@ -217,8 +226,9 @@ class GaussianProcessEffect(OutcomeEstimator):
             inducing = data.take(_spread_rows(data, self.n_inducing, rng))
         self.inducing_ = inducing is not None
         pairs = np.diff(np.linspace(0, (self.n_draws + 1) // 2, len(thetas) + 1).astype(int))
+        work = None if self.inducing_ else MarginalPosterior(self.model_, data)
         self.functions_: list[FunctionDraws] = [
-            _gp_paths.function_draws(theta, self.model_, data, int(s), N_FEATURES, rng, inducing)
+            _gp_paths.function_draws(theta, self.model_, data, int(s), N_FEATURES, rng, inducing, work)
             for theta, s in zip(thetas, pairs, strict=True)
         ]
         rows = data if inducing is None else inducing

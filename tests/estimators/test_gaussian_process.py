@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from causalsat import GaussianProcessEffect
-from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths
+from causalsat.estimators import _gp_paths
 from causalsat.exceptions import CausalsatError, ColumnError, ParameterError, TreatmentError
 
-SMALL = {"n_draws": 80, "n_hyper": 4, "max_iter": 25, "random_state": 0}
+SMALL = {"n_draws": 80, "n_hyper": 4, "n_burn": 4, "max_iter": 25, "random_state": 0}
 
 
 def trial(n=200, seed=0, noise=0.3):
@@ -65,24 +65,6 @@ def test_features_that_are_no_modifiers_do_not_move_the_effect():
     assert not np.allclose(est.predict_outcome(other).mean(), est.predict_outcome(X).mean())
     with pytest.raises(ColumnError, match="matches no column"):
         GaussianProcessEffect(modifiers="img*").fit(X, y, treatment=t)
-
-
-def test_merged_duplicates_have_the_likelihood_of_the_units():
-    X, y, t, _ = trial(60)
-    twice = np.repeat(np.arange(60), 2)
-    y = y[twice] + 0.3 * np.tile([1.0, -1.0], 60)
-    Z, t, arm, village = X[twice], t[twice], t[twice].astype(int), (np.arange(60) // 5)[twice]
-    one = np.ones(120)
-    merged = _gp_likelihood.collapse(Z, t, y, one, arm, village)
-    units = _gp_likelihood.Observations(Z, t, y, one, arm, village, np.zeros((2, 2)))
-    assert len(merged.y) == 60
-    model = _gp_model.binary_model(3, np.arange(3), 2)
-    rng = np.random.default_rng(0)
-    thetas = [model.prior_mean + 0.3 * rng.standard_normal(len(model.prior_mean)) for _ in range(2)]
-    found = [[_gp_likelihood.log_posterior(theta, model, data) for theta in thetas] for data in (merged, units)]
-    gained = [pair[1][0] - pair[0][0] for pair in found]  # equal up to a constant
-    assert gained[0] == pytest.approx(gained[1], rel=1e-5)
-    np.testing.assert_allclose(found[0][0][1], found[1][0][1], rtol=1e-4, atol=1e-4)
 
 
 def test_dose_response_curve_is_found():
@@ -148,6 +130,8 @@ def test_a_known_propensity_is_a_prognostic_feature():
     [
         ({"n_draws": 1}, "n_draws=1"),
         ({"n_hyper": 0}, "n_hyper=0"),
+        ({"n_burn": -1}, "n_burn=-1"),
+        ({"n_max_hyper": 5}, "n_max_hyper=5"),
         ({"max_iter": 2.5}, "max_iter=2.5"),
         ({"index": "yes"}, "index='yes'"),
         ({"group_slopes": "maybe"}, "group_slopes='maybe'"),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern
 
 from causalsat import GaussianProcessEffect
-from causalsat.estimators import _gp_kernels, _gp_likelihood, _gp_model, _gp_paths
+from causalsat.estimators import _gp_kernels, _gp_likelihood, _gp_model, _gp_paths, _gp_sampler, _gp_square
 from causalsat.estimators._gp_kernels import Term
-from causalsat.estimators._gp_likelihood import Model, Observations
+from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
 
 BUILDERS = {"binary": _gp_model.binary_model, "continuous": _gp_model.continuous_model}
+KINDS = [(kind, matern) for kind in BUILDERS for matern in (False, True)]
 
 
-def problem(kind, n=40, seed=0):
+def problem(kind, n=40, seed=0, matern=False):
     rng = np.random.default_rng(seed)
     Z = rng.standard_normal((n, 4))
     t = (np.arange(n) % 2).astype(float) if kind == "binary" else rng.standard_normal(n)
@@ -23,37 +26,112 @@ def problem(kind, n=40, seed=0):
     group = np.arange(n) // 5
     data = _gp_likelihood.collapse(np.round(Z), np.round(t), Z[:, 0] + t, rng.random(n) + 0.5, arm, group)
     model = BUILDERS[kind](4, np.array([0, 2]), 2)
+    model = replace(model, terms=[replace(term, matern=matern) for term in model.terms])
     return data, model, model.prior_mean + 0.3 * rng.standard_normal(len(model.prior_mean)), rng
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
-def test_gradient_of_the_log_posterior_is_the_difference_quotient(kind):
-    data, model, theta, _ = problem(kind)
-    step = 1e-5
+@pytest.mark.parametrize(("kind", "matern"), KINDS)
+def test_gradient_of_the_log_posterior_is_the_difference_quotient(kind, matern):
+    data, model, theta, _ = problem(kind, matern=matern)
+    posterior, step = MarginalPosterior(model, data), 1e-5
     numeric = [
-        (
-            _gp_likelihood.log_posterior(theta + step * e, model, data)[0]
-            - _gp_likelihood.log_posterior(theta - step * e, model, data)[0]
-        )
-        / (2 * step)
+        (posterior.value(theta + step * e) - posterior.value(theta - step * e)) / (2 * step)
         for e in np.eye(len(theta))
     ]
-    np.testing.assert_allclose(_gp_likelihood.log_posterior(theta, model, data)[1], numeric, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(posterior.value_and_gradient(theta)[1], numeric, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
-def test_tangents_are_the_derivative_of_the_covariance(kind):
-    data, model, theta, rng = problem(kind)
+@pytest.mark.parametrize(("kind", "matern"), KINDS)
+def test_tangents_are_the_derivative_of_the_covariance(kind, matern):
+    data, model, theta, rng = problem(kind, matern=matern)
     a, step = rng.standard_normal(len(data.y)), 1e-5
 
     def product(th):
         return _gp_kernels.covariance(model.terms, th, data.Z, data.t, data.Z, data.t) @ a
 
-    _, parts = _gp_kernels.covariance_and_parts(model.terms, theta, data.Z, data.t)
-    found = _gp_kernels.covariance_tangents(model.terms, theta, data.Z, data.t, parts, a)
+    found = _gp_square.SquareCovariance(model.terms, data.Z, data.t).tangents(theta, a)
     for k in range(found.shape[1]):
         e = step * np.eye(len(theta))[k]
         np.testing.assert_allclose(found[:, k], (product(theta + e) - product(theta - e)) / (2 * step), atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "matern"), KINDS)
+def test_covariance_in_reused_memory_is_the_covariance(kind, matern):
+    data, model, theta, _ = problem(kind, matern=matern)
+    square = _gp_square.SquareCovariance(model.terms, data.Z, data.t)
+    square.build(theta + 1)  # what it leaves behind must not matter
+    expected = _gp_kernels.covariance(model.terms, theta, data.Z, data.t, data.Z, data.t)
+    np.testing.assert_allclose(square.build(theta), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        _gp_kernels.prior_variance(model.terms, theta, data.Z, data.t), np.diag(expected), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("kind", "matern"), KINDS)
+def test_contrast_of_covariances_is_taken_once(kind, matern):
+    data, model, theta, rng = problem(kind, matern=matern)
+    X, V, Z, t = rng.standard_normal((6, 4)), rng.standard_normal((len(data.y), 3)), data.Z, data.t
+    level, base = np.ones(6), np.zeros(6)
+    at = [_gp_kernels.covariance(model.terms, theta, X, s, Z, t) @ V for s in (level, base)]
+    found = _gp_kernels.cross_product(model.terms, theta, X, level, base, Z, t, V)
+    np.testing.assert_allclose(found, at[0] - at[1], atol=1e-11)
+    np.testing.assert_allclose(
+        _gp_kernels.cross_product(model.terms, theta, X, level, None, Z, t, V), at[0], atol=1e-11
+    )
+
+
+def test_rows_of_two_arms_out_of_order_are_refused():
+    data, model, _, _ = problem("binary")
+    with pytest.raises(ValueError, match="controls, then treated"):
+        _gp_square.SquareCovariance(model.terms, data.Z[::-1], data.t[::-1])
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_merged_duplicates_have_the_likelihood_of_the_units(kind):
+    """With unequal weights and village effects: equal up to the constant of the units' weights, to 1e-8."""
+    rng = np.random.default_rng(0)
+    place = np.repeat(np.arange(30), 4)
+    n = len(place)
+    Z = rng.standard_normal((30, 4))[place]
+    t = np.repeat(np.arange(60) % 2, 2).astype(float)
+    arm = t.astype(np.int64) if kind == "binary" else np.zeros(n, dtype=np.int64)
+    order = np.argsort(arm, kind="stable")
+    weight, village, y = rng.random(n) + 0.5, place // 5, rng.standard_normal(n)
+    rows = [v[order] for v in (Z, t, y, weight, arm, village)]
+    merged = _gp_likelihood.collapse(*rows)
+    units = Observations(*rows, np.zeros((int(arm.max()) + 1, 2)))
+    assert len(merged.y) == 60
+    model = BUILDERS[kind](4, np.arange(4), 2)
+    posteriors = [MarginalPosterior(model, data) for data in (merged, units)]
+    thetas = [model.prior_mean + 0.3 * rng.standard_normal(len(model.prior_mean)) for _ in range(3)]
+    sums = np.bincount(np.unique(rows[0] @ rng.standard_normal(4) + 100 * rows[1], return_inverse=True)[1], rows[3])
+    constant = 0.5 * (np.log(weight).sum() - np.log(sums).sum())  # of the units' own weights
+    for theta in thetas:
+        (a, slope), (b, other) = (p.value_and_gradient(theta) for p in posteriors)
+        assert a + constant == pytest.approx(b, abs=1e-8)
+        np.testing.assert_allclose(slope, other, rtol=1e-7, atol=1e-7)
+
+
+def test_sampler_finds_the_posterior_of_a_noise_level():
+    """One parameter: draws against the posterior on a grid."""
+    rng = np.random.default_rng(0)
+    n = 60
+    data = Observations(
+        np.zeros((n, 1)), np.zeros(n), rng.standard_normal(n), np.ones(n), np.zeros(n, int), None, np.zeros((1, 2))
+    )
+    term = Term("level", "const", "one", np.zeros(0, dtype=np.int64), 0)
+    model = Model([term], 1, 0, np.zeros(2), np.array([1e-3, 1.0]))
+    posterior = MarginalPosterior(model, data)
+    grid = np.linspace(-0.5, 0.6, 200)
+    log = np.array([posterior.value(np.array([0.0, g])) for g in grid])
+    density = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+    mean = density @ grid
+    sd = np.sqrt(density @ (grid - mean) ** 2)
+    start, _ = _gp_sampler.find_mode(posterior, [model.prior_mean], 20)
+    found = _gp_sampler.sample(posterior, start, 1500, 20, rng)
+    assert found.thetas[:, 1].mean() == pytest.approx(mean, abs=0.2 * sd)
+    assert found.thetas[:, 1].std() == pytest.approx(sd, rel=0.12)
+    assert 0.4 < found.acceptance < 0.99
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +141,23 @@ def against_sklearn():
     Z, new = rng.standard_normal((60, 2)), rng.standard_normal((7, 2))
     y = np.sin(Z[:, 0]) + Z[:, 1] + 0.3 * rng.standard_normal(60)
     columns = np.arange(2)
-    terms = [Term("smooth", "rbf", "one", columns, 0), Term("linear", "linear", "one", columns, 3)]
-    theta = np.log([0.8, 1 / 1.5, 1 / 0.7, 0.6, 1.0, 1.0, 0.3])
-    model = Model(terms, 1, 0, np.zeros(7), np.full(7, 1e8))
+    terms = [
+        Term("smooth", "rbf", "one", columns, 0),
+        Term("linear", "linear", "one", columns, 3),
+        Term("rough", "rbf", "one", columns, 6, matern=True),
+    ]
+    theta = np.log([0.8, 1 / 1.5, 1 / 0.7, 0.6, 1.0, 1.0, 0.5, 1 / 0.8, 0.5, 0.3])
+    model = Model(terms, 1, 0, np.zeros(10), np.full(10, 1e8))
     data = Observations(Z, np.zeros(60), y, np.ones(60), np.zeros(60, dtype=int), None, np.zeros((1, 2)))
     kernel = ConstantKernel(0.64) * RBF([1.5, 0.7]) + ConstantKernel(0.36) * DotProduct(0.0)
-    peer = GaussianProcessRegressor(kernel, alpha=0.09 + _gp_likelihood.JITTER, optimizer=None).fit(Z, y)
+    kernel += ConstantKernel(0.25) * Matern([0.8, 2.0], nu=2.5)
+    peer = GaussianProcessRegressor(kernel, alpha=0.09 + _gp_likelihood.LEAST_NOISE, optimizer=None).fit(Z, y)
     return data, model, theta, peer, new
 
 
 def test_marginal_likelihood_is_scikit_learns(against_sklearn):
     data, model, theta, peer, _ = against_sklearn
-    value, _ = _gp_likelihood.log_posterior(theta, model, data)
+    value = MarginalPosterior(model, data).value(theta)
     assert value == pytest.approx(peer.log_marginal_likelihood(), rel=1e-8)
 
 
@@ -88,9 +171,9 @@ def test_posterior_draws_have_scikit_learns_moments(against_sklearn):
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.12 * np.diag(covariance).max())
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
-def test_random_features_have_the_kernels_covariance(kind):
-    data, model, theta, rng = problem(kind)
+@pytest.mark.parametrize(("kind", "matern"), KINDS)
+def test_random_features_have_the_kernels_covariance(kind, matern):
+    data, model, theta, rng = problem(kind, matern=matern)
     Z, t = data.Z[:6], data.t[:6]
     draws = np.concatenate(
         [
