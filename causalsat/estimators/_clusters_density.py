@@ -1,0 +1,406 @@
+r"""Log density of the image effect cluster model, and its gradient.
+
+Image j has features :math:`\phi_j`. Its units' cluster Z has probabilities
+:math:`\pi(\phi_j) = softmax(0, a_2 + B_2\phi_j, \ldots)`; unit i of site s in arm w has
+:math:`y_i = \alpha + \phi_j'\beta + w\tau_Z + u_s + e_i` with :math:`e_i \sim N(0, \sigma^2_{w,Z})` and
+:math:`u_s \sim N(0, \omega^2)`. Z is summed over and u integrated out: in closed form where a site has one cell, by
+adaptive Gauss-Hermite quadrature where it has several.
+
+Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`; coefficients are products of a scale and standard normals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from causalsat.estimators._clusters_cells import Cells
+
+FloatArray = NDArray[np.float64]
+
+N_NODES = 7
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parameters lie in a vector.
+
+    Attributes
+    ----------
+    n_clusters, n_features : int
+        K and d.
+    has_sites : bool
+        Whether there are site effects.
+    """
+
+    n_clusters: int
+    n_features: int
+    has_sites: bool
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        k, d = self.n_clusters, self.n_features
+        return 2 + d + 3 * k + ((k - 1) * (1 + d) + 1 if k > 1 else 0) + int(self.has_sites)
+
+    def unpack(self, x: FloatArray) -> dict[str, FloatArray]:
+        """Named parameters of vectors (..., size).
+
+        Returns
+        -------
+        dict
+            ``intercept`` (...), ``prognostic`` (..., d), ``tau`` (..., K), ``sigma`` (..., 2, K), ``logit``
+            (..., K, 1 + d) with a first row of zeros, ``site_sd`` (...).
+        """
+        k, d = self.n_clusters, self.n_features
+        at = 2 + d
+        tau = np.concatenate([x[..., at : at + 1], np.exp(x[..., at + 1 : at + k])], axis=-1).cumsum(axis=-1)
+        sigma = np.exp(x[..., at + k : at + 3 * k]).reshape(*x.shape[:-1], 2, k)
+        logit = np.zeros((*x.shape[:-1], k, 1 + d))
+        at += 3 * k
+        if k > 1:
+            logit[..., 1:, 0] = x[..., at : at + k - 1]
+            scale = np.exp(x[..., at + k - 1])[..., None, None]
+            weights = x[..., at + k : at + k + (k - 1) * d].reshape(*x.shape[:-1], k - 1, d)
+            logit[..., 1:, 1:] = scale * weights
+        site_sd = np.exp(x[..., -1]) if self.has_sites else np.zeros(x.shape[:-1])
+        prognostic = np.exp(x[..., 1])[..., None] * x[..., 2 : 2 + d]
+        return {
+            "intercept": x[..., 0],
+            "prognostic": prognostic,
+            "tau": tau,
+            "sigma": sigma,
+            "logit": logit,
+            "site_sd": site_sd,
+        }
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Scales of the priors, for an outcome of unit variance.
+
+    Attributes
+    ----------
+    effect, effect_sd : float
+        Normal prior of each cluster's effect: the difference in means, and a scale.
+    arm_sd : tuple of float
+        Standard deviation of the outcome in each arm, the median of the noise's log-normal prior.
+    noise_log_sd : float
+        Standard deviation of the logarithm of the noise.
+    logit_sd : float
+        Scale of the half-normal prior of the logit weights' scale.
+    intercept_logit_sd : float
+        Standard deviation of the logits' intercepts.
+    prognostic_sd, site_sd : float
+        Scales of the half-normal priors of the prognostic weights' scale and of the site effects.
+    """
+
+    effect: float
+    effect_sd: float
+    arm_sd: tuple[float, float]
+    noise_log_sd: float = 0.3
+    logit_sd: float = 3.0
+    intercept_logit_sd: float = 1.5
+    prognostic_sd: float = 0.5
+    site_sd: float = 0.5
+
+    def numbers(self) -> FloatArray:
+        """As one array, for the compiled functions."""
+        return np.array(
+            [
+                self.effect,
+                self.effect_sd,
+                np.log(self.arm_sd[0]),
+                np.log(self.arm_sd[1]),
+                self.noise_log_sd,
+                self.logit_sd,
+                self.intercept_logit_sd,
+                self.prognostic_sd,
+                self.site_sd,
+            ]
+        )
+
+
+def arguments(cells: Cells, features: FloatArray, prior: Prior, n_clusters: int) -> tuple[Any, ...]:
+    """What :func:`log_density` takes after the parameters."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
+    return (
+        n_clusters,
+        np.ascontiguousarray(features),
+        cells.image,
+        cells.start,
+        cells.count,
+        cells.mean,
+        cells.spread,
+        cells.has_sites,
+        prior.numbers(),
+        nodes,
+        np.log(weights / weights.sum()),
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def _log_sum(values: FloatArray) -> float:
+    top = values[0]
+    for value in values:
+        top = max(top, value)
+    total = 0.0
+    for value in values:
+        total += np.exp(value - top)
+    return top + np.log(total)  # type: ignore[no-any-return]
+
+
+@njit(cache=True, error_model="numpy")
+def _quadratic(n0, n1, e0, e1, v0, v1, p0, p1, log_p0, log_p1):  # type: ignore[no-untyped-def]
+    """Log likelihood of a cell in a cluster as a function of the site effect u: c - A (u - M)^2 / 2.
+
+    By arm: n sum of weights, e mean residual, v sum of squares about it, p precision.
+    """
+    a0, a1 = n0 * p0, n1 * p1
+    A = a0 + a1
+    M = (a0 * e0 + a1 * e1) / A if A > 0.0 else 0.0
+    apart = a0 * a1 / A * (e0 - e1) ** 2 if A > 0.0 else 0.0
+    c = 0.5 * (n0 * log_p0 + n1 * log_p1 - (n0 + n1) * LOG_2PI - v0 * p0 - v1 * p1 - apart)
+    return A, M, c
+
+
+@njit(cache=True, error_model="numpy")
+def _shares(lp, A, M, u, share):  # type: ignore[no-untyped-def]
+    """Log likelihood of a cell at a site effect; fills ``share`` with its clusters' probabilities."""
+    K = len(lp)
+    top = -np.inf
+    for k in range(K):
+        share[k] = lp[k] - 0.5 * A[k] * (u - M[k]) ** 2
+        top = max(top, share[k])
+    total = 0.0
+    for k in range(K):
+        share[k] = np.exp(share[k] - top)
+        total += share[k]
+    for k in range(K):
+        share[k] /= total
+    return top + np.log(total)
+
+
+@njit(cache=True, error_model="numpy")
+def _centre(A, M, lp, omega2):  # type: ignore[no-untyped-def]
+    """Mode and width of a site effect given its cells, by Newton steps, for the quadrature."""
+    n_cells, K = A.shape
+    u, width = 0.0, 1.0
+    share = np.empty(K)
+    for _ in range(8):
+        slope, curve, flat = -u / omega2, -1.0 / omega2, -1.0 / omega2
+        for i in range(n_cells):
+            _shares(lp[i], A[i], M[i], u, share)
+            m1, m2, a = 0.0, 0.0, 0.0
+            for k in range(K):
+                d = A[i, k] * (M[i, k] - u)
+                m1 += share[k] * d
+                m2 += share[k] * d * d
+                a += share[k] * A[i, k]
+            slope += m1
+            curve += m2 - m1 * m1 - a
+            flat -= a
+        if curve >= 0.5 * flat:  # nearly flat or convex: several modes
+            curve = flat
+        step = -slope / curve
+        u += step
+        width = 1.0 / np.sqrt(-curve)
+        if abs(step) < 0.1 * width:
+            break
+    return u, width
+
+
+@njit(cache=True, error_model="numpy")
+def site_terms(  # type: ignore[no-untyped-def]
+    tau, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
+):
+    """Log likelihood of each site, and the cells' moments for its gradient.
+
+    ``level`` is the prognosis of each image, ``log_pi`` (image, K) its log probabilities. Returns the log likelihood
+    (site,), and for each cell and cluster the expectations of [Z = k], u [Z = k] and u^2 [Z = k], with the sites'
+    expectation of u^2.
+    """
+    n_cells, K, n_sites = len(image), len(tau), len(start) - 1
+    precision, log_precision = sigma**-2.0, -2.0 * np.log(sigma)
+    R, Q1, Q2 = np.zeros((n_cells, K)), np.zeros((n_cells, K)), np.zeros((n_cells, K))
+    A, M, lp = np.empty((n_cells, K)), np.empty((n_cells, K)), np.empty((n_cells, K))
+    for i in range(n_cells):
+        g = level[image[i]]
+        for k in range(K):
+            A[i, k], M[i, k], c = _quadratic(
+                count[i, 0], count[i, 1], mean[i, 0] - g, mean[i, 1] - g - tau[k], spread[i, 0], spread[i, 1],
+                precision[0, k], precision[1, k], log_precision[0, k], log_precision[1, k],
+            )  # fmt: skip
+            lp[i, k] = log_pi[image[i], k] + c
+    out, square = np.empty(n_sites), np.zeros(n_sites)
+    omega2 = omega * omega
+    t = np.empty(K)
+    q = len(nodes)
+    for g in range(n_sites):
+        low, high = start[g], start[g + 1]
+        if not has_sites:
+            for k in range(K):
+                t[k] = lp[low, k] - 0.5 * A[low, k] * M[low, k] ** 2
+            out[g] = _log_sum(t)
+            for k in range(K):
+                R[low, k] = np.exp(t[k] - out[g])
+        elif high - low == 1:
+            for k in range(K):
+                ratio = 1.0 + omega2 * A[low, k]
+                t[k] = lp[low, k] - 0.5 * (A[low, k] * M[low, k] ** 2 / ratio + np.log(ratio))
+            out[g] = _log_sum(t)
+            for k in range(K):
+                v = omega2 / (1.0 + omega2 * A[low, k])
+                m, r = v * A[low, k] * M[low, k], np.exp(t[k] - out[g])
+                R[low, k], Q1[low, k], Q2[low, k] = r, r * m, r * (v + m * m)
+                square[g] += Q2[low, k]
+        else:
+            centre, width = _centre(A[low:high], M[low:high], lp[low:high], omega2)
+            terms, share = np.empty(q), np.empty((q, high - low, K))
+            for j in range(q):
+                u = centre + width * nodes[j]
+                terms[j] = log_weights[j] + 0.5 * nodes[j] ** 2 + np.log(width / omega) - 0.5 * u * u / omega2
+                for i in range(low, high):
+                    terms[j] += _shares(lp[i], A[i], M[i], u, share[j, i - low])
+            out[g] = _log_sum(terms)
+            for j in range(q):
+                u, p = centre + width * nodes[j], np.exp(terms[j] - out[g])
+                square[g] += p * u * u
+                for i in range(low, high):
+                    for k in range(K):
+                        r = p * share[j, i - low, k]
+                        R[i, k] += r
+                        Q1[i, k] += r * u
+                        Q2[i, k] += r * u * u
+    return out, R, Q1, Q2, square
+
+
+@njit(cache=True, error_model="numpy")
+def log_density(  # type: ignore[no-untyped-def]
+    x, K, features, image, start, count, mean, spread, has_sites, prior, nodes, log_weights
+):
+    """Log posterior density at x up to a constant, and its gradient."""
+    m, d = features.shape
+    n_cells, n_sites = len(image), len(start) - 1
+    grad = np.zeros(len(x))
+    # parameters
+    alpha, s_beta = x[0], np.exp(x[1])
+    beta = s_beta * x[2 : 2 + d]
+    at = 2 + d
+    tau, gap = np.empty(K), np.empty(K)
+    tau[0], gap[0] = x[at], 1.0
+    for k in range(1, K):
+        gap[k] = np.exp(x[at + k])
+        tau[k] = tau[k - 1] + gap[k]
+    sigma = np.exp(x[at + K : at + 3 * K]).reshape(2, K)
+    al = at + 3 * K
+    log_pi = np.zeros((m, K))
+    s_logit = 1.0
+    weights = np.zeros((K, d))
+    if K > 1:
+        s_logit = np.exp(x[al + K - 1])
+        weights[1:] = x[al + K : al + K + (K - 1) * d].reshape(K - 1, d)
+        log_pi[:, 1:] = x[al : al + K - 1] + s_logit * (features @ weights[1:].T)
+    pi = np.empty((m, K))
+    for j in range(m):
+        log_pi[j] -= _log_sum(log_pi[j])
+        pi[j] = np.exp(log_pi[j])
+    omega = np.exp(x[-1]) if has_sites else 0.0
+    level = alpha + features @ beta
+    # likelihood
+    sites, R, Q1, Q2, square = site_terms(
+        tau, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
+    )
+    value = sites.sum()
+    d_level, d_logit = np.zeros(m), np.zeros((m, K))
+    d_tau, d_sigma = np.zeros(K), np.zeros((2, K))
+    for i in range(n_cells):
+        j = image[i]
+        for k in range(K):
+            d_logit[j, k] += R[i, k] - pi[j, k]
+            for w in range(2):
+                n = count[i, w]
+                if n == 0.0:
+                    continue
+                e = mean[i, w] - level[j]
+                shift = tau[k] if w else 0.0
+                precision = sigma[w, k] ** -2
+                first = n * ((e - shift) * R[i, k] - Q1[i, k]) * precision
+                d_level[j] += first
+                if w:
+                    d_tau[k] += first
+                second = (spread[i, w] + n * (e - shift) ** 2) * R[i, k] + n * (Q2[i, k] - 2 * (e - shift) * Q1[i, k])
+                d_sigma[w, k] += second * precision - n * R[i, k]
+    if has_sites:
+        grad[-1] += (square / omega**2).sum() - n_sites
+    # priors
+    effect, effect_sd, noise_sd, logit_sd, a_sd, beta_sd, site_sd = (
+        prior[0],
+        prior[1],
+        prior[4],
+        prior[5],
+        prior[6],
+        prior[7],
+        prior[8],
+    )
+    value += -0.5 * (alpha**2 + (x[2 : 2 + d] ** 2).sum()) - 0.5 * (s_beta / beta_sd) ** 2 + x[1]
+    grad[0] = d_level.sum() - alpha
+    d_beta = features.T @ d_level
+    grad[1] += (d_beta * beta).sum() - (s_beta / beta_sd) ** 2 + 1.0
+    grad[2 : 2 + d] = d_beta * s_beta - x[2 : 2 + d]
+    for k in range(K):
+        z = (tau[k] - effect) / effect_sd
+        value -= 0.5 * z * z
+        d_tau[k] -= z / effect_sd
+        for w in range(2):
+            z = (np.log(sigma[w, k]) - prior[2 + w]) / noise_sd
+            value -= 0.5 * z * z
+            d_sigma[w, k] -= z / noise_sd
+    for k in range(K):
+        grad[at + k] = d_tau[k:].sum() * gap[k]
+        if k:
+            value += x[at + k]
+            grad[at + k] += 1.0
+    grad[at + K : at + 2 * K] = d_sigma[0]
+    grad[at + 2 * K : at + 3 * K] = d_sigma[1]
+    if K > 1:
+        a, z = x[al : al + K - 1], x[al + K : al + K + (K - 1) * d]
+        value += -0.5 * (a**2).sum() / a_sd**2 - 0.5 * (z**2).sum() - 0.5 * (s_logit / logit_sd) ** 2 + x[al + K - 1]
+        d_weights = np.ascontiguousarray(d_logit[:, 1:].T) @ features
+        grad[al : al + K - 1] = d_logit[:, 1:].sum(axis=0) - a / a_sd**2
+        grad[al + K - 1] += s_logit * (d_weights * weights[1:]).sum() - (s_logit / logit_sd) ** 2 + 1.0
+        grad[al + K : al + K + (K - 1) * d] = s_logit * d_weights.ravel() - z
+    if has_sites:
+        value += -0.5 * (omega / site_sd) ** 2 + x[-1]
+        grad[-1] += -((omega / site_sd) ** 2) + 1.0
+    return value, grad
+
+
+def site_log_likelihood(x: FloatArray, layout: Layout, cells: Cells, features: FloatArray) -> FloatArray:
+    """Log predictive density of each site's outcomes, shape (g,), at one parameter vector."""
+    p = layout.unpack(x)
+    logits = p["logit"][:, 0] + features @ p["logit"][:, 1:].T
+    log_pi = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    level = p["intercept"] + features @ p["prognostic"]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
+    sites, *_ = site_terms(
+        p["tau"],
+        p["sigma"],
+        np.ascontiguousarray(log_pi),
+        level,
+        float(p["site_sd"]),
+        cells.image,
+        cells.start,
+        cells.count,
+        cells.mean,
+        cells.spread,
+        cells.has_sites,
+        nodes,
+        np.log(weights / weights.sum()),
+    )
+    return np.asarray(sites)
