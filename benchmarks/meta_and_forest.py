@@ -1,13 +1,14 @@
-"""Bayesian causal forest and meta-learners on simulated trials: accuracy, coverage and CPU seconds, beside peers.
+"""Coverage of the intervals of the forest, the doubly robust estimator, the meta-learners and the stack.
 
-Two kinds of trial with known effects: ``cluster`` (60 villages of 8 units, village-level and unit-level features,
-treatment by village) and ``confounded`` (500 units whose treatment depends on their features). Errors are at 200
-new places, in standard deviations of their effects; coverage of 50, 90 and 95 % intervals for those places and of
-90 and 95 % intervals for the average over the trial's units.
+Simulated trials with known effects: ``linear`` (40 villages of 6 units, outcome and effect linear in four features),
+``bends`` (60 villages of 8 units, eight features, an effect that no linear learner can follow) and, on demand,
+``confounded`` (500 units whose treatment depends on their features). Errors are at new places, in standard
+deviations of their effects (nPEHE); coverage of 50, 90 and 95 % intervals for those places' effects and for the
+average over the trial's units, with standard errors over the trials in brackets; default settings.
 
-    python benchmarks/meta_and_forest.py [--trials 10] [--only BayesianForest,T] [--worlds cluster]
+    python benchmarks/meta_and_forest.py [--trials 10] [--only TLearnerEffect ...] [--worlds linear bends confounded]
 
-With ``--ihdp FOLDER`` replications 1 to 5 of IHDP instead (90/10 split, seed = replication).
+Finished rows are kept (see benchmarks/kept_rows.py): delete them to measure changed code.
 """
 
 from __future__ import annotations
@@ -15,22 +16,39 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from kept_rows import kept_row
 
 from causalsat import (
     BayesianForestEffect,
     DoublyRobustEffect,
     DRLearnerEffect,
     RLearnerEffect,
+    StackedEffect,
     TLearnerEffect,
     XLearnerEffect,
 )
 
 Trial = dict[str, Any]
+Method = Callable[[Trial, int], tuple[np.ndarray, np.ndarray]]
+LEVELS = (0.5, 0.9, 0.95)
+
+
+def linear(rng: np.random.Generator) -> Trial:
+    """A small cluster-randomised trial in which outcome and effect are linear."""
+    villages, size, new = 40, 6, 100
+    group = np.concatenate([np.repeat(np.arange(villages), size), villages + np.arange(new)])
+    X = np.column_stack([rng.standard_normal((villages + new, 2))[group], rng.standard_normal((len(group), 2))])
+    tau = 1 + 0.5 * X[:, 0] + 0.5 * X[:, 2]
+    n = villages * size
+    t = (rng.permutation(villages) % 2)[group[:n]].astype(float)
+    noise = 0.5 * rng.standard_normal(villages)[group[:n]] + rng.standard_normal(n)
+    y = 0.7 * X[:n, 1] + 0.5 * X[:n, 3] + t * tau[:n] + noise
+    return {"X": X[:n], "y": y, "t": t, "groups": group[:n], "tau": tau[:n], "new": X[n:], "tau_new": tau[n:]}
 
 
 def cluster(rng: np.random.Generator) -> Trial:
@@ -60,29 +78,7 @@ def confounded(rng: np.random.Generator) -> Trial:
     return {"X": X[:n], "y": y[:n], "t": t[:n], "groups": None, "tau": tau[:n], "new": X[n:], "tau_new": tau[n:]}
 
 
-def ihdp(folder: Path) -> list[Trial]:
-    """Replications 1 to 5: treatment, observed and counterfactual outcome, two means, 25 features."""
-    trials = []
-    for replication in range(1, 6):
-        data = np.loadtxt(folder / f"ihdp_npci_{replication}.csv", delimiter=",", skiprows=1)
-        order = np.random.default_rng(replication).permutation(len(data))
-        held, kept = order[: len(data) // 10], order[len(data) // 10 :]
-        tau = data[:, 4] - data[:, 3]
-        trials.append(
-            {
-                "X": data[kept, 5:],
-                "y": data[kept, 1],
-                "t": data[kept, 0],
-                "groups": None,
-                "tau": tau[kept],
-                "new": data[held, 5:],
-                "tau_new": tau[held],
-            }
-        )
-    return trials
-
-
-def ours(make: Callable[[int, Any], Any]) -> Callable[[Trial, int], tuple[np.ndarray, np.ndarray]]:
+def ours(make: Callable[[int, Any], Any]) -> Method:
     """Draws (draw, unit) at the new places and at the trial's own units."""
 
     def fit(trial: Trial, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,56 +89,20 @@ def ours(make: Callable[[int, Any], Any]) -> Callable[[Trial, int], tuple[np.nda
     return fit
 
 
-def stochtree_direct(trial: Trial, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stochtree's BCFModel called directly, with the settings of a common comparison (10 + 200 + 500)."""
-    from stochtree import BCFModel
-
-    more = {}
-    if trial["groups"] is not None:
-        more = {"rfx_group_ids_train": trial["groups"], "random_effects_params": {"model_spec": "intercept_only"}}
-    model = BCFModel()
-    model.sample(
-        X_train=trial["X"],
-        Z_train=trial["t"],
-        y_train=trial["y"],
-        num_gfr=10,
-        num_burnin=200,
-        num_mcmc=500,
-        general_params={
-            "random_seed": seed + 1,
-            "propensity_covariate": "none" if trial["groups"] is not None else "prognostic",
-        },
-        **more,
-    )
-    return tuple(
-        np.asarray(model.predict(X=table, Z=np.ones(len(table)), terms="tau", type="posterior")).T
-        for table in (trial["new"], trial["X"])
-    )
-
-
-def econml_direct(trial: Trial, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """EconML's LinearDML with its default learners; normal draws from its standard errors (units independent)."""
-    from econml.dml import LinearDML
-
-    model = LinearDML(discrete_treatment=True, random_state=seed)
-    model.fit(trial["y"], trial["t"].astype(int), X=trial["X"], groups=trial["groups"])
-    rng = np.random.default_rng(seed)
-    found = [model.effect_inference(table) for table in (trial["new"], trial["X"])]
-    ate = model.ate_inference(trial["X"])
-    average = ate.mean_point + np.asarray(ate.stderr_mean) * rng.standard_normal((1000, 1))
-    draws = found[0].point_estimate + found[0].stderr * rng.standard_normal((1000, len(trial["new"])))
-    return draws, np.repeat(average, 2, axis=1)
-
-
-METHODS: dict[str, Callable[[Trial, int], tuple[np.ndarray, np.ndarray]]] = {
-    "BayesianForest": ours(lambda seed, e: BayesianForestEffect(propensity_model=e, random_state=seed)),
-    "T": ours(lambda seed, e: TLearnerEffect(random_state=seed)),
-    "X": ours(lambda seed, e: XLearnerEffect(propensity_model=e, random_state=seed)),
-    "R": ours(lambda seed, e: RLearnerEffect(propensity_model=e, random_state=seed)),
-    "DR": ours(lambda seed, e: DRLearnerEffect(propensity_model=e, random_state=seed)),
-    "DoublyRobust": ours(lambda seed, e: DoublyRobustEffect(propensity_model=e, random_state=seed)),
-    "stochtree": stochtree_direct,
-    "EconML LinearDML": econml_direct,
+METHODS: dict[str, Method] = {
+    "DoublyRobustEffect": ours(lambda seed, e: DoublyRobustEffect(propensity_model=e, random_state=seed)),
+    "RLearnerEffect": ours(lambda seed, e: RLearnerEffect(propensity_model=e, random_state=seed)),
+    "DRLearnerEffect": ours(lambda seed, e: DRLearnerEffect(propensity_model=e, random_state=seed)),
+    "TLearnerEffect": ours(lambda seed, _: TLearnerEffect(random_state=seed)),
+    "XLearnerEffect": ours(lambda seed, e: XLearnerEffect(propensity_model=e, random_state=seed)),
+    "BayesianForestEffect": ours(lambda seed, e: BayesianForestEffect(propensity_model=e, random_state=seed)),
+    "StackedEffect": ours(lambda seed, e: StackedEffect(propensity_model=e, random_state=seed)),
+}
+WORLDS = {"linear": linear, "bends": cluster, "confounded": confounded}
+# replications: many where a fit is cheap; the standard errors say what the others are worth
+TRIALS = {
+    "linear": dict(zip(METHODS, (200, 50, 50, 30, 20, 12, 8), strict=True)),
+    "bends": dict(zip(METHODS, (60, 12, 12, 8, 8, 6, 4), strict=True)),
 }
 
 
@@ -152,8 +112,9 @@ def inside(draws: np.ndarray, truth: np.ndarray, level: float) -> float:
     return float(np.mean((lower <= truth) & (truth <= upper)))
 
 
-def judge(method: str, trial: Trial, seed: int) -> dict[str, float]:
+def judge(world: str, method: str, seed: int) -> dict[str, float]:
     """Error, coverage and CPU seconds of one method on one trial."""
+    trial = WORLDS[world](np.random.default_rng(seed))
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -161,43 +122,48 @@ def judge(method: str, trial: Trial, seed: int) -> dict[str, float]:
     cpu = time.process_time() - start
     average, ate = own.mean(axis=1, keepdims=True), np.array([trial["tau"].mean()])
     error = np.sqrt(np.mean((new.mean(axis=0) - trial["tau_new"]) ** 2))
-    row = {"nPEHE": error / trial["tau_new"].std()}
-    row |= {f"unit {level:.0%}": inside(new, trial["tau_new"], level) for level in (0.5, 0.9, 0.95)}
-    row |= {f"ATE {level:.0%}": inside(average, ate, level) for level in (0.9, 0.95)}
-    row |= {"ATE error": float(average.mean() - ate[0]), "CPU s": cpu}
-    return row
+    row = {"nPEHE": float(error / trial["tau_new"].std())}
+    row |= {f"unit {level:.0%}": inside(new, trial["tau_new"], level) for level in LEVELS}
+    row |= {f"ATE {level:.0%}": inside(average, ate, level) for level in LEVELS}
+    return row | {"CPU s": cpu}
 
 
-def run(trials: int = 10, methods: list[str] | None = None, worlds: Any = ("cluster", "confounded")) -> list[str]:
-    """Print and return one line a world and method."""
-    lines = []
+def line(world: str, method: str, rows: list[dict[str, float]]) -> str:
+    """Means over the trials with their standard errors."""
+    value = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    cells = [f"{value['nPEHE'].mean():.2f}"]
+    for key in (f"{kind} {level:.0%}" for kind in ("unit", "ATE") for level in LEVELS):
+        cells.append(f"{value[key].mean():.2f} ({value[key].std(ddof=1) / np.sqrt(len(rows)):.2f})")
+    cells.append(f"{np.median(value['CPU s']):.1f}")
+    return f"| {world} | {method} | {len(rows)} | {' | '.join(cells)} |"
+
+
+def run(trials: int | None = None, methods: Sequence[str] = (), worlds: Sequence[str] = tuple(TRIALS)) -> list[str]:
+    """Lines of the table, printed as they are made."""
+    heads = [f"{kind} {level:.0%}" for kind in ("units", "ATE") for level in LEVELS]
+    lines = [f"| trial | estimator | trials | nPEHE | {' | '.join(heads)} | CPU s |", "|---" * 11 + "|"]
+    print("\n".join(lines), flush=True)
     for world in worlds:
-        made = (
-            ihdp(Path(world))
-            if Path(world).is_dir()
-            else [
-                {"cluster": cluster, "confounded": confounded}[world](np.random.default_rng(i)) for i in range(trials)
-            ]
-        )
         for method in methods or METHODS:
-            rows = [judge(method, trial, seed) for seed, trial in enumerate(made)]
-            means = {key: np.mean([row[key] for row in rows]) for key in rows[0]}
-            name = "IHDP 1-5" if Path(world).is_dir() else world
-            text = f"{name:<11} {method:<17}" + "  ".join(f"{key} {value:.2f}" for key, value in means.items())
-            print(text, flush=True)
-            lines.append(text)
+            n = trials or TRIALS.get(world, TRIALS["bends"])[method]
+            rows = []
+            for seed in range(n):
+                row = kept_row("meta_and_forest", f"{world}/{method}/{seed}", partial(judge, world, method, seed))
+                rows.append(row or {})
+            lines.append(line(world, method, rows))
+            print(lines[-1], flush=True)
     return lines
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--worlds", default="cluster,confounded")
-    parser.add_argument("--ihdp", default="")
-    options = parser.parse_args()
-    run(
-        options.trials,
-        options.only.split(",") if options.only else None,
-        [options.ihdp] if options.ihdp else options.worlds.split(","),
-    )
+    parser.add_argument("--trials", type=int, help="the same number for all")
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=[])
+    parser.add_argument("--worlds", nargs="+", choices=list(WORLDS), default=list(TRIALS))
+    options = parser.parse_args(argv)
+    run(options.trials, options.only, options.worlds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Uganda: how each estimator ranks unseen sites by the same image features, and its average effect beside OLS.
+
+The features (``causalsat.image_model``'s, images only) are fitted once for each training fold of each fold seed and
+are the same for all estimators, as are folds and doubly robust scores (those of benchmarks/uganda.py). AUTOC ratio:
+AUTOC over its standard error. The average effect is that of a fit to all units, with its 95 % interval, beside
+cluster-robust OLS. Estimators that are slow get fewer fold seeds: their number is in the table. Finished rows are
+kept (benchmarks/kept_rows.py). Needs the data, as benchmarks/uganda.py does.
+
+    python benchmarks/uganda_estimators.py [--only RLearnerEffect ...] [--seeds 10] [--only-kept]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+import warnings
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from kept_rows import folder, kept_row
+from sklearn.base import clone
+
+import causalsat
+from causalsat.analysis import average_effects
+from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores, rate
+from causalsat.exceptions import CausalsatWarning
+
+N_FOLDS = 5
+BOOT = {"n_bootstrap": 50, "random_state": 0}
+
+
+class Uganda:
+    """The study, its default image features on each training fold, and the scores that judge."""
+
+    @cached_property
+    def study(self) -> Any:
+        """Units, outcome, treatment, sites, imagery."""
+        return causalsat.load_study("uganda_yop")
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The default model: its first step makes the features, its last is the default estimator."""
+        return causalsat.image_model(self.study, covariates="ignore")
+
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        """Features fitted on all units."""
+        return clone(self.pipeline.named_steps["images"]).fit_transform(self.study.X)
+
+    @cached_property
+    def key(self) -> str:
+        """What decides the features, in eight digits."""
+        return hashlib.sha256(repr(self.pipeline.named_steps["images"]).encode()).hexdigest()[:8]
+
+    def scores(self, seed: int) -> np.ndarray:
+        """Doubly robust scores of a fold seed, as in benchmarks/uganda.py."""
+        study = self.study
+        table = pd.concat([self.features, study.X.drop(columns="geometry")], axis=1)
+        found = crossfit_nuisances(table, study.y, treatment=study.treatment, groups=study.groups, random_state=seed)
+        return dr_scores(study.y, study.treatment, found)
+
+    def folds(self, seed: int) -> np.ndarray:
+        """Fold of each unit: that of any model cross-fitted with this seed."""
+        study, constant = self.study, np.zeros((len(self.study.y), 1))
+        model = causalsat.DoublyRobustEffect(n_draws=2)
+        found = crossfit_effects(
+            model,
+            constant,
+            study.y,
+            treatment=study.treatment,
+            groups=study.groups,
+            cv=N_FOLDS,
+            random_state=seed,
+            progress=False,
+        )
+        return found.fold
+
+    def fold_features(self, seed: int) -> tuple[np.ndarray, list[pd.DataFrame]]:
+        """Folds, and for each the features of all units, fitted without it; kept on disk."""
+        path = folder() / f"uganda-{self.key}-{seed}.npz"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fold, made = self.folds(seed), {}
+            for k in np.unique(fold):
+                images = clone(self.pipeline.named_steps["images"])
+                train, test = self.study.X[fold != k], self.study.X[fold == k]
+                table = np.empty((len(fold), len(self.features.columns)))
+                table[fold != k], table[fold == k] = images.fit_transform(train), images.transform(test)
+                made[f"f{k}"] = table
+            np.savez(path, fold=fold, **made)
+        with np.load(path) as file:
+            names = list(self.features.columns)
+            tables = [pd.DataFrame(file[f"f{k}"], columns=names) for k in np.unique(file["fold"])]
+            return file["fold"], tables
+
+    def ranking(self, model: Any, seed: int) -> dict[str, float]:
+        """AUTOC ratio of effects predicted for the held-out sites, and the CPU seconds of the five fits."""
+        fold, tables = self.fold_features(seed)
+        study, tau, start = self.study, np.empty(len(fold)), time.process_time()
+        y, t, site = (np.asarray(values) for values in (study.y, study.treatment, study.groups))
+        for k, table in enumerate(tables):
+            train = fold != k
+            fitted = clone(model).fit(table[train], y[train], treatment=t[train], groups=site[train])
+            tau[~train] = fitted.predict(table[~train])
+        cpu = time.process_time() - start
+        result = rate(tau, self.scores(seed), groups=site, random_state=seed)
+        return {"ratio": result.ratio, "cpu": cpu}
+
+    def average(self, model: Any) -> dict[str, float]:
+        """Average effect with its 95 % interval, from a fit to all units."""
+        study, start = self.study, time.process_time()
+        fitted = clone(model).fit(self.features, study.y, treatment=study.treatment, groups=study.groups)
+        ate = fitted.effect(self.features).ate()
+        lower, upper = ate.interval(0.95)[0]
+        return {"ate": float(ate), "lower": lower, "upper": upper, "cpu": time.process_time() - start}
+
+
+def models(data: Uganda) -> dict[str, tuple[Any, int]]:
+    """Estimator and number of fold seeds of each row."""
+    return {
+        "DoublyRobustEffect": (causalsat.DoublyRobustEffect(random_state=0), 10),
+        "RLearnerEffect": (causalsat.RLearnerEffect(**BOOT), 10),
+        "DRLearnerEffect": (causalsat.DRLearnerEffect(**BOOT), 10),
+        "TLearnerEffect": (causalsat.TLearnerEffect(**BOOT), 10),
+        "XLearnerEffect": (causalsat.XLearnerEffect(**BOOT), 10),
+        "BayesianLinearEffect, image_model's": (data.pipeline.named_steps["effect"], 10),
+        "BayesianLinearEffect": (causalsat.BayesianLinearEffect(random_state=0), 3),
+        "BayesianForestEffect": (causalsat.BayesianForestEffect(random_state=0), 3),
+        "StackedEffect": (causalsat.StackedEffect(random_state=0), 3),
+        "GaussianProcessEffect": (causalsat.GaussianProcessEffect(random_state=0), 3),
+    }
+
+
+def run(names: Sequence[str] = (), seeds: int = 10, *, only_kept: bool = False) -> str:
+    """The table; rows not kept are made, estimator by estimator, unless ``only_kept``."""
+    data = Uganda()
+    n = min(seeds, 10)
+    head = " | ".join(str(seed) for seed in range(n))
+    lines = [f"| AUTOC ratio, fold seed | {head} | mean (seeds) | CPU s | ATE (95 % interval) | CPU s |"]
+    lines.append("|---" * (n + 5) + "|")
+    study = data.study
+    for name, (model, most) in models(data).items():
+        if names and name not in names:
+            continue
+        make = partial(kept_row, "uganda_estimators", only_kept=only_kept)
+        average = make(key=f"{data.key}/{name}/average", make=partial(data.average, model))
+        rows = [
+            make(key=f"{data.key}/{name}/{seed}", make=partial(data.ranking, model, seed))
+            for seed in range(min(most, n))
+        ]
+        found = [row for row in rows if row is not None]
+        cells = [f"{row['ratio']:.2f}" if row else "" for row in [*rows, *([None] * (n - len(rows)))]]
+        mean = f"{np.mean([row['ratio'] for row in found]):.2f} ({len(found)})" if found else ""
+        cpu = f"{np.median([row['cpu'] for row in found]):.1f}" if found else ""
+        ate = "{ate:.3f} ({lower:.3f} to {upper:.3f}) | {cpu:.1f}".format(**average) if average else " | "
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean} | {cpu} | {ate} |")
+    ols = average_effects(study.y, study.treatment, groups=study.groups).iloc[0]
+    lines.append(
+        f"| cluster-robust OLS {'| ' * (n + 3)}| {ols.estimate:.3f} ({ols.lower:.3f} to {ols.upper:.3f}) | |"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--only-kept", action="store_true", help="print what is kept, fit nothing")
+    options = parser.parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        print(run(options.only, options.seeds, only_kept=options.only_kept))
+
+
+if __name__ == "__main__":
+    main()
