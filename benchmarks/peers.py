@@ -115,7 +115,8 @@ def answers(peer: str, inputs: Path, environments: Path) -> dict[str, Any] | str
             )
             part.replace(kept)
         except subprocess.CalledProcessError as error:
-            return (error.stderr or error.stdout or str(error)).strip().splitlines()[-1]
+            said = (error.stderr or error.stdout or str(error)).strip().splitlines()
+            return next((text for text in said if text.startswith("ERROR")), said[-1])
         except subprocess.TimeoutExpired:
             return f"no answer in {TIMEOUT_S} s"
     with np.load(kept) as file:
@@ -165,6 +166,7 @@ def run(peers: Sequence[str], environments: Path, replications: Sequence[int], n
         f"IHDP, replications {', '.join(map(str, replications))}": {f"i{k}": ihdp_trial(k) for k in replications},
         f"{n_trials} simulated cluster trials": {f"s{k}": simulated_trial(k) for k in range(n_trials)},
     }
+    worlds = {title: trials for title, trials in worlds.items() if trials}
     tables: dict[str, dict[str, Any]] = {title: {} for title in worlds}
     versions = []
     with tempfile.TemporaryDirectory() as folder:

@@ -21,6 +21,7 @@ from causalsat.estimators import _stacking
 from causalsat.exceptions import DataWarning, ParameterError, TreatmentError
 
 LINEAR = {"n_draws": 60, "n_tune": 60, "n_chains": 2, "random_state": 0}
+N_TRIALS = 20
 quiet = pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
 
 
@@ -329,6 +330,34 @@ def test_default_members_and_summary():
     table = est.summary().table
     assert list(table.index) == ["bayesian_linear", "doubly_robust", "stack"]
     assert table.loc["stack", "ATE"] == pytest.approx(float(est.effect(X).ate()), abs=1e-6)
+
+
+@pytest.mark.statistical
+@pytest.mark.slow
+def test_intervals_of_a_stack_cover():
+    """Members that each miss a modifier: the mixture must hold their disagreement."""
+    shares = []
+    for seed in range(N_TRIALS):
+        rng = np.random.default_rng(seed)
+        X, village = rng.standard_normal((360, 3)), np.repeat(np.arange(60), 6)
+        t = (rng.permutation(60) % 2)[village]
+        tau = 1 + 0.5 * X[:, 0] + 0.25 * X[:, 1]
+        y = X[:, 2] + t * tau + 0.3 * rng.standard_normal(60)[village] + rng.standard_normal(360)
+        members = [("both", DoublyRobustEffect(n_splits=3)), ("one", DoublyRobustEffect(n_splits=3, modifiers=[0]))]
+        est = StackedEffect(members, cv=3, n_bootstrap=20, random_state=seed).fit(X, y, treatment=t, groups=village)
+        post = est.effect(X)
+        row = []
+        for level in (0.5, 0.9, 0.95):
+            lower, upper = post.interval(level).T
+            row.append(((lower <= tau) & (tau <= upper)).mean())
+            lower, upper = post.ate().interval(level)[0]
+            row.append(float(lower <= tau.mean() <= upper))
+        shares.append(row)
+    found = np.array(shares)
+    for column, level in enumerate(np.repeat([0.5, 0.9, 0.95], 2)):
+        error = max(found[:, column].std(ddof=1), np.sqrt(level * (1 - level)) / 2) / np.sqrt(N_TRIALS)
+        # three standard errors of the simulation; 0.05: the second member is wrong where x1 matters
+        assert found[:, column].mean() > level - 3 * error - 0.05, (column, level, found.mean(axis=0))
 
 
 # ---------------------------------------------------------------------- doses
