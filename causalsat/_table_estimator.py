@@ -68,6 +68,10 @@ class TableEstimator(BaseEstimator):
     def _check_parameters(self) -> None:
         """Raise ParameterError for a parameter outside its domain; called at the start of fit."""
 
+    def _encode_columns(self, X: Any, *, reset: bool) -> Any:
+        """X before its columns are checked; a subclass may turn a column of labels into numbers."""
+        return X
+
     def summary(self) -> Summary:
         """Printed table of the fit with its diagnostics."""
         check_is_fitted(self)
@@ -95,6 +99,7 @@ class TableEstimator(BaseEstimator):
             if role == "treatment":
                 self.treatment_name_ = name
         self.role_names_ = tuple(sorted(names))
+        X = self._encode_columns(X, reset=True)
         raw = self._validate_table(_inputs.features_only(X, names), reset=True)
         n = len(raw)
         feature_names = tuple(
@@ -125,6 +130,7 @@ class TableEstimator(BaseEstimator):
             missing = [name for name in self.feature_names_in_ if name not in X.columns]
             if not missing:
                 X = X[list(self.feature_names_in_)]
+        X = self._encode_columns(X, reset=False)
         raw = self._validate_table(_inputs.features_only(X, drop), reset=False)
         names = self.design_names_[: raw.shape[1]]
         quiet = None

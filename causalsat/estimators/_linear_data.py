@@ -2,7 +2,8 @@
 
 Functions on arrays; nothing here samples. Notation: a unit i in village g and arm a has outcome ``y``, features
 ``z`` (standardised), centred treatment ``t`` and modifiers ``m`` (a subset of z). Its design row is
-``d = (1, z, t, t m)`` and its random-effect row ``r = (1)`` or ``(1, t)``.
+``d = (1, z, t, t m)``, followed by indicators of its stratum and t times those where there are strata, and its
+random-effect row is ``r = (1)`` or ``(1, t)``.
 """
 
 from __future__ import annotations
@@ -115,6 +116,10 @@ class LinearDesign:
         Village codes, None without village effects.
     n_random : int
         Random effects a village: 0 none, 1 intercept, 2 intercept and treatment slope.
+    stratum : ndarray of int of shape (n,) or None
+        Stratum codes, None without strata.
+    offset : float
+        Added to the predictor of a logarithm: the logarithm of the mean outcome.
     """
 
     main: FloatArray
@@ -125,11 +130,22 @@ class LinearDesign:
     arm: IntArray
     group: IntArray | None
     n_random: int
+    stratum: IntArray | None = None
+    offset: float = 0.0
 
     @property
     def rows(self) -> FloatArray:
-        """Design rows (1, main, t, interaction), shape (n, 2 + p + J)."""
-        return np.column_stack([np.ones(len(self.y)), self.main, self.t, self.interaction])
+        """Design rows (1, main, t, interaction, strata, t x strata), shape (n, 2 + p + J + 2 S)."""
+        parts = [np.ones(len(self.y)), self.main, self.t, self.interaction]
+        if self.stratum is not None:
+            member = np.eye(self.n_strata)[self.stratum]
+            parts += [member, self.t[:, None] * member]
+        return np.column_stack(parts)
+
+    @property
+    def n_strata(self) -> int:
+        """Number of strata with effects of their own."""
+        return 0 if self.stratum is None else int(self.stratum.max()) + 1
 
     @property
     def n_arms(self) -> int:

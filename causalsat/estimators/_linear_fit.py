@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.estimators import _linear_data, _linear_density, _linear_glm, _linear_sample
 from causalsat.estimators._linear_data import LinearDesign
-from causalsat.estimators._linear_density import Layout
+from causalsat.estimators._linear_layout import NORMAL, Layout, make_layout, start_scales
 
 FloatArray = NDArray[np.float64]
 
@@ -34,26 +34,27 @@ class LinearFit:
     ----------
     coefficients : ndarray of shape (draw, q)
         Intercept, main effects, treatment, interactions.
+    strata : ndarray of shape (draw, 2, S)
+        Stratum intercepts and stratum effects on the treatment.
     noise : ndarray of shape (draw, arm)
-        Noise standard deviations.
+        Noise standard deviations; dispersions where the outcome is a count or gamma.
     random_sd : ndarray of shape (draw, k)
         Standard deviations of village intercepts and slopes.
-    scales : ndarray of shape (draw, d)
-        All log scales.
+    stratum_sd : ndarray of shape (draw, 0 or 2)
+        Standard deviations of stratum intercepts and effects.
     divergences : int
         Divergent transitions.
     """
 
     coefficients: FloatArray
+    strata: FloatArray
     noise: FloatArray
     random_sd: FloatArray
-    scales: FloatArray
+    stratum_sd: FloatArray
     divergences: int
 
 
-def fit_model(
-    design: LinearDesign, *, prior: str, binary_outcome: bool, sampler: str, settings: Settings
-) -> LinearFit:
+def fit_model(design: LinearDesign, *, prior: str, family: str, sampler: str, settings: Settings) -> LinearFit:
     """Sample the model of a design.
 
     Wide designs are reduced to principal axes where that is exact: main effects always, interactions under the
@@ -66,65 +67,62 @@ def fit_model(
         design = replace(design, main=design.main @ main_axes)
     if interaction_axes is not None:
         design = replace(design, interaction=design.interaction @ interaction_axes)
-    layout = _linear_density.make_layout(design, prior, binary_outcome=binary_outcome, rank=full)
+    layout = make_layout(design, prior, family=family, rank=full)
     if sampler == "pymc":
         from causalsat.estimators import _linear_model
 
         scales, coefficients, divergences = _linear_model.sample(design, layout, settings)
-    elif binary_outcome:
-        scales, coefficients, divergences = _sample_logit(design, layout, settings)
-    else:
+    elif family == "gaussian":
         scales, coefficients, divergences = _sample_gaussian(design, layout, settings)
+    else:
+        scales, coefficients, divergences = _sample_glm(design, layout, settings)
     rng = np.random.default_rng([settings.seed, 2])
-    p, a, k = layout.n_main, layout.n_arms, layout.n_random
-    kappa = np.exp(scales[:, a + k])
-    lam = np.exp(scales[:, a + k + 1]) if layout.n_interactions else kappa
+    p, j = layout.n_main, layout.n_interactions
+    kappa = layout.main_scale(scales)
+    lam = np.abs(scales[:, layout.n_common]) if j and layout.prior == NORMAL else kappa
     expanded = [
         coefficients[:, :1],
         _linear_data.expand_axes(coefficients[:, 1 : 1 + p], main_axes, kappa, rng),
         coefficients[:, 1 + p : 2 + p],
-        _linear_data.expand_axes(coefficients[:, 2 + p :], interaction_axes, lam, rng),
+        _linear_data.expand_axes(coefficients[:, 2 + p : 2 + p + j], interaction_axes, lam, rng),
     ]
-    noise = np.sqrt(_linear_density.NOISE_FLOOR + np.exp(2 * scales[:, :a]))
-    return LinearFit(np.column_stack(expanded), noise, np.exp(scales[:, a : a + k]), scales, divergences)
+    noise = layout.noise(scales)
+    return LinearFit(
+        np.column_stack(expanded),
+        coefficients[:, 2 + p + j :].reshape(len(scales), -1, max(layout.n_strata, 1)),
+        np.sqrt(_linear_density.NOISE_FLOOR + noise**2) if family == "gaussian" else noise,
+        layout.random_sd(scales),
+        layout.stratum_sd(scales),
+        divergences,
+    )
 
 
 def _sample_gaussian(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
     stats = _linear_data.sufficient_statistics(design)
     args = _linear_density.arguments(layout, stats)
     chains, divergences = _linear_sample.sample_density(
-        _linear_density.marginal_log_density, args, start_scales(layout), **_options(settings)
+        _linear_density.marginal_log_density, args, start_scales(layout), **_options(layout, settings)
     )
     scales = np.ascontiguousarray(chains.reshape(-1, layout.n_scales))
     normals = np.random.default_rng([settings.seed, 1]).standard_normal((len(scales), layout.n_coefficients))
     return scales, _linear_density.draw_coefficients(scales, normals, args), divergences
 
 
-def _sample_logit(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
+def _sample_glm(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
     args = _linear_glm.arguments(layout, design)
     n_raw = layout.n_coefficients + design.n_groups * layout.n_random
     start = np.concatenate([start_scales(layout), np.zeros(n_raw)])
     chains, divergences = _linear_sample.sample_density(
-        _linear_glm.logit_log_density, args, start, **_options(settings)
+        _linear_glm.glm_log_density, args, start, **_options(layout, settings)
     )
     draws = np.ascontiguousarray(chains.reshape(-1, len(start)))
     scales = draws[:, : layout.n_scales]
     return scales, _linear_glm.coefficients(draws, layout, *args[-2:]), divergences
 
 
-def start_scales(layout: Layout) -> FloatArray:
-    """Plausible log scales from which the chains start."""
-    start = np.zeros(layout.n_scales)
-    a, k = layout.n_arms, layout.n_random
-    start[:a] = np.log(0.8)
-    start[a : a + k + 1] = np.log(0.3)
-    if layout.n_interactions:
-        start[a + k + 1] = np.log(layout.global_scale)
-    return start
-
-
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(layout: Layout, settings: Settings) -> dict[str, Any]:
     return {
+        "steps": layout.steps(),
         "n_draws": settings.n_draws,
         "n_tune": settings.n_tune,
         "n_chains": settings.n_chains,

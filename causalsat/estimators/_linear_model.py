@@ -1,7 +1,7 @@
 """The linear effect model written in PyMC and sampled by nutpie: the reference of the fast densities.
 
-The model is the one of :mod:`causalsat.estimators._linear_density` (Gaussian) or
-:mod:`causalsat.estimators._linear_glm` (logit), with nothing integrated out. All data are ``pm.Data``, so a model
+The model is the one of :mod:`causalsat.estimators._linear_layout` with the likelihoods of
+:mod:`causalsat.estimators._linear_families`, nothing integrated out. All data are ``pm.Data``, so a model
 is compiled once for each structure (numbers of columns, arms, random effects, prior, family, villages rounded up to
 a multiple of 64) and reused with other data: cross-validation does not compile again.
 """
@@ -14,9 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators import _linear_density
+from causalsat.estimators import _linear_layout
 from causalsat.estimators._linear_data import LinearDesign
-from causalsat.estimators._linear_density import NORMAL, Layout
+from causalsat.estimators._linear_density import NOISE_FLOOR
+from causalsat.estimators._linear_families import DISPERSION_FLOOR
+from causalsat.estimators._linear_layout import (
+    BERNOULLI,
+    GAUSSIAN,
+    HORSESHOE,
+    NEGATIVE_BINOMIAL,
+    NORMAL,
+    R2D2,
+    Layout,
+)
 
 if TYPE_CHECKING:
     from causalsat.estimators._linear_fit import Settings
@@ -44,14 +54,13 @@ def build_model(layout: Layout, n_groups: int, data: dict[str, NDArray[Any]]) ->
         The model.
     """
     import pymc as pm
-    import pytensor.tensor as pt
 
     unit, k = layout.unit, layout.n_random
     with pm.Model() as model:
         held = {name: pm.Data(name, values) for name, values in data.items()}
         main_scale = pm.HalfStudentT("main_scale", nu=3, sigma=unit)
-        fixed = pm.Normal("fixed", 0.0, _linear_density.COEFFICIENT_SCALE * unit, shape=2)
-        eta = fixed[0] + fixed[1] * held["t"]
+        fixed = pm.Normal("fixed", 0.0, _linear_layout.COEFFICIENT_SCALE * unit, shape=2)
+        eta = held["offset"] + fixed[0] + fixed[1] * held["t"]
         if layout.n_main:
             main = pm.Normal("main_raw", shape=layout.n_main) * main_scale
             eta = eta + held["main"] @ pm.Deterministic("main_effects", main)
@@ -59,20 +68,37 @@ def build_model(layout: Layout, n_groups: int, data: dict[str, NDArray[Any]]) ->
             scale = _interaction_scale(layout, held["global_scale"])
             raw = pm.Normal("interaction_raw", shape=layout.n_interactions)
             eta = eta + held["interaction"] @ pm.Deterministic("interaction_effects", raw * scale)
+        if layout.n_strata:
+            spread = unit * np.array([1.0, _linear_layout.HETEROGENEITY_SCALE])
+            sd = pm.HalfStudentT("stratum_sd", nu=3, sigma=spread, shape=2)
+            raw = pm.Normal("stratum_raw", shape=(2, layout.n_strata))
+            effects = pm.Deterministic("stratum_effects", raw * sd[:, None])
+            eta = eta + effects[0][held["stratum"]] + effects[1][held["stratum"]] * held["t"]
         if k:
             sd = pm.HalfStudentT("random_sd", nu=3, sigma=unit, shape=k)
             effects = pm.Normal("random_raw", shape=(n_groups, k))[held["group"]] * sd
             eta = eta + effects[:, 0]
             if k == 2:
                 eta = eta + effects[:, 1] * held["t"]
-        if layout.n_arms:
-            noise = pm.HalfStudentT("noise", nu=3, sigma=1.0, shape=layout.n_arms)
-            variance = (_linear_density.NOISE_FLOOR + noise**2)[held["arm"]]
-            each = -0.5 * (pt.log(variance) + (held["y"] - eta) ** 2 / variance)
-        else:
-            each = held["y"] * eta - pt.softplus(eta)
-        pm.Potential("likelihood", (held["weight"] * each).sum())
+        noise = pm.HalfStudentT("noise", nu=3, sigma=1.0, shape=layout.n_arms)[held["arm"]] if layout.n_arms else None
+        pm.Potential("likelihood", (held["weight"] * _log_likelihood(layout.family, held["y"], eta, noise)).sum())
     return model
+
+
+def _log_likelihood(family: int, y: Any, eta: Any, noise: Any) -> Any:
+    """Log likelihood of each unit, up to a constant; ``noise`` is the unit's noise scale."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    if family == GAUSSIAN:
+        variance = NOISE_FLOOR + noise**2
+        return -0.5 * (pt.log(variance) + (y - eta) ** 2 / variance)
+    if family == BERNOULLI:
+        return y * eta - pt.softplus(eta)
+    if family == NEGATIVE_BINOMIAL:
+        return pm.logp(pm.NegativeBinomial.dist(mu=pt.exp(eta), alpha=1.0 / noise**2), y)
+    shape = 1.0 / (DISPERSION_FLOOR + noise**2)
+    return pm.logp(pm.Gamma.dist(alpha=shape, beta=shape * pt.exp(-eta)), y)
 
 
 def _interaction_scale(layout: Layout, global_scale: Any) -> Any:
@@ -83,7 +109,11 @@ def _interaction_scale(layout: Layout, global_scale: Any) -> Any:
     if layout.prior == NORMAL:
         return pm.HalfStudentT("interaction_scale", nu=3, sigma=1.0) * global_scale
     h = pm.HalfCauchy("interaction_scale", beta=1.0) * global_scale
-    slab = pm.InverseGamma("slab", alpha=2.0, beta=2.0 * (_linear_density.SLAB_SCALE * layout.unit) ** 2)
+    if layout.prior == R2D2:
+        parts = pm.Gamma("parts", alpha=_linear_layout.CONCENTRATION, beta=1.0, shape=layout.n_interactions)
+        mixing = pm.Exponential("mixing", lam=0.5, shape=layout.n_interactions)
+        return h * pt.sqrt(parts / parts.sum() * mixing / 2)
+    slab = pm.InverseGamma("slab", alpha=2.0, beta=2.0 * (_linear_layout.SLAB_SCALE * layout.unit) ** 2)
     wide = h * pm.HalfCauchy("local", beta=1.0, shape=layout.n_interactions)
     return wide * pt.sqrt(slab / (slab + wide**2))
 
@@ -99,6 +129,8 @@ def model_data(design: LinearDesign, layout: Layout) -> dict[str, NDArray[Any]]:
         "weight": design.weight,
         "arm": design.arm,
         "group": group,
+        "stratum": np.zeros(len(design.y), dtype=np.int64) if design.stratum is None else design.stratum,
+        "offset": np.array(float(design.offset)),
         "global_scale": np.array(layout.global_scale),
     }
 
@@ -116,6 +148,8 @@ def _compiled(structure: Layout, n_groups: int) -> tuple[Any, tuple[str, ...]]:
         "weight": np.ones(2),
         "arm": np.zeros(2, dtype=np.int64),
         "group": np.zeros(2, dtype=np.int64),
+        "stratum": np.zeros(2, dtype=np.int64),
+        "offset": np.array(0.0),
         "global_scale": np.array(1.0),
     }
     model = nutpie.compile_pymc_model(build_model(structure, n_groups, empty))
@@ -128,9 +162,9 @@ def sample(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[Fl
     Returns
     -------
     scales : ndarray of shape (draw, d)
-        Log scales in the order of the layout.
+        Coordinates in the order of the layout, signed ones positive.
     coefficients : ndarray of shape (draw, q)
-        Intercept, main effects, treatment, interactions.
+        Intercept, main effects, treatment, interactions, stratum effects.
     divergences : int
         Divergent transitions after tuning.
     """
@@ -158,12 +192,16 @@ def sample(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[Fl
             return np.zeros((settings.n_draws * settings.n_chains, width))
         return np.asarray(posterior[name]).reshape(-1, width)
 
-    positive = [draws("noise", layout.n_arms), draws("random_sd", layout.n_random), draws("main_scale", 1)]
-    if layout.n_interactions:
-        positive.append(draws("interaction_scale", 1) * layout.global_scale)
-        if layout.prior != NORMAL:
-            positive += [draws("slab", 1), draws("local", layout.n_interactions)]
-    fixed = draws("fixed", 2)
-    main, interaction = draws("main_effects", layout.n_main), draws("interaction_effects", layout.n_interactions)
-    coefficients = np.column_stack([fixed[:, :1], main, fixed[:, 1:], interaction])
-    return np.log(np.column_stack(positive)), coefficients, int(trace.sample_stats["diverging"].sum())
+    noise = draws("noise", layout.n_arms)
+    parts = [noise if layout.family == NEGATIVE_BINOMIAL else np.log(noise), draws("random_sd", layout.n_random)]
+    parts += [draws("main_scale", 1), draws("stratum_sd", layout.n_stratum_effects)]
+    j = layout.n_interactions
+    if j:
+        scale = draws("interaction_scale", 1) * layout.global_scale
+        parts.append(np.log(scale) if layout.prior == HORSESHOE else scale)
+        further = ((), (("slab", 1), ("local", j)), (("parts", j), ("mixing", j)))[layout.prior]
+        parts += [np.log(draws(name, width)) for name, width in further]
+    fixed, strata = draws("fixed", 2), draws("stratum_effects", layout.n_strata * layout.n_stratum_effects)
+    main, interaction = draws("main_effects", layout.n_main), draws("interaction_effects", j)
+    coefficients = np.column_stack([fixed[:, :1], main, fixed[:, 1:], interaction, strata])
+    return np.column_stack(parts), coefficients, int(trace.sample_stats["diverging"].sum())

@@ -117,8 +117,11 @@ def subtract_pooled(A, b, variances, noise, pooled):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def pooled_gradient(grad, d_noise, n_arms, variances, noise, H, mean, pooled):  # type: ignore[no-untyped-def]
-    """Add the pooled villages' part of the gradient in place; H is the second moment of the coefficients."""
+def pooled_gradient(grad, d_noise, signed, n_arms, variances, noise, H, mean, pooled):  # type: ignore[no-untyped-def]
+    """Add the pooled villages' part of the gradient in place.
+
+    H is the second moment of the coefficients; ``signed`` begins with the signed village standard deviations.
+    """
     q = mean.shape[0]
     for i in range(pooled[0].shape[0]):
         lam, precision, det = _kind(i, variances, noise, pooled)
@@ -130,7 +133,8 @@ def pooled_gradient(grad, d_noise, n_arms, variances, noise, H, mean, pooled):  
         size = pooled[3][i] * pooled[2][i] * precision / det
         ratio = precision * precision / (det * det)
         by_lambda = 0.5 * omega * ratio - 0.5 * size
-        grad[n_arms] += 2.0 * by_lambda * variances[0]
+        grad[n_arms] += 2.0 * by_lambda * signed[0]
         if variances.shape[0] > 1:
-            grad[n_arms + 1] += 2.0 * by_lambda * variances[1] * pooled[1][i] ** 2
-        d_noise[pooled[0][i]] += 0.5 * lam * (size - omega * ratio * (det + 1.0))
+            grad[n_arms + 1] += 2.0 * by_lambda * signed[1] * pooled[1][i] ** 2
+        if n_arms > 0:
+            d_noise[pooled[0][i]] += 0.5 * lam * (size - omega * ratio * (det + 1.0))

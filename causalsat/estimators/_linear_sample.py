@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.estimators._linear_layout import stretch
 from causalsat.exceptions import ConvergenceWarning
 
 FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.01
-VILLAGE_R_HAT_LIMIT = 1.05  # of a scale whose values near zero change no effect
-VILLAGE_ESS_PER_CHAIN = 50
-VILLAGE_SCALES = ("group_sd", "slope_sd")
 ESS_PER_CHAIN = 100
 STEP_LIMIT = 50.0  # scales beyond exp(+-50) are outside floating point and outside any posterior
 
@@ -26,6 +24,7 @@ def sample_density(
     arguments: tuple[Any, ...],
     start: FloatArray,
     *,
+    steps: FloatArray,
     n_draws: int,
     n_tune: int,
     n_chains: int,
@@ -42,6 +41,8 @@ def sample_density(
         What follows x.
     start : ndarray of shape (d,)
         Centre of the chains' starting points.
+    steps : ndarray of shape (k,)
+        Of the first k coordinates, those with a positive step are sampled as u = step sinh(v).
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain; chains.
     seed : int
@@ -59,16 +60,18 @@ def sample_density(
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 
-    dim = len(start)
+    dim, signed = len(start), np.flatnonzero(steps > 0)
+    centre = start.copy()
+    centre[signed] = np.arcsinh(start[signed] / steps[signed])
 
     def make_density() -> Callable[..., Any]:
-        return lambda x: _guarded(density, x, arguments)
+        return lambda x: _guarded(density, x, steps, arguments)
 
     def make_expand(*_: Any) -> Callable[..., Any]:
         return lambda x: {"x": np.array(x, dtype=np.float64)}
 
     def start_near(seed: int) -> FloatArray:
-        return start + 0.3 * np.random.default_rng(seed).standard_normal(dim)
+        return centre + 0.3 * np.random.default_rng(seed).standard_normal(dim)
 
     model = from_pyfunc(
         dim, make_density, make_expand, [np.dtype("float64")], [(dim,)], ["x"], make_initial_point_fn=start_near
@@ -83,16 +86,24 @@ def sample_density(
         save_warmup=False,
         progress_bar=progress,
     )
-    return np.asarray(trace.posterior["x"]), int(trace.sample_stats["diverging"].sum())
+    draws = np.array(trace.posterior["x"])
+    draws[..., signed] = steps[signed] * np.sinh(draws[..., signed])
+    return draws, int(trace.sample_stats["diverging"].sum())
 
 
-def _guarded(density: Callable[..., Any], x: FloatArray, arguments: tuple[Any, ...]) -> tuple[float, FloatArray]:
-    """Log density and gradient; NaN, which the sampler takes for a divergence, where floating point ends."""
+def _guarded(
+    density: Callable[..., Any], x: FloatArray, steps: FloatArray, arguments: tuple[Any, ...]
+) -> tuple[float, FloatArray]:
+    """Log density and gradient in x; NaN, which the sampler takes for a divergence, where floating point ends."""
     if np.abs(x).max() < STEP_LIMIT:
         try:
-            logp, gradient = density(x, *arguments)
+            slope = np.ones(len(steps))
+            inside, log_jacobian = stretch(x, steps, slope)
+            logp, gradient = density(inside, *arguments)
+            gradient[: len(steps)] *= slope
+            gradient[: len(steps)] += np.tanh(x[: len(steps)]) * (steps > 0)
             if np.isfinite(logp) and np.isfinite(gradient).all():
-                return logp, gradient
+                return logp + log_jacobian, gradient
         except (np.linalg.LinAlgError, ValueError):  # not positive definite in floating point
             pass
     return float("nan"), np.zeros_like(x)
@@ -101,21 +112,16 @@ def _guarded(density: Callable[..., Any], x: FloatArray, arguments: tuple[Any, .
 def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler: str) -> dict[str, Any]:
     """Largest R-hat and smallest effective sample size over the named quantities.
 
-    Effective sample sizes are those of bulk and tails for effects, of the bulk for scales. The village scales are
-    judged apart (``r_hat_villages``, ``ess_villages``): where the data put one at nearly zero, whether a draw is
-    0.01 or 0.001 is explored slowly and changes no effect.
+    Effective sample sizes are those of bulk and tails for effects, of the bulk for scales.
 
     Parameters
     ----------
     draws : mapping of str to ndarray of shape (chain, draw) or (chain, draw, k)
-        What is reported of the model; names that end in "sd" and "noise" are scales, "group_sd" and "slope_sd"
-        those of villages.
+        What is reported of the model; names that end in "sd" and "noise" are scales.
     """
-    villages = {name: values for name, values in draws.items() if name in VILLAGE_SCALES}
-    others = {name: values for name, values in draws.items() if name not in VILLAGE_SCALES}
-    r_hat, ess = _worst(others)
+    r_hat, ess = _worst(draws)
     first = next(iter(draws.values()))
-    found: dict[str, Any] = {
+    return {
         "r_hat": r_hat,
         "ess": ess,
         "divergences": int(divergences),
@@ -123,15 +129,13 @@ def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler
         "n_draws": int(first.shape[0] * first.shape[1]),
         "sampler": sampler,
     }
-    if villages:
-        found["r_hat_villages"], found["ess_villages"] = _worst(villages)
-    return found
 
 
 def _worst(draws: Mapping[str, FloatArray]) -> tuple[float, float]:
     import arviz
 
-    r_hat, ess = [np.nan], []
+    r_hat: list[float] = []
+    ess: list[float] = []
     for name, values in draws.items():
         methods = ("bulk",) if name.endswith("sd") or name == "noise" else ("bulk", "tail")
         columns = values.reshape(*values.shape[:2], -1)
@@ -139,9 +143,24 @@ def _worst(draws: Mapping[str, FloatArray]) -> tuple[float, float]:
             column = columns[:, :, j]
             if np.ptp(column) == 0:
                 continue
-            r_hat.append(float(arviz.rhat(column)) if len(column) > 1 else np.nan)
+            if len(column) > 1:
+                r_hat.append(float(arviz.rhat(column)))
             ess.append(min(float(arviz.ess(column, method=m)) for m in methods))
-    return (float(np.nanmax(r_hat)) if len(r_hat) > 1 else float("nan")), float(np.min(ess, initial=np.inf))
+    return (float(np.nanmax(r_hat)) if r_hat else float("nan")), float(np.min(ess, initial=np.inf))
+
+
+def worst_diagnostics(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Diagnostics of several fits of one model, such as those of imputations: the worst of each."""
+    found = dict(each[0])
+    if len(each) > 1:
+        found |= {
+            "r_hat": max(d["r_hat"] for d in each),
+            "ess": min(d["ess"] for d in each),
+            "divergences": sum(d["divergences"] for d in each),
+            "n_draws": sum(d["n_draws"] for d in each),
+            "imputations": len(each),
+        }
+    return found
 
 
 def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
@@ -152,11 +171,6 @@ def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
     needed = ESS_PER_CHAIN * diagnostics["n_chains"]
     if diagnostics["ess"] < needed:
         wrong.append(f"effective sample size {diagnostics['ess']:.0f} (below {needed})")
-    if diagnostics.get("r_hat_villages", 1.0) > VILLAGE_R_HAT_LIMIT:
-        wrong.append(f"R-hat of the village scale {diagnostics['r_hat_villages']:.3f} (above {VILLAGE_R_HAT_LIMIT})")
-    needed = VILLAGE_ESS_PER_CHAIN * diagnostics["n_chains"]
-    if diagnostics.get("ess_villages", np.inf) < needed:
-        wrong.append(f"effective sample size of the village scale {diagnostics['ess_villages']:.0f} (below {needed})")
     if diagnostics["divergences"] > 0.01 * diagnostics["n_draws"]:
         wrong.append(f"{diagnostics['divergences']} divergences in {diagnostics['n_draws']} draws")
     if wrong:

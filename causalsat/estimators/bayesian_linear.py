@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
-from causalsat.base import OutcomeEstimator, Summary
-from causalsat.estimators import _linear_data
-from causalsat.estimators._columns import select_columns
+from causalsat.base import Summary
+from causalsat.estimators import _linear_columns, _linear_data, _linear_layout, _linear_report
+from causalsat.estimators._linear_columns import resolve_columns
 from causalsat.estimators._linear_data import LinearDesign
-from causalsat.exceptions import DataError, ParameterError, TreatmentError
+from causalsat.estimators._linear_predictive import PredictiveLinear
+from causalsat.exceptions import ParameterError, TreatmentError
 
-__all__ = ["BayesianLinearEffect"]
+__all__ = ["BayesianLinearEffect", "resolve_columns"]
 
-FAMILIES = ("gaussian", "bernoulli")
-PRIORS = ("horseshoe", "normal")
+FAMILIES = ("gaussian", "bernoulli", "negative_binomial", "gamma")
+PRIORS = ("horseshoe", "normal", "r2d2")
 SAMPLERS = ("auto", "pymc")
+IMPUTATIONS = ("mean", "model")
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
 
 
-class BayesianLinearEffect(OutcomeEstimator):
-    r"""Linear model with shrunken treatment-by-latent interactions, village effects and arm-specific noise.
+class BayesianLinearEffect(PredictiveLinear):
+    r"""Linear model with shrunken treatment-by-latent interactions, village and stratum effects, noise by arm.
 
-    The outcome of unit i in village g is
+    The outcome of unit i in village g and stratum h is
 
-    .. math:: y_i = \alpha + z_i'\gamma + t_i(\tau + m_i'\beta) + u_g + t_i s_g + e_i,
+    .. math:: y_i = \alpha + z_i'\gamma + a_h + t_i(\tau + m_i'\beta + b_h) + u_g + t_i s_g + e_i,
               \quad e_i \sim N(0, \sigma^2_{arm})
 
     with z the standardised features, m those of them that may modify the effect and t the centred treatment.
-    The conditional effect is :math:`\tau(x) = \tau + m'\beta`; for a dose it is proportional to the difference
-    of doses. With ``family="bernoulli"`` the same predictor is the logit of P(y = 1), and effects are risk
-    differences, averaged over villages.
+    The conditional effect is :math:`\tau(x) = \tau + m'\beta + b_h`; for a dose it is proportional to the difference
+    of doses. With another ``family`` the same predictor is the logit of P(y = 1) or the logarithm of the mean
+    outcome, and effects are differences of mean outcomes, averaged over villages.
 
     Parameters
     ----------
@@ -42,17 +45,31 @@ class BayesianLinearEffect(OutcomeEstimator):
         Features that interact with the treatment: all of them (None), those that match a name or glob pattern
         such as ``"img*"``, a list of names and patterns, or a list of positions. An empty list is a constant
         effect. Indicators of missing values never interact unless they are named in full.
-    prior : {"horseshoe", "normal"}
+    prior : {"horseshoe", "normal", "r2d2"}
         Prior of the interactions: the regularised horseshoe of Piironen and Vehtari (2017), which shrinks small
-        interactions to nearly nothing and leaves large ones alone, or normal with a learnt common scale (ridge),
+        interactions to nearly nothing and leaves large ones alone; normal with a learnt common scale (ridge),
         a little better where many modifiers matter equally and much worse where few do
-        (``benchmarks/bayesian_linear.py``).
+        (``benchmarks/bayesian_linear.py``); or R2D2 of Zhang et al. (2022), a prior on the share of variance that
+        the conditional effect explains, divided among the modifiers.
     ordered : None, str, or sequence of str or int
         Features in order of importance, such as principal components (``"img*"``): the coefficients of the j-th
         have prior standard deviation 1/j of those of the first. Many components then cost little accuracy where
         the first ones matter most, and some where they do not. The order is the argument's.
-    family : {"gaussian", "bernoulli"}
-        Distribution of the outcome.
+    family : {"gaussian", "bernoulli", "negative_binomial", "gamma"}
+        Distribution of the outcome: any number, 0 or 1, a count, or a positive amount. Counts are negative binomial
+        with Poisson as the limit of no overdispersion. Amounts that are sometimes zero are no gamma outcome.
+    strata : None, str or int
+        The column of X that says which stratum (site, district, trial) a unit is in: its name in a data frame, whose
+        labels may be texts, or its position in an array. Strata have partially pooled intercepts and treatment
+        effects. The effect of a unit in a known stratum includes that stratum's; a stratum that was not in training
+        has the population's mean, and its spread: the draws are those of a stratum drawn from the population, the
+        same for all its units. For a few up to about a hundred strata; ``groups`` is for more.
+    impute : {"mean", "model"}
+        Missing features, which also get an indicator: by training means, or drawn in the model given the other
+        features, treatment and outcome, with a fit for each of ``n_imputations`` imputations and the draws of all
+        together. Effects of units with missing modifiers are then uncertain by as much as the modifiers are.
+    n_imputations : int
+        Imputations of ``impute="model"``; so many times the time of a fit.
     group_effects : bool
         Village effects (random intercepts), where ``groups`` are given.
     group_slopes : bool or "auto"
@@ -63,8 +80,8 @@ class BayesianLinearEffect(OutcomeEstimator):
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain, and chains.
     sampler : {"auto", "pymc"}
-        "auto" samples only the scales, with coefficients and village effects integrated out exactly
-        (gaussian), or the hand-written density (bernoulli): no compilation. "pymc" samples the whole model
+        "auto" samples only the scales, with coefficients, strata and village effects integrated out exactly
+        (gaussian), or the hand-written density (other families): no compilation. "pymc" samples the whole model
         written in PyMC, compiled by nutpie once for each structure: the reference. Both use nutpie's NUTS.
     random_state : int, RandomState or None
         Seed.
@@ -74,20 +91,28 @@ class BayesianLinearEffect(OutcomeEstimator):
     Attributes
     ----------
     draws_ : dict of str to ndarray
-        Posterior draws in units of the outcome (or logit), chains one after the other: ``intercept``, ``main``
-        (per standard deviation of each feature), ``treatment`` (at average features, per unit of treatment),
-        ``interaction`` (per standard deviation of each modifier), ``noise`` (by arm), ``group_sd``,
-        ``slope_sd``, ``ate`` (average over the training units).
+        Posterior draws in units of the outcome (or logit, or logarithm), chains one after the other: ``intercept``,
+        ``main`` (per standard deviation of each feature), ``treatment`` (at average features, per unit of treatment),
+        ``interaction`` (per standard deviation of each modifier), ``noise`` (by arm: standard deviation; dispersion d
+        of counts, variance mean + d^2 mean^2, and of gamma outcomes, standard deviation d times the mean),
+        ``group_sd``, ``slope_sd``, ``stratum_intercept``, ``stratum_slope`` (by stratum), ``stratum_sd``,
+        ``stratum_slope_sd``, ``effect_sd``, ``ate`` (average over the training units, their strata's effects
+        included).
     modifiers_ : ndarray of int
         Columns of the design that interact with the treatment.
+    strata_ : list of str
+        Labels of the strata in the order of ``stratum_slope``.
 
     Notes
     -----
     Priors, for an outcome standardised to unit variance: intercept and treatment N(0, 2.5); main effects
-    normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1. Horseshoe: global scale
-    half-Cauchy with a scale that expects half of the modifiers to matter, slab of scale 0.5 with 4 degrees
-    of freedom. Normal prior: the interactions' total (the standard deviation of the conditional effect) has a
-    half-t scale of 0.5. In a logit all scales are those times pi / sqrt(3).
+    normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1 (stratum effects on the
+    treatment: 0.5). Horseshoe: global scale half-Cauchy with a scale that expects half of the modifiers to matter,
+    slab of scale 0.5 with 4 degrees of freedom. Normal prior: the interactions' total (the standard deviation of
+    the conditional effect) has a half-t scale of 0.5; R2D2: a half-Cauchy one. In a logit all scales are those times
+    pi / sqrt(3); in a logarithm they are as they stand, around the logarithm of the mean outcome.
+    Noise (or dispersion) is one number for each arm of a binary treatment, in every family but the binary one, and
+    one for all units under a dose; it goes with all priors, villages, strata and imputations.
     A known ``propensity`` that varies enters as a further main effect (Hahn, Murray and Carvalho 2020,
     equation 6), so that shrinkage of the other main effects does not confound the effect.
     ``sample_weight`` enters as powers of the likelihood: a unit of weight 2 counts as two units. The posterior
@@ -97,6 +122,9 @@ class BayesianLinearEffect(OutcomeEstimator):
     ----------
     Piironen, J. and Vehtari, A. (2017). Sparsity information and regularization in the horseshoe and other
     shrinkage priors. Electronic Journal of Statistics 11(2).
+
+    Zhang, Y. D., Naughton, B. P., Bondell, H. D. and Reich, B. J. (2022). Bayesian regression using a prior on the
+    model fit: the R2-D2 shrinkage prior. Journal of the American Statistical Association 117.
 
     Examples
     --------
@@ -127,6 +155,9 @@ class BayesianLinearEffect(OutcomeEstimator):
         prior: str = "horseshoe",
         ordered: str | Sequence[str] | Sequence[int] | None = None,
         family: str = "gaussian",
+        strata: str | int | None = None,
+        impute: str = "mean",
+        n_imputations: int = 10,
         group_effects: bool = True,
         group_slopes: bool | str = "auto",
         n_draws: int = 400,
@@ -140,6 +171,9 @@ class BayesianLinearEffect(OutcomeEstimator):
         self.prior = prior
         self.ordered = ordered
         self.family = family
+        self.strata = strata
+        self.impute = impute
+        self.n_imputations = n_imputations
         self.group_effects = group_effects
         self.group_slopes = group_slopes
         self.n_draws = n_draws
@@ -151,11 +185,12 @@ class BayesianLinearEffect(OutcomeEstimator):
 
     # ------------------------------------------------------------------ checks
     def _check_parameters(self) -> None:
-        for name, allowed in (("prior", PRIORS), ("family", FAMILIES), ("sampler", SAMPLERS)):
+        choices = {"prior": PRIORS, "family": FAMILIES, "sampler": SAMPLERS, "impute": IMPUTATIONS}
+        for name, allowed in choices.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
                 raise ParameterError(f"{name}={value!r}", expected=" or ".join(repr(a) for a in allowed))
-        for name, least in (("n_draws", 1), ("n_tune", 50), ("n_chains", 1)):
+        for name, least in (("n_draws", 1), ("n_tune", 50), ("n_chains", 1), ("n_imputations", 2)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
@@ -163,144 +198,204 @@ class BayesianLinearEffect(OutcomeEstimator):
             raise ParameterError(f"group_effects={self.group_effects!r}", expected="True or False")
         if self.group_slopes != "auto" and not isinstance(self.group_slopes, (bool, np.bool_)):
             raise ParameterError(f"group_slopes={self.group_slopes!r}", expected="True, False or 'auto'")
+        if isinstance(self.strata, bool) or not isinstance(self.strata, (str, int, np.integer, type(None))):
+            raise ParameterError(f"strata={self.strata!r}", expected="a column's name, its position, or None")
 
     def _support_columns(self) -> NDArray[np.int64] | slice:
         return self.modifiers_ if len(self.modifiers_) else slice(None)
 
+    # ------------------------------------------------------------------ strata and levels
+    def _encode_columns(self, X: Any, *, reset: bool) -> Any:
+        if self.strata is None:
+            return X
+        values = _linear_columns.stratum_column(X, self.strata)
+        if values is None:
+            return X
+        if reset:
+            self.strata_ = _linear_columns.stratum_labels(values)
+        return _linear_columns.with_codes(X, self.strata, _linear_columns.stratum_codes(values, self.strata_))
+
+    def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
+        level = super()._check_level(value, n, name)
+        if self.binary_ and not np.isin(level, (0.0, 1.0)).all():
+            raise ParameterError(
+                f"{name} with values other than 0 and 1", expected="0 or 1: the fitted treatment was binary"
+            )
+        return level
+
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
-        from causalsat.estimators import _linear_fit
+        from causalsat.estimators import _linear_families
 
-        binary_outcome = self.family == "bernoulli"
-        if binary_outcome and not np.isin(data.y, (0.0, 1.0)).all():
-            raise DataError(
-                f"an outcome with values from {data.y.min():g} to {data.y.max():g} for family='bernoulli'",
-                expected="0 and 1",
-                todo="recode it, or use family='gaussian'",
-            )
-        levels = np.unique(data.treatment)
-        if len(levels) == 2 and not np.isin(levels, (0.0, 1.0)).all():
+        _linear_families.check_outcome(data.y, self.family)
+        self._learn_treatment(data.treatment)
+        self._learn_columns(data)
+        X, self.has_propensity_ = _linear_columns.features_with_propensity(data, self.columns_)
+        self.scaling_ = _linear_data.learn_scaling(
+            X, data.y, data.treatment, data.sample_weight, rescale_y=self.family == "gaussian"
+        )
+        offset = 0.0
+        if self.family in ("negative_binomial", "gamma"):
+            offset = float(np.log(np.average(data.y, weights=data.sample_weight)))
+            self.scaling_ = replace(self.scaling_, y_mean=offset)
+        self.prior_scale_ = np.ones(X.shape[1])
+        if self.ordered is not None:
+            n_features = len(self.imputation_.means)
+            ordered = resolve_columns(self.ordered, data.feature_names, n_features, "ordered")
+            self.prior_scale_[self._places(ordered)] = 1.0 / np.arange(1, len(ordered) + 1)
+        self.seed_ = _seed(self.random_state)
+        self._sample(self._design(X, data, offset), X, data)
+
+    def _learn_treatment(self, treatment: FloatArray) -> None:
+        levels = np.unique(treatment)
+        self.binary_ = bool(np.isin(levels, (0.0, 1.0)).all())
+        if len(levels) == 2 and not self.binary_:
             raise TreatmentError(
                 f"treatment has the two values {levels[0]:g} and {levels[1]:g}",
                 expected="0 (control) and 1 (treated), or a dose with more than two levels",
                 todo=f"recode it: (treatment == {levels[1]:g}).astype(int)",
             )
-        n_features = len(self.imputation_.means)
-        self.modifiers_ = np.sort(resolve_columns(self.modifiers, data.feature_names, n_features, "modifiers"))
-        X, self.has_propensity_ = _with_propensity(data)
-        self.scaling_ = _linear_data.learn_scaling(
-            X, data.y, data.treatment, data.sample_weight, rescale_y=not binary_outcome
-        )
-        self.prior_scale_ = np.ones(X.shape[1])
-        if self.ordered is not None:
-            places = resolve_columns(self.ordered, data.feature_names, n_features, "ordered")
-            self.prior_scale_[places] = 1.0 / np.arange(1, len(places) + 1)
-        design = self._design(X, data)
-        self.has_group_effects_, self.has_group_slopes_ = design.n_random > 0, design.n_random > 1
-        seed = _seed(self.random_state)
-        fit = _linear_fit.fit_model(
-            design,
-            prior=self.prior,
-            binary_outcome=binary_outcome,
-            sampler=self.sampler,
-            settings=_linear_fit.Settings(self.n_draws, self.n_tune, self.n_chains, seed, self.progress),
-        )
-        self._store(fit, data, X)
 
-    def _design(self, X: FloatArray, data: FitData) -> LinearDesign:
-        Z = self.scaling_.features(X) * self.prior_scale_
-        t = self.scaling_.treatment(data.treatment)
-        binary = bool(np.isin(data.treatment, (0.0, 1.0)).all())
-        arm = data.treatment.astype(np.int64) if binary else np.zeros(len(t), dtype=np.int64)
+    def _learn_columns(self, data: FitData) -> None:
+        """Which columns of the design are features, which the stratum, and which modify the effect."""
+        names, n_features = data.feature_names, len(self.imputation_.means)
+        taken = np.zeros(0, dtype=np.int64)
+        if self.strata is not None:
+            position = names.index(self.strata) if isinstance(self.strata, str) else self.strata % n_features
+            taken = np.array([position], dtype=np.int64)
+        self.stratum_column_ = taken
+        self.columns_ = np.setdiff1d(np.arange(len(names)), taken)
+        modifiers = resolve_columns(self.modifiers, names, n_features, "modifiers")
+        if self.modifiers is not None and np.isin(taken, modifiers).any():
+            raise ParameterError(
+                f"modifiers={self.modifiers!r}, which takes in the column of strata",
+                expected="other features: strata have treatment effects of their own",
+            )
+        self.modifiers_ = np.setdiff1d(modifiers, taken)
+
+    def _places(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions of the design's columns among the features with main effects."""
+        return np.searchsorted(self.columns_, columns)
+
+    def _design(self, X: FloatArray, data: FitData, offset: float) -> LinearDesign:
+        Z, t = self.scaling_.features(X) * self.prior_scale_, self.scaling_.treatment(data.treatment)
         n_random = 0
-        if data.groups is not None and self.group_effects and data.n_groups < len(data.y) and data.n_groups > 1:
+        if data.groups is not None and self.group_effects and 1 < data.n_groups < len(data.y):
             slopes = self.group_slopes
             if slopes == "auto":
-                slopes = _n_mixed(data.groups, data.treatment) >= MIN_MIXED_GROUPS
+                slopes = _linear_columns.n_mixed(data.groups, data.treatment) >= MIN_MIXED_GROUPS
             n_random = 2 if slopes else 1
+        self.has_group_effects_, self.has_group_slopes_ = n_random > 0, n_random > 1
+        stratum = data.X[:, self.stratum_column_[0]].astype(np.int64) if len(self.stratum_column_) else None
         return LinearDesign(
             main=Z,
-            interaction=t[:, None] * Z[:, self.modifiers_],
+            interaction=t[:, None] * Z[:, self._places(self.modifiers_)],
             t=t,
-            y=self.scaling_.outcome(data.y),
+            y=self.scaling_.outcome(data.y) if self.family == "gaussian" else data.y,
             weight=data.sample_weight,
-            arm=arm,
-            group=data.groups,
+            arm=data.treatment.astype(np.int64) if self.binary_ else np.zeros(len(t), dtype=np.int64),
+            group=data.groups if n_random else None,
             n_random=n_random,
+            stratum=stratum,
+            offset=offset,
         )
 
-    def _store(self, fit: Any, data: FitData, X: FloatArray) -> None:
-        """Keep the draws in units of the outcome."""
-        s = self.scaling_
-        coefficients = fit.coefficients
-        live = self.prior_scale_ * (s.x_factor > 0)
-        p, up, dose = X.shape[1], s.y_scale, s.y_scale / s.t_scale
-        self.draws_ = {
-            "intercept": s.y_mean + up * coefficients[:, 0],
-            "main": up * coefficients[:, 1 : 1 + p] * live,
-            "treatment": dose * coefficients[:, 1 + p],
-            "interaction": dose * coefficients[:, 2 + p :] * live[self.modifiers_],
-            "noise": up * fit.noise,
-        }
-        if self.has_group_effects_:
-            self.draws_["group_sd"] = up * fit.random_sd[:, 0]
-        if self.has_group_slopes_:
-            self.draws_["slope_sd"] = dose * fit.random_sd[:, 1]
-        modifiers = s.features(X)[:, self.modifiers_]
-        covariance = (modifiers * data.sample_weight[:, None]).T @ modifiers / data.sample_weight.sum()
-        beta = self.draws_["interaction"]
-        self.draws_["effect_sd"] = np.sqrt(np.maximum(((beta @ covariance) * beta).sum(axis=1), 0.0))
-        self.draws_["ate"] = self.draws_["treatment"]
-        if self.family == "bernoulli":
-            one, zero = np.ones(len(X)), np.zeros(len(X))
-            self.draws_["ate"] = self._effect_draws(data.X, one, zero) @ (data.sample_weight / len(X))
-        self.diagnostics_ = self._diagnose(fit.divergences)
+    def _sample(self, design: LinearDesign, X: FloatArray, data: FitData) -> None:
+        """Fit the design, or each of its imputations, and keep the draws in units of the outcome."""
+        from causalsat.estimators import _linear_draws, _linear_fit, _linear_missing
 
-    def _diagnose(self, divergences: int) -> dict[str, Any]:
+        settings = _linear_fit.Settings(self.n_draws, self.n_tune, self.n_chains, self.seed_, self.progress)
+        how: dict[str, Any] = {"prior": self.prior, "family": self.family, "sampler": self.sampler}
+        places, Z = self._places(self.modifiers_), self.scaling_.features(X)
+        self.layout_, self.imputed_ = _linear_layout.make_layout(design, self.prior, family=self.family), None
+        missing, model = self._missing(data.X), None
+        if self.impute == "model" and missing.any():
+            features = _linear_missing.feature_columns(self.imputation_, self.columns_, X.shape[1])
+            tables, model = _linear_missing.imputations(
+                design, Z, missing, features, places, self.family, self.n_imputations, self.seed_
+            )
+            fits = [
+                _linear_fit.fit_model(
+                    _linear_missing.with_features(design, table * self.prior_scale_, places),
+                    settings=replace(settings, seed=settings.seed + m),
+                    **how,
+                )
+                for m, table in enumerate(tables)
+            ]
+        else:
+            tables, fits = [Z], [_linear_fit.fit_model(design, settings=settings, **how)]
+        fit = _linear_missing.pool(fits)
+        draws = _linear_draws.in_outcome_units(fit, self.scaling_, self.prior_scale_, places)
+        draws |= _linear_draws.averages(draws, tables, places, data.sample_weight, design.stratum)
+        self.diagnostics_ = self._diagnose(draws, fit.divergences, len(fits))
+        self.draws_ = {name: values[:: len(fits)] for name, values in draws.items()}  # as many as of one fit
+        if model is not None:
+            which = np.repeat(np.arange(len(fits)), self.n_chains * self.n_draws)[:: len(fits)]
+            self.imputed_ = _linear_missing.Imputed(features, model, which)
+        if self.family != "gaussian":
+            self.draws_["ate"] = _linear_draws.weighted_average(
+                lambda part: self._effect_draws(data.X[part], *np.ones((2, len(X)))[:, part] * [[1.0], [0.0]]),
+                data.sample_weight,
+                len(self.draws_["ate"]),
+            )
+
+    def _diagnose(self, draws: dict[str, FloatArray], divergences: int, n_fits: int) -> dict[str, Any]:
         from causalsat.estimators import _linear_sample
 
-        chains = {
-            name: values.reshape(self.n_chains, self.n_draws, -1)
-            for name, values in self.draws_.items()
-            if name not in ("intercept", "main")
-        }
-        result = _linear_sample.chain_diagnostics(chains, divergences, self.sampler)
+        chains = {name: v.reshape(n_fits, self.n_chains, self.n_draws, -1) for name, v in draws.items()}
+        each = [
+            _linear_sample.chain_diagnostics({name: v[m] for name, v in chains.items()}, divergences, self.sampler)
+            for m in range(n_fits)
+        ]
+        result = _linear_sample.worst_diagnostics(each) | {"divergences": divergences}
         _linear_sample.warn_if_not_converged(result)
         return result
 
-    # ------------------------------------------------------------------ effects and outcomes
-    def _complete(self, X: FloatArray) -> FloatArray:
-        """Features of new units, with the training mean for a propensity that was known in training."""
-        return np.column_stack([X, np.full(len(X), self.scaling_.x_mean[-1])]) if self.has_propensity_ else X
+    def _missing(self, X: FloatArray) -> NDArray[np.bool_]:
+        """Which of the columns with main effects were missing, shape (n, p)."""
+        from causalsat.estimators import _linear_missing
 
-    def _linear(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _linear_missing.missing_features(X, self.imputation_, self.columns_, len(self.prior_scale_))
+
+    # ------------------------------------------------------------------ effects and outcomes
+    def _features(self, X: FloatArray) -> FloatArray:
+        """Standardised features of new units, with the training mean for a propensity that was known in training."""
+        X = X[:, self.columns_]
+        if self.has_propensity_:
+            X = np.column_stack([X, np.full(len(X), self.scaling_.x_mean[-1])])
+        return self.scaling_.features(X)
+
+    def _linear(self, X: FloatArray, draws: dict[str, FloatArray] | None = None) -> tuple[FloatArray, FloatArray]:
         """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
-        d, Z = self.draws_, self.scaling_.features(self._complete(X))
-        slope = d["treatment"][:, None] + d["interaction"] @ Z[:, self.modifiers_].T
-        return d["intercept"][:, None] + d["main"] @ Z.T, slope
+        from causalsat.estimators import _linear_draws, _linear_missing
+
+        d, Z = self.draws_ if draws is None else draws, self._features(X)
+        places = self._places(self.modifiers_)
+        base, slope = _linear_draws.predictor(d, Z, places)
+        if "stratum_slope" in d:
+            codes = X[:, self.stratum_column_[0]].astype(np.int64)
+            for total, effects in zip(
+                (base, slope), _linear_draws.stratum_effects(d, codes, self.seed_), strict=True
+            ):
+                total += effects
+        if self.imputed_ is not None and draws is None:
+            missing = self._missing(X)
+            more = _linear_missing.missing_contribution(d, Z, missing, places, self.imputed_, self.seed_)
+            base, slope = base + more[0], slope + more[1]
+        return base, slope
 
     def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
         """Draws (draw, unit) of the mean outcome at a treatment level, averaged over villages."""
+        from causalsat.estimators import _linear_draws, _linear_families
+
         base, slope = self._linear(X)
         dose = level - self.scaling_.t_centre
-        predictor = base + slope * dose
-        if self.family == "gaussian":
-            return predictor
-        from causalsat.estimators import _linear_glm
-
-        variance = np.zeros_like(predictor)
-        if self.has_group_effects_:
-            variance += self.draws_["group_sd"][:, None] ** 2
-        if self.has_group_slopes_:
-            variance += (self.draws_["slope_sd"][:, None] * dose) ** 2
-        return np.asarray(_linear_glm.average_probability(predictor, np.sqrt(variance), *_linear_glm.hermite()))
+        spread = _linear_draws.village_spread(self.draws_, dose)
+        return _linear_families.mean_outcome(base + slope * dose, spread, self.layout_.family)
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         if self.family == "gaussian":
-            Z = self.scaling_.features(self._complete(X))[:, self.modifiers_]
-            contrast = treatment - baseline
-            weights = np.column_stack([contrast, Z * contrast[:, None]])
-            return np.column_stack([self.draws_["treatment"], self.draws_["interaction"]]) @ weights.T
+            return self._linear(X)[1] * (treatment - baseline)
         return self._outcome_draws(X, treatment) - self._outcome_draws(X, baseline)
 
     # ------------------------------------------------------------------ reports
@@ -308,96 +403,11 @@ class BayesianLinearEffect(OutcomeEstimator):
         return dict(self.diagnostics_)
 
     def _summary(self) -> Summary:
-        import pandas as pd
-
-        d = self.draws_
         names = [self.design_names_[j] for j in self.modifiers_]
-        rows: dict[str, FloatArray] = {"ATE": d["ate"]}
-        rows |= {f"treatment x {name}": d["interaction"][:, j] for j, name in enumerate(names)}
-        scales: dict[str, FloatArray] = {"sd of effects": d["effect_sd"]} if names else {}
-        if self.has_group_effects_:
-            scales["sd of villages"] = d["group_sd"]
-        if self.has_group_slopes_:
-            scales["sd of village effects on treatment"] = d["slope_sd"]
-        n_arms = d["noise"].shape[1]
-        labels = ["noise sd"] if n_arms == 1 else ["noise sd, control", "noise sd, treated"]
-        scales |= {label: d["noise"][:, a] for a, label in enumerate(labels[:n_arms])}
-        table = pd.DataFrame([_describe(v, signed=True) for v in rows.values()], index=list(rows))
-        table = pd.concat([table, pd.DataFrame([_describe(v, signed=False) for v in scales.values()], list(scales))])
-        scale = "the logit" if self.family == "bernoulli" else "the outcome's units"
-        notes = (
-            f"interactions are the change of the effect, in {scale}, for one standard deviation of the feature",
-            f"{self.prior} prior on {len(names)} interactions; 90 % equal-tailed intervals",
-        )
         info = {"units": self.n_units_, "groups": self.n_groups_, **self._diagnostics()}
+        table = _linear_report.coefficient_table(self.draws_, names, getattr(self, "strata_", []), self.family)
+        notes = _linear_report.notes(self.family, self.prior, len(names))
         return Summary(f"{type(self).__name__} ({self.family})", table, info, notes)
-
-
-def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
-    lower, upper = np.quantile(values, [0.05, 0.95])
-    return {
-        "mean": float(values.mean()),
-        "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-        "[0.05": float(lower),
-        "0.95]": float(upper),
-        "P>0": float((values > 0).mean()) if signed else float("nan"),
-    }
-
-
-def resolve_columns(
-    wanted: str | Sequence[str] | Sequence[int] | None, names: Sequence[str], n_features: int, role: str
-) -> NDArray[np.int64]:
-    """Positions of the columns that an argument names, in the order of the argument, each once.
-
-    Parameters
-    ----------
-    wanted : None, str, or sequence of str or int
-        Names, glob patterns or positions; None for all features.
-    names : sequence of str
-        Names of the design's columns: features, then indicators of missing values.
-    n_features : int
-        How many of them are features.
-    role : str
-        What the argument is called.
-
-    Raises
-    ------
-    ColumnError
-        If a name or pattern matches no column, or a position lies outside the features.
-    ParameterError
-        If the argument is of another kind.
-
-    Examples
-    --------
-    >>> resolve_columns("img*", ["age", "img0", "img1", "img1 missing"], 3, "modifiers")
-    array([1, 2])
-    """
-    if wanted is None:
-        return np.arange(n_features)
-    items = [wanted] if isinstance(wanted, str) else list(np.atleast_1d(np.asarray(wanted, dtype=object)))
-    found: dict[int, None] = {}  # keeps the argument's order
-    for item in items:
-        flag = isinstance(item, str) and item in names[n_features:]
-        chosen = select_columns(names if flag else names[:n_features], [item], role=role)
-        found.update(dict.fromkeys(int(j) for j in chosen))
-    return np.array(list(found), dtype=np.int64)
-
-
-def _with_propensity(data: FitData) -> tuple[FloatArray, bool]:
-    """Features, followed by the propensity where it is known and varies; and whether it is there."""
-    e = data.propensity
-    if e is None or np.ptp(e) < 1e-9:
-        return data.X, False
-    return np.column_stack([data.X, e]), True
-
-
-def _n_mixed(groups: NDArray[np.int64], treatment: FloatArray) -> int:
-    """Number of groups that hold units of several treatments."""
-    n_groups = int(groups.max()) + 1
-    low, high = np.full(n_groups, np.inf), np.full(n_groups, -np.inf)
-    np.minimum.at(low, groups, treatment)
-    np.maximum.at(high, groups, treatment)
-    return int((high > low).sum())
 
 
 def _seed(random_state: Any) -> int:

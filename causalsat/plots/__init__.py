@@ -10,6 +10,7 @@ from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
 from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
+from causalsat.plots.predictive import plot_predictive
 
 __all__ = [
     "plot_ate",
@@ -17,6 +18,7 @@ __all__ = [
     "plot_gates",
     "plot_map",
     "plot_overlap",
+    "plot_predictive",
     "plot_study",
     "plot_toc",
     "save_map",

@@ -174,7 +174,8 @@ def test_binary_outcome_agrees_with_logit_and_g_computation():
     n = 2500
     X, t = rng.standard_normal((n, 2)), rng.integers(0, 2, n).astype(float)
     y = (rng.random(n) < 1 / (1 + np.exp(-(-0.5 + 0.7 * X[:, 1] + t * (0.8 + 0.6 * X[:, 0]))))).astype(float)
-    est = BayesianLinearEffect(family="bernoulli", modifiers=[0], **QUICK).fit(X, y, treatment=t)
+    options = {**QUICK, "n_draws": 500}  # the spread of the effect is compared to 15 %
+    est = BayesianLinearEffect(family="bernoulli", modifiers=[0], **options).fit(X, y, treatment=t)
 
     def design(level):
         return np.column_stack([np.ones(n), X, level, level * X[:, 0]])
@@ -425,11 +426,14 @@ def test_chains_that_disagree_are_reported():
     assert result["r_hat"] > 1.5
     with pytest.warns(ConvergenceWarning, match=r"R-hat .*effective sample size .*30 divergences"):
         _linear_sample.warn_if_not_converged(result)
-    slow = {"ate": rng.standard_normal((4, 1000)), "group_sd": np.abs(stuck)}  # a village scale is judged apart
-    apart = _linear_sample.chain_diagnostics(slow, 0, "auto")
-    assert apart["r_hat"] < 1.01 < apart["r_hat_villages"]
-    with pytest.warns(ConvergenceWarning, match=r"R-hat of the village scale .*effective sample size of the village"):
-        _linear_sample.warn_if_not_converged(apart)
+    slow = {
+        "ate": rng.standard_normal((4, 1000)),
+        "group_sd": np.abs(rng.standard_normal((4, 1000)) + np.array([[0], [0], [0], [3]])),
+    }
+    result = _linear_sample.chain_diagnostics(slow, 0, "auto")  # a village scale is held to the same limits
+    assert result["r_hat"] > 1.1
+    with pytest.warns(ConvergenceWarning, match=r"R-hat .*above 1.01"):
+        _linear_sample.warn_if_not_converged(result)
     good = _linear_sample.chain_diagnostics({"ate": rng.standard_normal((4, 1000))}, 0, "auto")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
