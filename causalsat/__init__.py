@@ -33,9 +33,13 @@ _LAZY: dict[str, str] = {
     "XLearnerEffect": "causalsat.estimators.meta_learners",
     "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
     "GaussianProcessEffect": "causalsat.estimators.gaussian_process",
+    "ImageConfounding": "causalsat.estimators.image_confounding",
+    "ImageEffectClusters": "causalsat.estimators.image_clusters",
     "StackedEffect": "causalsat.estimators.stacked",
+    "SelectiveLabelsRisk": "causalsat.estimators.selective_labels",
     "EffectPosterior": "causalsat.posterior",
     "effect": "causalsat.base",
+    "risk": "causalsat._risk_base",
     "support": "causalsat.base",
     "load": "causalsat.persistence",
     "save": "causalsat.persistence",
@@ -59,6 +63,7 @@ _MODULES = (
 __all__ = ["__version__", *_LAZY, *_MODULES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from causalsat._risk_base import risk as risk
     from causalsat.analysis import analyse as analyse
     from causalsat.analysis import image_model as image_model
     from causalsat.base import effect as effect
@@ -73,10 +78,13 @@ if TYPE_CHECKING:
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
     from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
     from causalsat.estimators.gaussian_process import GaussianProcessEffect as GaussianProcessEffect
+    from causalsat.estimators.image_clusters import ImageEffectClusters as ImageEffectClusters
+    from causalsat.estimators.image_confounding import ImageConfounding as ImageConfounding
     from causalsat.estimators.meta_learners import DRLearnerEffect as DRLearnerEffect
     from causalsat.estimators.meta_learners import RLearnerEffect as RLearnerEffect
     from causalsat.estimators.meta_learners import TLearnerEffect as TLearnerEffect
     from causalsat.estimators.meta_learners import XLearnerEffect as XLearnerEffect
+    from causalsat.estimators.selective_labels import SelectiveLabelsRisk as SelectiveLabelsRisk
     from causalsat.estimators.stacked import StackedEffect as StackedEffect
     from causalsat.imagery import chips as chips
     from causalsat.imagery import open_imagery as open_imagery

@@ -1,0 +1,304 @@
+"""Selective labels: cells against quadrature, the density's gradient, recovery of a known truth, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.integrate import quad
+from scipy.special import expit, log_expit
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import causalsat
+from causalsat import SelectiveLabelsRisk
+from causalsat.estimators import _selective_cells as cells
+from causalsat.estimators import _selective_density as density
+from causalsat.exceptions import (
+    ColumnError,
+    ConvergenceWarning,
+    DataError,
+    DataWarning,
+    ParameterError,
+    TreatmentError,
+)
+
+FAST = {"n_draws": 200, "n_tune": 200, "n_chains": 2, "random_state": 0}
+quiet = pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
+
+
+def world(n=2000, p=4, seed=0, sigma=2.0, free=(1,)):
+    """Data of the paper's design: risk, an unobservable that decision makers see, and the outcome of the tested."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, p))
+    rows = np.column_stack([np.ones(n), X])
+    risk = np.r_[rng.normal(-2, 0.1), rng.standard_normal(p)]
+    decision = np.zeros(p + 1)
+    decision[0] = rng.normal(2, 0.1)
+    decision[list(free)] = rng.standard_normal(len(free))
+    z = rng.uniform(0, sigma, n)
+    truth = (rng.random(n) < expit(rows @ risk + z)).astype(float)
+    tested = (rng.random(n) < expit(rows @ (risk + decision) + z)).astype(int)
+    a, d = rows @ risk, rows @ decision
+    u = (np.arange(400) + 0.5) / 400 * sigma  # midpoint rule over the unobservable
+    positive, untested = expit(a[:, None] + u), expit(-(a + d)[:, None] - u)
+    known = {"risk": positive.mean(axis=1), "untested": (positive * untested).mean(axis=1) / untested.mean(axis=1)}
+    return X, np.where(tested == 1, truth, np.nan), tested, {**known, "decision": decision}
+
+
+# ---------------------------------------------------------------------- cells
+CASES = [(0.3, 0.0, 2.0), (0.3, 1e-9, 2.0), (-12.0, -15.0, 2.0), (-25.0, -14.0, 1.5), (8.0, 9.0, 3.0),
+         (5.0, -5.0, 1e-3), (-3.0, 2.0, 8.0), (1.0, 3.0, 0.5), (20.0, -35.0, 1.0)]  # fmt: skip
+
+
+def log_quadrature(log_integrand, sigma):
+    """Log of the mean of exp(log_integrand) over (0, sigma), scaled by its largest value."""
+    grid = np.linspace(0, sigma, 201)
+    peak = log_integrand(grid).max()
+    value, _ = quad(lambda z: np.exp(log_integrand(z) - peak), 0, sigma, epsabs=0, epsrel=1e-11, limit=200)
+    return peak + np.log(value / sigma)
+
+
+@pytest.mark.parametrize(("a", "d", "sigma"), CASES)
+def test_cells_equal_quadrature_also_in_the_tails(a, d, sigma):
+    wide, b = cells.width(sigma), a + d
+    expected = {
+        "untested": log_quadrature(lambda z: log_expit(-b - z), sigma),
+        "positive": log_quadrature(lambda z: log_expit(a + z), sigma),
+        "untested and positive": log_quadrature(lambda z: log_expit(-b - z) + log_expit(a + z), sigma),
+        "tested and positive": log_quadrature(lambda z: log_expit(b + z) + log_expit(a + z), sigma),
+        "tested and negative": log_quadrature(lambda z: log_expit(b + z) + log_expit(-a - z), sigma),
+    }
+    found = {
+        "untested": cells.log_untested(a, d, wide)[0],
+        "positive": cells.log_positive(a, wide)[0],
+        "untested and positive": cells.log_untested_positive(a, d, wide)[0],
+        "tested and positive": cells.log_tested_positive(a, d, wide)[0],
+        "tested and negative": d + cells.log_untested_positive(a, d, wide)[0],
+    }
+    assert found == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_textbook_form_fails_where_ours_does_not():
+    """P(T = 1, Y = 0) = (D_b - D_a) / (sigma (1 - exp(-d))) is 0 / 0 at d = 0."""
+    softplus = lambda u: np.logaddexp(0, u)  # noqa: E731
+    a, sigma = 0.3, 2.0
+    gain = softplus(a + sigma) - softplus(a)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(np.float64(gain - gain) / (sigma * (1 - np.exp(-np.float64(0.0)))))
+    assert np.isfinite(cells.log_untested_positive(a, 0.0, cells.width(sigma))[0])
+
+
+# ---------------------------------------------------------------------- density
+@pytest.mark.parametrize("prevalence", [density.NO_PREVALENCE, (0.4, 0.02)])
+@pytest.mark.parametrize("free", [[0, 1, 2, 3, 4], [0, 2], [0]])
+def test_gradient_of_the_density(free, prevalence):
+    X, y, tested, _ = world(200)
+    rng = np.random.default_rng(1)
+    data = density.SelectiveData(
+        np.column_stack([np.ones(200), X]),
+        np.where(tested == 0, 0, 1 + np.nan_to_num(y)).astype(np.int64),
+        rng.uniform(0.5, 2, 200),
+        np.array(free),
+        prevalence,
+    )
+    x = rng.normal(0, 0.7, data.n_parameters)
+    _, gradient = density.log_density(x, *data.as_tuple())
+    step = 1e-6 * np.eye(len(x))
+    numeric = [
+        (density.log_density(x + h, *data.as_tuple())[0] - density.log_density(x - h, *data.as_tuple())[0]) / 2e-6
+        for h in step
+    ]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-4)
+
+
+def test_density_equals_its_definition():
+    """Likelihood by quadrature, priors and Jacobian by formula, up to a constant: differences of two points agree."""
+    X, y, tested, _ = world(40)
+    rows, free = np.column_stack([np.ones(40), X]), np.array([0, 3])
+    cell = np.where(tested == 0, 0, 1 + np.nan_to_num(y)).astype(np.int64)
+    data = density.SelectiveData(rows, cell, np.ones(40), free, (0.3, 0.05))
+
+    def by_hand(x):
+        found = density.coefficients(x[None], 5, free)
+        beta, delta, sigma = found.risk[0], found.decision[0], found.sigma[0]
+        a, d = rows @ beta, rows @ delta
+        total, mean = 0.0, 0.0
+        for i in range(40):
+            if cell[i] == 0:
+                total += log_quadrature(lambda z, i=i: log_expit(-a[i] - d[i] - z), sigma)
+            else:
+                sign = 1 if cell[i] == 2 else -1
+                total += log_quadrature(
+                    lambda z, i=i, s=sign: log_expit(a[i] + d[i] + z) + log_expit(s * (a[i] + z)), sigma
+                )
+            mean += np.exp(log_quadrature(lambda z, i=i: log_expit(a[i] + z), sigma)) / 40
+        total -= (mean - 0.3) ** 2 / (2 * 0.05**2)
+        total -= ((beta**2).sum() + (delta**2).sum() + sigma**2) / (2 * 9)
+        k = np.sqrt(1 + 0.0288 * sigma**2)
+        return total + (5 + 2) * np.log(k) + np.log(1 - np.exp(-sigma))
+
+    rng = np.random.default_rng(2)
+    one, two = rng.normal(0, 0.6, (2, data.n_parameters))
+    ours = density.log_density(one, *data.as_tuple())[0] - density.log_density(two, *data.as_tuple())[0]
+    assert ours == pytest.approx(by_hand(one) - by_hand(two), abs=1e-6)
+
+
+# ---------------------------------------------------------------------- the estimator
+@pytest.fixture(scope="module")
+def fitted():
+    X, y, tested, truth = world(2000, seed=3)
+    model = SelectiveLabelsRisk(prevalence=(truth["risk"].mean(), 0.01), expertise=[0], random_state=0)
+    return model.fit(X, y, treatment=tested), X, y, tested, truth
+
+
+def test_recovers_the_risk_of_the_untested(fitted):
+    model, X, _, tested, truth = fitted
+    untested = tested == 0
+    found = model.risk(X, given="untested")
+    assert np.abs(found.mean() - truth["untested"])[untested].mean() < 0.015
+    assert np.corrcoef(found.mean(), truth["untested"])[0, 1] > 0.98
+    inside = (found.interval(0.9)[:, 0] < truth["untested"]) & (truth["untested"] < found.interval(0.9)[:, 1])
+    assert inside[untested].mean() > 0.5
+    assert abs(model.risk(X).mean().mean() - truth["risk"].mean()) < 0.02
+    assert abs(model.predict_decision(X).mean() - tested.mean()) < 0.02
+
+
+def test_given_splits_the_risk_by_the_law_of_total_probability(fitted):
+    model, X, *_ = fitted
+    share = model.decision(X).draws
+    mixed = share * model.risk(X, given="tested").draws + (1 - share) * model.risk(X, given="untested").draws
+    np.testing.assert_allclose(mixed, model.risk(X).draws, atol=1e-9)
+    assert (model.risk(X, given="tested").mean() > model.risk(X, given="untested").mean()).all()
+
+
+def test_expertise_fixes_the_decision_along_the_other_features(fitted):
+    model, *_, truth = fitted
+    sd = model.draws_.decision.std(axis=0)
+    assert (sd[2:] == 0).all()
+    assert (sd[:2] > 0).all()
+    lower, upper = np.quantile(model.draws_.decision[:, 1], [0.005, 0.995])
+    assert lower < truth["decision"][1] < upper
+
+
+def test_converged_and_saved(fitted, tmp_path):
+    model, X, *_ = fitted
+    diagnostics = model.risk(X[:3]).diagnostics
+    assert diagnostics["r_hat"] < 1.01
+    assert diagnostics["ess"] > 400
+    assert diagnostics["divergences"] == 0
+    model.save(tmp_path / "risk.safetensors")
+    again = causalsat.load(tmp_path / "risk.safetensors")
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert str(again.summary()) == str(model.summary())
+    assert "if the prevalence were" in str(model.summary())
+
+
+def test_single_rows_frames_and_order(fitted):
+    model, X, *_ = fitted
+    whole = model.predict_proba(X)
+    np.testing.assert_allclose(model.predict_proba(X[5:6]), whole[5:6])
+    np.testing.assert_allclose(model.predict_proba(X[::-1]), whole[::-1])
+    assert whole.shape == (len(X), 2)
+    np.testing.assert_allclose(whole.sum(axis=1), 1)
+    assert set(np.unique(model.predict(X))) == {0, 1}
+
+
+def test_score_prefers_the_truth_to_a_blunter_model(fitted):
+    model, X, y, tested, _ = fitted
+    X_new, y_new, tested_new, _ = world(2000, seed=3)
+    one_feature = SelectiveLabelsRisk(**FAST)
+    with pytest.warns(ConvergenceWarning):
+        one_feature.fit(X[:, :1], y, treatment=tested)
+    assert model.score(X_new, y_new, treatment=tested_new) > one_feature.score(
+        X_new[:, :1], y_new, treatment=tested_new
+    )
+
+
+@quiet
+def test_a_prevalence_at_odds_with_the_data_warns():
+    X, y, tested, truth = world(2000, seed=3)
+    wrong = 0.5 * truth["risk"].mean()
+    with pytest.warns(DataWarning, match="standard errors from"):
+        model = SelectiveLabelsRisk(prevalence=(wrong, 0.005), expertise=[0], **FAST).fit(X, y, treatment=tested)
+    table = pd.DataFrame(model.sensitivity_)
+    assert (table["mean_risk"] > table["prevalence"]).all()  # the positives that were seen pull it up
+
+
+def test_the_sweep_follows_a_plausible_prevalence(fitted):
+    table, truth = pd.DataFrame(fitted[0].sensitivity_), fitted[-1]
+    right = truth["risk"].mean()
+    np.testing.assert_allclose(table["prevalence"], right * np.array([0.8, 0.9, 1.0, 1.1, 1.2]))
+    assert table["mean_risk"][2] == pytest.approx(right, abs=0.02)
+    assert table["untested_risk"][2] == pytest.approx(truth["untested"][fitted[3] == 0].mean(), abs=0.03)
+    assert table["untested_risk"].is_monotonic_increasing
+    assert table["untested_risk"][4] - table["untested_risk"][0] > 0.03
+
+
+@quiet
+def test_names_weights_missing_values_and_pipelines():
+    X, y, tested, _ = world(600)
+    frame = pd.DataFrame(X, columns=["age", "poverty", "distance", "size"])
+    frame.loc[::7, "age"] = np.nan
+    frame["inspected"] = tested
+    est = SelectiveLabelsRisk(expertise=["dist*"], **FAST)
+    model = clone(est).fit(frame, y, treatment="inspected")
+    assert model.design_names_[-1] == "age missing"
+    assert np.flatnonzero(model.draws_.decision.std(axis=0)).tolist() == [0, 3]
+    assert np.isfinite(model.score(frame, y))
+    double = np.r_[np.full(300, 2.0), np.full(300, 1.0)]
+    weighted = clone(est).fit(frame, y, treatment="inspected", sample_weight=double)
+    assert not np.allclose(weighted.predict_proba(frame), model.predict_proba(frame))
+    pipeline = make_pipeline(StandardScaler(), SelectiveLabelsRisk(**FAST))
+    pipeline.fit(X, y, selectivelabelsrisk__treatment=tested)
+    assert causalsat.risk(pipeline, X[:4], given="untested").draws.shape == (400, 4)
+    assert pipeline.predict_proba(X).shape == (600, 2)
+
+
+@quiet
+def test_reproducible():
+    X, y, tested, _ = world(300)
+    one, two = (SelectiveLabelsRisk(**FAST).fit(X, y, treatment=tested).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"y": "zero"}, DataError, "were not tested"),
+        ({"y": "hole"}, DataError, "missing for 1 of"),
+        ({"y": "two"}, DataError, "0 and 1"),
+        ({"y": "ones"}, DataError, "both outcomes"),
+        ({"y": None}, DataError, "y is None"),
+        ({"treatment": None}, TreatmentError, "no treatment"),
+        ({"treatment": "all"}, TreatmentError, "one value only"),
+        ({"prevalence": 0.3}, ParameterError, "standard error"),
+        ({"prevalence": (1.3, 0.1)}, ParameterError, "between 0 and 1"),
+        ({"prevalence": (0.3, 0.0)}, ParameterError, "positive"),
+        ({"expertise": ["nothing"]}, ColumnError, "nothing"),
+        ({"n_draws": 0}, ParameterError, "n_draws"),
+    ],
+)
+def test_bad_input_is_named(change, error, words):
+    X, y, tested, _ = world(60)
+    settings = {k: v for k, v in change.items() if k not in ("y", "treatment")}
+    if change.get("y", y) is None:
+        y = None
+    elif "y" in change:
+        y = y.copy()
+        first = np.flatnonzero(tested)[0]
+        {
+            "zero": lambda: y.__setitem__(tested == 0, 0.0),
+            "hole": lambda: y.__setitem__(first, np.nan),
+            "two": lambda: y.__setitem__(first, 2.0),
+            "ones": lambda: y.__setitem__(tested == 1, 1.0),
+        }[change["y"]]()
+    treatment = {"all": np.ones(60)}.get(change["treatment"]) if "treatment" in change else tested
+    with pytest.raises(error, match=words):
+        SelectiveLabelsRisk(**{**FAST, **settings}).fit(X, y, treatment=treatment)
+
+
+def test_given_is_checked(fitted):
+    with pytest.raises(ParameterError, match="given"):
+        fitted[0].risk(fitted[1], given="inspected")
