@@ -16,7 +16,8 @@ from causalsat.estimators._clusters_density import Layout, Prior
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-N_PREDICTIVE = 200  # draws over which a predictive density is averaged
+FARTHEST = 60.0  # in standard deviations near the mode: no posterior reaches there
+N_PREDICTIVE = 100  # draws over which a predictive density is averaged
 
 
 def find_mode(
@@ -73,7 +74,12 @@ def _climb(
         return -value, -gradient
 
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=[(-12.0, 12.0)] * len(start), options={"maxiter": 500}
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-12.0, 12.0)] * len(start),
+        options={"maxiter": 250, "ftol": 1e-8},
     )
     return np.asarray(found.x), float(-found.fun)
 
@@ -126,14 +132,21 @@ def _start_mixture(
     return x
 
 
+def curvature(mode: FloatArray, args: tuple[Any, ...]) -> FloatArray:
+    """Matrix S, (size, size), such that mode + S z has the curvature of the log density at the mode for normal z."""
+    size, step = len(mode), 1e-4
+    hessian = np.empty((size, size))
+    for j in range(size):
+        shift = np.zeros(size)
+        shift[j] = step
+        up, down = density.log_density(mode + shift, *args)[1], density.log_density(mode - shift, *args)[1]
+        hessian[j] = (down - up) / (2 * step)
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    return np.asarray(vectors / np.sqrt(np.maximum(values, 0.25)))  # no wider than two prior standard deviations
+
+
 def laplace_draws(
-    mode: FloatArray,
-    cells: Cells,
-    features: FloatArray,
-    prior: Prior,
-    n_clusters: int,
-    n_draws: int,
-    rng: np.random.Generator,
+    mode: FloatArray, args: tuple[Any, ...], n_draws: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Draws from the normal approximation at a mode, with truncated importance weights (Ionides 2008).
 
@@ -144,18 +157,8 @@ def laplace_draws(
     log_weight : ndarray of shape (n_draws,)
         Logarithms of weights that sum to one.
     """
-    args = density.arguments(cells, features, prior, n_clusters)
-    size, step = len(mode), 1e-4
-    hessian = np.empty((size, size))
-    for j in range(size):
-        shift = np.zeros(size)
-        shift[j] = step
-        up, down = density.log_density(mode + shift, *args)[1], density.log_density(mode - shift, *args)[1]
-        hessian[j] = (down - up) / (2 * step)
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    scale = 1.0 / np.sqrt(np.maximum(values, 0.25))  # no direction wider than two prior standard deviations
-    normals = rng.standard_normal((n_draws, size))
-    draws = mode + (normals * scale) @ vectors.T
+    normals = rng.standard_normal((n_draws, len(mode)))
+    draws = mode + normals @ curvature(mode, args).T
     target = np.array([density.log_density(x, *args)[0] for x in draws])
     weight = np.where(np.isfinite(target), target, -np.inf) + 0.5 * (normals**2).sum(axis=1)
     total = np.logaddexp.reduce(weight)
@@ -186,7 +189,7 @@ class Posterior:
 
 
 def sample(
-    start: FloatArray,
+    mode: FloatArray,
     cells: Cells,
     features: FloatArray,
     prior: Prior,
@@ -198,21 +201,43 @@ def sample(
     seed: int,
     progress: bool = False,
 ) -> Posterior:
-    """Draw from the posterior by nutpie's NUTS, from chains that start round a mode."""
-    from causalsat.estimators._linear_sample import sample_density
+    """Draw from the posterior by nutpie's NUTS, in coordinates that are standard normal near the mode."""
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
 
     layout = Layout(n_clusters, features.shape[1], cells.has_sites)
-    chains, divergences = sample_density(
-        density.log_density,
-        density.arguments(cells, features, prior, n_clusters),
-        start,
-        n_draws=n_draws,
-        n_tune=n_tune,
-        n_chains=n_chains,
-        seed=seed,
-        progress=progress,
+    args = density.arguments(cells, features, prior, n_clusters)
+    scale, dim = curvature(mode, args), layout.size
+
+    def whitened(z: FloatArray) -> tuple[float, FloatArray]:
+        if np.abs(z).max() > FARTHEST:
+            return float("nan"), np.zeros_like(z)
+        value, gradient = density.log_density(mode + scale @ z, *args)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return float("nan"), np.zeros_like(z)
+        return value, scale.T @ gradient
+
+    model = from_pyfunc(
+        dim,
+        lambda: whitened,
+        lambda *_: lambda z: {"z": np.array(z, dtype=np.float64)},
+        [np.dtype("float64")],
+        [(dim,)],
+        ["z"],
+        make_initial_point_fn=lambda chain: 0.5 * np.random.default_rng(chain).standard_normal(dim),
     )
-    return Posterior(np.ascontiguousarray(chains.reshape(-1, layout.size)), layout, divergences, n_chains)
+    trace = nutpie.sample(
+        model,
+        draws=n_draws,
+        tune=n_tune,
+        chains=n_chains,
+        cores=1,
+        seed=seed,
+        save_warmup=False,
+        progress_bar=progress,
+    )
+    draws = mode + np.asarray(trace.posterior["z"]).reshape(-1, dim) @ scale.T
+    return Posterior(draws, layout, int(trace.sample_stats["diverging"].sum()), n_chains)
 
 
 @dataclass(frozen=True)
@@ -267,7 +292,8 @@ def held_out_density(
         rng = np.random.default_rng([seed, int(k)])
         known, unseen = cells.take_sites(train), cells.take_sites(test)
         mode, _ = find_mode(known, phi, prior, n_clusters, rng, n_restarts)
-        draws, log_weight = laplace_draws(mode, known, phi, prior, n_clusters, N_PREDICTIVE, rng)
+        args = density.arguments(known, phi, prior, n_clusters)
+        draws, log_weight = laplace_draws(mode, args, N_PREDICTIVE, rng)
         table = np.array([density.site_log_likelihood(x, layout, unseen, phi) for x in draws])
         out[test] = np.logaddexp.reduce(table + log_weight[:, None], axis=0)
     return out

@@ -1,0 +1,53 @@
+"""Features of images from an encoder that is not trained on outcomes: encoded, then a few principal components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.metaestimators import available_if
+
+from causalsat.encoders._reduce import Reduction, learn_reduction
+
+__all__ = ["FrozenFeatures"]
+
+FloatArray = NDArray[np.float64]
+
+
+def _has_dense(self: Any) -> bool:
+    return hasattr(self.encoder_, "dense")
+
+
+class FrozenFeatures(TransformerMixin, BaseEstimator):
+    """Principal components of an encoder's features, with unit variance over the distinct training images.
+
+    Parameters
+    ----------
+    encoder : transformer of chips
+        Such as :class:`causalsat.RandomConvFeatures`; cloned.
+    n_components : int
+        Most components.
+    """
+
+    def __init__(self, encoder: Any, n_components: int) -> None:
+        self.encoder = encoder
+        self.n_components = n_components
+
+    def fit(self, X: Any, y: ArrayLike | None = None) -> FrozenFeatures:
+        """Fit the encoder and the components on chips."""
+        self.encoder_ = clone(self.encoder).fit(X)
+        features = np.asarray(self.encoder_.transform(X), dtype=np.float64)
+        rank = min(len(features) - 1, np.linalg.matrix_rank(features - features.mean(axis=0)))
+        self.reduction_: Reduction = learn_reduction(features, max(1, min(self.n_components, int(rank))))
+        return self
+
+    def transform(self, X: Any) -> FloatArray:
+        """Components of chips, shape (m, components)."""
+        return self.reduction_.apply(np.array(self.encoder_.transform(X), dtype=np.float64))
+
+    @available_if(_has_dense)
+    def dense(self, window: Any, rows: ArrayLike, cols: ArrayLike, size_px: int) -> FloatArray:
+        """Components of overlapping chips of one window; see :meth:`causalsat.RandomConvFeatures.dense`."""
+        return self.reduction_.apply(np.array(self.encoder_.dense(window, rows, cols, size_px), dtype=np.float64))

@@ -1,0 +1,262 @@
+"""The networks of the image effect clusters, trained end to end on the model's likelihood, cross-fitted over sites.
+
+A network gives each image a prognosis g and K - 1 logits. Networks are trained without one fold of sites each; the
+scores of a training image come from the network that has not seen its site, those of a new image are the average
+over the networks. Given the scores, the last layer (weights of the prognosis and of the logits) has a posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from causalsat.encoders import _chips
+from causalsat.encoders._device import resolve_device
+from causalsat.encoders._training import Trained, TrainSettings, train_network
+from causalsat.exceptions import ParameterError
+
+__all__ = ["NetworkScores"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+BATCH = 256
+HELD_OUT = 5  # every fifth block of training images decides when to stop
+
+
+class NetworkScores(TransformerMixin, BaseEstimator):
+    """Scores (prognosis, logits) of images by networks that were cross-fitted over sites.
+
+    Parameters
+    ----------
+    backbone : str
+        ``"cnn"``, or a classification model of torchvision.
+    n_clusters : int
+        K of the likelihood that the networks are trained on.
+    image_px : int
+        Larger chips are averaged down to this side.
+    n_networks : int
+        Networks trained for each fold, of which the best on held-out images is kept.
+    settings : TrainSettings
+        How they are trained.
+    """
+
+    _transient: ClassVar[tuple[str, ...]] = ("_modules",)
+
+    def __init__(
+        self, backbone: str, n_clusters: int, image_px: int, n_networks: int, settings: TrainSettings
+    ) -> None:
+        self.backbone = backbone
+        self.n_clusters = n_clusters
+        self.image_px = image_px
+        self.n_networks = n_networks
+        self.settings = settings
+
+    def fit_scores(
+        self, X: Any, statistics: FloatArray, effect: float, fold: IntArray, block: IntArray
+    ) -> FloatArray:
+        """Train, and return the scores of the training images by networks that have not seen their fold.
+
+        Parameters
+        ----------
+        X : DataArray of shape (m, [time,] band, y, x)
+            Distinct images.
+        statistics : ndarray of shape (m, 6)
+            Count, mean and spread of the standardised outcomes of each image, by arm.
+        effect : float
+            Average effect, where the clusters' effects start.
+        fold, block : ndarray of int of shape (m,)
+            Fold of each image, and what must not be split between training and held-out images.
+        """
+        import torch
+
+        view = _chips.open_chips(X)
+        chips = view.take(slice(None))
+        self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
+        self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
+        images = self.prepare(chips)
+        targets = torch.from_numpy(statistics.astype(np.float32))
+        self.weights_: list[dict[str, NDArray[np.float32]]] = []
+        self.losses_: list[list[tuple[float, float]]] = []
+        raw: list[FloatArray] = []
+        for k in np.unique(fold):
+            rows = np.flatnonzero(fold != k)
+            best = self._train_fold(images[rows], targets[rows], effect, block[rows], int(k))
+            self.weights_.append(best.weights)
+            self.losses_.append(best.history)
+            raw.append(self._scores(self._build(best.weights), images))
+        self._modules: list[Any] | None = None
+        unseen = np.array([raw[list(np.unique(fold)).index(k)][j] for j, k in enumerate(fold)])
+        self.score_mean_ = unseen.mean(axis=0)
+        sd = unseen.std(axis=0)
+        self.score_sd_ = np.where(sd > 1e-8, sd, 1.0)
+        return np.asarray((unseen - self.score_mean_) / self.score_sd_)
+
+    def _train_fold(self, images: Any, targets: Any, effect: float, block: IntArray, fold: int) -> Trained:
+        import torch
+
+        labels = np.unique(block)
+        order = np.random.default_rng([self.settings.seed, fold]).permutation(len(labels))
+        held_out = np.isin(block, labels[order[::HELD_OUT]])
+        found = []
+        for attempt in range(self.n_networks):
+            seed = self.settings.seed * 1009 + 31 * fold + attempt
+            path = self.settings.checkpoint
+            settings = replace(
+                self.settings, seed=seed, checkpoint=None if path is None else f"{path}.fold{fold}-{attempt}.pt"
+            )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module, loss = self._build(), cluster_loss(self.n_clusters, effect)
+            found.append(train_network(module, images, targets, loss, held_out, settings))
+        return min(found, key=lambda trained: trained.valid_loss)
+
+    def transform(self, X: Any) -> FloatArray:
+        """Standardised scores (m, K) of images: the average over the networks."""
+        view = _chips.open_chips(X)
+        spec = _chips.ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
+        _chips.check_same_bands(spec, view.spec)
+        parts = []
+        for _, chips in view.batches(BATCH):
+            images = self.prepare(chips)
+            parts.append(np.mean([self._scores(module, images) for module in self.modules()], axis=0))
+        return np.asarray((np.concatenate(parts) - self.score_mean_) / self.score_sd_)
+
+    def prepare(self, chips: NDArray[np.float32]) -> Any:
+        """Standardised tensor (m, time * band, px, px) of chips (m, time, band, y, x); 0 at invalid pixels."""
+        import torch
+
+        valid = np.isfinite(chips).all(axis=2, keepdims=True)
+        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
+        scaled = np.where(valid, (chips - mean) / sd, np.float32(0))
+        images = torch.from_numpy(scaled.reshape(len(chips), -1, *chips.shape[-2:]))
+        return self.shrink(images)
+
+    def shrink(self, images: Any) -> Any:
+        """Images averaged down to ``image_px``."""
+        import torch
+
+        side = [min(self.image_px, int(k)) for k in images.shape[-2:]]
+        if side == list(images.shape[-2:]):
+            return images
+        return torch.nn.functional.interpolate(images, size=side, mode="area")
+
+    def modules(self) -> list[Any]:
+        """The networks, rebuilt from their stored weights where the object was saved or copied."""
+        modules = getattr(self, "_modules", None)
+        if modules is None:
+            modules = [self._build(weights) for weights in self.weights_]
+            self._modules = modules
+        return modules
+
+    def _build(self, weights: dict[str, NDArray[Any]] | None = None) -> Any:
+        import torch
+
+        n_in = len(self.bands_) * max(self.n_time_, 1)
+        module = build_network(self.backbone, n_in, self.n_clusters, self.settings.seed)
+        if weights is not None:
+            module.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in weights.items()})
+        return module.to(resolve_device(self.settings.device))
+
+    def _scores(self, module: Any, images: Any) -> FloatArray:
+        import torch
+
+        module.eval()
+        device = resolve_device(self.settings.device)
+        with torch.inference_mode():
+            parts = [module(part.to(device)).float().cpu().numpy() for part in images.split(BATCH)]
+        return np.concatenate(parts).astype(np.float64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the networks out of copies: they are rebuilt from ``weights_``."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_modules", None)
+        return state
+
+
+def build_network(backbone: str, n_in: int, n_clusters: int, seed: int) -> Any:
+    """A network from images (batch, n_in, y, x) to a prognosis and K - 1 logits, (batch, K)."""
+    import torch
+    from torch import nn
+
+    if backbone == "cnn":
+        return small_network(n_in, n_clusters)
+    from causalsat.encoders._backbones import build_backbone, fixed_input
+
+    if fixed_input(backbone):
+        raise ParameterError(
+            f"backbone={backbone!r}, which takes images of one size only",
+            expected="a convolutional model of torchvision, such as resnet18",
+            todo="pass backbone=TorchvisionEncoder(...), which is not trained",
+        )
+    body = build_backbone(backbone, n_in, None, seed).requires_grad_(True)
+    with torch.no_grad():
+        width = body(torch.zeros(1, n_in, 64, 64)).shape[1]
+    return nn.Sequential(body, small_head(width, n_clusters))
+
+
+def small_head(width: int, n_clusters: int) -> Any:
+    """Last layer, which starts at nearly equal probabilities."""
+    from torch import nn
+
+    head = nn.Linear(width, n_clusters)
+    nn.init.normal_(head.weight, std=0.1 / width**0.5)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def small_network(n_in: int, n_clusters: int) -> Any:
+    """Three convolutions with group normalisation, mean and maximum over the image, a linear layer."""
+    from torch import nn
+
+    def stage(a: int, b: int) -> list[Any]:
+        return [nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate", bias=False), nn.GroupNorm(4, b), nn.ReLU()]
+
+    class MeanAndMax(nn.Module):
+        def forward(self, x: Any) -> Any:
+            import torch
+
+            return torch.cat([x.mean(dim=(-2, -1)), x.amax(dim=(-2, -1))], dim=1)
+
+    layers = [*stage(n_in, 16), nn.MaxPool2d(2, ceil_mode=True), *stage(16, 32), nn.MaxPool2d(2, ceil_mode=True)]
+    return nn.Sequential(*layers, *stage(32, 32), MeanAndMax(), small_head(64, n_clusters))
+
+
+def cluster_loss(n_clusters: int, effect: float) -> Any:
+    """Negative log likelihood of images' outcomes with trained effects and noise; equation of the density module.
+
+    Outputs are (prognosis, logits 2..K), targets count, mean and spread by arm; an image's units share a cluster and
+    a normal image effect.
+    """
+    import torch
+    from torch import nn
+
+    class ClusterLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            start = effect + (torch.linspace(-0.5, 0.5, n_clusters) if n_clusters > 1 else torch.zeros(1))
+            self.tau = nn.Parameter(start.float())
+            self.log_sigma = nn.Parameter(torch.zeros(2, n_clusters))
+            self.log_omega = nn.Parameter(torch.tensor(-1.5))
+
+        def forward(self, outputs: Any, targets: Any) -> Any:
+            n, mean, spread = targets[:, 0:2, None], targets[:, 2:4, None], targets[:, 4:6, None]
+            zero = torch.zeros_like(outputs[:, :1])
+            log_pi = torch.log_softmax(torch.cat([zero, outputs[:, 1:]], dim=1), dim=1)
+            shift = torch.stack([torch.zeros_like(self.tau), self.tau])
+            e = mean - outputs[:, :1, None] - shift
+            precision = torch.exp(-2 * self.log_sigma)
+            a = n * precision
+            total = a.sum(dim=1).clamp_min(1e-12)
+            middle = (a * e).sum(dim=1) / total
+            ratio = 1 + torch.exp(2 * self.log_omega) * total
+            quadratic = (spread * precision + a * (e - middle[:, None]) ** 2).sum(dim=1)
+            quadratic = quadratic + total * middle**2 / ratio + torch.log(ratio)
+            value = -(n * self.log_sigma).sum(dim=1) - 0.5 * quadratic
+            return -torch.logsumexp(log_pi + value, dim=1).sum() / n.sum().clamp_min(1e-6)
+
+    return ClusterLoss()
