@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators import _nuisances
-from causalsat.estimators._confounding_models import HeldOutLogit
-from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances
-from causalsat.exceptions import ParameterError
+from causalsat.estimators._confounding_models import HeldOutLogit, HeldOutRidge
+from causalsat.estimators._folds import assign_folds
+from causalsat.estimators._nuisances import Nuisances
+from causalsat.exceptions import DataError, ParameterError
 
-__all__ = ["HeldOut", "confounding_nuisances", "held_out", "propensity_learner"]
+__all__ = ["HeldOut", "confounding_nuisances", "fit_all", "held_out", "propensity_learner"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,7 +67,7 @@ def confounding_nuisances(
     min_propensity: float = 0.01,
     random_state: Any = 0,
 ) -> tuple[Nuisances, HeldOut]:
-    """Cross-fitted outcome and treatment predictions; see :func:`causalsat.evaluation.crossfit_nuisances`.
+    """Predict outcomes and treatment of each unit from the clusters of the other folds.
 
     The outcome is modelled in each arm alone, and in both arms together with the treatment as a feature (and each
     arm's mean residual added). The form that predicts held-out outcomes better is kept: with many features and few
@@ -93,62 +94,107 @@ def confounding_nuisances(
     >>> round(float((nuisances.mu1 - nuisances.mu0).mean()), 1), bool(quality.outcome_r2 > 0.99)
     (1.0, True)
     """
-    found = crossfit_nuisances(
-        X,
-        y,
-        treatment,
-        groups=clusters,
-        outcome_model=outcome_model,
-        propensity_model=propensity_learner(propensity_model),
-        propensity=propensity,
-        n_splits=n_splits,
-        random_state=random_state,
-        sample_weight=weight,
-        min_propensity=min_propensity,
-    )
-    model = _nuisances.default_outcome_model() if outcome_model is None else outcome_model
-    mu0, mu1 = _both_arms(model, X, y, treatment, found.fold, weight)
-    e = found.propensity
-    joint = replace(found, mu0=mu0, mu1=mu1, m=e * mu1 + (1 - e) * mu0)
-    options = {
-        form: held_out(nuisances, y, treatment, weight, form)
-        for form, nuisances in (("per arm", found), ("both arms", joint))
-    }
-    best = max(options.values(), key=lambda quality: quality.outcome_r2)
-    return (found if best.outcome_form == "per arm" else joint), best
+    if not 0 < min_propensity < 0.5:
+        raise ParameterError(f"min_propensity={min_propensity!r}", expected="a number between 0 and 0.5")
+    rng = np.random.default_rng(random_state)
+    t, weight_or_one = treatment, np.ones(len(y)) if weight is None else weight
+    fold = assign_folds(n_splits, rng, groups=clusters, treatment=t, keys=(y, t))
+    crossfit = _Crossfit(X, fold, weight, clusters)
+    model = HeldOutRidge() if outcome_model is None else outcome_model
+    raw = crossfit.propensity(propensity_learner(propensity_model), t) if propensity is None else propensity
+    e = np.clip(raw, min_propensity, 1 - min_propensity)
+    _nuisances._warn_clipped(e != raw, t, min_propensity)
+    forms = {"per arm": crossfit.per_arm(model, y, t), "both arms": crossfit.both_arms(model, y, t)}
+    options = []
+    for form, (mu0, mu1) in forms.items():
+        found = Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=e * mu1 + (1 - e) * mu0, fold=fold, clipped=e != raw)
+        options.append((found, held_out(found, y, t, weight_or_one, form)))
+    return max(options, key=lambda option: option[1].outcome_r2)
 
 
-def _both_arms(
-    model: Any, X: FloatArray, y: FloatArray, t: FloatArray, fold: IntArray, weight: FloatArray | None
-) -> FloatArray:
-    """Held-out predictions (2, n) of both potential outcomes by one model of both arms."""
-    from sklearn import config_context
-    from sklearn.base import clone, is_classifier
+@dataclass(frozen=True, eq=False)
+class _Crossfit:
+    """Held-out predictions by clones of a learner; one that takes ``groups`` is given the clusters."""
 
-    out = np.empty((2, len(y)))
-    w = np.ones(len(y)) if weight is None else weight
-    for k in np.unique(fold):
-        train, held = fold != k, fold == k
-        learner, design = clone(model), np.column_stack([X, t])
-        if len(np.unique(y[train])) == 1:
-            out[:, held] = y[train][0]
-            continue
+    X: FloatArray
+    fold: IntArray
+    weight: FloatArray | None
+    clusters: IntArray | None
+
+    def _fit(self, model: Any, X: FloatArray, target: FloatArray, rows: NDArray[np.bool_]) -> Any:
+        from sklearn import config_context
+        from sklearn.base import clone
+        from sklearn.dummy import DummyRegressor
+        from sklearn.utils.validation import has_fit_parameter
+
+        learner = clone(model)
+        if len(np.unique(target[rows])) == 1:
+            return DummyRegressor().fit(X[rows], target[rows])
+        options = _nuisances._weight_option(learner, self.weight, rows)
+        if self.clusters is not None and has_fit_parameter(learner, "groups"):
+            options["groups"] = self.clusters[rows]
         with config_context(enable_metadata_routing=False):
-            learner.fit(design[train], y[train], **_nuisances._weight_option(learner, weight, train))
-        residual = y - _nuisances._predict(learner, design)
-        for arm in (0, 1):
-            rows = train & (t == arm)
-            shift = 0.0 if is_classifier(model) or not w[rows].sum() else np.average(residual[rows], weights=w[rows])
-            at = np.column_stack([X[held], np.full(int(held.sum()), float(arm))])
-            out[arm, held] = _nuisances._predict(learner, at) + shift
-    return out
+            return learner.fit(X[rows], target[rows], **options)
+
+    def propensity(self, model: Any, t: FloatArray) -> FloatArray:
+        """Probability of treatment, (n,)."""
+        out = np.empty(len(t))
+        for k in np.unique(self.fold):
+            held = self.fold == k
+            out[held] = _nuisances._predict(self._fit(model, self.X, t, ~held), self.X[held])
+        return _finite(out, model)
+
+    def per_arm(self, model: Any, y: FloatArray, t: FloatArray) -> FloatArray:
+        """Both potential outcomes, (2, n), each by a learner of its arm."""
+        out = np.empty((2, len(y)))
+        for k in np.unique(self.fold):
+            held = self.fold == k
+            for arm in (0, 1):
+                learner = self._fit(model, self.X, y, ~held & (t == arm))
+                out[arm, held] = _nuisances._predict(learner, self.X[held])
+        return _finite(out, model)
+
+    def both_arms(self, model: Any, y: FloatArray, t: FloatArray) -> FloatArray:
+        """Both potential outcomes, (2, n), by one learner with the treatment as a feature.
+
+        Each arm's mean training residual is added (but to a classifier's), so that shrinking the treatment's
+        coefficient does no harm.
+        """
+        from sklearn.base import is_classifier
+
+        out, design = np.empty((2, len(y))), np.column_stack([self.X, t])
+        w = np.ones(len(y)) if self.weight is None else self.weight
+        for k in np.unique(self.fold):
+            held = self.fold == k
+            learner = self._fit(model, design, y, ~held)
+            residual = y - _nuisances._predict(learner, design)
+            for arm in (0, 1):
+                rows = ~held & (t == arm)
+                shift = 0.0
+                if not is_classifier(model) and w[rows].sum() > 0:
+                    shift = float(np.average(residual[rows], weights=w[rows]))
+                at = np.column_stack([self.X[held], np.full(int(held.sum()), float(arm))])
+                out[arm, held] = _nuisances._predict(learner, at) + shift
+        return _finite(out, model)
 
 
-def held_out(
-    nuisances: Nuisances, y: FloatArray, treatment: FloatArray, weight: FloatArray | None, form: str
-) -> HeldOut:
+def fit_all(
+    model: Any, X: FloatArray, target: FloatArray, weight: FloatArray | None, clusters: IntArray | None
+) -> Any:
+    """A clone of a learner fitted to all units."""
+    everyone = np.ones(len(target), dtype=bool)
+    return _Crossfit(X, np.zeros(len(target), dtype=np.int64), weight, clusters)._fit(model, X, target, everyone)
+
+
+def _finite(values: FloatArray, model: Any) -> FloatArray:
+    if not np.isfinite(values).all():
+        raise DataError(f"{type(model).__name__} predicts missing or infinite values", expected="finite predictions")
+    return values
+
+
+def held_out(nuisances: Nuisances, y: FloatArray, treatment: FloatArray, weight: FloatArray, form: str) -> HeldOut:
     """Losses of cross-fitted nuisances on the units that they predict."""
-    w = np.ones(len(y)) if weight is None else weight
+    w = weight
     own = np.where(treatment > 0, nuisances.mu1, nuisances.mu0)
     mean = [np.average(y[treatment == arm], weights=w[treatment == arm]) for arm in (0, 1)]
     total = float(np.average((y - np.where(treatment > 0, mean[1], mean[0])) ** 2, weights=w))

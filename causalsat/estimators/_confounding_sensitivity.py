@@ -103,6 +103,8 @@ class Sensitivity:
         Were all of the rest explained by a confounder, this is what it would have to explain of the treatment to
         bring the estimate to zero.
         """
+        if not self.scale > 0:
+            return 1.0 if self.estimate else 0.0
         f = self.estimate / self.scale
         return float(f**2 / (1 + f**2))
 
@@ -116,6 +118,8 @@ class Sensitivity:
 
         if not q > 0:
             raise ParameterError(f"q={q!r}", expected="a share above 0")
+        if not self.scale > 0:  # a perfect fit, or an outcome that does not vary
+            return 1.0 if self.estimate else 0.0
         f = q * abs(self.estimate) / self.scale
         if alpha is not None:
             f -= float(t.ppf(1 - alpha / 2, self.df - 1)) * self.se / self.scale * np.sqrt(self.df / (self.df - 1))
@@ -237,7 +241,7 @@ def _linear(
     root = np.sqrt(w / w.mean())[:, None]
     design = root * np.column_stack([np.ones(len(d)), table])
     residual_y, residual_d = _residual(root[:, 0] * y, design), _residual(root[:, 0] * d, design)
-    df = len(d) - np.linalg.matrix_rank(design) - 1
+    df = max(len(d) - int(np.linalg.matrix_rank(design)) - 1, 2)
     found = {}
     for name, columns in benchmarks.items():
         rest = np.delete(design, 1 + np.atleast_1d(columns), axis=1)

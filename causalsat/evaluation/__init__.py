@@ -1,6 +1,7 @@
 """Judging effects without ground truth: functions on arrays that return frozen results."""
 
 from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances, dr_scores
+from causalsat.evaluation.balance import Balance, balance
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
 from causalsat.evaluation.conformal import (
     ConformalCalibration,
@@ -23,9 +24,11 @@ from causalsat.evaluation.quantile_aggregation import (
     quantile_effects,
 )
 from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
+from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 
 __all__ = [
+    "Balance",
     "BlockSize",
     "BlpResult",
     "ConformalCalibration",
@@ -39,9 +42,11 @@ __all__ = [
     "PosteriorScale",
     "QuantileAggregation",
     "RateResult",
+    "Sensitivity",
     "SpatialBlockCV",
     "TocCurve",
     "aggregate_quantiles",
+    "balance",
     "blp",
     "conformal_calibrate",
     "conformal_individual_effects",
@@ -55,12 +60,15 @@ __all__ = [
     "out_of_fold_draws",
     "out_of_fold_quantiles",
     "overlap",
+    "partial_r2",
     "permutation_test",
     "pinball_loss",
     "posterior_scale",
     "priority_test",
     "quantile_effects",
     "rate",
+    "robustness_value",
+    "sensitivity",
     "suggest_block_size",
     "toc",
 ]

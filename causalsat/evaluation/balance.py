@@ -1,0 +1,5 @@
+"""Balance of features between the arms of an observational study."""
+
+from causalsat.estimators._confounding_estimates import Balance, balance
+
+__all__ = ["Balance", "balance"]
