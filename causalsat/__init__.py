@@ -37,6 +37,8 @@ _LAZY: dict[str, str] = {
     "ImageEffectClusters": "causalsat.estimators.image_clusters",
     "StackedEffect": "causalsat.estimators.stacked",
     "SelectiveLabelsRisk": "causalsat.estimators.selective_labels",
+    "TestedOnlyRisk": "causalsat.estimators.risk_baselines",
+    "UntestedNegativeRisk": "causalsat.estimators.risk_baselines",
     "EffectPosterior": "causalsat.posterior",
     "effect": "causalsat.base",
     "risk": "causalsat._risk_base",
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
     from causalsat.estimators.meta_learners import RLearnerEffect as RLearnerEffect
     from causalsat.estimators.meta_learners import TLearnerEffect as TLearnerEffect
     from causalsat.estimators.meta_learners import XLearnerEffect as XLearnerEffect
+    from causalsat.estimators.risk_baselines import TestedOnlyRisk as TestedOnlyRisk
+    from causalsat.estimators.risk_baselines import UntestedNegativeRisk as UntestedNegativeRisk
     from causalsat.estimators.selective_labels import SelectiveLabelsRisk as SelectiveLabelsRisk
     from causalsat.estimators.stacked import StackedEffect as StackedEffect
     from causalsat.imagery import chips as chips
