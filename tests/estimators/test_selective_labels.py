@@ -302,3 +302,25 @@ def test_bad_input_is_named(change, error, words):
 def test_given_is_checked(fitted):
     with pytest.raises(ParameterError, match="given"):
         fitted[0].risk(fitted[1], given="inspected")
+
+
+# ---------------------------------------------------------------------- the reference
+@pytest.mark.parametrize("prevalence", [density.NO_PREVALENCE, (0.3, 0.02)])
+def test_fast_density_equals_the_model_in_pymc(prevalence):
+    from causalsat.estimators._selective_model import build_model
+
+    X, y, tested, _ = world(300)
+    rng = np.random.default_rng(4)
+    data = density.SelectiveData(
+        np.column_stack([np.ones(300), X]),
+        np.where(tested == 0, 0, 1 + np.nan_to_num(y)).astype(np.int64),
+        rng.uniform(0.5, 2, 300),
+        np.array([0, 2]),
+        prevalence,
+    )
+    reference = build_model(data).compile_logp()
+    gaps = []
+    for x in rng.normal(0, 0.7, (6, data.n_parameters)):
+        theirs = reference({"gamma": x[:5], "tau": x[5:7], "u": np.float64(x[7])})
+        gaps.append(density.log_density(x, *data.as_tuple())[0] - float(theirs))
+    np.testing.assert_allclose(gaps, gaps[0], atol=1e-6)
