@@ -30,12 +30,15 @@ class HyperparameterDraws:
     thetas : ndarray of shape (n, k)
     acceptance : float
         Mean acceptance probability of the kept transitions.
+    value : float
+        Log posterior of the last draw.
     step : float
         Step size in units of the metric.
     """
 
     thetas: FloatArray
     acceptance: float
+    value: float
     step: float
 
 
@@ -80,9 +83,9 @@ def metric_factor(posterior: MarginalPosterior, thetas: Sequence[FloatArray]) ->
 
 
 def sample(
-    posterior: MarginalPosterior, theta: FloatArray, n: int, burn: int, rng: np.random.Generator
+    posterior: MarginalPosterior, theta: FloatArray, n: int, burn: int, rng: np.random.Generator, thin: int = 1
 ) -> HyperparameterDraws:
-    """Hamiltonian Monte Carlo from theta (Neal 2011, section 5.3.3.1), every state after ``burn`` kept.
+    """Hamiltonian Monte Carlo from theta (Neal 2011, section 5.3.3.1).
 
     The metric is the average information at states visited; the step size is tuned during the burn-in. A trajectory
     that meets a covariance that is not positive definite is refused.
@@ -97,10 +100,12 @@ def sample(
     burn : int
         Transitions before them.
     rng : Generator
+    thin : int
+        Transitions from one draw to the next.
     """
     value, gradient = posterior.value_and_gradient(theta)
     F, visited, log_step, kept, accepted = metric_factor(posterior, [theta]), [theta], np.log(0.3), [], []
-    for k in range(burn + n):
+    for k in range(burn + n * thin):
         if k in REFRESH and k < burn:
             F = metric_factor(posterior, visited[-3:])
         step = float(np.exp(log_step + 0.2 * rng.standard_normal()))
@@ -119,7 +124,9 @@ def sample(
         else:
             kept.append(theta)
             accepted.append(chance)
-    return HyperparameterDraws(np.array(kept), float(np.mean(accepted)), float(np.exp(log_step)))
+    return HyperparameterDraws(
+        np.array(kept[thin - 1 :: thin]), float(np.mean(accepted)), value, float(np.exp(log_step))
+    )
 
 
 def _trajectory(

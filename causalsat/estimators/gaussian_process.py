@@ -19,6 +19,9 @@ from causalsat.exceptions import ParameterError, TreatmentError
 __all__ = ["GaussianProcessEffect"]
 
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
+LEAST_HALVED = 300  # distinct rows from which the search starts on half of them
+N_THIN = 450  # distinct rows below which more transitions lie between draws of the hyperparameters
+MOST_THIN = 4  # as they cost little
 N_FEATURES = 512  # random features of a term's prior draws
 
 
@@ -51,13 +54,18 @@ class GaussianProcessEffect(OutcomeEstimator):
         Posterior draws, in antithetic pairs.
     n_hyper : int
         Draws of the hyperparameters over which the posterior draws are spread; 1 takes the mode only.
+    n_burn : int
+        Transitions of the sampler before the first draw (more where few rows make them cheap).
     n_starts : int
         Starting points of the search for the hyperparameters' mode.
     max_iter : int
-        L-BFGS iterations on all units.
+        L-BFGS iterations of the search for the mode.
+    n_max_hyper : int
+        Distinct units up to which the hyperparameters are those of all units; beyond it, of a random subset of that
+        size (whole villages).
     n_max_exact : int
-        Distinct units up to which everything is exact. Beyond it the hyperparameters are those of a random subset
-        of that size (whole villages), and the surfaces are conditioned on all units through ``n_inducing`` rows.
+        Distinct units up to which the surfaces are conditioned on all units exactly; beyond it through
+        ``n_inducing`` rows.
     n_inducing : int
         Inducing rows of the approximation.
     random_state : int, RandomState or None
@@ -66,18 +74,18 @@ class GaussianProcessEffect(OutcomeEstimator):
     Attributes
     ----------
     hyperparameters_ : dict of str to float
-        Amplitudes, noise and village standard deviations at the mode, in the outcome's units.
+        Amplitudes, noise and village standard deviations, means of the draws, in the outcome's units.
     relevance_ : ndarray of shape (p,)
-        Share of each feature in the kernels' weights at the mode, averaged over the parts; sums to 1.
+        Share of each feature in the kernels' weights, averaged over the parts and draws; sums to 1.
     modifiers_ : ndarray of int
         Columns of the design on which the effect may depend.
 
     Notes
     -----
     Features, outcome (and a continuous treatment) are standardised; all hyperparameters have weak normal or
-    log-normal priors. The mode of the marginal posterior is found by L-BFGS with analytic gradients. Uncertainty of
-    the hyperparameters is a Laplace approximation with the average information (Gilmour, Thompson and Cullis 1995),
-    rescaled so that its draws lose as much log posterior as they should.
+    log-normal priors. They are sampled by Hamiltonian Monte Carlo from near the mode of their marginal posterior (at
+    the mode features that matter little are shut out, and intervals from there are too narrow), with the average
+    information (Gilmour, Thompson and Cullis 1995) as the metric.
     Units that share features, treatment and village are merged without loss. Draws are samples of functions
     (Wilson et al. 2020, equation 13): a place's draws do not depend on which other places are asked for.
     A known ``propensity`` that varies enters as a prognostic feature.
@@ -175,10 +183,9 @@ class GaussianProcessEffect(OutcomeEstimator):
         rng = np.random.default_rng(_seed(self.random_state))
         observed = self._observations(X, data)
         self.model_ = self._model(X.shape[1], data)
-        self.evaluations_ = 0
-        theta, draws = self._hyperparameters(observed, rng)
-        self._condition(observed, draws, rng)
-        self._describe(theta, observed)
+        thetas = self._hyperparameters(observed, rng)
+        self._condition(observed, thetas, rng)
+        self._describe(thetas, observed)
 
     def _observations(self, X: FloatArray, data: FitData) -> Observations:
         s, live = self.scaling_, data.sample_weight > 0
@@ -200,24 +207,31 @@ class GaussianProcessEffect(OutcomeEstimator):
         build = _gp_model.binary_model if self.binary_ else _gp_model.continuous_model
         return build(p, self.modifiers_, self._n_random(data), ridge=self.index)
 
-    def _hyperparameters(self, data: Observations, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Mode and draws, from all rows or a subset of whole villages; the search starts on half of them."""
+    def _hyperparameters(self, data: Observations, rng: np.random.Generator) -> FloatArray:
+        """Draws of the hyperparameters (or their mode), from all rows or a subset of whole villages.
+
+        Mode and first draws come from half of the rows, where there are many: each step there costs a fifth.
+        """
         used = data.take(_rows(data, self.n_max_hyper, rng)) if len(data.y) > self.n_max_hyper else data
-        starts = _gp_model.starting_points(self.model_, used.Z, used.y, self.n_starts, rng)
-        iterations = self.max_iter
-        if len(used.y) >= 300:
-            part = MarginalPosterior(self.model_, used.take(_rows(used, len(used.y) // 2, rng)))
-            starts = [_gp_sampler.find_mode(part, starts, iterations)[0]]
-            self.evaluations_, iterations = part.count, max(iterations // 2, 1)
         posterior = MarginalPosterior(self.model_, used)
-        theta, self.log_posterior_ = _gp_sampler.find_mode(posterior, starts, iterations)
+        starts = _gp_model.starting_points(self.model_, used.Z, used.y, self.n_starts, rng)
+        sampled, halved = self.n_hyper > 1, len(used.y) >= LEAST_HALVED
+        part = posterior
+        if halved:
+            part = MarginalPosterior(self.model_, used.take(_rows(used, len(used.y) // 2, rng)))
+        theta, self.log_posterior_ = _gp_sampler.find_mode(part, starts, self.max_iter)
+        if halved and sampled:
+            theta = _gp_sampler.sample(part, theta, 1, 2 * self.n_burn, rng).thetas[0]
+        elif halved:
+            theta, self.log_posterior_ = _gp_sampler.find_mode(posterior, [theta], self.max_iter)
         thetas, self.acceptance_ = theta[None], 1.0
-        if self.n_hyper > 1:
+        if sampled:
             n = min(self.n_hyper, self.n_draws // 2)
-            found = _gp_sampler.sample(posterior, theta, n, self.n_burn, rng)
-            thetas, self.acceptance_ = found.thetas, found.acceptance
-        self.evaluations_ += posterior.count
-        return theta, thetas
+            thin = int(np.clip((N_THIN / len(used.y)) ** 2, 1, MOST_THIN))
+            found = _gp_sampler.sample(posterior, theta, n, thin * self.n_burn, rng, thin)
+            thetas, self.acceptance_, self.log_posterior_ = found.thetas, found.acceptance, found.value
+        self.evaluations_ = posterior.count + (part.count if halved else 0)
+        return thetas
 
     def _condition(self, data: Observations, thetas: FloatArray, rng: np.random.Generator) -> None:
         """Sample functions for every draw of the hyperparameters."""
@@ -234,14 +248,16 @@ class GaussianProcessEffect(OutcomeEstimator):
         rows = data if inducing is None else inducing
         self.rows_Z_, self.rows_t_ = rows.Z, rows.t
 
-    def _describe(self, theta: FloatArray, data: Observations) -> None:
+    def _describe(self, thetas: FloatArray, data: Observations) -> None:
         model, up = self.model_, self.scaling_.y_sd
-        values = {f"amplitude, {term.name}": up * float(np.exp(theta[term.start])) for term in model.terms}
+        sds = up * np.exp(thetas).mean(axis=0)
+        values = {f"amplitude, {term.name}": float(sds[term.start]) for term in model.terms}
         noise = ["noise sd, control", "noise sd, treated"] if self.binary_ else ["noise sd"]
         names = [*noise, *["sd of villages", "sd of village effects on treatment"][: model.n_random]]
-        values |= {name: up * float(v) for name, v in zip(names, np.exp(theta[model.noise_at :]), strict=True)}
+        values |= {name: float(v) for name, v in zip(names, sds[model.noise_at :], strict=True)}
         self.hyperparameters_ = values
-        self.relevance_ = _gp_model.relevance(model, theta, len(self.scaling_.x_mean))
+        shares = [_gp_model.relevance(model, theta, len(self.scaling_.x_mean)) for theta in thetas]
+        self.relevance_ = np.mean(shares, axis=0)
         self.n_distinct_ = len(data.y)
         one, zero = np.ones(len(data.y)), np.zeros(len(data.y))
         if not self.binary_:
@@ -284,9 +300,10 @@ class GaussianProcessEffect(OutcomeEstimator):
     def _diagnostics(self) -> dict[str, Any]:
         surface = f"through {len(self.rows_t_)} inducing rows" if self.inducing_ else "exact"
         return {
-            "source": f"Gaussian process, {surface}; {len(self.functions_)} draws of hyperparameters (Laplace)",
+            "source": f"Gaussian process, {surface}; {len(self.functions_)} draws of hyperparameters",
             "distinct rows": self.n_distinct_,
             "log marginal posterior": self.log_posterior_,
+            "acceptance of hyperparameters": self.acceptance_,
             "likelihood evaluations": self.evaluations_,
         }
 
@@ -306,7 +323,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         names = (*self.design_names_, "propensity")
         shown = ", ".join(f"{names[j]} {self.relevance_[j]:.2f}" for j in top if self.relevance_[j] > 0)
         notes = (
-            "amplitudes, noise and villages: at the hyperparameters' mode, in the outcome's units",
+            "amplitudes, noise and villages: means of the draws, in the outcome's units",
             f"share in the kernels' weights: {shown}",
         )
         info = {"units": self.n_units_, "groups": self.n_groups_, **self._diagnostics()}
