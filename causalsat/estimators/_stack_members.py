@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from causalsat._inputs import FitData
 from causalsat.base import EffectEstimator, effect, final_estimator
-from causalsat.exceptions import CausalsatError, ParameterError, TreatmentError
+from causalsat.exceptions import CausalsatError, DataError, ParameterError, TreatmentError
 from causalsat.posterior import EffectPosterior
 
 __all__ = [
@@ -100,12 +100,13 @@ def fit_member(name: str, model: Any, X: Any, data: FitData, rows: IntArray) -> 
     options = {f"{prefix}{role}": values[rows] for role, values in roles.items() if values is not None}
     try:
         return model.fit(X, data.y[rows], **options)
-    except CausalsatError as error:
+    except (CausalsatError, np.linalg.LinAlgError) as error:
         where = "" if len(rows) == len(data.y) else f" to {len(rows)} of {len(data.y)} units in cross-validation"
-        raise type(error)(
-            f"the member {name!r} could not be fitted{where}: {error.what}",
-            expected=error.expected,
-            todo=error.todo or "leave the member out, or take other folds (cv)",
+        said = error if isinstance(error, CausalsatError) else DataError(str(error))
+        raise type(said)(
+            f"the member {name!r} could not be fitted{where}: {said.what}",
+            expected=said.expected,
+            todo=said.todo or "leave the member out, or take other folds (cv)",
         ) from error
 
 
