@@ -107,7 +107,7 @@ class Prior:
     logit_sd: float = 3.0
     intercept_logit_sd: float = 1.5
     prognostic_sd: float = 0.5
-    site_sd: float = 0.5
+    site_sd: float = 1.0
 
     def numbers(self) -> FloatArray:
         """As one array, for the compiled functions."""

@@ -14,7 +14,7 @@ from causalsat.estimators import _clusters_fit
 from causalsat.estimators._clusters_cells import Cells, make_cells
 from causalsat.estimators._clusters_density import Prior
 from causalsat.estimators._clusters_features import FrozenFeatures
-from causalsat.estimators._clusters_fit import Selection
+from causalsat.estimators._clusters_fit import Posterior, Selection
 from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._image_base import ImageFitData
 from causalsat.exceptions import ConvergenceWarning, DataError, DataWarning
@@ -63,6 +63,8 @@ class Outcome:
 
 def fit_model(est: Any, data: ImageFitData) -> Fitted:
     """Fit the model that an :class:`ImageEffectClusters` describes."""
+    from threadpoolctl import threadpool_limits
+
     seed = int(_generator(est.random_state).integers(2**31 - 1))
     outcome = prepare_outcome(data)
     site = data.groups if data.groups is not None and data.n_groups < len(data.y) else None
@@ -71,27 +73,33 @@ def fit_model(est: Any, data: ImageFitData) -> Fitted:
     block = blocks_of(image, data.groups, len(data.images))
     fold = image_folds(block, image, arm, est.n_folds, seed)
     encoder, scores = fit_features(est, data, outcome, block, fold, seed)
-    selection = None
-    n_clusters = est.n_clusters
-    if n_clusters == "auto":
-        selection = select(est, cells, scores, outcome.prior, fold, seed)
-        n_clusters = selection.chosen
+    with threadpool_limits(limits=1, user_api="blas"):  # products of tiny matrices
+        selection, n_clusters, posterior = fit_last_layer(est, cells, scores, outcome.prior, fold, seed)
+    draws = in_units(posterior.layout.unpack(posterior.draws), outcome.scale)
+    return Fitted(encoder, scores, n_clusters, selection, draws, diagnose(posterior, draws), outcome.reference)
+
+
+def fit_last_layer(
+    est: Any, cells: Cells, scores: FloatArray, prior: Prior, fold: IntArray, seed: int
+) -> tuple[Selection | None, int, Posterior]:
+    """Choose the number of clusters and sample the posterior, given the images' features."""
+    selection = select(est, cells, scores, prior, fold, seed) if est.n_clusters == "auto" else None
+    n_clusters = int(est.n_clusters) if selection is None else selection.chosen
     rng = np.random.default_rng([seed, 7])
-    mode, _ = _clusters_fit.find_mode(cells, scores, outcome.prior, int(n_clusters), rng, est.n_restarts)
+    mode, _ = _clusters_fit.find_mode(cells, scores, prior, n_clusters, rng, est.n_restarts)
     posterior = _clusters_fit.sample(
         mode,
         cells,
         scores,
-        outcome.prior,
-        int(n_clusters),
+        prior,
+        n_clusters,
         n_draws=est.n_draws,
         n_tune=est.n_tune,
         n_chains=est.n_chains,
         seed=seed,
         progress=est.progress,
     )
-    draws = in_units(posterior.layout.unpack(posterior.draws), outcome.scale)
-    return Fitted(encoder, scores, int(n_clusters), selection, draws, diagnose(posterior, draws), outcome.reference)
+    return selection, n_clusters, posterior
 
 
 def _generator(random_state: Any) -> np.random.Generator:
@@ -228,7 +236,7 @@ def fit_features(
 
 # ---------------------------------------------------------------------- number of clusters
 def select(est: Any, cells: Cells, scores: FloatArray, prior: Prior, fold: IntArray, seed: int) -> Selection:
-    """Held-out log predictive density of 1 to ``max_clusters`` clusters, until two in a row are no better; the choice."""
+    """Held-out log predictive density of 1, 2, ... clusters, until two in a row are no better; and the choice."""
     if len(np.unique(fold)) < 2:
         warnings.warn(
             "too few sites to hold any out: one cluster, no heterogeneity, is assumed", DataWarning, stacklevel=5

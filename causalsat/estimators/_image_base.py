@@ -71,6 +71,7 @@ class ImageEffectEstimator(EffectEstimator):
     along the unit dimension of a DataArray.
     """
 
+    _contract_data: ClassVar[str] = "images"
     _transient: ClassVar[tuple[str, ...]] = ("_recent", "_training")
     # whether effects (and not only outcomes) depend on the covariates, so that prediction needs them
     _effect_needs_covariates: ClassVar[bool] = False
@@ -351,7 +352,12 @@ def covariate_table(X: Any, names: Sequence[str]) -> FloatArray:
 
 def _distinct_chips(view: _chips.ChipView) -> tuple[IntArray, IntArray, str]:
     """Positions of the distinct chips, sorted by content; each unit's chip among them; a digest of all."""
-    keys = np.concatenate([_content(chips) for _, chips in view.batches(_HASH_UNITS)])
+    parts = []
+    for _, chips in view.batches(_HASH_UNITS):
+        if np.isinf(chips).any():
+            raise DataError("chips contain infinity (inf)", expected="finite pixels, NaN where invalid")
+        parts.append(_content(chips))
+    keys = np.concatenate(parts)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return (
         first.astype(np.int64),

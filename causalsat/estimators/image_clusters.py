@@ -115,7 +115,7 @@ class ImageEffectClusters(ImageEffectEstimator):
     Priors, for an outcome of unit variance: effects normal round the average effect of a regression, with a variance
     of its squared standard error plus 0.5 squared; noise log-normal round the arm's standard deviation with scale
     0.3; weights of the logits normal with a half-normal scale of 3, their intercepts N(0, 1.5), weights of the
-    prognosis normal with a half-normal scale of 0.5, site effects half-normal with scale 0.5.
+    prognosis normal with a half-normal scale of 0.5, site effects half-normal with scale 1.
 
     Treatment is taken as randomised, or as good as randomised given the covariates; a known propensity that varies
     is added to them. ``sample_weight`` enters as powers of the likelihood.
@@ -139,12 +139,12 @@ class ImageEffectClusters(ImageEffectEstimator):
     True
     """
 
-    _contract_data = "images"
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "backbone": "random_conv",
         "n_clusters": 2,
-        "n_draws": 150,
-        "n_tune": 150,
+        "n_components": 2,
+        "n_draws": 100,
+        "n_tune": 100,
         "n_restarts": 1,
         "random_state": 0,
     }

@@ -1,0 +1,137 @@
+"""Image effect clusters on simulated satellite trials with a known effect.
+
+Scene types: two types of image with effects of their own; kernel: an effect that varies continuously with the largest
+response of the image to a fixed kernel, 2,000 units on 500 images; none: the same effect everywhere. Seeds 100, 101,
+...; the model's settings were chosen on seeds 0 to 3. Coverage: on each landscape of the scene types assignment and
+outcomes are drawn several times, with two clusters given.
+
+    python benchmarks/image_clusters.py [--seeds 10] [--draws 2] [--variants scene_types kernel none] [--cnn 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import causalsat
+from causalsat import ImageEffectClusters
+from causalsat.exceptions import CausalsatWarning
+from causalsat.simulate import satellite_trial
+
+COVARIATES = ("age", "female", "schooling", "household_size", "assets", "road_km")
+SIZES = {"kernel": {"n_sites": 500, "size_px": 1152}}
+FIRST_SEED = 100
+
+
+def trial(variant: str, seed: int) -> tuple[Any, Any]:
+    """Simulated trial of 2,000 units, and chips of its sites with the site of each unit."""
+    made = satellite_trial(variant, n_units=2000, seed=seed, **SIZES.get(variant, {}))
+    return made, causalsat.open_imagery(made.imagery)
+
+
+def model(made: Any, imagery: Any, **more: Any) -> ImageEffectClusters:
+    """The estimator for a trial; random convolutional features unless another backbone is given."""
+    options = {"backbone": "random_conv", "covariates": COVARIATES, "random_state": 0, **more}
+    return ImageEffectClusters(imagery=imagery, size_m=made.truth["chip_m"], **options)
+
+
+def fit(estimator: ImageEffectClusters, units: Any) -> ImageEffectClusters:
+    """Fit to the units of a simulated trial."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        return estimator.fit(units, units["outcome"], treatment="treatment", groups="site")
+
+
+def judge(variant: str, seed: int, **more: Any) -> dict[str, float]:
+    """Number of clusters, adjusted Rand index, and accuracy of the effects of the trial's places and of new ones."""
+    from sklearn.metrics import adjusted_rand_score
+
+    made, imagery = trial(variant, seed)
+    start = time.process_time()
+    estimator = fit(model(made, imagery, **more), made.units)
+    cpu = time.process_time() - start
+    sites = made.units.drop_duplicates("site")
+    row: dict[str, float] = {"K": estimator.n_clusters_, "cpu": cpu}
+    if variant == "scene_types":
+        row["ari"] = adjusted_rand_score(sites["scene"], estimator.predict_cluster(sites))
+    for name, places in (("sites", sites), ("new places", made.places.iloc[:400])):
+        posterior, truth = estimator.effect(places), places["tau"].to_numpy()
+        lower, upper = posterior.interval(0.9).T
+        error = posterior.mean() - truth
+        row[f"rmse {name}"] = float(np.sqrt(np.mean(error**2)))
+        row[f"cover {name}"] = float(np.mean((lower < truth) & (truth < upper)))
+        if truth.std() > 1e-6:
+            row[f"R2 {name}"] = 1 - float(np.mean(error**2) / truth.var())
+    return row
+
+
+def coverage(seed: int, draws: int) -> list[tuple[bool, bool]]:
+    """Whether the 90 % intervals of both cluster effects hold the truth, for several draws of one landscape."""
+    made, imagery = trial("scene_types", seed)
+    truth = made.settings.tau_mean + made.settings.tau_sd * np.array([-1.0, 1.0])
+    out = []
+    for draw in range(draws):
+        units = made.draw_outcomes(1000 * seed + draw).units
+        effects = fit(model(made, imagery, n_clusters=2), units).cluster_effects(0.9)
+        out.append(tuple(((effects["lower"] < truth) & (truth < effects["upper"])).tolist()))
+    return out
+
+
+def simulated(variants: Sequence[str], seeds: int, cnn: int) -> str:
+    """Table of means over seeds; the trained network on the first few."""
+    lines = [
+        "| effect, backbone | seeds | K chosen | adjusted Rand index: mean, least | R2 sites | R2 new places "
+        "| sqrt-PEHE new places | 90 % intervals hold: sites, new places | CPU s a fit |",
+        "|---" * 9 + "|",
+    ]
+    for variant in variants:
+        for backbone, many in (("random_conv", seeds), ("cnn", cnn)):
+            if not many:
+                continue
+            rows = [judge(variant, FIRST_SEED + s, backbone=backbone) for s in range(many)]
+
+            def mean(name: str, rows: Any = rows) -> str:
+                return f"{np.mean([row[name] for row in rows]):.2f}" if name in rows[0] else ""
+
+            ari = f"{mean('ari')}, {min(row['ari'] for row in rows):.2f}" if "ari" in rows[0] else ""
+            chosen = " ".join(str(row["K"]) for row in rows)
+            lines.append(
+                f"| {variant}, {backbone} | {many} | {chosen} | {ari} | {mean('R2 sites')} | {mean('R2 new places')} "
+                f"| {mean('rmse new places')} | {mean('cover sites')}, {mean('cover new places')} | {mean('cpu')} |"
+            )
+    return "\n".join(lines)
+
+
+def covered(seeds: int, draws: int) -> str:
+    """Coverage of the cluster effects, in words."""
+    found = np.array([pair for s in range(seeds) for pair in coverage(FIRST_SEED + s, draws)])
+    rate = found.mean()
+    se = found.reshape(seeds, -1).mean(axis=1).std(ddof=1) / np.sqrt(seeds)
+    lower, upper = found.mean(axis=0)
+    return (
+        f"90 % intervals of the {found.size} cluster effects (two types, {seeds} landscapes, {draws} draws each) "
+        f"hold the truth: {rate:.3f} (s.e. {se:.3f}); lower type {lower:.3f}, upper type {upper:.3f}."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=2, help="draws for the coverage, on each landscape; 0 for none")
+    parser.add_argument("--variants", nargs="*", default=["scene_types", "kernel", "none"])
+    parser.add_argument("--cnn", type=int, default=0, help="seeds on which the trained network is run too")
+    options = parser.parse_args(argv)
+    if options.variants:
+        print(simulated(options.variants, options.seeds, options.cnn), flush=True)
+    if options.draws:
+        print("\n" + covered(options.seeds, options.draws), flush=True)
+
+
+if __name__ == "__main__":
+    main()
