@@ -27,6 +27,7 @@ ORDER = [
     ("mapping", "Mapping a large raster"),
     ("rate", "RATE of a million units"),
     ("bayesian_linear", "BayesianLinearEffect"),
+    ("image_confounding", "Confounders in the image"),
     ("ihdp", "IHDP, replications 1 to 5"),
 ]
 HEAD = """# Benchmarks
