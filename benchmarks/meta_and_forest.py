@@ -101,8 +101,8 @@ METHODS: dict[str, Method] = {
 WORLDS = {"linear": linear, "bends": cluster, "confounded": confounded}
 # replications: many where a fit is cheap; the standard errors say what the others are worth
 TRIALS = {
-    "linear": dict(zip(METHODS, (200, 40, 40, 20, 16, 12, 6), strict=True)),
-    "bends": dict(zip(METHODS, (60, 12, 12, 8, 6, 6, 3), strict=True)),
+    "linear": dict(zip(METHODS, (200, 29, 24, 16, 12, 12, 6), strict=True)),
+    "bends": dict(zip(METHODS, (60, 12, 12, 8, 6, 3, 2), strict=True)),
 }
 
 
