@@ -188,8 +188,8 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             raise DataError(
                 f"y has values for {known} units that were not tested",
                 expected="NaN where treatment is 0: what was not tested is unknown, not 0",
-                todo="set y to NaN there, y = np.where(tested == 1, y, np.nan); outcomes learnt later belong in "
-                "follow_up()",
+                todo="set y to NaN there, y = np.where(tested == 1, y, np.nan); outcomes learnt later are "
+                "for evaluation.risk_calibration",
             )
         if not np.isin(values[seen], (0.0, 1.0)).all():
             raise DataError(

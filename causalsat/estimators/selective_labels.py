@@ -14,6 +14,7 @@ from causalsat._table_estimator import Summary
 from causalsat.estimators import _selective_density as density
 from causalsat.estimators._columns import select_columns
 from causalsat.exceptions import DataWarning, ParameterError
+from causalsat.posterior import EffectPosterior
 
 __all__ = ["SelectiveLabelsRisk"]
 
@@ -178,6 +179,21 @@ class SelectiveLabelsRisk(RiskEstimator):
         return sweep.by_prevalence(prepared, [stated * share for share in SWEEP]).to_columns()
 
     # ------------------------------------------------------------------ predictions
+    def departure(self, X: Any) -> EffectPosterior:
+        r"""Posterior of how far the decision departs from risk at each unit, :math:`x'\beta_\Delta`, in logits.
+
+        Two units of equal risk have equal departures where testing follows risk alone. Where a group's is lower than
+        another's, its members are tested less at the same risk: ``model.departure(X).gate(group)`` gives the groups'
+        means with their intervals; the coefficients by feature are in the summary.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n), ``kind="departure"``.
+        """
+        design, index = self._check_predict(X)
+        return self._posterior(self._shifts(design), index, "departure")
+
     def _positive_draws(self, X: FloatArray) -> FloatArray:
         return density.positive_probability(self._logits(X), self.draws_.sigma)  # type: ignore[no-any-return]
 

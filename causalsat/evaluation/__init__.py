@@ -25,6 +25,7 @@ from causalsat.evaluation.quantile_aggregation import (
 )
 from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
 from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
+from causalsat.evaluation.risk_calibration import RiskCalibration, risk_calibration
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "PosteriorScale",
     "QuantileAggregation",
     "RateResult",
+    "RiskCalibration",
     "Sensitivity",
     "SpatialBlockCV",
     "TocCurve",
@@ -67,6 +69,7 @@ __all__ = [
     "priority_test",
     "quantile_effects",
     "rate",
+    "risk_calibration",
     "robustness_value",
     "sensitivity",
     "suggest_block_size",

@@ -6,19 +6,25 @@ the Axes. matplotlib loads with the first figure.
 
 from __future__ import annotations
 
+from causalsat.plots.confounding import plot_balance, plot_propensity_salience, plot_sensitivity
 from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
 from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
 from causalsat.plots.predictive import plot_predictive
+from causalsat.plots.risk import plot_risk_calibration
 
 __all__ = [
     "plot_ate",
+    "plot_balance",
     "plot_effects",
     "plot_gates",
     "plot_map",
     "plot_overlap",
+    "plot_propensity_salience",
+    "plot_sensitivity",
     "plot_predictive",
+    "plot_risk_calibration",
     "plot_study",
     "plot_toc",
     "save_map",

@@ -182,6 +182,18 @@ def test_expertise_fixes_the_decision_along_the_other_features(fitted):
     assert lower < truth["decision"][1] < upper
 
 
+def test_departure_is_zero_along_the_features_of_expertise(fitted):
+    model, X, *_, truth = fitted
+    found = model.departure(X)
+    other = X.copy()
+    other[:, 1:] += 1.0
+    np.testing.assert_allclose(model.departure(other).draws, found.draws)
+    expected = truth["decision"][0] + X[:, 0] * truth["decision"][1]
+    assert np.corrcoef(found.mean(), expected)[0, 1] > 0.999
+    low, high = found.gate(X[:, 0] > 0).interval(0.99)[1]
+    assert low < expected[X[:, 0] > 0].mean() < high
+
+
 def test_converged_and_saved(fitted, tmp_path):
     model, X, *_ = fitted
     diagnostics = model.risk(X[:3]).diagnostics
