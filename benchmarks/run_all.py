@@ -28,6 +28,9 @@ ORDER = [
     ("rate", "RATE of a million units"),
     ("bayesian_linear", "BayesianLinearEffect"),
     ("image_confounding", "Confounders in the image"),
+    ("image_clusters", "Image effect clusters: simulated truth"),
+    ("image_clusters_uganda", "Image effect clusters: Uganda"),
+    ("training_speed", "Training on images"),
     ("ihdp", "IHDP, replications 1 to 5"),
 ]
 HEAD = """# Benchmarks

@@ -104,7 +104,7 @@ class Prior:
     effect_sd: float
     arm_sd: tuple[float, float]
     noise_log_sd: float = 0.3
-    logit_sd: float = 3.0
+    logit_sd: float = 1.0
     intercept_logit_sd: float = 1.5
     prognostic_sd: float = 0.5
     site_sd: float = 1.0

@@ -21,7 +21,7 @@ from causalsat.exceptions import ConvergenceWarning, DataError, DataWarning
 
 IntArray = NDArray[np.int64]
 
-EFFECT_SD = 0.5  # prior spread of effects between clusters, in standard deviations of the outcome
+EFFECT_SD = 1.0  # prior spread of effects between clusters, in standard deviations of the outcome
 TRUNK_CLUSTERS = 2  # clusters of the likelihood that networks are trained on while their number is open
 R_HAT_LIMIT = 1.03
 

@@ -58,7 +58,9 @@ class ImageEffectClusters(ImageEffectEstimator):
         regression on treatment and covariates; missing values are imputed and flagged, and no unit is dropped.
     assignment : {"image", "unit"}, default "image"
         Whether the units of one image and site share their type, or each has its own, as in the paper's likelihood
-        for one unit an image. The first identifies the effects much better where villages have several units.
+        for one unit an image. The first is several times faster and fits effects that jump between types; where
+        effects vary smoothly with the image, the second, whose mixtures are free, follows them more closely
+        (``benchmarks/image_clusters.py``).
     image_px : int, default 32
         Larger chips are averaged down to this side before a trained network sees them.
     augment : bool, default True
@@ -113,8 +115,8 @@ class ImageEffectClusters(ImageEffectEstimator):
     network has learned by heart shrinks away. The uncertainty of a network's inner weights is not part of it.
 
     Priors, for an outcome of unit variance: effects normal round the average effect of a regression, with a variance
-    of its squared standard error plus 0.5 squared; noise log-normal round the arm's standard deviation with scale
-    0.3; weights of the logits normal with a half-normal scale of 3, their intercepts N(0, 1.5), weights of the
+    of its squared standard error plus 1; noise log-normal round the arm's standard deviation with scale
+    0.3; weights of the logits normal with a half-normal scale of 1, their intercepts N(0, 1.5), weights of the
     prognosis normal with a half-normal scale of 0.5, site effects half-normal with scale 1.
 
     Treatment is taken as randomised, or as good as randomised given the covariates; a known propensity that varies
