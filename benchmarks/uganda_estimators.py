@@ -4,7 +4,8 @@ The features (``causalsat.image_model``'s, images only) are fitted once for each
 are the same for all estimators, as are folds and doubly robust scores (those of benchmarks/uganda.py). AUTOC ratio:
 AUTOC over its standard error. The average effect is that of a fit to all units, with its 95 % interval, beside
 cluster-robust OLS. Estimators that are slow get fewer fold seeds: their number is in the table; meta-learners have 50
-replicates, the forest two chains, the stack three folds. Finished rows are kept (benchmarks/kept_rows.py). Needs the data, as benchmarks/uganda.py does.
+replicates, the forest two chains, the stack three folds. Finished rows are kept (benchmarks/kept_rows.py). Needs the
+data, as benchmarks/uganda.py does.
 
     python benchmarks/uganda_estimators.py [--only RLearnerEffect ...] [--seeds 10] [--only-kept]
 """
@@ -112,9 +113,10 @@ class Uganda:
 
     def average(self, model: Any) -> dict[str, float]:
         """Average effect with its 95 % interval, from a fit to all units."""
-        study, start = self.study, time.process_time()
-        fitted = clone(model).fit(self.features, study.y, treatment=study.treatment, groups=study.groups)
-        ate = fitted.effect(self.features).ate()
+        study, table = self.study, self.features
+        start = time.process_time()
+        fitted = clone(model).fit(table, study.y, treatment=study.treatment, groups=study.groups)
+        ate = fitted.effect(table).ate()
         lower, upper = ate.interval(0.95)[0]
         return {"ate": float(ate), "lower": lower, "upper": upper, "cpu": time.process_time() - start}
 
