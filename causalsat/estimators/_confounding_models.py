@@ -35,7 +35,8 @@ class _Standardised(BaseEstimator):
         self.mean_ = (mass * np.where(seen, raw, 0.0)).sum(axis=0) / np.maximum(mass.sum(axis=0), 1e-300)
         centred = np.where(seen, raw, self.mean_) - self.mean_
         spread = np.sqrt(np.average(centred**2, axis=0, weights=weight))
-        scale = np.where(spread > 1e-9 * np.maximum(np.abs(self.mean_), 1e-9), spread, np.inf)
+        # a spread in the sixth digit is rounding of single precision, such as the contrast of flat images
+        scale = np.where(spread > 1e-6 * np.maximum(np.abs(self.mean_), 1e-9), spread, np.inf)
         return centred / scale, scale
 
     def _keep(self, coef: FloatArray, intercept: float, scale: FloatArray) -> None:

@@ -6,6 +6,7 @@ the Axes. matplotlib loads with the first figure.
 
 from __future__ import annotations
 
+from causalsat.plots.clusters import plot_cluster_effects, plot_cluster_images, plot_cluster_map
 from causalsat.plots.confounding import plot_balance, plot_propensity_salience, plot_sensitivity
 from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
 from causalsat.plots.effects import plot_ate, plot_effects
@@ -13,9 +14,13 @@ from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
 from causalsat.plots.predictive import plot_predictive
 from causalsat.plots.risk import plot_risk_calibration
+from causalsat.plots.salience import show_image, show_salience
 
 __all__ = [
     "plot_ate",
+    "plot_cluster_effects",
+    "plot_cluster_images",
+    "plot_cluster_map",
     "plot_balance",
     "plot_effects",
     "plot_gates",
@@ -28,4 +33,6 @@ __all__ = [
     "plot_study",
     "plot_toc",
     "save_map",
+    "show_image",
+    "show_salience",
 ]
