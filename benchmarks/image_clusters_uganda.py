@@ -1,8 +1,8 @@
-"""Image effect clusters on Uganda's trial: types, their effects, held-out gain over one type, ranking of unseen sites.
+"""Image effect clusters on Uganda's trial: types, their effects, held-out gain over one type, unseen sites' ranking.
 
-Random convolutional features (128, every fourth position), five components; the outcome is residualised on x1, x3 and
-x5. The ranking is that of five folds over sites for ten fold seeds with two types given, beside the same doubly robust
-scores as in ``benchmarks/uganda.py``. Needs the folder that holds ``uganda_yop`` in the environment variable
+Random convolutional features (128, every fourth position), five components; the outcome is residualised on x1, x3
+and x5. The ranking is that of five folds over sites for ten fold seeds with two types given, beside the same doubly
+robust scores as in ``benchmarks/uganda.py``. Needs the folder that holds ``uganda_yop`` in the environment variable
 CAUSALSAT_DATA.
 
     python benchmarks/image_clusters_uganda.py [--seeds 10]

@@ -1,8 +1,9 @@
-"""Training on images: the package's loop on skorch beside a plain torch loop of the same network, images a CPU second.
+"""Training on images: the package's loop on skorch beside a plain torch loop of the same network, images a second.
 
 Both train the small network of ImageEffectClusters on the same images in memory with the same loss, optimiser, batch
-size and augmentation; the package's loop also computes the loss of held-out images, for which the plain loop is charged
-too. Rounds of both alternate; the median of their ratios is reported.
+size and augmentation; the package's loop also computes the loss of held-out images, and so does the plain loop.
+Rounds of both alternate; the median of their ratios is reported. Seconds are those of the CPU, or of the clock where
+there is a GPU.
 
     python benchmarks/training_speed.py [--images 400] [--px 32] [--epochs 3] [--rounds 3]
 """

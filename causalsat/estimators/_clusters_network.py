@@ -210,11 +210,13 @@ def small_head(width: int, n_clusters: int) -> Any:
 
 
 def small_network(n_in: int, n_clusters: int) -> Any:
-    """Three convolutions with group normalisation, mean and maximum over the image, a linear layer."""
+    """Three convolutions, mean and maximum over the image, a linear layer."""
     from torch import nn
 
     def stage(a: int, b: int) -> list[Any]:
-        return [nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate", bias=False), nn.GroupNorm(4, b), nn.ReLU()]
+        convolution = nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate")
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        return [convolution, nn.ReLU()]
 
     class MeanAndMax(nn.Module):
         def forward(self, x: Any) -> Any:

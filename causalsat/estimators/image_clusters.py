@@ -67,7 +67,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         Flip, turn by quarters and shift images by up to two pixels in training.
     max_epochs, patience : int, default 40, 8
         Most epochs of a network, and epochs without a better loss on held-out sites after which it stops.
-    batch_size : int, default 32
+    batch_size : int, default 16
         Images in a training step.
     learning_rate : float, default 2e-3
         Of AdamW.
@@ -166,7 +166,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         augment: bool = True,
         max_epochs: int = 40,
         patience: int = 8,
-        batch_size: int = 32,
+        batch_size: int = 16,
         learning_rate: float = 2e-3,
         n_networks: int = 1,
         n_folds: int = 5,
