@@ -128,7 +128,8 @@ class MetaLearner(EffectEstimator):
             **self._diagnostics(),
         }
         notes = (
-            "95 % percentile intervals over the replicates; a bootstrap does not see the bias of a shrunken learner.",
+            f"95 % percentile intervals over the replicates, {self.widening_:.2f} times as wide for few clusters; "
+            "a bootstrap does not see the bias of a shrunken learner.",
         )
         return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
 
