@@ -83,11 +83,12 @@ class SelectiveData:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Draws of the parameters: ``risk`` and ``decision`` (draw, p), ``sigma`` (draw,)."""
+    """Draws of the parameters: ``risk`` and ``decision`` (draw, p), ``sigma`` and ``alpha`` (draw,)."""
 
     risk: FloatArray
     decision: FloatArray
     sigma: FloatArray
+    alpha: FloatArray
 
 
 def coefficients(coordinates: FloatArray, n_columns: int, free: IntArray) -> Coefficients:
@@ -99,7 +100,7 @@ def coefficients(coordinates: FloatArray, n_columns: int, free: IntArray) -> Coe
     risk[:, 0] -= sigma / 2
     decision = np.zeros_like(risk)
     decision[:, free] = k * (tau - gamma[:, free])
-    return Coefficients(risk, decision, sigma)
+    return Coefficients(risk, decision, sigma, np.ones(len(sigma)))
 
 
 @njit(cache=True, error_model="numpy")

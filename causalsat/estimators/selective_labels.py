@@ -11,13 +11,15 @@ import numpy as np
 from causalsat._inputs import FitData, FloatArray
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
-from causalsat.estimators import _selective_density as density
 from causalsat.estimators._columns import select_columns
+from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
+from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of
 from causalsat.exceptions import DataWarning, ParameterError
 from causalsat.posterior import EffectPosterior
 
 __all__ = ["SelectiveLabelsRisk"]
 
+UNOBSERVABLES = ("uniform", "normal")
 SWEEP = (0.8, 0.9, 1.0, 1.1, 1.2)
 CONFLICT = 3.0  # standard errors between a stated prevalence and what the data imply, from which to warn
 
@@ -45,6 +47,15 @@ class SelectiveLabelsRisk(RiskEstimator):
         The features on which the decision may depend beyond risk; along all others the decision makers are taken to
         be experts, :math:`\beta_\Delta = 0`. Names, glob patterns or positions; an empty list for none. None: no
         constraint. The intercept is always free.
+    unobservables : {"uniform", "normal"}
+        Distribution of what decision makers saw beyond the features: uniform on (0, sigma), integrated out in closed
+        form, or normal with standard deviation sigma, by quadrature (some ten times slower).
+    alpha : float
+        Only with normal unobservables: how strongly the decision follows risk, T ~ Bernoulli(s(alpha r +
+        x'beta_Delta)). With uniform ones it is 1, as in the paper.
+    sigma : float or None
+        Only with normal unobservables, whose sigma and alpha cannot both be learnt: None learns sigma and keeps
+        ``alpha``; a number keeps sigma and learns alpha, with a N(0, 3^2) prior.
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain, and chains.
     random_state : int, RandomState or None
@@ -56,8 +67,8 @@ class SelectiveLabelsRisk(RiskEstimator):
     ----------
     draws_ : Coefficients
         Posterior draws: ``risk`` (draw, p + 1) and ``decision`` (draw, p + 1), the coefficients of
-        :math:`\beta_Y` and :math:`\beta_\Delta` per standard deviation of each feature, intercept first; ``sigma``
-        (draw,).
+        :math:`\beta_Y` and :math:`\beta_\Delta` per standard deviation of each feature, intercept first;
+        ``sigma`` and ``alpha`` (draw,).
     sensitivity_ : dict of str to list, or None
         With a prevalence: what the posterior mode says if the prevalence were 0.8 to 1.2 times the stated one.
 
@@ -96,6 +107,9 @@ class SelectiveLabelsRisk(RiskEstimator):
         *,
         prevalence: tuple[float, float] | None = None,
         expertise: Sequence[str] | Sequence[int] | None = None,
+        unobservables: str = "uniform",
+        alpha: float = 1.0,
+        sigma: float | None = None,
         n_draws: int = 500,
         n_tune: int = 300,
         n_chains: int = 4,
@@ -104,6 +118,9 @@ class SelectiveLabelsRisk(RiskEstimator):
     ) -> None:
         self.prevalence = prevalence
         self.expertise = expertise
+        self.unobservables = unobservables
+        self.alpha = alpha
+        self.sigma = sigma
         self.n_draws = n_draws
         self.n_tune = n_tune
         self.n_chains = n_chains
@@ -118,32 +135,50 @@ class SelectiveLabelsRisk(RiskEstimator):
                 raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
         if self.prevalence is not None:
             _check_prevalence(self.prevalence)
+        if self.unobservables not in UNOBSERVABLES:
+            raise ParameterError(f"unobservables={self.unobservables!r}", expected="'uniform' or 'normal'")
+        if self.unobservables == "uniform" and (self.alpha != 1.0 or self.sigma is not None):
+            raise ParameterError(
+                f"alpha={self.alpha!r}, sigma={self.sigma!r} with uniform unobservables",
+                expected="alpha=1 and sigma=None: sigma is learnt",
+                todo="use unobservables='normal' to set one of them",
+            )
+        if not np.isfinite(self.alpha) or (self.sigma is not None and not self.sigma > 0):
+            raise ParameterError(
+                f"alpha={self.alpha!r}, sigma={self.sigma!r}", expected="a finite alpha, and sigma above 0 or None"
+            )
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
         from causalsat.estimators import _selective_sample as sampling
 
         prepared = self._prepare(data)
-        start = density.starting_point(prepared)
+        form = self._form()
         settings = sampling.Settings(
             self.n_draws, self.n_tune, self.n_chains, sampling.seed_of(self.random_state), self.progress
         )
-        draws, divergences = sampling.sample_whitened(density.log_density, prepared.as_tuple(), start, settings)
+        draws, divergences = sampling.sample_whitened(
+            form.density(), form.arguments(prepared), form.start(prepared), settings
+        )
         flat = draws.reshape(-1, draws.shape[2])
-        self.draws_ = density.coefficients(flat, prepared.X.shape[1], prepared.free)
+        self.draws_ = form.coefficients(flat, prepared)
         chains = {
             name: values.reshape(*draws.shape[:2], -1)
             for name, values in (
                 ("risk", self.draws_.risk),
                 ("decision", self.draws_.decision),
                 ("sigma", self.draws_.sigma),
+                ("alpha", self.draws_.alpha),
             )
         }
         self.sampler_diagnostics_ = sampling.convergence(chains, divergences)
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
         self.sensitivity_ = None if self.prevalence is None else self._sweep(prepared)
 
-    def _prepare(self, data: FitData) -> density.SelectiveData:
+    def _form(self) -> UniformForm | NormalForm:
+        return form_of(self.unobservables, self.alpha, self.sigma)
+
+    def _prepare(self, data: FitData) -> SelectiveData:
         X, w = data.X, data.sample_weight
         self.feature_mean_ = np.average(X, axis=0, weights=w)
         sd = np.sqrt(np.average((X - self.feature_mean_) ** 2, axis=0, weights=w))
@@ -155,18 +190,18 @@ class SelectiveLabelsRisk(RiskEstimator):
             if named:
                 free = np.append(free, 1 + select_columns(data.feature_names, named, role="expertise"))
         cell = np.where(data.treatment == 0, 0, np.where(data.y == 1, 2, 1)).astype(np.int64)
-        prevalence = density.NO_PREVALENCE if self.prevalence is None else _check_prevalence(self.prevalence)
-        return density.SelectiveData(self._rows(X), cell, w, free, prevalence)
+        prevalence = NO_PREVALENCE if self.prevalence is None else _check_prevalence(self.prevalence)
+        return SelectiveData(self._rows(X), cell, w, free, prevalence)
 
     def _rows(self, X: FloatArray) -> FloatArray:
         return np.column_stack([np.ones(len(X)), (X - self.feature_mean_) / self.feature_sd_])
 
-    def _sweep(self, prepared: density.SelectiveData) -> dict[str, list[float]]:
+    def _sweep(self, prepared: SelectiveData) -> dict[str, list[float]]:
         """Posterior modes under other prevalences, and a warning where the stated one is at odds with the data."""
         from causalsat.estimators import _selective_sweep as sweep
 
         stated, se = prepared.prevalence
-        implied, implied_se = sweep.implied_prevalence(prepared)
+        implied, implied_se = sweep.implied_prevalence(self._form(), prepared)
         distance = abs(stated - implied) / np.hypot(se, implied_se)
         if distance > CONFLICT:
             warnings.warn(
@@ -176,7 +211,7 @@ class SelectiveLabelsRisk(RiskEstimator):
                 DataWarning,
                 stacklevel=5,
             )
-        return sweep.by_prevalence(prepared, [stated * share for share in SWEEP]).to_columns()
+        return sweep.by_prevalence(self._form(), prepared, [stated * share for share in SWEEP]).to_columns()
 
     # ------------------------------------------------------------------ predictions
     def departure(self, X: Any) -> EffectPosterior:
@@ -195,16 +230,13 @@ class SelectiveLabelsRisk(RiskEstimator):
         return self._posterior(self._shifts(design), index, "departure")
 
     def _positive_draws(self, X: FloatArray) -> FloatArray:
-        return density.positive_probability(self._logits(X), self.draws_.sigma)  # type: ignore[no-any-return]
+        return self._form().positive(self.draws_, self._logits(X))
 
     def _tested_draws(self, X: FloatArray) -> FloatArray:
-        shifted = self._logits(X) + self._shifts(X)
-        return density.positive_probability(shifted, self.draws_.sigma)  # type: ignore[no-any-return]
+        return self._form().tested(self.draws_, self._logits(X), self._shifts(X))
 
     def _both_draws(self, X: FloatArray) -> FloatArray:
-        return density.both_probability(  # type: ignore[no-any-return]
-            self._logits(X), self._shifts(X), self.draws_.sigma
-        )
+        return self._form().both(self.draws_, self._logits(X), self._shifts(X))
 
     def _logits(self, X: FloatArray) -> FloatArray:
         return self.draws_.risk @ self._rows(X).T
@@ -220,8 +252,9 @@ class SelectiveLabelsRisk(RiskEstimator):
         import pandas as pd
 
         names = ["intercept", *self.design_names_]
-        values = np.hstack([self.draws_.risk, self.draws_.decision, self.draws_.sigma[:, None]])
-        labels = [f"risk: {n}" for n in names] + [f"decision beyond risk: {n}" for n in names] + ["sigma"]
+        scales = np.column_stack([self.draws_.sigma, self.draws_.alpha])
+        values = np.hstack([self.draws_.risk, self.draws_.decision, scales])
+        labels = [f"risk: {n}" for n in names] + [f"decision beyond risk: {n}" for n in names] + ["sigma", "alpha"]
         lower, upper = np.quantile(values, [0.025, 0.975], axis=0)
         table = pd.DataFrame(
             {"mean": values.mean(axis=0), "sd": values.std(axis=0, ddof=1), "[0.025": lower, "0.975]": upper},
@@ -238,7 +271,7 @@ class SelectiveLabelsRisk(RiskEstimator):
             )
         fixed = values.std(axis=0) == 0
         if fixed.any():
-            notes.append("a coefficient of exactly 0 is fixed by the expertise constraint")
+            notes.append("what has a standard deviation of 0 is fixed: by expertise, or by alpha= or sigma=")
         return Summary("SelectiveLabelsRisk", table, {**self._diagnostics(), "units": self.n_units_}, tuple(notes))
 
 

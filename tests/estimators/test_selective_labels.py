@@ -15,6 +15,8 @@ import causalsat
 from causalsat import SelectiveLabelsRisk
 from causalsat.estimators import _selective_cells as cells
 from causalsat.estimators import _selective_density as density
+from causalsat.estimators import _selective_normal as normal
+from causalsat.estimators._selective_forms import NormalForm, UniformForm
 from causalsat.exceptions import (
     ColumnError,
     ConvergenceWarning,
@@ -91,26 +93,81 @@ def test_the_textbook_form_fails_where_ours_does_not():
 
 
 # ---------------------------------------------------------------------- density
+def prepared(n=200, free=(0, 1, 2), prevalence=density.NO_PREVALENCE):
+    X, y, tested, _ = world(n)
+    cell = np.where(tested == 0, 0, 1 + np.nan_to_num(y)).astype(np.int64)
+    weight = np.random.default_rng(1).uniform(0.5, 2, n)
+    return density.SelectiveData(np.column_stack([np.ones(n), X]), cell, weight, np.array(free), prevalence)
+
+
+FORMS = [UniformForm(), NormalForm(1.0, np.nan), NormalForm(0.7, np.nan), NormalForm(np.nan, 1.5)]
+
+
 @pytest.mark.parametrize("prevalence", [density.NO_PREVALENCE, (0.4, 0.02)])
 @pytest.mark.parametrize("free", [[0, 1, 2, 3, 4], [0, 2], [0]])
-def test_gradient_of_the_density(free, prevalence):
-    X, y, tested, _ = world(200)
-    rng = np.random.default_rng(1)
-    data = density.SelectiveData(
-        np.column_stack([np.ones(200), X]),
-        np.where(tested == 0, 0, 1 + np.nan_to_num(y)).astype(np.int64),
-        rng.uniform(0.5, 2, 200),
-        np.array(free),
-        prevalence,
-    )
-    x = rng.normal(0, 0.7, data.n_parameters)
-    _, gradient = density.log_density(x, *data.as_tuple())
-    step = 1e-6 * np.eye(len(x))
-    numeric = [
-        (density.log_density(x + h, *data.as_tuple())[0] - density.log_density(x - h, *data.as_tuple())[0]) / 2e-6
-        for h in step
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_gradient_of_the_density(form, free, prevalence):
+    data = prepared(free=free, prevalence=prevalence)
+    x = np.random.default_rng(2).normal(0, 0.7, data.n_parameters)
+
+    def value(at):
+        return form.density()(at, *form.arguments(data))[0]
+
+    numeric = [(value(x + h) - value(x - h)) / 2e-6 for h in 1e-6 * np.eye(len(x))]
+    np.testing.assert_allclose(form.density()(x, *form.arguments(data))[1], numeric, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS[1:], ids=str)
+def test_normal_density_equals_its_definition(form):
+    """Cells by adaptive quadrature, priors and Jacobian by formula: differences of two points agree."""
+    data = prepared(30, free=(0, 3), prevalence=(0.3, 0.05))
+
+    def by_hand(x):
+        found = form.coefficients(x[None], data)
+        beta, delta, sigma, alpha = found.risk[0], found.decision[0], found.sigma[0], found.alpha[0]
+        a, e = data.X @ beta, data.X @ delta
+        total, mean = 0.0, 0.0
+        for i in range(30):
+
+            def weighed(f, i=i):
+                return quad(lambda z: np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * f(a[i] + sigma * z), -12, 12)[0]
+
+            risk_sign = 1 if data.cell[i] == 2 else -1
+            cells_of = {0: lambda r, i=i: expit(-alpha * r - e[i])}
+            seen = cells_of.get(data.cell[i], lambda r, i=i, s=risk_sign: expit(alpha * r + e[i]) * expit(s * r))
+            total += data.weight[i] * np.log(weighed(seen))
+            mean += data.weight[i] * weighed(expit) / data.weight.sum()
+        total -= (mean - 0.3) ** 2 / (2 * 0.05**2) + ((beta**2).sum() + (delta**2).sum()) / 18
+        k_y, k_t = np.sqrt(1 + 0.346 * sigma**2), np.sqrt(1 + 0.346 * (alpha * sigma) ** 2)
+        total += 5 * np.log(k_y) + 2 * np.log(k_t)
+        if np.isnan(form.sigma):
+            return total - sigma**2 / 18 + np.log(1 - np.exp(-sigma))
+        return total - alpha**2 / 18
+
+    one, two = np.random.default_rng(3).normal(0, 0.5, (2, data.n_parameters))
+    ours = [form.density()(x, *form.arguments(data))[0] for x in (one, two)]
+    assert ours[0] - ours[1] == pytest.approx(by_hand(one) - by_hand(two), abs=1e-3)
+
+
+def test_normal_probabilities_equal_quadrature():
+    form = NormalForm(0.8, np.nan)
+    draws = density.Coefficients(np.zeros((1, 1)), np.zeros((1, 1)), np.array([1.7]), np.array([0.8]))
+    risk, shift = np.array([[-1.0, 0.4]]), np.array([[0.5, -0.3]])
+    weighed = [
+        [
+            quad(lambda z, r=r, e=e, f=f: np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * f(r + 1.7 * z, e), -12, 12)[0]
+            for r, e in zip(risk[0], shift[0], strict=True)
+        ]
+        for f in (
+            lambda r, e: expit(r),
+            lambda r, e: expit(0.8 * r + e),
+            lambda r, e: expit(r) * expit(0.8 * r + e),
+        )
     ]
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(form.positive(draws, risk)[0], weighed[0], atol=1e-7)
+    np.testing.assert_allclose(form.tested(draws, risk, shift)[0], weighed[1], atol=1e-7)
+    np.testing.assert_allclose(form.both(draws, risk, shift)[0], weighed[2], atol=1e-7)
+    assert normal.NODES.size % 2 == 1
 
 
 def test_density_equals_its_definition():
@@ -268,6 +325,30 @@ def test_names_weights_missing_values_and_pipelines():
     assert pipeline.predict_proba(X).shape == (600, 2)
 
 
+@pytest.mark.slow
+@quiet
+@pytest.mark.parametrize("known", [{"sigma": 1.5}, {"alpha": 1.0}])
+def test_normal_unobservables_recover_the_risk_of_the_untested(known):
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((1500, 2))
+    z = rng.normal(0, 1.5, 1500)
+    risk = -1.0 + X[:, 0] + z
+    y = (rng.random(1500) < expit(risk)).astype(float)
+    tested = (rng.random(1500) < expit(risk + 0.8)).astype(int)
+    model = SelectiveLabelsRisk(
+        prevalence=(y.mean(), 0.02), expertise=[], unobservables="normal", n_draws=150, n_tune=150, n_chains=2,
+        random_state=0, **known,
+    )  # fmt: skip
+    model.fit(X, np.where(tested == 1, y, np.nan), treatment=tested)
+    untested = tested == 0
+    mean = model.risk(X, given="untested")[untested].ate()
+    expected = expit(risk)[untested].mean()  # of these very units, their unobservables known
+    assert mean.interval(0.99)[0, 0] < expected < mean.interval(0.99)[0, 1]
+    assert float(mean) == pytest.approx(expected, abs=0.05)
+    found = model.draws_.alpha if "sigma" in known else model.draws_.sigma
+    assert np.quantile(found, 0.005) < (1.0 if "sigma" in known else 1.5) < np.quantile(found, 0.995)
+
+
 @quiet
 def test_reproducible():
     X, y, tested, _ = world(300)
@@ -290,6 +371,9 @@ def test_reproducible():
         ({"prevalence": (0.3, 0.0)}, ParameterError, "positive"),
         ({"expertise": ["nothing"]}, ColumnError, "nothing"),
         ({"n_draws": 0}, ParameterError, "n_draws"),
+        ({"unobservables": "cauchy"}, ParameterError, "'uniform' or 'normal'"),
+        ({"sigma": 2.0}, ParameterError, "uniform"),
+        ({"unobservables": "normal", "sigma": -1.0}, ParameterError, "sigma"),
     ],
 )
 def test_bad_input_is_named(change, error, words):
