@@ -27,11 +27,14 @@ ORDER = [
     ("mapping", "Mapping a large raster"),
     ("rate", "RATE of a million units"),
     ("bayesian_linear", "BayesianLinearEffect"),
+    ("large_linear", "BayesianLinearEffect on 100,000 units"),
     ("image_confounding", "Confounders in the image"),
     ("image_clusters", "Image effect clusters: simulated truth"),
     ("image_clusters_uganda", "Image effect clusters: Uganda"),
     ("training_speed", "Training on images"),
     ("ihdp", "IHDP, replications 1 to 5"),
+    ("continuous", "Continuous treatments: average dose-response curves"),
+    ("gp_size", "GaussianProcessEffect: size, coverage"),
 ]
 HEAD = """# Benchmarks
 

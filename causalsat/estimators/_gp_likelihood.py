@@ -214,8 +214,8 @@ class MarginalPosterior:
         W = self._symmetric(half)  # inverse - alpha alpha'
         slope = np.zeros_like(theta)
         slope[:at] = self.square.gradient(theta, W)
-        within = np.bincount(data.arm, np.diag(W) / data.weight, minlength=model.n_arms)
-        within += data.extra[:, 0] / noise - data.extra[:, 1] / noise**2
+        inner = np.bincount(data.arm, np.diag(W) / data.weight, minlength=model.n_arms)
+        within = inner + data.extra[:, 0] / noise - data.extra[:, 1] / noise**2
         slope[arms] = within * 2 * np.exp(2 * theta[arms])
         if self.pairs is not None:
             own = [W[self.pairs] @ base for base in self.random]

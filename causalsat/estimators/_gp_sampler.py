@@ -6,6 +6,7 @@ posterior does not, and intervals from the mode are too narrow. Hence draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,7 +116,7 @@ def sample(
         if found is not None:
             end, end_value, end_gradient, end_momentum = found
             energy = end_value - value - 0.5 * (end_momentum @ end_momentum - momentum @ momentum)
-            chance = float(np.exp(min(0.0, energy))) if np.isfinite(energy) else 0.0
+            chance = math.exp(min(0.0, float(energy))) if np.isfinite(energy) else 0.0
             if rng.random() < chance:
                 theta, value, gradient = end, end_value, end_gradient
         if k < burn:

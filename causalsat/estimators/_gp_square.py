@@ -134,7 +134,7 @@ class SquareCovariance:
         if kernel is not None:
             slope = self.slopes[k]
             np.multiply(W, kernel if slope is None else slope, out=self.scratch)
-            self.scratch *= self.linear[k]
+            self.scratch *= np.asarray(self.linear[k])
             C = self.where[k]
             own[-1] = scale * np.sum(self._pull(self.scratch, C) * C)
 
