@@ -31,7 +31,7 @@ def _noise(phi: FloatArray, n_arms: int) -> FloatArray:
 
 
 @njit(cache=True, error_model="numpy")
-def _villages(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups):  # type: ignore[no-untyped-def]
+def village_sums(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups):  # type: ignore[no-untyped-def]
     """Per village: sums over its cells divided by noise, K = Lambda B and B = (I + R Lambda)^-1, log det."""
     n_arms, k, q = layout[0], layout[1], rd.shape[2]
     R, S, v = np.zeros((n_groups, k, k)), np.zeros((n_groups, k, q)), np.zeros((n_groups, k))
@@ -60,7 +60,7 @@ def _villages(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups):  
 
 
 @njit(cache=True, error_model="numpy")
-def _collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups, pooled):  # type: ignore[no-untyped-def]
+def collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups, pooled):  # type: ignore[no-untyped-def]
     """Precision A, linear term b and constant of the coefficients' Gaussian, villages integrated out."""
     n_arms, k, q = layout[0], layout[1], dd.shape[1]
     noise = _noise(phi, n_arms)
@@ -69,7 +69,7 @@ def _collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_group
         A += dd[a] / noise[a]
         b += dy[a] / noise[a]
         const += yy[a] / noise[a]
-    R, S, v, lam, B, log_det = _villages(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups)
+    R, S, v, lam, B, log_det = village_sums(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups)
     KS, Kv = np.zeros_like(S), np.zeros_like(v)
     for g in range(n_groups):
         for i in range(k):
@@ -91,6 +91,39 @@ def _collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_group
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _inverse_of_lower(L):  # type: ignore[no-untyped-def]
+    """Inverse of a lower triangular matrix, a sixth of the work of a general inverse and along rows."""
+    q = L.shape[0]
+    X = np.zeros((q, q))
+    for i in range(q):
+        for j in range(i):
+            factor = L[i, j]
+            for m in range(j + 1):
+                X[i, m] -= factor * X[j, m]
+        scale = 1.0 / L[i, i]
+        for m in range(i):
+            X[i, m] *= scale
+        X[i, i] = scale
+    return X
+
+
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _gram_of_lower(X):  # type: ignore[no-untyped-def]
+    """X'X of a lower triangular matrix."""
+    q = X.shape[0]
+    V = np.zeros((q, q))
+    for i in range(q):
+        for r in range(i + 1):
+            factor = X[i, r]
+            for s in range(r + 1):
+                V[r, s] += factor * X[i, s]
+    for r in range(q):
+        for s in range(r):
+            V[s, r] = V[r, s]
+    return V
+
+
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _posterior(A, b, variance):  # type: ignore[no-untyped-def]
     """D = sqrt(prior variance), factor L of I + D A D, its inverse, and covariance and mean in units of D."""
     q = b.shape[0]
@@ -101,8 +134,8 @@ def _posterior(A, b, variance):  # type: ignore[no-untyped-def]
             C[i, j] = D[i] * A[i, j] * D[j]
         C[i, i] += 1.0
     L = np.linalg.cholesky(C)
-    inverse = np.linalg.inv(L)
-    V = inverse.T @ inverse
+    inverse = _inverse_of_lower(L)
+    V = _gram_of_lower(inverse)
     return D, L, inverse, V, V @ (D * b)
 
 
@@ -117,7 +150,7 @@ def marginal_log_density(  # type: ignore[no-untyped-def]
     """
     n_arms, k = layout[0], layout[1]
     variance, log_prior, grad = prior_scales(phi, layout)
-    noise, A, b, const, R, S, v, lam, B, log_det = _collapse(
+    noise, A, b, const, R, S, v, lam, B, log_det = collapse(
         phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups, pooled
     )
     D, L, _, V, scaled_mean = _posterior(A, b, variance)
@@ -219,7 +252,7 @@ def draw_coefficients(phis: FloatArray, normals: FloatArray, arguments: tuple[An
     out = np.empty_like(normals)
     for d, phi in enumerate(phis):
         variance = prior_scales(phi, layout)[0]
-        A, b = _collapse(phi, layout, dd, dy, yy, *villages)[1:3]
+        A, b = collapse(phi, layout, dd, dy, yy, *villages)[1:3]
         D, _, inverse, _, scaled_mean = _posterior(A, b, variance)
         out[d] = D * (scaled_mean + inverse.T @ normals[d])
     return out

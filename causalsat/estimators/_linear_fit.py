@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators import _linear_data, _linear_density, _linear_glm, _linear_sample
+from causalsat.estimators import _linear_data, _linear_density, _linear_glm, _linear_large, _linear_sample
 from causalsat.estimators._linear_data import LinearDesign
-from causalsat.estimators._linear_layout import NORMAL, Layout, make_layout, start_scales
+from causalsat.estimators._linear_large import Weighted
+from causalsat.estimators._linear_layout import GAUSSIAN, NORMAL, Layout, make_layout, start_scales
 
 FloatArray = NDArray[np.float64]
 
@@ -44,6 +45,8 @@ class LinearFit:
         Standard deviations of stratum intercepts and effects.
     divergences : int
         Divergent transitions.
+    pareto_k : float
+        Diagnostic of importance weights where there were any, else NaN.
     """
 
     coefficients: FloatArray
@@ -52,6 +55,7 @@ class LinearFit:
     random_sd: FloatArray
     stratum_sd: FloatArray
     divergences: int
+    pareto_k: float = float("nan")
 
 
 def fit_model(design: LinearDesign, *, prior: str, family: str, sampler: str, settings: Settings) -> LinearFit:
@@ -67,13 +71,19 @@ def fit_model(design: LinearDesign, *, prior: str, family: str, sampler: str, se
         design = replace(design, main=design.main @ main_axes)
     if interaction_axes is not None:
         design = replace(design, interaction=design.interaction @ interaction_axes)
-    layout = make_layout(design, prior, family=family, rank=full)
+    layout, pareto_k = make_layout(design, prior, family=family, rank=full), float("nan")
     if sampler == "pymc":
         from causalsat.estimators import _linear_model
 
         scales, coefficients, divergences = _linear_model.sample(design, layout, settings)
-    elif family == "gaussian":
-        scales, coefficients, divergences = _sample_gaussian(design, layout, settings)
+    elif family == "gaussian" or sampler == "laplace" or len(design.y) >= _linear_large.MANY_UNITS:
+        large = _sample_large(design, layout, settings)
+        scales, coefficients, divergences, pareto_k = (
+            large.scales,
+            large.coefficients,
+            large.divergences,
+            large.pareto_k,
+        )
     else:
         scales, coefficients, divergences = _sample_glm(design, layout, settings)
     rng = np.random.default_rng([settings.seed, 2])
@@ -94,18 +104,15 @@ def fit_model(design: LinearDesign, *, prior: str, family: str, sampler: str, se
         layout.random_sd(scales),
         layout.stratum_sd(scales),
         divergences,
+        pareto_k,
     )
 
 
-def _sample_gaussian(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
-    stats = _linear_data.sufficient_statistics(design)
-    args = _linear_density.arguments(layout, stats)
-    chains, divergences = _linear_sample.sample_density(
-        _linear_density.marginal_log_density, args, start_scales(layout), **_options(layout, settings)
-    )
-    scales = np.ascontiguousarray(chains.reshape(-1, layout.n_scales))
-    normals = np.random.default_rng([settings.seed, 1]).standard_normal((len(scales), layout.n_coefficients))
-    return scales, _linear_density.draw_coefficients(scales, normals, args), divergences
+def _sample_large(design: LinearDesign, layout: Layout, settings: Settings) -> Weighted:
+    options = _options(settings)
+    if layout.family != GAUSSIAN:
+        return _linear_large.sample_working(design, layout, options, settings.seed)
+    return _linear_large.sample_gaussian(layout, _linear_data.sufficient_statistics(design), options, settings.seed)
 
 
 def _sample_glm(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
@@ -113,16 +120,15 @@ def _sample_glm(design: LinearDesign, layout: Layout, settings: Settings) -> tup
     n_raw = layout.n_coefficients + design.n_groups * layout.n_random
     start = np.concatenate([start_scales(layout), np.zeros(n_raw)])
     chains, divergences = _linear_sample.sample_density(
-        _linear_glm.glm_log_density, args, start, **_options(layout, settings)
+        _linear_glm.glm_log_density, args, start, steps=layout.steps(), **_options(settings)
     )
     draws = np.ascontiguousarray(chains.reshape(-1, len(start)))
     scales = draws[:, : layout.n_scales]
     return scales, _linear_glm.coefficients(draws, layout, *args[-2:]), divergences
 
 
-def _options(layout: Layout, settings: Settings) -> dict[str, Any]:
+def _options(settings: Settings) -> dict[str, Any]:
     return {
-        "steps": layout.steps(),
         "n_draws": settings.n_draws,
         "n_tune": settings.n_tune,
         "n_chains": settings.n_chains,

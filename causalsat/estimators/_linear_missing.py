@@ -110,9 +110,9 @@ def with_features(design: LinearDesign, main: FloatArray, modifiers: IntArray) -
 
 def pool(fits: Sequence[LinearFit]) -> LinearFit:
     """The draws of several fits, one fit after the other; divergences are summed."""
-    names = [f.name for f in fields(LinearFit) if f.name != "divergences"]
+    names = [f.name for f in fields(LinearFit) if f.name not in ("divergences", "pareto_k")]
     parts: dict[str, Any] = {name: np.concatenate([getattr(fit, name) for fit in fits]) for name in names}
-    return LinearFit(**parts, divergences=sum(fit.divergences for fit in fits))
+    return LinearFit(**parts, divergences=sum(f.divergences for f in fits), pareto_k=max(f.pareto_k for f in fits))
 
 
 def missing_contribution(

@@ -15,6 +15,7 @@ from causalsat.exceptions import ConvergenceWarning
 FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.01
+PARETO_K_LIMIT = 0.7
 ESS_PER_CHAIN = 100
 STEP_LIMIT = 50.0  # scales beyond exp(+-50) are outside floating point and outside any posterior
 
@@ -164,7 +165,7 @@ def worst_diagnostics(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
-    """Warn, with what to do, of R-hat above 1.01, few effective draws or many divergences."""
+    """Warn, with what to do, of R-hat above 1.01, few effective draws, many divergences or wild weights."""
     wrong = []
     if diagnostics["r_hat"] > R_HAT_LIMIT:
         wrong.append(f"R-hat {diagnostics['r_hat']:.3f} (above {R_HAT_LIMIT})")
@@ -173,6 +174,8 @@ def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
         wrong.append(f"effective sample size {diagnostics['ess']:.0f} (below {needed})")
     if diagnostics["divergences"] > 0.01 * diagnostics["n_draws"]:
         wrong.append(f"{diagnostics['divergences']} divergences in {diagnostics['n_draws']} draws")
+    if diagnostics.get("pareto_k", 0.0) > PARETO_K_LIMIT:
+        wrong.append(f"Pareto k of the importance weights {diagnostics['pareto_k']:.2f} (above {PARETO_K_LIMIT})")
     if wrong:
         warnings.warn(
             f"the sampler may not have converged: {', '.join(wrong)}. "

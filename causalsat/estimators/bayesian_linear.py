@@ -21,7 +21,7 @@ __all__ = ["BayesianLinearEffect", "resolve_columns"]
 
 FAMILIES = ("gaussian", "bernoulli", "negative_binomial", "gamma")
 PRIORS = ("horseshoe", "normal", "r2d2")
-SAMPLERS = ("auto", "pymc")
+SAMPLERS = ("auto", "pymc", "laplace")
 IMPUTATIONS = ("mean", "model")
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
 
@@ -79,10 +79,13 @@ class BayesianLinearEffect(PredictiveLinear):
         conditional effect but are no part of it: the effect of a new place is the mean of the places like it.
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain, and chains.
-    sampler : {"auto", "pymc"}
+    sampler : {"auto", "laplace", "pymc"}
         "auto" samples only the scales, with coefficients, strata and village effects integrated out exactly
-        (gaussian), or the hand-written density (other families): no compilation. "pymc" samples the whole model
-        written in PyMC, compiled by nutpie once for each structure: the reference. Both use nutpie's NUTS.
+        (gaussian), or the hand-written density (other families below 20,000 units): no compilation. "laplace", and
+        "auto" from 20,000 units on, samples other families from their working Gaussian likelihood at the mode, with
+        draws weighted by the exact likelihood where there are no villages (with villages, penalised
+        quasi-likelihood). "pymc" samples the whole model written in PyMC, compiled by nutpie once for each
+        structure: the reference. All use nutpie's NUTS.
     random_state : int, RandomState or None
         Seed.
     progress : bool
@@ -327,7 +330,7 @@ class BayesianLinearEffect(PredictiveLinear):
         fit = _linear_missing.pool(fits)
         draws = _linear_draws.in_outcome_units(fit, self.scaling_, self.prior_scale_, places)
         draws |= _linear_draws.averages(draws, tables, places, data.sample_weight, design.stratum)
-        self.diagnostics_ = self._diagnose(draws, fit.divergences, len(fits))
+        self.diagnostics_ = self._diagnose(draws, fit, len(fits))
         self.draws_ = {name: values[:: len(fits)] for name, values in draws.items()}  # as many as of one fit
         if model is not None:
             which = np.repeat(np.arange(len(fits)), self.n_chains * self.n_draws)[:: len(fits)]
@@ -339,15 +342,19 @@ class BayesianLinearEffect(PredictiveLinear):
                 len(self.draws_["ate"]),
             )
 
-    def _diagnose(self, draws: dict[str, FloatArray], divergences: int, n_fits: int) -> dict[str, Any]:
+    def _diagnose(self, draws: dict[str, FloatArray], fit: Any, n_fits: int) -> dict[str, Any]:
         from causalsat.estimators import _linear_sample
 
         chains = {name: v.reshape(n_fits, self.n_chains, self.n_draws, -1) for name, v in draws.items()}
         each = [
-            _linear_sample.chain_diagnostics({name: v[m] for name, v in chains.items()}, divergences, self.sampler)
+            _linear_sample.chain_diagnostics(
+                {name: v[m] for name, v in chains.items()}, fit.divergences, self.sampler
+            )
             for m in range(n_fits)
         ]
-        result = _linear_sample.worst_diagnostics(each) | {"divergences": divergences}
+        result = _linear_sample.worst_diagnostics(each) | {"divergences": fit.divergences}
+        if np.isfinite(fit.pareto_k):
+            result["pareto_k"] = fit.pareto_k
         _linear_sample.warn_if_not_converged(result)
         return result
 
