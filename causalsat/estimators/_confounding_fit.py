@@ -130,7 +130,7 @@ class _Crossfit:
         learner = clone(model)
         if len(np.unique(target[rows])) == 1:
             return DummyRegressor().fit(X[rows], target[rows])
-        options = _nuisances._weight_option(learner, self.weight, rows)
+        options: dict[str, Any] = dict(_nuisances._weight_option(learner, self.weight, rows))
         if self.clusters is not None and has_fit_parameter(learner, "groups"):
             options["groups"] = self.clusters[rows]
         with config_context(enable_metadata_routing=False):
