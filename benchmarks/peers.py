@@ -168,21 +168,20 @@ def run(peers: Sequence[str], environments: Path, replications: Sequence[int], n
     }
     worlds = {title: trials for title, trials in worlds.items() if trials}
     tables: dict[str, dict[str, Any]] = {title: {} for title in worlds}
-    versions = []
+    versions: dict[str, None] = {}
     with tempfile.TemporaryDirectory() as folder:
-        inputs = Path(folder) / "trials.npz"
-        every = {key: trial for trials in worlds.values() for key, trial in trials.items()}
-        np.savez(inputs, **{f"{k}/{name}": v for k, d in every.items() for name, v in d.items() if name != "truth"})
         for peer in peers:
-            found = answers(peer, inputs, environments)
-            if not isinstance(found, str):
-                versions.append(str(found["version"]))
-            for title, trials in worlds.items():
-                tables[title] |= {peer: found} if isinstance(found, str) else judge(found, trials)
-    return [
-        *(to_markdown(title, rows) for title, rows in tables.items() if rows),
-        f"Versions: {', '.join(versions)}.",
-    ]
+            for number, (title, trials) in enumerate(worlds.items()):
+                inputs = Path(folder) / f"{number}.npz"
+                given = {f"{k}/{name}": v for k, d in trials.items() for name, v in d.items() if name != "truth"}
+                np.savez(inputs, **given)
+                found = answers(peer, inputs, environments)
+                if isinstance(found, str):
+                    tables[title][peer] = found
+                else:
+                    versions[str(found["version"])] = None
+                    tables[title] |= judge(found, trials)
+    return [*(to_markdown(title, rows) for title, rows in tables.items()), f"Versions: {', '.join(versions)}."]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
