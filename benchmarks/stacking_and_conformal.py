@@ -1,6 +1,6 @@
 """Stacks beside their members, conformal beside naive intervals, aggregated beside single quantile models.
 
-    python benchmarks/stacking_and_conformal.py [--stacks 3] [--intervals 5] [--quantiles 3]
+    python benchmarks/stacking_and_conformal.py [--stacks 2] [--intervals 4] [--quantiles 2]
 
 Cluster-randomised trials with eight latents and village effects, in which all is known; the options are numbers of
 trials. Stacks are slow: their standard errors say what few trials are worth.
@@ -155,7 +155,7 @@ def out_of_fold_new(models: list, X: np.ndarray, y: np.ndarray, X_new: np.ndarra
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    comparisons = {"stacks": (stacks, 3), "intervals": (conformal, 5), "quantiles": (quantiles, 3)}
+    comparisons = {"stacks": (stacks, 2), "intervals": (conformal, 4), "quantiles": (quantiles, 2)}
     for name, (_, trials) in comparisons.items():
         parser.add_argument(f"--{name}", type=int, default=trials, metavar="TRIALS")
     options = vars(parser.parse_args(argv))
