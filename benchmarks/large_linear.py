@@ -22,10 +22,8 @@ CASES = (
     ("gaussian", 0, "units", "normal"),
     ("gaussian", 0, "units", "horseshoe"),
     ("gaussian", 2000, "villages", "normal"),
-    ("gaussian", 2000, "villages", "horseshoe"),
     ("gaussian", 2000, "units", "normal"),
     ("bernoulli", 0, "units", "normal"),
-    ("bernoulli", 0, "units", "horseshoe"),
     ("bernoulli", 2000, "villages", "normal"),
 )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from causalsat import _inputs
 from causalsat._inputs import FitData
 from causalsat.estimators._columns import select_columns
-from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.exceptions import ColumnError, DataError, ParameterError, TreatmentError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -79,6 +79,58 @@ def n_mixed(groups: IntArray, treatment: FloatArray) -> int:
     np.minimum.at(low, groups, treatment)
     np.maximum.at(high, groups, treatment)
     return int((high > low).sum())
+
+
+def is_binary(treatment: FloatArray) -> bool:
+    """Whether the treatment is 0 and 1; two other levels are refused.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> is_binary(np.array([0.0, 1.0])), is_binary(np.array([0.0, 0.5, 2.0]))
+    (True, False)
+    """
+    levels = np.unique(treatment)
+    binary = bool(np.isin(levels, (0.0, 1.0)).all())
+    if len(levels) == 2 and not binary:
+        raise TreatmentError(
+            f"treatment has the two values {levels[0]:g} and {levels[1]:g}",
+            expected="0 (control) and 1 (treated), or a dose with more than two levels",
+            todo=f"recode it: (treatment == {levels[1]:g}).astype(int)",
+        )
+    return binary
+
+
+def roles(
+    names: Sequence[str], n_features: int, modifiers: Any, strata: str | int | None
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Columns of the design with main effects, the stratum's (one or none), and those that modify the effect.
+
+    Examples
+    --------
+    >>> roles(["age", "site", "age missing"], 2, None, "site")
+    (array([0, 2]), array([1]), array([0]))
+    """
+    taken = np.zeros(0, dtype=np.int64)
+    if strata is not None:
+        position = names.index(strata) if isinstance(strata, str) else strata % n_features
+        taken = np.array([position], dtype=np.int64)
+    chosen = resolve_columns(modifiers, names, n_features, "modifiers")
+    if modifiers is not None and np.isin(taken, chosen).any():
+        raise ParameterError(
+            f"modifiers={modifiers!r}, which takes in the column of strata",
+            expected="other features: strata have treatment effects of their own",
+        )
+    return np.setdiff1d(np.arange(len(names)), taken), taken, np.setdiff1d(chosen, taken)
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed from an int, a RandomState, a Generator or None."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 # ---------------------------------------------------------------------- strata

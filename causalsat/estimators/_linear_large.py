@@ -99,7 +99,7 @@ def _in_blocks(
     others = chains.reshape(-1, inner.n_scales)
     others = np.where(inner.steps() > 0, np.abs(others), others)  # one sign, for the median
     mode, spread = block.mode(mode, np.median(others, axis=0))
-    root = np.linalg.cholesky(spread)
+    root = np.asarray(np.linalg.cholesky(spread), dtype=np.float64)
     z = rng.standard_normal((len(others), m))
     z /= np.sqrt(rng.chisquare(DEGREES, len(others)) / DEGREES)[:, None]
     proposed = mode + z @ root.T

@@ -15,7 +15,7 @@ from causalsat.estimators import _linear_columns, _linear_data, _linear_layout, 
 from causalsat.estimators._linear_columns import resolve_columns
 from causalsat.estimators._linear_data import LinearDesign
 from causalsat.estimators._linear_predictive import PredictiveLinear
-from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.exceptions import ParameterError
 
 __all__ = ["BayesianLinearEffect", "resolve_columns"]
 
@@ -231,8 +231,11 @@ class BayesianLinearEffect(PredictiveLinear):
         from causalsat.estimators import _linear_families
 
         _linear_families.check_outcome(data.y, self.family)
-        self._learn_treatment(data.treatment)
-        self._learn_columns(data)
+        self.binary_ = _linear_columns.is_binary(data.treatment)
+        n_features = len(self.imputation_.means)
+        self.columns_, self.stratum_column_, self.modifiers_ = _linear_columns.roles(
+            data.feature_names, n_features, self.modifiers, self.strata
+        )
         X, self.has_propensity_ = _linear_columns.features_with_propensity(data, self.columns_)
         self.scaling_ = _linear_data.learn_scaling(
             X, data.y, data.treatment, data.sample_weight, rescale_y=self.family == "gaussian"
@@ -243,38 +246,10 @@ class BayesianLinearEffect(PredictiveLinear):
             self.scaling_ = replace(self.scaling_, y_mean=offset)
         self.prior_scale_ = np.ones(X.shape[1])
         if self.ordered is not None:
-            n_features = len(self.imputation_.means)
             ordered = resolve_columns(self.ordered, data.feature_names, n_features, "ordered")
             self.prior_scale_[self._places(ordered)] = 1.0 / np.arange(1, len(ordered) + 1)
-        self.seed_ = _seed(self.random_state)
+        self.seed_ = _linear_columns.seed_of(self.random_state)
         self._sample(self._design(X, data, offset), X, data)
-
-    def _learn_treatment(self, treatment: FloatArray) -> None:
-        levels = np.unique(treatment)
-        self.binary_ = bool(np.isin(levels, (0.0, 1.0)).all())
-        if len(levels) == 2 and not self.binary_:
-            raise TreatmentError(
-                f"treatment has the two values {levels[0]:g} and {levels[1]:g}",
-                expected="0 (control) and 1 (treated), or a dose with more than two levels",
-                todo=f"recode it: (treatment == {levels[1]:g}).astype(int)",
-            )
-
-    def _learn_columns(self, data: FitData) -> None:
-        """Which columns of the design are features, which the stratum, and which modify the effect."""
-        names, n_features = data.feature_names, len(self.imputation_.means)
-        taken = np.zeros(0, dtype=np.int64)
-        if self.strata is not None:
-            position = names.index(self.strata) if isinstance(self.strata, str) else self.strata % n_features
-            taken = np.array([position], dtype=np.int64)
-        self.stratum_column_ = taken
-        self.columns_ = np.setdiff1d(np.arange(len(names)), taken)
-        modifiers = resolve_columns(self.modifiers, names, n_features, "modifiers")
-        if self.modifiers is not None and np.isin(taken, modifiers).any():
-            raise ParameterError(
-                f"modifiers={self.modifiers!r}, which takes in the column of strata",
-                expected="other features: strata have treatment effects of their own",
-            )
-        self.modifiers_ = np.setdiff1d(modifiers, taken)
 
     def _places(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of the design's columns among the features with main effects."""
@@ -415,12 +390,3 @@ class BayesianLinearEffect(PredictiveLinear):
         table = _linear_report.coefficient_table(self.draws_, names, getattr(self, "strata_", []), self.family)
         notes = _linear_report.notes(self.family, self.prior, len(names))
         return Summary(f"{type(self).__name__} ({self.family})", table, info, notes)
-
-
-def _seed(random_state: Any) -> int:
-    """A seed from an int, a RandomState, a Generator or None."""
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    from sklearn.utils import check_random_state
-
-    return int(check_random_state(random_state).randint(2**31 - 1))

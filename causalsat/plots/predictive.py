@@ -129,10 +129,19 @@ def _arms(treatment: Any, n: int) -> list[tuple[str, NDArray[np.bool_]]]:
 
 
 def _edges(draws: FloatArray, observed: FloatArray | None, *, log: bool) -> tuple[FloatArray, bool]:
-    """Edges of the bins, and whether each bin is one whole number: 98 % of draws and all of the data."""
+    """Edges of the bins, and whether each bin is one whole number.
+
+    They hold all of the data and 98 % of the draws, but of a wide prior no more than twice the data's range beyond.
+    """
     low, high = np.quantile(draws, [0.01, 0.99])
     if observed is not None:
-        low, high = min(low, observed.min()), max(high, observed.max())
+        least, most = float(observed.min()), float(observed.max())
+        if log:
+            room = (most / least) ** 2
+            low, high = min(max(low, least / room), least), max(min(high, most * room), most)
+        else:
+            room = 2.0 * (most - least)
+            low, high = min(max(low, least - room), least), max(min(high, most + room), most)
     whole = bool((draws == np.round(draws)).all())
     if whole and high - low < MOST_VALUES and not log:
         return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5, True

@@ -77,6 +77,14 @@ def test_a_logarithmic_axis_and_no_data():
     assert len(bands(ax)) == 1
 
 
+def test_a_wide_prior_leaves_the_data_readable():
+    draws = EffectPosterior(50.0 * np.random.default_rng(0).standard_t(2, (200, 60)), kind="outcome")
+    y = np.linspace(-1, 1, 60)
+    assert plot_predictive(draws, y).get_xlim() == pytest.approx((-5, 5))  # twice the range on either side
+    wide = EffectPosterior(np.exp(np.asarray(draws.draws).clip(-200, 200)), kind="outcome")
+    assert plot_predictive(wide, np.exp(y), log=True).get_xlim() == pytest.approx((np.exp(-5), np.exp(5)))
+
+
 def test_refusals():
     predictive, y, _ = normal_draws(n=40)
     with pytest.raises(DataError, match="y of shape"):
