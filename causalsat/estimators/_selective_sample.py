@@ -134,5 +134,5 @@ def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
             "if that does not help, give a prevalence or an expertise constraint: without them the data may not "
             "tell the unobservables from the intercept.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=4,
         )

@@ -90,6 +90,9 @@ class _LogisticRisk(RiskEstimator):
 
         return np.asarray(expit(self.decision_draws_ @ self._rows(X).T))
 
+    def _both_draws(self, X: FloatArray) -> FloatArray:
+        return self._positive_draws(X) * self._tested_draws(X)
+
     def _diagnostics(self) -> dict[str, Any]:
         return dict(self.sampler_diagnostics_)
 
@@ -111,7 +114,7 @@ class TestedOnlyRisk(_LogisticRisk):
     """Baseline: a Bayesian logistic regression on the tested units, applied to all.
 
     It takes the untested for the tested of the same features, although decision makers saw more than the features:
-    where the decision follows risk, it overstates the risk of the untested.
+    where the decision follows risk, it overstates the risk of the untested. ``given=`` changes nothing.
 
     Parameters
     ----------
@@ -139,14 +142,12 @@ class TestedOnlyRisk(_LogisticRisk):
     def _used(self, data: FitData) -> NDArray[np.bool_]:
         return data.treatment == 1
 
-    def _both_draws(self, X: FloatArray) -> FloatArray:
-        return self._positive_draws(X) * self._tested_draws(X)
-
 
 class UntestedNegativeRisk(_LogisticRisk):
     """Baseline: a Bayesian logistic regression that takes every untested unit for a negative.
 
-    It understates the risk of whoever is rarely tested.
+    It understates the risk of whoever is rarely tested. Its risk is that of being found positive; ``given=`` changes
+    nothing.
 
     Parameters
     ----------
@@ -171,6 +172,3 @@ class UntestedNegativeRisk(_LogisticRisk):
 
     def _used(self, data: FitData) -> NDArray[np.bool_]:
         return np.ones(len(data.y), dtype=bool)
-
-    def _both_draws(self, X: FloatArray) -> FloatArray:
-        return np.minimum(self._positive_draws(X), self._tested_draws(X))

@@ -209,7 +209,7 @@ class SelectiveLabelsRisk(RiskEstimator):
                 f"{implied_se:.3f}), which the data imply without it. What to do: check that it is of the population "
                 "that these units represent, and look at sensitivity_.",
                 DataWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
         return sweep.by_prevalence(self._form(), prepared, [stated * share for share in SWEEP]).to_columns()
 

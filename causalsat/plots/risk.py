@@ -56,6 +56,6 @@ def plot_risk_calibration(
     top = min(1.0, 1.05 * top)
     ax.plot([0, top], [0, top], color=_style.INK, linewidth=0.9, linestyle="--")
     ax.set_xlim(0, top)
-    ax.set_ylim(0, top)
+    ax.set_ylim(0, top * (1 + 0.09 * len(curves)))  # room for the legend
     ax.legend(frameon=False, fontsize=10, loc="upper left")
     return _style.tidy(ax, title=title, x="mean predicted probability", y="share of events")

@@ -21,7 +21,8 @@ def test_reliability_curves_of_two_groups():
     drawn = [line.lines[0].get_xydata() for line in ax.containers]
     np.testing.assert_allclose(drawn[0], np.column_stack([curves["tested"].predicted, curves["tested"].observed]))
     assert (drawn[1][:, 1] < drawn[1][:, 0]).all()
-    assert ax.get_xlim() == ax.get_ylim()
+    diagonal = ax.get_lines()[-1].get_xydata()
+    np.testing.assert_array_equal(diagonal[:, 0], diagonal[:, 1])
 
 
 def test_no_curve_is_refused():
