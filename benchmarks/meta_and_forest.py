@@ -102,7 +102,7 @@ WORLDS = {"linear": linear, "bends": cluster, "confounded": confounded}
 # replications: many where a fit is cheap; the standard errors say what the others are worth
 TRIALS = {
     "linear": dict(zip(METHODS, (200, 29, 24, 16, 12, 12, 6), strict=True)),
-    "bends": dict(zip(METHODS, (60, 12, 12, 8, 6, 3, 2), strict=True)),
+    "bends": dict(zip(METHODS, (40, 8, 8, 5, 4), strict=False)),
 }
 
 
@@ -144,8 +144,8 @@ def run(trials: int | None = None, methods: Sequence[str] = (), worlds: Sequence
     lines = [f"| trial | estimator | trials | nPEHE | {' | '.join(heads)} | CPU s |", "|---" * 11 + "|"]
     print("\n".join(lines), flush=True)
     for world in worlds:
-        for method in methods or METHODS:
-            n = trials or TRIALS.get(world, TRIALS["bends"])[method]
+        for method in methods or TRIALS.get(world, METHODS):
+            n = trials or TRIALS.get(world, TRIALS["linear"])[method]
             rows = []
             for seed in range(n):
                 row = kept_row("meta_and_forest", f"{world}/{method}/{seed}", partial(judge, world, method, seed))
