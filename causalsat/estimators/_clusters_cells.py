@@ -86,10 +86,10 @@ def make_cells(
     distinct, cell = np.unique(keys, axis=0, return_inverse=True)
     cell, c = cell.ravel(), len(distinct)
     flat = 2 * cell + arm
-    count = np.bincount(flat, weight, minlength=2 * c)
+    count: FloatArray = np.bincount(flat, weight, minlength=2 * c).astype(float)
     total = np.bincount(flat, weight * y, minlength=2 * c)
     mean = total / np.where(count > 0, count, 1.0)
-    spread = np.bincount(flat, weight * (y - mean[flat]) ** 2, minlength=2 * c)
+    spread: FloatArray = np.bincount(flat, weight * (y - mean[flat]) ** 2, minlength=2 * c).astype(float)
     labels = distinct[:, 0] if site is not None else np.arange(c)
     _, first, cell_site = np.unique(labels, return_index=True, return_inverse=True)
     cells = Cells(

@@ -36,17 +36,25 @@ class Layout:
         K and d.
     has_sites : bool
         Whether there are site effects.
+    tied : bool
+        Whether the noise depends on the arm alone and not on the cluster.
     """
 
     n_clusters: int
     n_features: int
     has_sites: bool
+    tied: bool = False
+
+    @property
+    def n_noise(self) -> int:
+        """Noise parameters of an arm."""
+        return 1 if self.tied else self.n_clusters
 
     @property
     def size(self) -> int:
         """Length of the vector."""
         k, d = self.n_clusters, self.n_features
-        return 2 + d + 3 * k + ((k - 1) * (1 + d) + 1 if k > 1 else 0) + int(self.has_sites)
+        return 2 + d + k + 2 * self.n_noise + ((k - 1) * (1 + d) + 1 if k > 1 else 0) + int(self.has_sites)
 
     def unpack(self, x: FloatArray) -> dict[str, FloatArray]:
         """Named parameters of vectors (..., size).
@@ -60,9 +68,11 @@ class Layout:
         k, d = self.n_clusters, self.n_features
         at = 2 + d
         tau = np.concatenate([x[..., at : at + 1], np.exp(x[..., at + 1 : at + k])], axis=-1).cumsum(axis=-1)
-        sigma = np.exp(x[..., at + k : at + 3 * k]).reshape(*x.shape[:-1], 2, k)
+        q = self.n_noise
+        noise = np.exp(x[..., at + k : at + k + 2 * q]).reshape(*x.shape[:-1], 2, q)
+        sigma = np.broadcast_to(noise, (*x.shape[:-1], 2, k)).copy()
         logit = np.zeros((*x.shape[:-1], k, 1 + d))
-        at += 3 * k
+        at += k + 2 * q
         if k > 1:
             logit[..., 1:, 0] = x[..., at : at + k - 1]
             scale = np.exp(x[..., at + k - 1])[..., None, None]
@@ -98,6 +108,8 @@ class Prior:
         Standard deviation of the logits' intercepts.
     prognostic_sd, site_sd : float
         Scales of the half-normal priors of the prognostic weights' scale and of the site effects.
+    tied_noise : bool
+        Whether the noise depends on the arm alone.
     """
 
     effect: float
@@ -108,6 +120,11 @@ class Prior:
     intercept_logit_sd: float = 1.5
     prognostic_sd: float = 0.5
     site_sd: float = 1.0
+    tied_noise: bool = False
+
+    def layout(self, n_clusters: int, features: FloatArray, cells: Cells) -> Layout:
+        """Layout of the parameters of a model with these features and cells."""
+        return Layout(n_clusters, features.shape[1], cells.has_sites, self.tied_noise)
 
     def numbers(self) -> FloatArray:
         """As one array, for the compiled functions."""
@@ -122,6 +139,7 @@ class Prior:
                 self.intercept_logit_sd,
                 self.prognostic_sd,
                 self.site_sd,
+                float(self.tied_noise),
             ]
         )
 
@@ -297,8 +315,12 @@ def log_density(  # type: ignore[no-untyped-def]
     for k in range(1, K):
         gap[k] = np.exp(x[at + k])
         tau[k] = tau[k - 1] + gap[k]
-    sigma = np.exp(x[at + K : at + 3 * K]).reshape(2, K)
-    al = at + 3 * K
+    q = 1 if prior[9] > 0.0 else K
+    sigma = np.empty((2, K))
+    for k in range(K):
+        for w in range(2):
+            sigma[w, k] = np.exp(x[at + K + w * q + min(k, q - 1)])
+    al = at + K + 2 * q
     log_pi = np.zeros((m, K))
     s_logit = 1.0
     weights = np.zeros((K, d))
@@ -357,17 +379,18 @@ def log_density(  # type: ignore[no-untyped-def]
         z = (tau[k] - effect) / effect_sd
         value -= 0.5 * z * z
         d_tau[k] -= z / effect_sd
-        for w in range(2):
-            z = (np.log(sigma[w, k]) - prior[2 + w]) / noise_sd
-            value -= 0.5 * z * z
-            d_sigma[w, k] -= z / noise_sd
     for k in range(K):
         grad[at + k] = d_tau[k:].sum() * gap[k]
         if k:
             value += x[at + k]
             grad[at + k] += 1.0
-    grad[at + K : at + 2 * K] = d_sigma[0]
-    grad[at + 2 * K : at + 3 * K] = d_sigma[1]
+    for w in range(2):
+        for k in range(K):
+            grad[at + K + w * q + min(k, q - 1)] += d_sigma[w, k]
+        for k in range(q):
+            z = (x[at + K + w * q + k] - prior[2 + w]) / noise_sd
+            value -= 0.5 * z * z
+            grad[at + K + w * q + k] -= z / noise_sd
     if K > 1:
         a, z = x[al : al + K - 1], x[al + K : al + K + (K - 1) * d]
         value += -0.5 * (a**2).sum() / a_sd**2 - 0.5 * (z**2).sum() - 0.5 * (s_logit / logit_sd) ** 2 + x[al + K - 1]

@@ -54,7 +54,13 @@ def find_mode(
     directions = [_effect_direction(single, cells, features)]
     directions += list(rng.standard_normal((n_restarts - 1, d)))
     found = [
-        _climb(_start_mixture(single, direction, cells, features, n_clusters), cells, features, prior, n_clusters)
+        _climb(
+            _start_mixture(single, direction, features, prior.layout(n_clusters, features, cells)),
+            cells,
+            features,
+            prior,
+            n_clusters,
+        )
         for direction in directions
     ]
     return max(found, key=lambda pair: pair[1])
@@ -85,7 +91,7 @@ def _climb(
 
 
 def _start_single(cells: Cells, features: FloatArray, prior: Prior) -> FloatArray:
-    layout = Layout(1, features.shape[1], cells.has_sites)
+    layout = prior.layout(1, features, cells)
     x = np.zeros(layout.size)
     x[1] = -2.0
     at = 2 + layout.n_features
@@ -108,26 +114,23 @@ def _effect_direction(single: FloatArray, cells: Cells, features: FloatArray) ->
     return np.asarray(np.linalg.solve(gram, Z.T @ (weight * residual)))
 
 
-def _start_mixture(
-    single: FloatArray, direction: FloatArray, cells: Cells, features: FloatArray, n_clusters: int
-) -> FloatArray:
+def _start_mixture(single: FloatArray, direction: FloatArray, features: FloatArray, layout: Layout) -> FloatArray:
     """Clusters are ordered along a direction of the features, with effects that rise along it."""
-    d, k = features.shape[1], n_clusters
-    layout = Layout(k, d, cells.has_sites)
+    d, k, q = layout.n_features, layout.n_clusters, layout.n_noise
     x = np.zeros(layout.size)
-    at, single_at = 2 + d, 2 + d
+    at = 2 + d
     x[:at] = single[:at]
-    x[at] = single[single_at] - 0.3
+    x[at] = single[at] - 0.3
     x[at + 1 : at + k] = np.log(0.6 / (k - 1))
-    x[at + k : at + 2 * k] = single[single_at + 1]
-    x[at + 2 * k : at + 3 * k] = single[single_at + 2]
+    x[at + k : at + k + q] = single[at + 1]
+    x[at + k + q : at + k + 2 * q] = single[at + 2]
     score = features @ direction
     scale = max(float(score.std()), 1e-12)
     cuts = np.quantile(score / scale, np.arange(1, k) / k)
-    al = at + 3 * k
+    al = at + k + 2 * q
     x[al : al + k - 1] = -2.0 * np.cumsum(cuts)
     x[al + k : al + k + (k - 1) * d] = (2.0 * np.arange(1, k)[:, None] * direction / scale).ravel()
-    if cells.has_sites:
+    if layout.has_sites:
         x[-1] = single[-1]
     return x
 
@@ -205,7 +208,7 @@ def sample(
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 
-    layout = Layout(n_clusters, features.shape[1], cells.has_sites)
+    layout = prior.layout(n_clusters, features, cells)
     args = density.arguments(cells, features, prior, n_clusters)
     scale, dim = curvature(mode, args), layout.size
 
@@ -285,7 +288,7 @@ def held_out_density(
         Features to use for each fold; the same for all unless given.
     """
     out = np.empty(len(fold))
-    layout = Layout(n_clusters, features.shape[1], cells.has_sites)
+    layout = prior.layout(n_clusters, features, cells)
     for k in np.unique(fold):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         phi = features if fold_features is None else fold_features[k]

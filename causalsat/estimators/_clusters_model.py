@@ -24,6 +24,7 @@ IntArray = NDArray[np.int64]
 EFFECT_SD = 1.0  # prior spread of effects between clusters, in standard deviations of the outcome
 TRUNK_CLUSTERS = 2  # clusters of the likelihood that networks are trained on while their number is open
 R_HAT_LIMIT = 1.03
+MISFIT = 2.5  # standard errors
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def fit_model(est: Any, data: ImageFitData) -> Fitted:
     from threadpoolctl import threadpool_limits
 
     seed = int(_generator(est.random_state).integers(2**31 - 1))
-    outcome = prepare_outcome(data)
+    outcome = prepare_outcome(data, tied_noise=est.noise == "arm")
     site = data.groups if data.groups is not None and data.n_groups < len(data.y) else None
     arm, image = data.treatment.astype(np.int64), data.images.unit_image
     cells, _ = make_cells(image, site, arm, outcome.y, data.sample_weight, share=est.assignment == "image")
@@ -109,7 +110,7 @@ def _generator(random_state: Any) -> np.random.Generator:
 
 
 # ---------------------------------------------------------------------- outcome
-def prepare_outcome(data: ImageFitData) -> Outcome:
+def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False) -> Outcome:
     """Residualise the outcome on covariates and standardise it; the average effect as a regression finds it."""
     t, w = data.treatment, data.sample_weight
     covariates = data.X
@@ -132,6 +133,7 @@ def prepare_outcome(data: ImageFitData) -> Outcome:
         effect=full[0] / unit if scale > 0 else 0.0,
         effect_sd=float(np.hypot(EFFECT_SD, full[1] / unit if scale > 0 and np.isfinite(full[1]) else 0.0)),
         arm_sd=(arm_sd[0], arm_sd[1]),
+        tied_noise=tied_noise,
     )
     return Outcome(y, scale, prior, reference)
 
@@ -255,6 +257,20 @@ def select(est: Any, cells: Cells, scores: FloatArray, prior: Prior, fold: IntAr
 
 
 # ---------------------------------------------------------------------- posterior
+def warn_of_misfit(ate: FloatArray, reference: dict[str, tuple[float, float]]) -> None:
+    """Warn where the model's average effect is far from that of a regression: its types are then not of effects."""
+    estimate, se = reference["regression with covariates"]
+    apart = abs(float(ate.mean()) - estimate)
+    if np.isfinite(se) and apart > MISFIT * np.hypot(se, ate.std()):
+        warnings.warn(
+            f"the average effect of the clusters, {ate.mean():.3g}, is far from the regression's, {estimate:.3g} (se "
+            f"{se:.2g}): types are told apart by the shape of the outcome and not by effects. "
+            "What to do: noise='arm', or an outcome that is closer to normal (a logarithm, ranks).",
+            DataWarning,
+            stacklevel=5,
+        )
+
+
 def in_units(draws: dict[str, FloatArray], scale: float) -> dict[str, FloatArray]:
     """Draws in the outcome's units; the logits have none."""
     return {name: values if name == "logit" else scale * values for name, values in draws.items()}

@@ -61,6 +61,10 @@ class ImageEffectClusters(ImageEffectEstimator):
         for one unit an image. The first is several times faster and fits effects that jump between types; where
         effects vary smoothly with the image, the second, whose mixtures are free, follows them more closely
         (``benchmarks/image_clusters.py``).
+    noise : {"cluster", "arm"}, default "cluster"
+        Whether the noise has a scale for each arm and type, as in the paper, or for each arm only. With the first,
+        outcomes that are far from normal (many zeros) can make types of their spread and not of effects; the average
+        effect is then off, of which a warning tells. With the second, types differ by effects only.
     image_px : int, default 32
         Larger chips are averaged down to this side before a trained network sees them.
     augment : bool, default True
@@ -162,6 +166,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         n_components: int = 5,
         covariates: Sequence[str] = (),
         assignment: str = "image",
+        noise: str = "cluster",
         image_px: int = 32,
         augment: bool = True,
         max_epochs: int = 40,
@@ -189,6 +194,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         self.n_components = n_components
         self.covariates = covariates
         self.assignment = assignment
+        self.noise = noise
         self.image_px = image_px
         self.augment = augment
         self.max_epochs = max_epochs
@@ -221,6 +227,8 @@ class ImageEffectClusters(ImageEffectEstimator):
                 raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {low}{todo}")
         if self.assignment not in ASSIGNMENTS:
             raise ParameterError(f"assignment={self.assignment!r}", expected="'image' or 'unit'")
+        if self.noise not in ("cluster", "arm"):
+            raise ParameterError(f"noise={self.noise!r}", expected="'cluster' or 'arm'")
         for name in ("margin", "learning_rate"):
             if not getattr(self, name) >= 0:
                 raise ParameterError(f"{name}={getattr(self, name)!r}", expected="a number of at least 0")
@@ -231,7 +239,7 @@ class ImageEffectClusters(ImageEffectEstimator):
             )
 
     # ------------------------------------------------------------------ fit
-    def _fit(self, data: ImageFitData) -> None:
+    def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
         from causalsat.estimators import _clusters_model
 
         found = _clusters_model.fit_model(self, data)
@@ -243,6 +251,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         effect = np.einsum("skm,sk->sm", pi, self.draws_["tau"])
         share = np.bincount(self.unit_image_, data.sample_weight, minlength=len(self.scores_))
         self.draws_["ate"] = effect @ (share / share.sum())
+        _clusters_model.warn_of_misfit(self.draws_["ate"], self.reference_)
 
     # ------------------------------------------------------------------ effects
     def _probabilities(self, features: FloatArray) -> FloatArray:
@@ -320,6 +329,12 @@ class ImageEffectClusters(ImageEffectEstimator):
         from causalsat.estimators import _clusters_report
 
         return _clusters_report.typical_images(self, X, cluster, n, kind, min_distance_m)
+
+    def read_chips(self, X: Any) -> NDArray[np.float32]:
+        """Chips (n, [time,] band, y, x) of the units of X, NaN where invalid: what the model sees, for pictures."""
+        from causalsat.estimators import _clusters_salience
+
+        return _clusters_salience.read_chips(self, X)
 
     def salience(
         self, X: Any, cluster: int, *, method: str = "integrated_gradients", n_steps: int = 32

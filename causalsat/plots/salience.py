@@ -61,7 +61,7 @@ def show_image(chip: ArrayLike, *, bands: ArrayLike | None = None, ax: Any = Non
     return ax  # type: ignore[no-any-return]
 
 
-def show_salience(attribution: ArrayLike, *, smooth_px: float = 1.0, ax: Any = None) -> Axes:
+def show_salience(attribution: ArrayLike, *, smooth_px: float = 2.0, ax: Any = None) -> Axes:
     """Draw contributions of pixels, summed over bands: blue raises, red lowers, deeper is more.
 
     Parameters

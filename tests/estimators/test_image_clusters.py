@@ -1,6 +1,7 @@
 """Image effect clusters: the density against brute force, cells, choice of K, recovery of known types, salience."""
 
 import warnings
+from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
@@ -17,7 +18,7 @@ from causalsat.estimators import _clusters_density as density
 from causalsat.estimators import _clusters_fit, _clusters_model
 from causalsat.estimators._clusters_cells import make_cells
 from causalsat.estimators._clusters_density import Layout, Prior
-from causalsat.exceptions import CausalsatWarning, ColumnError, ImageryError, ParameterError
+from causalsat.exceptions import CausalsatWarning, ColumnError, DataWarning, ImageryError, ParameterError
 
 QUICK = {"backbone": "random_conv", "n_draws": 150, "n_tune": 150, "n_restarts": 2, "random_state": 0}
 PRIOR = Prior(0.5, 0.5, (1.0, 1.0))
@@ -60,11 +61,12 @@ def cells_of(mode, seed=0):
 
 
 @pytest.mark.parametrize("mode", ["nested", "several images a site", "unit", "no sites"])
-@pytest.mark.parametrize("n_clusters", [1, 3])
-def test_gradient_is_that_of_the_density(mode, n_clusters):
+@pytest.mark.parametrize(("n_clusters", "tied"), [(1, False), (3, False), (3, True)])
+def test_gradient_is_that_of_the_density(mode, n_clusters, tied):
     cells, phi, _ = cells_of(mode)
-    layout = Layout(n_clusters, 3, cells.has_sites)
-    args = density.arguments(cells, phi, PRIOR, n_clusters)
+    prior = replace(PRIOR, tied_noise=tied)
+    layout = prior.layout(n_clusters, phi, cells)
+    args = density.arguments(cells, phi, prior, n_clusters)
     x = 0.3 * np.random.default_rng(1).normal(size=layout.size)
     _, gradient = density.log_density(x, *args)
     numeric = approx_fprime(x, lambda z: density.log_density(z, *args)[0], 1e-6)
@@ -167,7 +169,7 @@ def test_number_of_types_is_found():
 def test_types_and_their_effects_are_recovered(fitted):
     est, X = fitted
     _, image, _, _, _, kind = world()
-    effects = est.cluster_effects(0.9)
+    effects = est.cluster_effects(0.99)  # one draw of the data: wide enough to hold the truth nearly always
     assert (effects["lower"] < [0.0, 2.0]).all()
     assert (effects["upper"] > [0.0, 2.0]).all()
     assert effects["share"].sum() == pytest.approx(1.0)
@@ -175,6 +177,23 @@ def test_types_and_their_effects_are_recovered(fitted):
     assert est.draws_["sigma"].mean() == pytest.approx(1.0, abs=0.15)
     assert np.corrcoef(est.predict(X), kind[image])[0, 1] > 0.95
     assert (np.diff(est.draws_["tau"], axis=1) > 0).all()
+
+
+def test_noise_by_arm_has_one_scale_for_all_types():
+    images, image, t, y, _, _ = world(60, 6)
+    est = ImageEffectClusters(noise="arm", n_clusters=2, **QUICK)
+    est = quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+    assert np.ptp(est.draws_["sigma"], axis=2).max() == 0
+    assert est.draws_["sigma"].shape == (300, 2, 2)
+
+
+def test_an_average_effect_far_from_the_regressions_is_noticed():
+    draws = 0.1 * np.random.default_rng(0).normal(size=500)
+    with pytest.warns(DataWarning, match="noise='arm'"):
+        _clusters_model.warn_of_misfit(draws + 1.2, {"regression with covariates": (0.74, 0.08)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _clusters_model.warn_of_misfit(draws + 0.8, {"regression with covariates": (0.74, 0.08)})
 
 
 def test_probabilities_are_uncertain_and_add_up(fitted):
