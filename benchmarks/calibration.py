@@ -214,7 +214,7 @@ def calibration_table(models: Sequence[sbc.Model], replications: int, **options:
             cells.append(f"{band:.2f} / {chi:.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines.append(f"| CPU s a fit | {' | '.join(f'{s:.2f}' for s in seconds)} |")
-    word = f"Smallest of the {tests} p-values of the band: {smallest:.4f}; times their number {smallest * tests:.2f}."
+    word = f"Smallest of the {tests} p-values of the band: {smallest:.4f} (Bonferroni: {min(1.0, smallest * tests):.2f})."
     return "\n".join([*lines, "", word])
 
 
@@ -240,7 +240,7 @@ def run(replications: int, pymc: int, trials: int, names: Sequence[str]) -> str:
             "",
             coverage_table(trials, names),
             "",
-            *(" ".join(line.split()) for line in (world.__doc__ or "").split("\n\n", 1)[1].split('\n    "')),
+            *(f'"{" ".join(line.split())}' for line in (world.__doc__ or "").split('\n    "')[1:]),
         ]
     return "\n".join(parts)
 
