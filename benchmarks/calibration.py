@@ -214,7 +214,8 @@ def calibration_table(models: Sequence[sbc.Model], replications: int, **options:
             cells.append(f"{band:.2f} / {chi:.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines.append(f"| CPU s a fit | {' | '.join(f'{s:.2f}' for s in seconds)} |")
-    word = f"Smallest of the {tests} p-values of the band: {smallest:.4f} (Bonferroni: {min(1.0, smallest * tests):.2f})."
+    by_number = min(1.0, smallest * tests)
+    word = f"Smallest of the {tests} p-values of the band: {smallest:.4f}, by Bonferroni {by_number:.2f}."
     return "\n".join([*lines, "", word])
 
 
