@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from functools import cache
 
+import calibration
 import numpy as np
 import pytest
-
-calibration = pytest.importorskip("calibration")
 
 pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 

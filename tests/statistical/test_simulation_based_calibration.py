@@ -10,8 +10,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-
-sbc = pytest.importorskip("sbc")
+import sbc
 
 pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 
