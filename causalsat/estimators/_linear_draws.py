@@ -43,10 +43,14 @@ def in_outcome_units(fit: LinearFit, scaling: Scaling, prior_scale: FloatArray, 
     return draws
 
 
-def predictor(draws: Mapping[str, FloatArray], Z: FloatArray, modifiers: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Predictor at the average treatment and its slope in the treatment, strata apart, each (draw, unit)."""
-    slope = draws["treatment"][:, None] + draws["interaction"] @ Z[:, modifiers].T
-    return draws["intercept"][:, None] + draws["main"] @ Z.T, slope
+def base(draws: Mapping[str, FloatArray], Z: FloatArray) -> FloatArray:
+    """Predictor at the average treatment, strata apart, (draw, unit)."""
+    return np.asarray(draws["intercept"][:, None] + draws["main"] @ Z.T)
+
+
+def slope(draws: Mapping[str, FloatArray], Z: FloatArray, modifiers: IntArray) -> FloatArray:
+    """Slope of the predictor in the treatment, strata apart, (draw, unit)."""
+    return np.asarray(draws["treatment"][:, None] + draws["interaction"] @ Z[:, modifiers].T)
 
 
 def averages(

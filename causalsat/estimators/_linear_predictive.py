@@ -33,7 +33,9 @@ class PredictiveLinear(OutcomeEstimator):
         """Positions of the design's columns among the features with main effects."""
 
     @abstractmethod
-    def _linear(self, X: FloatArray, draws: dict[str, FloatArray] | None = None) -> tuple[FloatArray, FloatArray]:
+    def _linear(
+        self, X: FloatArray, draws: dict[str, FloatArray] | None = None, *, with_base: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
         """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
 
     def posterior_predictive(

@@ -347,19 +347,20 @@ class BayesianLinearEffect(PredictiveLinear):
             X = np.column_stack([X, np.full(len(X), self.scaling_.x_mean[-1])])
         return self.scaling_.features(X)
 
-    def _linear(self, X: FloatArray, draws: dict[str, FloatArray] | None = None) -> tuple[FloatArray, FloatArray]:
+    def _linear(
+        self, X: FloatArray, draws: dict[str, FloatArray] | None = None, *, with_base: bool = True
+    ) -> tuple[FloatArray, FloatArray]:
         """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
         from causalsat.estimators import _linear_draws, _linear_missing
 
         d, Z = self.draws_ if draws is None else draws, self._features(X)
         places = self._places(self.modifiers_)
-        base, slope = _linear_draws.predictor(d, Z, places)
+        slope = _linear_draws.slope(d, Z, places)
+        base = _linear_draws.base(d, Z) if with_base else np.zeros((1, 1))
         if "stratum_slope" in d:
             codes = X[:, self.stratum_column_[0]].astype(np.int64)
-            for total, effects in zip(
-                (base, slope), _linear_draws.stratum_effects(d, codes, self.seed_), strict=True
-            ):
-                total += effects
+            more = _linear_draws.stratum_effects(d, codes, self.seed_)
+            base, slope = base + more[0], slope + more[1]
         if self.imputed_ is not None and draws is None:
             missing = self._missing(X)
             more = _linear_missing.missing_contribution(d, Z, missing, places, self.imputed_, self.seed_)
@@ -377,7 +378,7 @@ class BayesianLinearEffect(PredictiveLinear):
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         if self.family == "gaussian":
-            return self._linear(X)[1] * (treatment - baseline)
+            return self._linear(X, with_base=False)[1] * (treatment - baseline)
         return self._outcome_draws(X, treatment) - self._outcome_draws(X, baseline)
 
     # ------------------------------------------------------------------ reports
