@@ -33,6 +33,7 @@ ORDER = [
     ("image_clusters_uganda", "Image effect clusters: Uganda"),
     ("training_speed", "Training on images"),
     ("ihdp", "IHDP, replications 1 to 5"),
+    ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
     ("continuous", "Continuous treatments: average dose-response curves"),
     ("gp_size", "GaussianProcessEffect: size, coverage"),
 ]
