@@ -1,9 +1,9 @@
 """BayesianLinearEffect on large data: cost, effective draws, accuracy and coverage at 100,000 units x 50 latents.
 
 Usage: ``OMP_NUM_THREADS=1 python benchmarks/large_linear.py [--units 100000] [--latents 50] [--more]``. Prints
-Markdown; ``--more`` adds rows. Each row is a process of its own, so that its peak memory is that of the fit. All latents have main effects; the effect is
-0.5 plus ten of the latents, with standard deviation 0.3 in the outcome's (or the logit's) units; 4 chains of 300
-tuning draws and 400 kept.
+Markdown; ``--more`` adds rows. Each row is a process of its own, so that its peak memory is that of the fit. All
+latents have main effects; the effect is 0.5 plus ten of the latents, with standard deviation 0.3 in the outcome's
+(or the logit's) units; 4 chains of 300 tuning draws and 400 kept.
 """
 
 from __future__ import annotations
