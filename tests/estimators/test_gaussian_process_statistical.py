@@ -27,7 +27,7 @@ def one_trial(seed):
 
 @pytest.fixture(scope="module")
 def posteriors():
-    settings = {"n_draws": 200, "n_hyper": 10, "max_iter": 25, "random_state": 0}
+    settings = {"n_draws": 200, "n_hyper": 10, "n_burn": 4, "max_iter": 25, "random_state": 0}
     found = []
     for seed in range(N_TRIALS):
         X, y, t, tau = one_trial(seed)
