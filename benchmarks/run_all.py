@@ -33,6 +33,8 @@ ORDER = [
     ("image_clusters_uganda", "Image effect clusters: Uganda"),
     ("training_speed", "Training on images"),
     ("ihdp", "IHDP, replications 1 to 5"),
+    ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
+    ("uganda_estimators", "Uganda: every estimator"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
     ("continuous", "Continuous treatments: average dose-response curves"),
     ("gp_size", "GaussianProcessEffect: size, coverage"),
