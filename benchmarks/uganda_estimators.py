@@ -155,7 +155,7 @@ def run(names: Sequence[str] = (), seeds: int = 10, *, only_kept: bool = False) 
         ]
         found = [row for row in rows if row is not None]
         cells = [f"{row['ratio']:.2f}" if row else "" for row in [*rows, *([None] * (n - len(rows)))]]
-        mean = f"{np.mean([row['ratio'] for row in found]):.2f} ({len(found)})" if found else ""
+        mean = f"{np.mean([row['ratio'] for row in found]):.2f} ({len(found)})" if found else "not run"
         cpu = f"{np.median([row['cpu'] for row in found]):.1f}" if found else ""
         ate = "{ate:.3f} ({lower:.3f} to {upper:.3f}) | {cpu:.1f}".format(**average) if average else " | "
         lines.append(f"| {name} | {' | '.join(cells)} | {mean} | {cpu} | {ate} |")
