@@ -33,6 +33,7 @@ ORDER = [
     ("image_clusters_uganda", "Image effect clusters: Uganda"),
     ("training_speed", "Training on images"),
     ("ihdp", "IHDP, replications 1 to 5"),
+    ("peers", "Side by side with peers"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
     ("uganda_estimators", "Uganda: every estimator"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
