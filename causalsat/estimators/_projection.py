@@ -25,9 +25,10 @@ class Projection:
     coef : ndarray of shape (k,)
         Coefficients.
     cov : ndarray of shape (k, k)
-        Cluster-robust covariance of statsmodels (HC1 without clusters), times (clusters - 1) / df: regressors that
-        are constant in a cluster use up one degree of freedom of the clusters each, which CR1 does not count. With
-        ten of them and 100 clusters it comes to what CR2 gives.
+        Cluster-robust covariance of statsmodels, times (clusters - 1) / df: regressors that are constant in a
+        cluster use up one degree of freedom of the clusters each, which CR1 does not count. With ten of them and 100
+        clusters it comes to what CR2 gives. Without clusters, HC0 times units / df: HC1, and finite where columns
+        are as many as units.
     df : float
         Degrees of freedom of the t reference: clusters (units) less k, at least half of them.
     gram : ndarray of shape (k, k)
@@ -63,15 +64,14 @@ def project(scores: FloatArray, design: FloatArray, weight: FloatArray, groups: 
     """
     import statsmodels.api as sm
 
-    kind = {"cov_type": "HC1"} if groups is None else {"cov_type": "cluster", "cov_kwds": {"groups": groups}}
+    kind = {"cov_type": "HC0"} if groups is None else {"cov_type": "cluster", "cov_kwds": {"groups": groups}}
     with warnings.catch_warnings():  # collinear modifiers: the pseudo-inverse's solution is what is wanted
         warnings.filterwarnings("ignore", message=".*rank-deficient")
         fit = sm.WLS(scores, design, weights=weight).fit(use_t=True, **kind)
     cov, k = np.asarray(fit.cov_params()), design.shape[1]
     clusters = len(scores) if groups is None else int(groups.max()) + 1
     df = float(max(clusters - k, clusters // 2, 1))
-    if groups is not None:
-        cov = cov * max(clusters - 1, 1) / df
+    cov = cov * (clusters if groups is None else max(clusters - 1, 1)) / df  # HC1, also with fewer units than columns
     gram = design.T @ (weight[:, None] * design)
     return Projection(np.asarray(fit.params), cov, df, gram)
 

@@ -233,3 +233,12 @@ def test_few_clusters_draw_the_covariance_towards_the_working_model():
     blended = stabilise(found, 6)
     assert np.linalg.eigvalsh(blended).min() > 1e-4
     np.testing.assert_allclose(stabilise(found, 10**9), found.cov, atol=1e-8)
+
+
+def test_as_many_columns_as_units_has_finite_intervals():
+    """HC1 divides by zero there; the degrees of freedom never fall below half of the units."""
+    rng = np.random.default_rng(0)
+    design = np.column_stack([np.ones(6), rng.standard_normal((6, 5))])
+    found = project(rng.standard_normal(6), design, np.ones(6))
+    assert np.isfinite(found.cov).all()
+    assert found.df == 3
