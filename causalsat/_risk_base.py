@@ -83,6 +83,7 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self._check_parameters()
         data = self._check_fit(X, y, treatment, None, sample_weight, None)
         self.classes_ = np.array([0, 1])
+        self._learn_scaling(data.X, data.sample_weight)
         self._fit(data)
         self.support_reference_ = _support.learn_support(data.X[:, self._support_columns()])
         self.tested_share_ = float(np.average(data.treatment, weights=data.sample_weight))
@@ -201,6 +202,16 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
                 f"every tested unit has the outcome {values[seen][0]:g}", expected="both outcomes among the tested"
             )
         return np.where(seen, values, 0.0)
+
+    # ------------------------------------------------------------------ the design
+    def _learn_scaling(self, X: FloatArray, weight: FloatArray) -> None:
+        self.feature_mean_ = np.average(X, axis=0, weights=weight)
+        sd = np.sqrt(np.average((X - self.feature_mean_) ** 2, axis=0, weights=weight))
+        self.feature_sd_ = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(self.feature_mean_)), sd, 1.0)
+
+    def _rows(self, X: FloatArray) -> FloatArray:
+        """Standardised features, a column of ones first."""
+        return np.column_stack([np.ones(len(X)), (X - self.feature_mean_) / self.feature_sd_])
 
     def _posterior(self, draws: FloatArray, index: NDArray[Any], kind: str) -> EffectPosterior:
         return EffectPosterior(

@@ -97,7 +97,7 @@ def outcome(study: Any, v: Any) -> Iterator[Finding]:
             "note",
             "outcome",
             f"the outcome is binary, {np.mean(y == values[1]):.1%} are {values[1]:g}{how}",
-            "effects are differences in probability; BayesianLinearEffect(outcome='binary') models a logit",
+            "effects are differences in probability; BayesianLinearEffect(family='bernoulli') models a logit",
         )
     elif (spread := np.std(y)) > 0 and np.abs(y - y.mean()).max() > 8 * spread:
         far = int((np.abs(y - y.mean()) > 8 * spread).sum())

@@ -124,15 +124,6 @@ def roles(
     return np.setdiff1d(np.arange(len(names)), taken), taken, np.setdiff1d(chosen, taken)
 
 
-def seed_of(random_state: Any) -> int:
-    """A seed from an int, a RandomState, a Generator or None."""
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    from sklearn.utils import check_random_state
-
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
 # ---------------------------------------------------------------------- strata
 def stratum_key(label: Any) -> str:
     """One text for a label however it is stored: 3, 3.0 and numpy's 3 are the same; missing is "".

@@ -9,22 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators import _linear_data, _linear_density, _linear_glm, _linear_large, _linear_sample
+from causalsat.estimators._chains import Settings
 from causalsat.estimators._linear_data import LinearDesign
 from causalsat.estimators._linear_large import Weighted
 from causalsat.estimators._linear_layout import GAUSSIAN, NORMAL, Layout, make_layout, start_scales
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Sampler settings: draws and tuning draws a chain, chains, seed, progress bar."""
-
-    n_draws: int
-    n_tune: int
-    n_chains: int
-    seed: int
-    progress: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.estimators._chains import Settings
 from causalsat.estimators._linear_sample import sample_density
 from causalsat.exceptions import ConvergenceWarning
 
@@ -22,31 +23,11 @@ STIFFEST = 1e-6  # smallest curvature relative to the largest that whitening bel
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Lengths of the chains, their number, seed and whether to show progress."""
-
-    n_draws: int
-    n_tune: int
-    n_chains: int
-    seed: int
-    progress: bool = False
-
-
-@dataclass(frozen=True)
 class Laplace:
     """Mode of a density, shape (d,), and a factor L of its inverse curvature, L L' = H^-1."""
 
     mode: FloatArray
     factor: FloatArray
-
-
-def seed_of(random_state: Any) -> int:
-    """A seed from an int, a RandomState, a Generator or None."""
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    from sklearn.utils import check_random_state
-
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> Laplace:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import Summary
 from causalsat.estimators import _linear_columns, _linear_data, _linear_layout, _linear_report
+from causalsat.estimators._chains import check_whole_numbers, seed_of
 from causalsat.estimators._linear_columns import resolve_columns
 from causalsat.estimators._linear_data import LinearDesign
 from causalsat.estimators._linear_predictive import PredictiveLinear
@@ -193,10 +194,7 @@ class BayesianLinearEffect(PredictiveLinear):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
                 raise ParameterError(f"{name}={value!r}", expected=" or ".join(repr(a) for a in allowed))
-        for name, least in (("n_draws", 1), ("n_tune", 50), ("n_chains", 1), ("n_imputations", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
+        check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1, "n_imputations": 2})
         if not isinstance(self.group_effects, (bool, np.bool_)):
             raise ParameterError(f"group_effects={self.group_effects!r}", expected="True or False")
         if self.group_slopes != "auto" and not isinstance(self.group_slopes, (bool, np.bool_)):
@@ -248,7 +246,7 @@ class BayesianLinearEffect(PredictiveLinear):
         if self.ordered is not None:
             ordered = resolve_columns(self.ordered, data.feature_names, n_features, "ordered")
             self.prior_scale_[self._places(ordered)] = 1.0 / np.arange(1, len(ordered) + 1)
-        self.seed_ = _linear_columns.seed_of(self.random_state)
+        self.seed_ = seed_of(self.random_state)
         self._sample(self._design(X, data, offset), X, data)
 
     def _places(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:

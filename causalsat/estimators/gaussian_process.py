@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths, _gp_sampler
+from causalsat.estimators._chains import seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
 from causalsat.estimators._gp_paths import FunctionDraws
@@ -180,7 +181,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         self.has_propensity_ = e is not None and bool(np.ptp(e) > 1e-9)
         X = data.X if e is None or not self.has_propensity_ else np.column_stack([data.X, e])
         self.scaling_ = _gp_model.learn_scaling(X, data.y, data.treatment, data.sample_weight, self.binary_)
-        rng = np.random.default_rng(_seed(self.random_state))
+        rng = np.random.default_rng(seed_of(self.random_state))
         observed = self._observations(X, data)
         self.model_ = self._model(X.shape[1], data)
         thetas = self._hyperparameters(observed, rng)
@@ -364,12 +365,3 @@ def _spread_rows(data: Observations, n: int, rng: np.random.Generator) -> NDArra
         share = min(len(rows), max(1, n // (int(data.arm.max()) + 1)))
         chosen.append(rng.choice(rows, share, replace=False))
     return np.sort(np.concatenate(chosen))
-
-
-def _seed(random_state: Any) -> int:
-    """A seed from an int, a RandomState, a Generator or None."""
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    from sklearn.utils import check_random_state
-
-    return int(check_random_state(random_state).randint(2**31 - 1))

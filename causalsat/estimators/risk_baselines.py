@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from causalsat._inputs import FitData, FloatArray
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
+from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
 from causalsat.estimators._selective_density import COEFFICIENT_SCALE
-from causalsat.exceptions import ParameterError
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]
 
@@ -47,10 +47,7 @@ class _LogisticRisk(RiskEstimator):
         self.progress = progress
 
     def _check_parameters(self) -> None:
-        for name, least in (("n_draws", 1), ("n_tune", 50), ("n_chains", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
+        check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1})
 
     @abstractmethod
     def _used(self, data: FitData) -> NDArray[np.bool_]:
@@ -60,14 +57,11 @@ class _LogisticRisk(RiskEstimator):
         from causalsat.estimators import _selective_sample as sampling
 
         X, w = data.X, data.sample_weight
-        self.feature_mean_ = np.average(X, axis=0, weights=w)
-        sd = np.sqrt(np.average((X - self.feature_mean_) ** 2, axis=0, weights=w))
-        self.feature_sd_ = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(self.feature_mean_)), sd, 1.0)
         rows, used = self._rows(X), self._used(data)
-        seed = sampling.seed_of(self.random_state)
+        seed = seed_of(self.random_state)
         chains, divergences = {}, 0
         for name, part, values in (("risk", used, data.y), ("decision", np.ones(len(X), bool), data.treatment)):
-            settings = sampling.Settings(self.n_draws, self.n_tune, self.n_chains, seed, self.progress)
+            settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed, self.progress)
             arguments = (np.ascontiguousarray(rows[part]), values[part], w[part])
             chains[name], wrong = sampling.sample_whitened(
                 logistic_density, arguments, np.zeros(rows.shape[1]), settings
@@ -76,9 +70,6 @@ class _LogisticRisk(RiskEstimator):
         self.risk_draws_, self.decision_draws_ = (c.reshape(-1, rows.shape[1]) for c in chains.values())
         self.sampler_diagnostics_ = sampling.convergence(chains, divergences)
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
-
-    def _rows(self, X: FloatArray) -> FloatArray:
-        return np.column_stack([np.ones(len(X)), (X - self.feature_mean_) / self.feature_sd_])
 
     def _positive_draws(self, X: FloatArray) -> FloatArray:
         from scipy.special import expit

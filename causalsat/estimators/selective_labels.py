@@ -11,6 +11,7 @@ import numpy as np
 from causalsat._inputs import FitData, FloatArray
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
+from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of
@@ -129,10 +130,7 @@ class SelectiveLabelsRisk(RiskEstimator):
 
     # ------------------------------------------------------------------ checks
     def _check_parameters(self) -> None:
-        for name, least in (("n_draws", 1), ("n_tune", 50), ("n_chains", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
+        check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1})
         if self.prevalence is not None:
             _check_prevalence(self.prevalence)
         if self.unobservables not in UNOBSERVABLES:
@@ -154,9 +152,7 @@ class SelectiveLabelsRisk(RiskEstimator):
 
         prepared = self._prepare(data)
         form = self._form()
-        settings = sampling.Settings(
-            self.n_draws, self.n_tune, self.n_chains, sampling.seed_of(self.random_state), self.progress
-        )
+        settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
         draws, divergences = sampling.sample_whitened(
             form.density(), form.arguments(prepared), form.start(prepared), settings
         )
@@ -180,9 +176,6 @@ class SelectiveLabelsRisk(RiskEstimator):
 
     def _prepare(self, data: FitData) -> SelectiveData:
         X, w = data.X, data.sample_weight
-        self.feature_mean_ = np.average(X, axis=0, weights=w)
-        sd = np.sqrt(np.average((X - self.feature_mean_) ** 2, axis=0, weights=w))
-        self.feature_sd_ = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(self.feature_mean_)), sd, 1.0)
         free = np.arange(X.shape[1] + 1, dtype=np.int64)
         if self.expertise is not None:
             named = list(self.expertise) if not isinstance(self.expertise, str) else [self.expertise]
@@ -192,9 +185,6 @@ class SelectiveLabelsRisk(RiskEstimator):
         cell = np.where(data.treatment == 0, 0, np.where(data.y == 1, 2, 1)).astype(np.int64)
         prevalence = NO_PREVALENCE if self.prevalence is None else _check_prevalence(self.prevalence)
         return SelectiveData(self._rows(X), cell, w, free, prevalence)
-
-    def _rows(self, X: FloatArray) -> FloatArray:
-        return np.column_stack([np.ones(len(X)), (X - self.feature_mean_) / self.feature_sd_])
 
     def _sweep(self, prepared: SelectiveData) -> dict[str, list[float]]:
         """Posterior modes under other prevalences, and a warning where the stated one is at odds with the data."""
