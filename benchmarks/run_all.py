@@ -37,8 +37,6 @@ ORDER = [
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
     ("uganda_estimators", "Uganda: every estimator"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
-    ("continuous", "Continuous treatments: average dose-response curves"),
-    ("gp_size", "GaussianProcessEffect: size, coverage"),
 ]
 HEAD = """# Benchmarks
 
