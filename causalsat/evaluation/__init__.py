@@ -24,8 +24,8 @@ from causalsat.evaluation.quantile_aggregation import (
     quantile_effects,
 )
 from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
-from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.evaluation.risk_calibration import RiskCalibration, risk_calibration
+from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 
 __all__ = [
