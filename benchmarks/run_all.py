@@ -22,6 +22,7 @@ RESULTS = HERE / "RESULTS.md"
 ORDER = [
     ("simulated_trial", "The simulated default: accuracy, coverage, error rate"),
     ("uganda", "Uganda: ranking of unseen sites"),
+    ("uganda_design", "Uganda's design, simulated: ranking and accuracy"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("mapping", "Mapping a large raster"),
