@@ -131,7 +131,7 @@ def models(data: Uganda) -> dict[str, tuple[Any, int]]:
         "TLearnerEffect": (causalsat.TLearnerEffect(**BOOT), 3),
         "XLearnerEffect": (causalsat.XLearnerEffect(**BOOT), 3),
         "BayesianForestEffect": (causalsat.BayesianForestEffect(n_chains=2, random_state=0), 1),
-        "GaussianProcessEffect": (causalsat.GaussianProcessEffect(random_state=0), 1),
+        "GaussianProcessEffect": (causalsat.GaussianProcessEffect(random_state=0), 10),
         "StackedEffect": (causalsat.StackedEffect(cv=3, random_state=0), 1),
     }
 
