@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators import _clusters_density as density
+from causalsat.estimators._chains import Settings
 from causalsat.estimators._clusters_cells import Cells
 from causalsat.estimators._clusters_density import Layout, Prior
+from causalsat.estimators._nuts import inverse_root, negative_hessian, sample_nuts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -137,15 +139,8 @@ def _start_mixture(single: FloatArray, direction: FloatArray, features: FloatArr
 
 def curvature(mode: FloatArray, args: tuple[Any, ...]) -> FloatArray:
     """Matrix S, (size, size), such that mode + S z has the curvature of the log density at the mode for normal z."""
-    size, step = len(mode), 1e-4
-    hessian = np.empty((size, size))
-    for j in range(size):
-        shift = np.zeros(size)
-        shift[j] = step
-        up, down = density.log_density(mode + shift, *args)[1], density.log_density(mode - shift, *args)[1]
-        hessian[j] = (down - up) / (2 * step)
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    return np.asarray(vectors / np.sqrt(np.maximum(values, 0.25)))  # no wider than two prior standard deviations
+    curved = negative_hessian(lambda x: density.log_density(x, *args), mode)
+    return inverse_root(curved, least=0.25)  # no wider than two prior standard deviations
 
 
 def laplace_draws(
@@ -192,55 +187,19 @@ class Posterior:
 
 
 def sample(
-    mode: FloatArray,
-    cells: Cells,
-    features: FloatArray,
-    prior: Prior,
-    n_clusters: int,
-    *,
-    n_draws: int,
-    n_tune: int,
-    n_chains: int,
-    seed: int,
-    progress: bool = False,
+    mode: FloatArray, cells: Cells, features: FloatArray, prior: Prior, n_clusters: int, settings: Settings
 ) -> Posterior:
-    """Draw from the posterior by nutpie's NUTS, in coordinates that are standard normal near the mode."""
-    import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
-
-    layout = prior.layout(n_clusters, features, cells)
+    """Draw from the posterior by NUTS, in coordinates that are standard normal near the mode."""
     args = density.arguments(cells, features, prior, n_clusters)
-    scale, dim = curvature(mode, args), layout.size
+    scale = curvature(mode, args)
 
     def whitened(z: FloatArray) -> tuple[float, FloatArray]:
-        if np.abs(z).max() > FARTHEST:
-            return float("nan"), np.zeros_like(z)
         value, gradient = density.log_density(mode + scale @ z, *args)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return float("nan"), np.zeros_like(z)
         return value, scale.T @ gradient
 
-    model = from_pyfunc(
-        dim,
-        lambda: whitened,
-        lambda *_: lambda z: {"z": np.array(z, dtype=np.float64)},
-        [np.dtype("float64")],
-        [(dim,)],
-        ["z"],
-        make_initial_point_fn=lambda chain: 0.5 * np.random.default_rng(chain).standard_normal(dim),
-    )
-    trace = nutpie.sample(
-        model,
-        draws=n_draws,
-        tune=n_tune,
-        chains=n_chains,
-        cores=1,
-        seed=seed,
-        save_warmup=False,
-        progress_bar=progress,
-    )
-    draws = mode + np.asarray(trace.posterior["z"]).reshape(-1, dim) @ scale.T
-    return Posterior(draws, layout, int(trace.sample_stats["diverging"].sum()), n_chains)
+    layout = prior.layout(n_clusters, features, cells)
+    draws, divergences = sample_nuts(whitened, np.zeros(layout.size), settings, spread=0.5, limit=FARTHEST)
+    return Posterior(mode + draws.reshape(-1, layout.size) @ scale.T, layout, divergences, settings.n_chains)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from causalsat._inputs import FloatArray
 from causalsat.estimators import _clusters_fit
+from causalsat.estimators._chains import Settings
 from causalsat.estimators._clusters_cells import Cells, make_cells
 from causalsat.estimators._clusters_density import Prior
 from causalsat.estimators._clusters_features import FrozenFeatures
 from causalsat.estimators._clusters_fit import Posterior, Selection
 from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._image_base import ImageFitData
+from causalsat.estimators._nuts import chain_summary, complaints
 from causalsat.exceptions import ConvergenceWarning, DataError, DataWarning
 
 IntArray = NDArray[np.int64]
@@ -88,18 +90,8 @@ def fit_last_layer(
     n_clusters = int(est.n_clusters) if selection is None else selection.chosen
     rng = np.random.default_rng([seed, 7])
     mode, _ = _clusters_fit.find_mode(cells, scores, prior, n_clusters, rng, est.n_restarts)
-    posterior = _clusters_fit.sample(
-        mode,
-        cells,
-        scores,
-        prior,
-        n_clusters,
-        n_draws=est.n_draws,
-        n_tune=est.n_tune,
-        n_chains=est.n_chains,
-        seed=seed,
-        progress=est.progress,
-    )
+    settings = Settings(est.n_draws, est.n_tune, est.n_chains, seed, est.progress)
+    posterior = _clusters_fit.sample(mode, cells, scores, prior, n_clusters, settings)
     return selection, n_clusters, posterior
 
 
@@ -278,26 +270,11 @@ def in_units(draws: dict[str, FloatArray], scale: float) -> dict[str, FloatArray
 
 def diagnose(posterior: Any, draws: dict[str, FloatArray]) -> dict[str, Any]:
     """R-hat and effective sample size of effects and noise, divergences; warns where they are not good."""
-    import arviz
-
-    r_hat, ess = [], []
-    for values in (draws["tau"], draws["sigma"].reshape(len(draws["tau"]), -1)):
-        for column in values.T:
-            chains = column.reshape(posterior.n_chains, -1)
-            if np.ptp(chains) > 0:
-                ess.append(float(arviz.ess(chains)))
-                r_hat.append(float(arviz.rhat(chains)) if len(chains) > 1 else np.nan)
-    found = {
-        "r_hat": float(np.max(r_hat)) if r_hat else float("nan"),
-        "ess": float(np.min(ess)) if ess else float("inf"),
-        "divergences": posterior.divergences,
-        "n_chains": posterior.n_chains,
-        "n_draws": len(posterior.draws),
-        "source": "NUTS on the marginal likelihood, features fixed",
-    }
-    bad = [f"R-hat {found['r_hat']:.3f}"] if found["r_hat"] > R_HAT_LIMIT else []
-    bad += [f"effective sample size {found['ess']:.0f}"] if found["ess"] < 50 * posterior.n_chains else []
-    bad += [f"{posterior.divergences} divergences"] if posterior.divergences > 0.02 * len(posterior.draws) else []
+    chains = {name: draws[name].reshape(posterior.n_chains, -1, draws[name][0].size) for name in ("tau", "sigma")}
+    found = chain_summary(chains, posterior.divergences, methods=lambda _: ("bulk",))
+    found["source"] = "NUTS on the marginal likelihood, features fixed"
+    needed, most = 50 * posterior.n_chains, 0.02 * len(posterior.draws)
+    bad = complaints(found, r_hat=R_HAT_LIMIT, ess=needed, divergences=most)
     if bad:
         warnings.warn(
             f"the sampler may not have converged: {', '.join(bad)}. What to do: raise n_tune and n_draws.",

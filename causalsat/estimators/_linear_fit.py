@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,10 +98,9 @@ def fit_model(design: LinearDesign, *, prior: str, family: str, sampler: str, se
 
 
 def _sample_large(design: LinearDesign, layout: Layout, settings: Settings) -> Weighted:
-    options = _options(settings)
     if layout.family != GAUSSIAN:
-        return _linear_large.sample_working(design, layout, options, settings.seed)
-    return _linear_large.sample_gaussian(layout, _linear_data.sufficient_statistics(design), options, settings.seed)
+        return _linear_large.sample_working(design, layout, settings)
+    return _linear_large.sample_gaussian(layout, _linear_data.sufficient_statistics(design), settings)
 
 
 def _sample_glm(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[FloatArray, FloatArray, int]:
@@ -110,18 +108,8 @@ def _sample_glm(design: LinearDesign, layout: Layout, settings: Settings) -> tup
     n_raw = layout.n_coefficients + design.n_groups * layout.n_random
     start = np.concatenate([start_scales(layout), np.zeros(n_raw)])
     chains, divergences = _linear_sample.sample_density(
-        _linear_glm.glm_log_density, args, start, steps=layout.steps(), **_options(settings)
+        _linear_glm.glm_log_density, args, start, layout.steps(), settings
     )
     draws = np.ascontiguousarray(chains.reshape(-1, len(start)))
     scales = draws[:, : layout.n_scales]
     return scales, _linear_glm.coefficients(draws, layout, *args[-2:]), divergences
-
-
-def _options(settings: Settings) -> dict[str, Any]:
-    return {
-        "n_draws": settings.n_draws,
-        "n_tune": settings.n_tune,
-        "n_chains": settings.n_chains,
-        "seed": settings.seed,
-        "progress": settings.progress,
-    }

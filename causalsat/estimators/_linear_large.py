@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators import _linear_data, _linear_density, _linear_families, _linear_glm, _linear_sample
+from causalsat.estimators._chains import Settings
 from causalsat.estimators._linear_data import LinearDesign, Statistics
 from causalsat.estimators._linear_layout import NEGATIVE_BINOMIAL, Layout, prior_scales, start_scales, stretch
 from causalsat.estimators._linear_pooled import no_villages
@@ -68,15 +69,15 @@ def is_costly(stats: Statistics) -> bool:
 
 
 # ---------------------------------------------------------------------- Gaussian outcomes
-def sample_gaussian(layout: Layout, stats: Statistics, options: dict[str, Any], seed: int) -> Weighted:
+def sample_gaussian(layout: Layout, stats: Statistics, settings: Settings) -> Weighted:
     """Posterior draws of a Gaussian model, in blocks where villages are costly."""
     args = _linear_density.arguments(layout, stats)
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([settings.seed, 1])
     if layout.n_random and is_costly(stats):
-        scales, divergences, pareto_k = _in_blocks(layout, args, options, rng)
+        scales, divergences, pareto_k = _in_blocks(layout, args, settings, rng)
     else:
         chains, divergences = _linear_sample.sample_density(
-            _linear_density.marginal_log_density, args, start_scales(layout), steps=layout.steps(), **options
+            _linear_density.marginal_log_density, args, start_scales(layout), layout.steps(), settings
         )
         scales, pareto_k = np.ascontiguousarray(chains.reshape(-1, layout.n_scales)), float("nan")
     normals = rng.standard_normal((len(scales), layout.n_coefficients))
@@ -84,7 +85,7 @@ def sample_gaussian(layout: Layout, stats: Statistics, options: dict[str, Any], 
 
 
 def _in_blocks(
-    layout: Layout, args: tuple[Any, ...], options: dict[str, Any], rng: np.random.Generator
+    layout: Layout, args: tuple[Any, ...], settings: Settings, rng: np.random.Generator
 ) -> tuple[FloatArray, int, float]:
     """Draws of all coordinates: noise and village scales from a t distribution, the others from NUTS."""
     m = layout.n_arms + layout.n_random
@@ -94,7 +95,7 @@ def _in_blocks(
     inner = replace(layout, n_arms=0, n_random=0)
     fixed = block.without_villages(mode, inner)
     chains, divergences = _linear_sample.sample_density(
-        _linear_density.marginal_log_density, fixed, start[m:], steps=inner.steps(), **options
+        _linear_density.marginal_log_density, fixed, start[m:], inner.steps(), settings
     )
     others = chains.reshape(-1, inner.n_scales)
     others = np.where(inner.steps() > 0, np.abs(others), others)  # one sign, for the median
@@ -204,9 +205,9 @@ def resample(log_weights: FloatArray, n_chains: int, rng: np.random.Generator) -
 
 
 # ---------------------------------------------------------------------- other outcomes
-def sample_working(design: LinearDesign, layout: Layout, options: dict[str, Any], seed: int) -> Weighted:
+def sample_working(design: LinearDesign, layout: Layout, settings: Settings) -> Weighted:
     """Posterior draws of another family from its working Gaussian likelihood."""
-    rng = np.random.default_rng([seed, 6])
+    rng = np.random.default_rng([settings.seed, 6])
     rows = np.ascontiguousarray(design.rows)
     theta, _ = _linear_glm.ridge_mode(rows, design, layout)
     inner = replace(layout, n_arms=0)
@@ -221,7 +222,7 @@ def sample_working(design: LinearDesign, layout: Layout, options: dict[str, Any]
             v, _ = block.mode(block.outward(start)[: layout.n_random], start[layout.n_random :])
             phi = block.value(v, start[layout.n_random :])[1]
             theta, village = _modes(phi, args, design, layout.n_random)
-    found = sample_gaussian(inner, stats, options, seed)
+    found = sample_gaussian(inner, stats, settings)
     phi = dispersion + spread * rng.standard_normal((len(found.scales), layout.n_arms))
     scales = np.column_stack([phi, found.scales])
     if layout.n_random:
@@ -232,7 +233,7 @@ def sample_working(design: LinearDesign, layout: Layout, options: dict[str, Any]
     if layout.n_arms:
         log_weights += dispersion_prior(phi, layout)
         log_weights += 0.5 * (((phi - dispersion) / spread) ** 2).sum(axis=1)
-    chosen, pareto_k = resample(log_weights, options["n_chains"], rng)
+    chosen, pareto_k = resample(log_weights, settings.n_chains, rng)
     return Weighted(scales[chosen], found.coefficients[chosen], found.divergences, pareto_k)
 
 

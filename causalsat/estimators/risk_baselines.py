@@ -12,6 +12,7 @@ from causalsat._inputs import FitData, FloatArray
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
+from causalsat.estimators._nuts import chain_summary
 from causalsat.estimators._selective_density import COEFFICIENT_SCALE
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]
@@ -68,7 +69,7 @@ class _LogisticRisk(RiskEstimator):
             )
             divergences += wrong
         self.risk_draws_, self.decision_draws_ = (c.reshape(-1, rows.shape[1]) for c in chains.values())
-        self.sampler_diagnostics_ = sampling.convergence(chains, divergences)
+        self.sampler_diagnostics_ = chain_summary(chains, divergences)
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
 
     def _positive_draws(self, X: FloatArray) -> FloatArray:

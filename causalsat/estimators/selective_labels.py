@@ -13,6 +13,7 @@ from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
 from causalsat.estimators._columns import select_columns
+from causalsat.estimators._nuts import chain_summary
 from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of
 from causalsat.exceptions import DataWarning, ParameterError
@@ -167,7 +168,7 @@ class SelectiveLabelsRisk(RiskEstimator):
                 ("alpha", self.draws_.alpha),
             )
         }
-        self.sampler_diagnostics_ = sampling.convergence(chains, divergences)
+        self.sampler_diagnostics_ = chain_summary(chains, divergences)
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
         self.sensitivity_ = None if self.prevalence is None else self._sweep(prepared)
 
