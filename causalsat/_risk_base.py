@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat import _inputs, _support
@@ -173,10 +175,16 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
         if y is None:
             return _inputs.check_outcome(y, n)
-        values = np.asarray(y, dtype=float).ravel()
+        values = _inputs._numbers(y, "the outcome y")
+        if values.ndim == 2 and values.shape[1] == 1:
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected; its one column is used.",
+                DataConversionWarning,
+                stacklevel=4,
+            )
+            values = values[:, 0]
+        _inputs._one_per_unit(values, n, "y")
         t = _inputs.check_treatment(treatment, n, binary=True)
-        if len(values) != n:
-            return _inputs.check_outcome(y, n)
         seen = ~np.isnan(values)
         missing, known = int((~seen & (t == 1)).sum()), int((seen & (t == 0)).sum())
         if missing:
@@ -194,14 +202,24 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             )
         if not np.isin(values[seen], (0.0, 1.0)).all():
             raise DataError(
-                f"outcomes from {np.min(values[seen]):g} to {np.max(values[seen]):g}",
+                f"outcomes from {np.min(values[seen]):g} to {np.max(values[seen]):g}, continuous or of several "
+                "classes. Only binary classification is supported",
                 expected="0 and 1 (NaN untested)",
+                todo="code the event as 1 and the rest as 0",
             )
         if len(np.unique(values[seen])) < 2:
             raise DataError(
-                f"every tested unit has the outcome {values[seen][0]:g}", expected="both outcomes among the tested"
+                f"every tested unit has the outcome {values[seen][0]:g}, one class only",
+                expected="both outcomes among the tested",
+                todo="check the sample; in cross-validation use folds that keep both",
             )
         return np.where(seen, values, 0.0)
+
+    def __sklearn_tags__(self) -> Any:
+        """Two classes; the rest is that of every estimator of a table."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
     # ------------------------------------------------------------------ the design
     def _learn_scaling(self, X: FloatArray, weight: FloatArray) -> None:

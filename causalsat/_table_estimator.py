@@ -124,6 +124,8 @@ class TableEstimator(BaseEstimator):
     def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
         """Checked features; with ``effect_only``, columns on which the effect does not depend may be missing."""
         check_is_fitted(self)
+        if hasattr(X, "__array__") and not hasattr(X, "shape"):
+            X = np.asarray(X)
         index = _inputs.unit_index(X) if np.ndim(X) >= 1 else None
         drop = set(self.role_names_)
         if _inputs.is_dataframe(X) and hasattr(self, "feature_names_in_"):
