@@ -21,8 +21,10 @@ _LAZY: dict[str, str] = {
     "chips": "causalsat.imagery",
     # encoders
     "ImageEncoder": "causalsat.encoders",
+    "ModuleEncoder": "causalsat.encoders",
     "PyramidFeatures": "causalsat.encoders",
     "RandomConvFeatures": "causalsat.encoders",
+    "SequenceEncoder": "causalsat.encoders",
     "TorchvisionEncoder": "causalsat.encoders",
     # estimators
     "BayesianForestEffect": "causalsat.estimators.bayesian_forest",
@@ -73,8 +75,10 @@ if TYPE_CHECKING:
     from causalsat.catalog import load_catalog as load_catalog
     from causalsat.catalog import load_study as load_study
     from causalsat.encoders import ImageEncoder as ImageEncoder
+    from causalsat.encoders import ModuleEncoder as ModuleEncoder
     from causalsat.encoders import PyramidFeatures as PyramidFeatures
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
+    from causalsat.encoders import SequenceEncoder as SequenceEncoder
     from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
     from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from causalsat.encoders.image_encoder import ImageEncoder
+from causalsat.encoders.module_encoder import ModuleEncoder
 from causalsat.encoders.pyramid import PyramidFeatures
 from causalsat.encoders.random_conv import RandomConvFeatures
+from causalsat.encoders.sequence import SequenceEncoder
 from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
-__all__ = ["ImageEncoder", "PyramidFeatures", "RandomConvFeatures", "TorchvisionEncoder"]
+__all__ = [
+    "ImageEncoder",
+    "ModuleEncoder",
+    "PyramidFeatures",
+    "RandomConvFeatures",
+    "SequenceEncoder",
+    "TorchvisionEncoder",
+]

@@ -68,11 +68,14 @@ def distinct_places(geometry: Any, sources: list[tuple[Any, int]]) -> Places:
 
 
 def as_chips(imagery: Any, chips: Float32Array) -> Any:
-    """Chips (k, [time,] band, y, x) as a DataArray that names the bands."""
+    """Chips (k, [time,] band, y, x) as a DataArray that names the bands, and the days of a sequence."""
     import xarray as xr
 
     dims = ("unit", "band", "y", "x") if chips.ndim == 4 else ("unit", "time", "band", "y", "x")
-    return xr.DataArray(chips, dims=dims, coords={"band": [str(b) for b in imagery.bands]})
+    coords: dict[str, Any] = {"band": [str(b) for b in imagery.bands]}
+    if chips.ndim == 5 and len(imagery.dates) == chips.shape[1]:
+        coords["time"] = np.array(imagery.dates, dtype="datetime64[ns]")
+    return xr.DataArray(chips, dims=dims, coords=coords)
 
 
 def valid_share(chips: Float32Array) -> FloatArray:
@@ -180,4 +183,5 @@ def _encode_window(
     r1, c1 = rows + size_px, cols + size_px
     counts = table[r1, c1] - table[rows, c1] - table[r1, cols] + table[rows, cols]
     dates = pixels.shape[0] if pixels.ndim == 4 else 1
-    return encoder.dense(pixels, rows, cols, size_px), counts / (dates * size_px**2)
+    window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
+    return encoder.dense(window, rows, cols, size_px), counts / (dates * size_px**2)
