@@ -1,4 +1,8 @@
-"""Mode, Laplace whitening and sampling of a smooth log density whose gradient is written by hand."""
+"""Mode, Laplace whitening and sampling of a smooth log density whose gradient is written by hand.
+
+Independent draws along the path of conditional modes (:mod:`causalsat.estimators._mode_path`) where its proposals fit
+the posterior; else, as with few units, nutpie's No-U-Turn sampler in the coordinates of the curvature at the mode.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators._chains import Settings
-from causalsat.estimators._nuts import complaints, inverse_root, negative_hessian, sample_nuts
+from causalsat.estimators._mode_path import sample_path
+from causalsat.estimators._nuts import chain_summary, complaints, inverse_root, negative_hessian, sample_nuts
 from causalsat.exceptions import ConvergenceWarning
 
 FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
+LEAST_EFFECTIVE = 0.2  # share of independent proposals' draws that must be effective, else NUTS
 FLATTEST = 1e-6  # smallest curvature relative to the largest that whitening believes
 
 
@@ -27,6 +33,45 @@ class Laplace:
 
     mode: FloatArray
     factor: FloatArray
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws (chain, draw, d), divergences, which sampler made them, and its share of accepted proposals (or NaN)."""
+
+    draws: FloatArray
+    divergences: int
+    sampler: str
+    accepted: float
+
+    @property
+    def flat(self) -> FloatArray:
+        """Draws (draw, d), one chain after the other."""
+        return self.draws.reshape(-1, self.draws.shape[2])
+
+    def diagnostics(self, reported: Mapping[str, FloatArray]) -> dict[str, Any]:
+        """R-hat, effective draws and the rest for reported quantities (draw, k) or (draw,)."""
+        chains = {name: values.reshape(*self.draws.shape[:2], -1) for name, values in reported.items()}
+        found = chain_summary(chains, self.divergences)
+        accepted = {} if np.isnan(self.accepted) else {"accepted": self.accepted}
+        return {**found, "sampler": self.sampler, **accepted}
+
+
+def sample(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray, settings: Settings) -> Sampled:
+    """Draws from the posterior by the sampler that fits it."""
+    found = laplace(density, arguments, start)
+    scale = float(np.sqrt((found.factor[-1] ** 2).sum()))
+    quick = sample_path(lambda x: density(x, *arguments), found.mode, scale, settings)
+    if quick is not None and quick.trustworthy and _moves(quick.draws):
+        return Sampled(quick.draws, 0, "mode path", quick.accepted)
+    draws, divergences = sample_whitened(density, arguments, found, settings)
+    return Sampled(draws, divergences, "NUTS", float("nan"))
+
+
+def _moves(draws: FloatArray) -> bool:
+    """Whether no chain is stuck: effective draws of every coordinate are at least a fifth of the draws."""
+    found = chain_summary({"coordinates": draws}, 0)
+    return bool(found["ess"] >= LEAST_EFFECTIVE * found["n_draws"])
 
 
 def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> Laplace:
@@ -46,19 +91,18 @@ def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: Floa
 
 
 def sample_whitened(
-    density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray, settings: Settings
+    density: Callable[..., Any], arguments: tuple[Any, ...], found: Laplace, settings: Settings
 ) -> tuple[FloatArray, int]:
     """Draws (chain, draw, d) by nutpie's NUTS in the coordinates that the Laplace approximation makes round.
 
     Returns the draws and the number of divergences.
     """
-    found = laplace(density, arguments, start)
 
     def white(z: FloatArray) -> tuple[float, FloatArray]:
         value, gradient = density(found.mode + found.factor @ z, *arguments)
         return value, found.factor.T @ gradient
 
-    draws, divergences = sample_nuts(white, np.zeros(len(start)), settings)
+    draws, divergences = sample_nuts(white, np.zeros(len(found.mode)), settings)
     return found.mode + draws @ found.factor.T, divergences
 
 

@@ -12,7 +12,6 @@ from causalsat._inputs import FitData, FloatArray
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
-from causalsat.estimators._nuts import chain_summary
 from causalsat.estimators._selective_density import COEFFICIENT_SCALE
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]
@@ -60,16 +59,16 @@ class _LogisticRisk(RiskEstimator):
         X, w = data.X, data.sample_weight
         rows, used = self._rows(X), self._used(data)
         seed = seed_of(self.random_state)
-        chains, divergences = {}, 0
+        sampled = {}
         for name, part, values in (("risk", used, data.y), ("decision", np.ones(len(X), bool), data.treatment)):
             settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed, self.progress)
             arguments = (np.ascontiguousarray(rows[part]), values[part], w[part])
-            chains[name], wrong = sampling.sample_whitened(
-                logistic_density, arguments, np.zeros(rows.shape[1]), settings
-            )
-            divergences += wrong
-        self.risk_draws_, self.decision_draws_ = (c.reshape(-1, rows.shape[1]) for c in chains.values())
-        self.sampler_diagnostics_ = chain_summary(chains, divergences)
+            sampled[name] = sampling.sample(logistic_density, arguments, np.zeros(rows.shape[1]), settings)
+        self.risk_draws_, self.decision_draws_ = sampled["risk"].flat, sampled["decision"].flat
+        found = [part.diagnostics({name: part.flat}) for name, part in sampled.items()]
+        self.sampler_diagnostics_ = min(found, key=lambda part: part["ess"])
+        self.sampler_diagnostics_["r_hat"] = max(part["r_hat"] for part in found)
+        self.sampler_diagnostics_["divergences"] = sum(part["divergences"] for part in found)
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
 
     def _positive_draws(self, X: FloatArray) -> FloatArray:
@@ -111,7 +110,7 @@ class TestedOnlyRisk(_LogisticRisk):
     Parameters
     ----------
     n_draws, n_tune, n_chains : int
-        Draws kept and tuning draws a chain, and chains.
+        Draws kept and tuning draws a chain, and chains; only NUTS tunes.
     random_state : int, RandomState or None
         Seed.
     progress : bool
@@ -144,7 +143,7 @@ class UntestedNegativeRisk(_LogisticRisk):
     Parameters
     ----------
     n_draws, n_tune, n_chains : int
-        Draws kept and tuning draws a chain, and chains.
+        Draws kept and tuning draws a chain, and chains; only NUTS tunes.
     random_state : int, RandomState or None
         Seed.
     progress : bool

@@ -13,7 +13,6 @@ from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
 from causalsat.estimators._columns import select_columns
-from causalsat.estimators._nuts import chain_summary
 from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of
 from causalsat.exceptions import DataWarning, ParameterError
@@ -51,7 +50,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         constraint. The intercept is always free.
     unobservables : {"uniform", "normal"}
         Distribution of what decision makers saw beyond the features: uniform on (0, sigma), integrated out in closed
-        form, or normal with standard deviation sigma, by quadrature (some ten times slower).
+        form, or normal with standard deviation sigma, by quadrature (about twice as slow).
     alpha : float
         Only with normal unobservables: how strongly the decision follows risk, T ~ Bernoulli(s(alpha r +
         x'beta_Delta)). With uniform ones it is 1, as in the paper.
@@ -59,7 +58,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         Only with normal unobservables, whose sigma and alpha cannot both be learnt: None learns sigma and keeps
         ``alpha``; a number keeps sigma and learns alpha, with a N(0, 3^2) prior.
     n_draws, n_tune, n_chains : int
-        Draws kept and tuning draws a chain, and chains.
+        Draws kept and tuning draws a chain, and chains; only NUTS tunes.
     random_state : int, RandomState or None
         Seed.
     progress : bool
@@ -78,8 +77,10 @@ class SelectiveLabelsRisk(RiskEstimator):
     -----
     Priors: all coefficients N(0, 3^2) for standardised features, sigma half-normal(3). Z is integrated out exactly
     and sigma, the only poorly determined direction, is separated from the coefficients
-    (:mod:`causalsat.estimators._selective_density`); nutpie's NUTS samples what is left from the posterior mode, in
-    the coordinates of its curvature.
+    (:mod:`causalsat.estimators._selective_density`). Independent proposals along the path of conditional modes, made
+    exact by Metropolis steps, sample what is left (:mod:`causalsat.estimators._mode_path`); where they do not fit the
+    posterior, as with few units, nutpie's NUTS does, in the coordinates of the curvature at the mode. The diagnostics
+    say which it was.
 
     References
     ----------
@@ -154,21 +155,9 @@ class SelectiveLabelsRisk(RiskEstimator):
         prepared = self._prepare(data)
         form = self._form()
         settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
-        draws, divergences = sampling.sample_whitened(
-            form.density(), form.arguments(prepared), form.start(prepared), settings
-        )
-        flat = draws.reshape(-1, draws.shape[2])
-        self.draws_ = form.coefficients(flat, prepared)
-        chains = {
-            name: values.reshape(*draws.shape[:2], -1)
-            for name, values in (
-                ("risk", self.draws_.risk),
-                ("decision", self.draws_.decision),
-                ("sigma", self.draws_.sigma),
-                ("alpha", self.draws_.alpha),
-            )
-        }
-        self.sampler_diagnostics_ = chain_summary(chains, divergences)
+        sampled = sampling.sample(form.density(), form.arguments(prepared), form.start(prepared), settings)
+        self.draws_ = form.coefficients(sampled.flat, prepared)
+        self.sampler_diagnostics_ = sampled.diagnostics(vars(self.draws_))
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
         self.sensitivity_ = None if self.prevalence is None else self._sweep(prepared)
 

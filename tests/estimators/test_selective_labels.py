@@ -16,6 +16,8 @@ from causalsat import SelectiveLabelsRisk
 from causalsat.estimators import _selective_cells as cells
 from causalsat.estimators import _selective_density as density
 from causalsat.estimators import _selective_normal as normal
+from causalsat.estimators import _selective_sample as sampling
+from causalsat.estimators._chains import Settings
 from causalsat.estimators._selective_forms import NormalForm, UniformForm
 from causalsat.exceptions import (
     ColumnError,
@@ -420,3 +422,44 @@ def test_fast_density_equals_the_model_in_pymc(prevalence):
         theirs = reference({"gamma": x[:5], "tau": x[5:7], "u": np.float64(x[7])})
         gaps.append(density.log_density(x, *data.as_tuple())[0] - float(theirs))
     np.testing.assert_allclose(gaps, gaps[0], atol=1e-6)
+
+
+# ---------------------------------------------------------------------- the sampler
+@pytest.mark.slow
+@pytest.mark.parametrize("prevalence", [density.NO_PREVALENCE, (0.4, 0.02)])
+def test_both_samplers_find_the_same_posterior(prevalence):
+    """Independent proposals along the modes, and the No-U-Turn sampler: moments agree within their chance error."""
+    data, form = prepared(600, prevalence=prevalence), UniformForm()
+    settings = Settings(1000, 300, 4, 0)
+    quick = sampling.sample(form.density(), form.arguments(data), form.start(data), settings)
+    assert quick.sampler == "mode path"
+    found = sampling.laplace(form.density(), form.arguments(data), form.start(data))
+    slow, _ = sampling.sample_whitened(form.density(), form.arguments(data), found, settings)
+    slow = slow.reshape(-1, data.n_parameters)
+    error = slow.std(axis=0) * np.sqrt(2 / quick.diagnostics({"x": quick.flat})["ess"])
+    assert (np.abs(quick.flat.mean(axis=0) - slow.mean(axis=0)) < 4 * error).all()
+    np.testing.assert_allclose(quick.flat.std(axis=0), slow.std(axis=0), rtol=0.15)
+    np.testing.assert_allclose(
+        np.quantile(quick.flat[:, -1], [0.05, 0.95]), np.quantile(slow[:, -1], [0.05, 0.95]), atol=0.25
+    )
+
+
+@quiet
+def test_few_units_and_a_sharp_prevalence_are_left_to_nuts():
+    X, y, tested, truth = world(60)
+    settings = {**FAST, "n_chains": 2}
+    model = SelectiveLabelsRisk(prevalence=(truth["risk"].mean(), 0.002), **settings).fit(X, y, treatment=tested)
+    assert model.sampler_diagnostics_["sampler"] == "NUTS"
+    assert "accepted" not in model.sampler_diagnostics_
+
+
+def test_effective_draws_where_sigma_near_0_is_not_excluded():
+    """No unobservable at all: sigma's posterior leans on 0, and its chains still mix."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1500, 2))
+    y = (rng.random(1500) < expit(-1 + X[:, 0])).astype(float)
+    tested = (rng.random(1500) < expit(X[:, 0])).astype(int)
+    model = SelectiveLabelsRisk(random_state=0).fit(X, np.where(tested == 1, y, np.nan), treatment=tested)
+    assert np.quantile(model.draws_.sigma, 0.05) < 0.5
+    assert model.sampler_diagnostics_["ess"] > 0.4 * 2000
+    assert model.sampler_diagnostics_["r_hat"] < 1.01
