@@ -33,6 +33,7 @@ ORDER = [
     ("image_clusters", "Image effect clusters: simulated truth"),
     ("image_clusters_uganda", "Image effect clusters: Uganda"),
     ("training_speed", "Training on images"),
+    ("selective_speed", "Selective labels: effective samples a second, cost by size"),
     ("ihdp", "IHDP, replications 1 to 5"),
     ("peers", "Side by side with peers"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
