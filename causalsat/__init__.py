@@ -50,6 +50,7 @@ _LAZY: dict[str, str] = {
     # maps and the whole analysis
     "map_effects": "causalsat.mapping",
     "analyse": "causalsat.analysis",
+    "compare": "causalsat.analysis",
     "image_model": "causalsat.analysis",
 }
 _MODULES = (
@@ -69,6 +70,7 @@ __all__ = ["__version__", *_LAZY, *_MODULES]  # noqa: PLE0604
 if TYPE_CHECKING:
     from causalsat._risk_base import risk as risk
     from causalsat.analysis import analyse as analyse
+    from causalsat.analysis import compare as compare
     from causalsat.analysis import image_model as image_model
     from causalsat.base import effect as effect
     from causalsat.base import support as support

@@ -1,6 +1,8 @@
 """The main job: from a study to effects, tests of heterogeneity, a report and a map."""
 
 from causalsat.analysis.ate import average_effects
+from causalsat.analysis.comparison import Comparison, compare
+from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.main import Analysis, analyse, image_model
 
-__all__ = ["Analysis", "analyse", "average_effects", "image_model"]
+__all__ = ["Analysis", "Comparison", "analyse", "average_effects", "compare", "describe_effects", "image_model"]

@@ -1,0 +1,293 @@
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+import causalsat
+from causalsat.analysis import Comparison, compare, describe_effects
+from causalsat.analysis._compare_sources import Covariates
+from causalsat.estimators.doubly_robust import DoublyRobustEffect
+from causalsat.estimators.meta_learners import TLearnerEffect
+from causalsat.evaluation import SpatialBlockCV, crossfit_effects
+from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.study import Study
+
+mpl.use("Agg")
+
+
+def make_study(n_sites=60, per_site=10, seed=0):
+    """Effect 1 + x1, x2 noise, x3 a noisy copy of x1; treatment by site."""
+    rng = np.random.default_rng(seed)
+    site = np.repeat(np.arange(n_sites), per_site)
+    x1 = rng.normal(size=n_sites)[site]
+    table = pd.DataFrame(
+        {
+            "site": site,
+            "x1": x1,
+            "x2": rng.normal(size=n_sites)[site] + 0.01 * rng.normal(size=len(site)),
+            "x3": x1 + 1.5 * rng.normal(size=n_sites)[site],
+            "t": (rng.permutation(n_sites) % 2)[site],
+            "lon": 32 + (site % 8) * 0.01,
+            "lat": 1 + (site // 8) * 0.01,
+        }
+    )
+    table["tau"] = 1 + table["x1"]
+    table["y"] = table["t"] * table["tau"] + 0.5 * rng.normal(size=len(site))
+    study = Study(
+        table.drop(columns="tau"), outcome="y", treatment="t", cluster="site", covariates=["x1", "x2", "x3"],
+        lon="lon", lat="lat", propensity=0.5, name=f"toy {seed}",
+    )  # fmt: skip
+    return study, table["tau"].to_numpy()
+
+
+SOURCES = {"signal": Covariates(["x1"]), "noisy": Covariates(["x3"]), "noise": Covariates(["x2"])}
+
+
+class Counting(DoublyRobustEffect):
+    """Counts its fits, and can be told to fail."""
+
+    fits = 0
+    fail_after = 10**6
+
+    def fit(self, X, y=None, *, treatment=None, groups=None, propensity=None):
+        if type(self).fits >= type(self).fail_after:
+            raise RuntimeError("killed")
+        type(self).fits += 1
+        return super().fit(X, y, treatment=treatment, groups=groups, propensity=propensity)
+
+
+@pytest.fixture
+def counting():
+    Counting.fits, Counting.fail_after = 0, 10**6
+    return Counting
+
+
+@pytest.fixture(scope="module")
+def found():
+    study, tau = make_study()
+    models = {"DR": DoublyRobustEffect(), "T": TLearnerEffect(n_bootstrap=10)}
+    return compare(study, SOURCES, models, truth=tau, fold_seeds=(0, 1), n_bootstrap=50, progress=False)
+
+
+def test_the_table_ranks_sources_as_the_truth_does(found):
+    assert len(found.rows) == 3 * 2 * 2 * 7
+    for model in ("DR", "T"):
+        auto, pehe = found.table("autoc")[model], found.table("sqrt_pehe")[model]
+        assert list(auto.sort_values(ascending=False).index) == ["signal", "noisy", "noise"]
+        assert pehe["signal"] < 0.25 < pehe["noise"]
+        assert found.table("correlation").loc["signal", model] > 0.98
+    slope = found.to_dataframe("blp_slope").set_index(["source", "model"])["value"]
+    assert slope["signal", "DR"] == pytest.approx(1, abs=0.15)
+    ratios = found.to_dataframe("rate_ratio")
+    assert (ratios["se"] == 1).all()
+    assert ratios["n"].tolist() == [2] * 6
+    assert found.to_dataframe("sqrt_pehe")["se"].isna().all()
+    assert "signal" in str(found)
+
+
+def test_effects_are_those_of_crossfit_effects(found):
+    study, _ = make_study()
+    own = crossfit_effects(
+        DoublyRobustEffect(), study.X[["x1"]], study.y, treatment=study.treatment, groups=study.groups,
+        propensity=study.propensity, random_state=1, progress=False,
+    )  # fmt: skip
+    judged = found.effects["signal", "DR"][1]
+    np.testing.assert_array_equal(judged.fold, own.fold)
+    np.testing.assert_allclose(judged.tau, own.tau, atol=1e-12)
+    np.testing.assert_allclose(judged.sd, own.sd, atol=1e-12)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, counting):
+    study, _ = make_study(n_sites=24)
+    run = {"metrics": ["autoc"], "cv": 3, "n_bootstrap": 10, "progress": False}
+    whole = compare(study, SOURCES, {"DR": counting()}, **run)
+    assert counting.fits == 9
+    counting.fits, counting.fail_after = 0, 5
+    with pytest.raises(RuntimeError, match="killed"):
+        compare(study, SOURCES, {"DR": counting()}, folder=tmp_path, **run)
+    assert len(list(tmp_path.glob("*.npy"))) == 5
+    counting.fits, counting.fail_after = 0, 10**6
+    resumed = compare(study, SOURCES, {"DR": counting()}, folder=tmp_path, **run)
+    assert counting.fits == 4
+    pd.testing.assert_frame_equal(resumed.rows, whole.rows)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_only_what_is_new_or_damaged_is_computed(tmp_path, counting):
+    study, _ = make_study(n_sites=24)
+    run = {"metrics": ["autoc"], "cv": 3, "n_bootstrap": 10, "folder": tmp_path, "progress": False}
+    first = {"noise": SOURCES["noise"]}
+    compare(study, first, {"DR": counting()}, **run)
+    counting.fits = 0
+    compare(study, SOURCES, {"another name": counting()}, **run)
+    assert counting.fits == 6
+    counting.fits = 0
+    next(iter(sorted(tmp_path.glob("*.npy")))).write_bytes(b"half")
+    compare(study, SOURCES, {"DR": counting()}, **run)
+    assert counting.fits == 1
+    counting.fits = 0
+    changed = study.units.copy()
+    changed.loc[changed.index[0], "y"] += 1
+    compare(study.replace(units=changed), first, {"DR": counting()}, **run)
+    compare(study, first, {"DR": counting(n_draws=999)}, **run)
+    assert counting.fits == 6
+
+
+def test_sources_are_fitted_on_training_folds_only():
+    seen = []
+
+    class Spy(Covariates):
+        def fit(self, X, y=None):
+            seen.append(set(X.index))
+            return super().fit(X)
+
+    study, _ = make_study(n_sites=24)
+    out = compare(study, [Spy(["x1"])], [DoublyRobustEffect()], ["autoc"], cv=3, n_bootstrap=5, progress=False)
+    fold = out.effects["Spy", "DoublyRobustEffect"][0].fold
+    everyone = np.asarray(study.X.index)
+    assert seen == [set(everyone[fold != k]) for k in range(3)]
+    groups = np.asarray(study.groups)
+    assert all(len(np.unique(fold[groups == g])) == 1 for g in np.unique(groups))
+
+
+def test_splitters_and_functions_as_metrics():
+    study, tau = make_study(n_sites=24)
+
+    def spread(judged):
+        return judged.tau.std(), 0.25
+
+    out = compare(
+        study, {"signal": SOURCES["signal"]}, [DoublyRobustEffect()], [spread, "sqrt_pehe"], truth=tau,
+        cv=SpatialBlockCV(2500, n_splits=3), n_bootstrap=5, progress=False,
+    )  # fmt: skip
+    rows = out.rows.set_index("metric")
+    assert rows.loc["spread", "value"] == pytest.approx(1, abs=0.4)
+    assert rows.loc["spread", "se"] == 0.25
+
+
+# ---------------------------------------------------------------------- what drives it
+def additive(noise=0.0, studies=1, seeds=4):
+    rng = np.random.default_rng(0)
+    effect = {"a": 0.0, "b": 1.0, "c": 2.0, "M": 0.0, "N": -0.5}
+    rows = [
+        {"study": f"s{k}", "source": s, "model": m, "seed": j, "metric": "autoc", "se": 0.1,
+         "value": 3 + effect[s] + effect[m] + 0.1 * k + noise * rng.normal()}
+        for k in range(studies) for s in "abc" for m in "MN" for j in range(seeds)
+    ]  # fmt: skip
+    return Comparison(pd.DataFrame(rows), {}, pd.DataFrame())
+
+
+def test_drivers_recover_additive_contributions():
+    table = additive(noise=0.02).drivers("autoc")
+    assert table.index.tolist() == ["constant", "source=b", "source=c", "model=N"]
+    np.testing.assert_allclose(table["estimate"], [3, 1, 2, -0.5], atol=0.06)
+    assert (table["lower"] < table["upper"]).all()
+    numbers = {"source": {"a": {"dates": 1}, "b": {"dates": 2}, "c": {"dates": 3}}}
+    by_number = additive(noise=0.02).drivers("autoc", numbers)
+    assert by_number.loc["source dates", "estimate"] == pytest.approx(1, abs=0.05)
+    over = additive(noise=0.02, studies=6).drivers("autoc")
+    assert over.attrs["clusters"] == 6
+    assert over.loc["study=s5", "estimate"] == pytest.approx(0.5, abs=0.06)
+    with pytest.raises(ParameterError, match="no attributes"):
+        additive().drivers("autoc", {"source": {"a": {"dates": 1}}})
+    with pytest.raises(ParameterError, match="metric"):
+        additive().drivers("speed")
+
+
+def test_the_standard_error_over_studies_is_that_of_their_mean():
+    joined = additive(studies=3, seeds=1).to_dataframe("autoc")
+    assert joined["value"].iloc[0] == pytest.approx(3.1)
+    assert joined["se"].iloc[0] == pytest.approx(0.1 / np.sqrt(3))
+    one = additive(studies=1).to_dataframe("autoc")
+    assert one["se"].iloc[0] == pytest.approx(0.1)
+
+
+def test_joined_comparisons_keep_their_studies_apart(found):
+    other = found.join(found)
+    assert other.rows["study"].nunique() == 2
+    assert len(other.rows) == 2 * len(found.rows)
+    with pytest.raises(ParameterError, match="source="):
+        other.quintiles("signal", "DR")
+
+
+# ---------------------------------------------------------------------- description of groups
+@pytest.fixture(scope="module")
+def trial():
+    from causalsat.simulate import satellite_trial
+
+    return satellite_trial("smooth", n_units=400, n_sites=24, size_px=256, seed=2)
+
+
+def test_quintiles_are_described_by_indices_and_land_cover(trial):
+    study = trial.study()
+    from causalsat.imagery import open_imagery
+
+    forest = (trial.landscape.ndvi() > 0.5).astype(np.float32)
+    cover = open_imagery(trial.landscape.grid(forest[None], "cover").assign_coords(band=["class"]), name="cover")
+    tau = trial.units["tau"].to_numpy()
+    table = describe_effects(
+        study, tau, scores=tau, indices=["ndvi", "ndbi"], land_cover=cover, classes={1: "forest"}, size_m=960
+    )
+    assert table.index.tolist() == ["1", "2", "3", "4", "5", "highest - lowest", "se"]
+    assert table["n"].iloc[:5].sum() == 400
+    np.testing.assert_allclose(table["effect"].iloc[:5], table["predicted"].iloc[:5])
+    chips = study.imagery.chips(study.X.geometry, size_m=960)
+    ndvi = ((chips.sel(band="nir") - chips.sel(band="red")) / (chips.sel(band="nir") + chips.sel(band="red"))).mean(
+        ("y", "x")
+    )
+    lowest = np.argsort(tau, kind="stable")[:80]
+    assert table.loc["1", "ndvi"] == pytest.approx(float(ndvi[lowest].mean()), rel=1e-5)
+    assert table.loc["highest - lowest", "forest"] < -0.05  # the effect falls with dense vegetation
+    assert table.loc["highest - lowest", "ndvi"] == pytest.approx(table.loc["5", "ndvi"] - table.loc["1", "ndvi"])
+    assert 0 < table.loc["se", "ndvi"] < abs(table.loc["highest - lowest", "ndvi"])
+
+
+def test_bad_descriptions_are_refused(trial):
+    study = trial.study()
+    with pytest.raises(DataError, match="finite"):
+        describe_effects(study, [1.0])
+    with pytest.raises(ParameterError, match="n_groups"):
+        describe_effects(study, trial.units["tau"], n_groups=1)
+    with pytest.raises(causalsat.exceptions.ImageryError, match="classes"):
+        describe_effects(study, trial.units["tau"], indices=(), land_cover=study.imagery)
+
+
+def test_imagery_and_both_are_encoded_by_the_default_model(trial):
+    study = trial.study()
+    out = compare(study, ["imagery", "both"], [DoublyRobustEffect()], ["autoc"], cv=2, n_bootstrap=5, progress=False)
+    assert out.rows["source"].tolist() == ["imagery", "both"]
+    assert not np.allclose(*(out.effects[s, "DoublyRobustEffect"][0].tau for s in ("imagery", "both")))
+    assert "ndvi" in out.quintiles("imagery", "DoublyRobustEffect").columns
+
+
+# ---------------------------------------------------------------------- refusals and picture
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"sources": ["tables"]}, ParameterError, "tables"),
+        ({"sources": [3.0]}, ParameterError, "float"),
+        ({"sources": []}, ParameterError, "no sources"),
+        ({"sources": [Covariates(["x9"])]}, ColumnError, "x9"),
+        ({"models": ["lm"]}, ParameterError, "effect estimator"),
+        ({"metrics": ["auc"]}, ParameterError, "auc"),
+        ({"metrics": ["sqrt_pehe"]}, ParameterError, "truth"),
+        ({"truth": [1.0]}, DataError, "truth"),
+        ({"cv": "five"}, ParameterError, "cv"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(options, error, words):
+    study, _ = make_study(n_sites=24)
+    with pytest.raises(error, match=words):
+        compare(study, **{"models": [DoublyRobustEffect()], "sources": [SOURCES["noise"]], **options}, progress=False)
+
+
+def test_the_plot_shows_a_dot_a_combination(found):
+    import matplotlib.pyplot as plt
+
+    ax = found.plot("autoc")
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_label() for line in dots] == ["DR", "T"]
+    shown = found.table("autoc")
+    np.testing.assert_allclose(dots[0].get_xdata(), shown["DR"])
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(shown.index)
+    plt.close(ax.figure)
