@@ -1,21 +1,24 @@
-"""Selective labels: what the domain constraints buy, against the truth, and what the sampler costs.
+"""Selective labels: what the domain constraints buy, against the truth and beside the paper's figures.
 
 Data sets of the paper's design (Balachandar, Garg and Pierson 2024, section 5.1): N = 5,000, an intercept and four
 standard normal features, beta_Y0 ~ N(-2, 0.1), beta_Delta0 ~ N(2, 0.1), the other coefficients N(0, 1), sigma ~
 N(2, 0.1), beta_Delta nonzero on the intercept and the first feature only. Each is fitted without constraints, with
 the prevalence (the true one, standard error 0.005), with the expertise constraint, and with both; the two baselines
-stand beside them. Errors are those of posterior medians; the Brier score and the calibration error (ten equal-count
-bins) are those of P(Y = 1 | x, untested) among the untested, whose outcomes no model saw.
+stand beside them, and so do fits whose prevalence is 0.8 and 1.2 times the true one. Errors are those of posterior
+medians; the Brier score and the calibration error (ten equal-count bins) are those of P(Y = 1 | x, untested) of the
+untested, whose outcomes no model saw. Rows are kept in a file, and a later run adds the data sets that it lacks.
 
-    python benchmarks/selective_labels.py [--data-sets 20]
+    python benchmarks/selective_labels.py [--data-sets 20] [--rows FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +26,18 @@ import pandas as pd
 from scipy.special import expit
 
 import causalsat
-from causalsat.exceptions import CausalsatWarning
+from causalsat.exceptions import CausalsatWarning, DataWarning
 
-N, FEATURES = 5000, 4
+N, FEATURES, DRAWS = 5000, 4, 300
 FREE = 0  # the feature on which the decision depends beyond risk
-MODES = {"none": (False, False), "prevalence": (True, False), "expertise": (False, True), "both": (True, True)}
+MODES = {"none": (0.0, False), "prevalence": (1.0, False), "expertise": (0.0, True), "both": (1.0, True)}
+WRONG = {"prevalence x 0.8": (0.8, False), "prevalence x 1.2": (1.2, False)}
+BASELINES = ("TestedOnlyRisk", "UntestedNegativeRisk")
+PAPER = {
+    "prevalence": ("-44 / -44 / -45 %", "-38 / -46 / -32 %"),
+    "expertise": ("-12 / -11 / +2 %", "-24 / -20 / -15 %"),
+}
+NAMES = ("risk", "decision", "sigma")
 
 
 def data_set(seed: int) -> dict[str, Any]:
@@ -67,77 +77,120 @@ def untested_scores(model: Any, data: dict[str, Any]) -> dict[str, float]:
     return {"Brier": float(np.mean((p - y) ** 2)), "calibration error": calibration_error(p, y)}
 
 
-def one(seed: int) -> list[dict[str, Any]]:
-    """Rows of one data set: a row a mode or baseline."""
-    data = data_set(seed)
+def fitted(data: dict[str, Any], share: float, expertise: bool, seed: int) -> tuple[Any, bool]:
+    """A model told ``share`` times the true prevalence (0 for none), and whether it warned of a conflict."""
+    model = causalsat.SelectiveLabelsRisk(
+        prevalence=(share * data["prevalence"], 0.005) if share else None,
+        expertise=[FREE] if expertise else None,
+        n_draws=DRAWS,
+        random_state=seed,
+    )
     seen = np.where(data["tested"] == 1, data["y"], np.nan)
-    rows = []
-    for mode, (prevalence, expertise) in MODES.items():
-        model = causalsat.SelectiveLabelsRisk(
-            prevalence=(data["prevalence"], 0.005) if prevalence else None,
-            expertise=[FREE] if expertise else None,
-            random_state=seed,
-        )
-        start = time.process_time()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CausalsatWarning)
         model.fit(data["X"], seen, treatment=data["tested"])
+    return model, any(issubclass(w.category, DataWarning) for w in caught)
+
+
+def one(seed: int) -> list[dict[str, Any]]:
+    """Rows of one data set: a row a mode, a wrong prevalence or a baseline."""
+    data = data_set(seed)
+    rows = []
+    for mode, (share, expertise) in {**MODES, **WRONG}.items():
+        start = time.process_time()
+        model, warned = fitted(data, share, expertise, seed)
         cpu = time.process_time() - start
-        row = {"seed": seed, "mode": mode, "CPU s": cpu, "ESS": model.sampler_diagnostics_["ess"]}
+        row = {"seed": seed, "mode": mode, "CPU s": cpu, "ESS": model.sampler_diagnostics_["ess"], "warned": warned}
         row |= {"R-hat": model.sampler_diagnostics_["r_hat"], **untested_scores(model, data)}
-        for name in ("risk", "decision", "sigma"):
+        for name in NAMES:
             draws, truth = np.atleast_2d(getattr(model.draws_, name).T).T, np.atleast_1d(data[name])
+            if name == "sigma":
+                draws = getattr(model.draws_, name)[:, None]
             if name == "decision":
                 draws, truth = draws[:, : 2 + FREE], truth[: 2 + FREE]
             lower, middle, upper = np.quantile(draws, [0.025, 0.5, 0.975], axis=0)
             row |= {f"{name} error": np.abs(middle - truth).mean(), f"{name} width": (upper - lower).mean()}
             row |= {f"{name} covered": ((lower < truth) & (truth < upper)).mean()}
         rows.append(row)
-    for name in ("TestedOnlyRisk", "UntestedNegativeRisk"):
-        model = getattr(causalsat, name)(random_state=seed).fit(data["X"], seen, treatment=data["tested"])
-        rows.append({"seed": seed, "mode": name, **untested_scores(model, data)})
-    return rows
+    seen = np.where(data["tested"] == 1, data["y"], np.nan)
+    for name in BASELINES:
+        model = getattr(causalsat, name)(n_draws=DRAWS, random_state=seed)
+        rows.append(
+            {
+                "seed": seed,
+                "mode": name,
+                **untested_scores(model.fit(data["X"], seen, treatment=data["tested"]), data),
+            }
+        )
+    return [{k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()} for row in rows]
+
+
+def collect(data_sets: int, path: Path) -> pd.DataFrame:
+    """Rows of data sets 0 to ``data_sets`` - 1, read where they are kept and made where they are not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    kept = {row["seed"] for row in rows}
+    with path.open("a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        for seed in range(data_sets):
+            if seed not in kept:
+                new = one(seed)
+                file.write("".join(json.dumps(row) + "\n" for row in new))
+                file.flush()
+                rows += new
+    return pd.DataFrame([row for row in rows if row["seed"] < data_sets])
 
 
 def table_of_errors(found: pd.DataFrame) -> str:
-    """Median change against no constraint, as the paper reports it, and coverage with its standard error."""
-    lines = [
-        "| constraint | error of beta_Y / beta_Delta / sigma | width of their 95 % intervals | coverage (s.e.) |"
-    ]
-    lines.append("|---|---|---|---|")
-    base = found[found["mode"] == "none"].set_index("seed")
+    """Change of the medians against no constraint beside the paper's, and coverage of 95 % intervals."""
+    head = (
+        "| constraint | error of beta_Y / beta_Delta / sigma | paper | width of intervals | paper | coverage (s.e.) |"
+    )
+    lines = [head, "|---|---|---|---|---|---|"]
+    base = found[found["mode"] == "none"]
     for mode in MODES:
-        rows = found[found["mode"] == mode].set_index("seed")
-        cells = []
-        for what in ("error", "width"):
+        rows, cells = found[found["mode"] == mode], []
+        for k, what in enumerate(("error", "width")):
+            medians = [rows[f"{n} {what}"].median() for n in NAMES]
             if mode == "none":
-                values = [f"{rows[f'{n} {what}'].median():.3f}" for n in ("risk", "decision", "sigma")]
-            else:
-                values = [
-                    f"{100 * (rows[f'{n} {what}'].median() / base[f'{n} {what}'].median() - 1):+.0f} %"
-                    for n in ("risk", "decision", "sigma")
-                ]
-            cells.append(" / ".join(values))
-        covered = [
-            f"{rows[f'{n} covered'].mean():.3f} ({rows[f'{n} covered'].sem():.3f})"
-            for n in ("risk", "decision", "sigma")
-        ]
-        lines.append(f"| {mode} | {cells[0]} | {cells[1]} | {' / '.join(covered)} |")
+                cells += [" / ".join(f"{m:.3f}" for m in medians), ""]
+                continue
+            change = [100 * (m / base[f"{n} {what}"].median() - 1) for n, m in zip(NAMES, medians, strict=True)]
+            cells += [" / ".join(f"{c:+.0f}" for c in change) + " %", PAPER.get(mode, ("", ""))[k]]
+        covered = [f"{rows[f'{n} covered'].mean():.3f} ({rows[f'{n} covered'].sem():.3f})" for n in NAMES]
+        lines.append(f"| {mode} | {' | '.join(cells)} | {' / '.join(covered)} |")
     return "\n".join(lines)
 
 
 def table_of_scores(found: pd.DataFrame) -> str:
-    """Scores among the untested, effective samples a CPU second and R-hat, by mode."""
+    """Scores among the untested, effective samples a CPU second and R-hat, by model."""
     lines = [
         "| model | Brier score, untested | calibration error, untested | CPU s | least ESS a CPU s | worst R-hat |"
     ]
     lines.append("|---|---|---|---|---|---|")
-    for mode in dict.fromkeys(found["mode"]):
+    for mode in (*MODES, *BASELINES):
         rows = found[found["mode"] == mode]
-        speed = (rows["ESS"] / rows["CPU s"]).median()
-        cost = ["", "", ""] if np.isnan(speed) else [
-            f"{rows['CPU s'].median():.1f}", f"{speed:.0f}", f"{rows['R-hat'].max():.3f}"
-        ]  # fmt: skip
+        cost = ["", "", ""]
+        if mode in MODES:
+            speed = (rows["ESS"] / rows["CPU s"]).median()
+            cost = [f"{rows['CPU s'].median():.1f}", f"{speed:.0f}", f"{rows['R-hat'].max():.3f}"]
         scores = [f"{rows[c].mean():.4f} ({rows[c].sem():.4f})" for c in ("Brier", "calibration error")]
         lines.append(f"| {mode} | {' | '.join([*scores, *cost])} |")
+    return "\n".join(lines)
+
+
+def table_of_wrong_prevalence(found: pd.DataFrame) -> str:
+    """What a wrong prevalence does, and how often the fit warns."""
+    lines = ["| prevalence | data sets that warn | coverage of beta_Y / sigma | calibration error, untested |"]
+    lines.append("|---|---|---|---|")
+    for mode in ("prevalence", *WRONG):
+        rows = found[found["mode"] == mode]
+        covered = " / ".join(f"{rows[f'{n} covered'].mean():.2f}" for n in ("risk", "sigma"))
+        label = "true" if mode == "prevalence" else mode.removeprefix("prevalence x ") + " times the true one"
+        lines.append(
+            f"| {label} | {rows['warned'].astype(bool).sum()} of {len(rows)} | {covered} | "
+            f"{rows['calibration error'].mean():.4f} |"
+        )
     return "\n".join(lines)
 
 
@@ -145,12 +198,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-sets", type=int, default=20)
+    parser.add_argument("--rows", type=Path, default=Path("outputs/benchmarks/selective_labels.jsonl"))
     options = parser.parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalsatWarning)
-        found = pd.DataFrame([row for seed in range(options.data_sets) for row in one(seed)])
-    print(f"{options.data_sets} data sets; first row absolute, the others as changes of the median against it.")
-    print(table_of_errors(found), table_of_scores(found), sep="\n\n")
+    found = collect(options.data_sets, options.rows)
+    print(
+        f"{found['seed'].nunique()} data sets (the paper: 200). First row absolute, the others as changes of the "
+        "medians against it."
+    )
+    print(table_of_errors(found), table_of_scores(found), table_of_wrong_prevalence(found), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 Data of the paper's design with 7 features (Balachandar, Garg and Pierson 2024, section 5.1). The raw model is the one
 of the paper with the unobservable integrated out in closed form, in its own parameters beta_Y, beta_Delta and sigma:
-in PyMC with PyMC's sampler and, where PyStan is installed (``--stan``, or the environment's STAN_PYTHON, names an interpreter that has it), in
-Stan. Effective samples are the least over all coefficients and sigma, bulk and tail; CPU seconds count mode search,
-tuning and sampling, not compilation. The raw models get fewer draws, because they are slow: their effective samples a
-second are what is compared.
+in PyMC with PyMC's sampler and, where PyStan is installed, in Stan: ``--stan``, or the environment's STAN_PYTHON,
+names an interpreter that has it. Effective samples are the least over all coefficients and sigma, bulk and tail; CPU
+seconds count mode search, tuning and sampling, not compilation. The raw models get fewer draws, because they are
+slow: their effective samples a second are what is compared.
 
     python benchmarks/selective_speed.py [--stan PYTHON] [--raw-draws 100] [--sizes 1000 5000 20000 100000]
 """

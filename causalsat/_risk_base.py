@@ -1,4 +1,4 @@
-"""The contract of risk models: an outcome seen only where a decision let it be seen."""
+"""The contract of models of an outcome seen only where a decision let it be seen: risks, and means."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from causalsat.base import _call_final
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.posterior import EffectPosterior
 
-__all__ = ["RiskEstimator", "risk"]
+__all__ = ["RiskEstimator", "SelectiveEstimator", "risk"]
 
 GIVEN = (None, "tested", "untested")
 ROLES = {"treatment": True, "sample_weight": True}
 
 
-class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
-    """Base class of the risk models: ``treatment`` is the decision to test, the outcome is missing without it.
+class SelectiveEstimator(TableEstimator):
+    """Base of the models of an outcome seen only where a decision, the ``treatment``, let it be seen.
 
-    Subclasses write :meth:`_fit`, :meth:`_positive_draws`, :meth:`_tested_draws` and :meth:`_both_draws`.
+    Subclasses write :meth:`_fit`, :meth:`_tested_draws` and what they say of the outcome.
     """
 
     __metadata_request__fit: ClassVar = ROLES
@@ -39,16 +39,8 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         """Fit on checked data; the outcome of untested units is 0 there and means nothing."""
 
     @abstractmethod
-    def _positive_draws(self, X: FloatArray) -> FloatArray:
-        """Draws (draw, unit) of P(Y = 1) for checked features."""
-
-    @abstractmethod
     def _tested_draws(self, X: FloatArray) -> FloatArray:
         """Draws (draw, unit) of P(T = 1) for checked features."""
-
-    @abstractmethod
-    def _both_draws(self, X: FloatArray) -> FloatArray:
-        """Draws (draw, unit) of P(T = 1, Y = 1) for checked features."""
 
     # ------------------------------------------------------------------ the contract
     def fit(
@@ -66,7 +58,7 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
             Features of all units, tested or not, as for the effect estimators.
         y : array of shape (n,)
-            Outcome, 0 or 1 where the unit was tested and NaN where it was not.
+            Outcome where the unit was tested, NaN where it was not; 0 or 1 of a risk model.
         treatment : array of shape (n,) or str
             The decision: 1 tested (inspected, audited, granted), 0 not; or the name of X's column that holds it.
         sample_weight : array of shape (n,) or str, optional
@@ -84,7 +76,6 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         """
         self._check_parameters()
         data = self._check_fit(X, y, treatment, None, sample_weight, None)
-        self.classes_ = np.array([0, 1])
         self._learn_scaling(data.X, data.sample_weight)
         self._fit(data)
         self.support_reference_ = _support.learn_support(data.X[:, self._support_columns()])
@@ -92,79 +83,14 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.n_units_ = len(data.y)
         return self
 
-    def risk(self, X: Any, *, given: str | None = None) -> EffectPosterior:
-        """Posterior of the probability that Y = 1, for tested and untested alike.
-
-        Parameters
-        ----------
-        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
-            Features, as in :meth:`fit`.
-        given : {None, "tested", "untested"}
-            What is known of the decision: nothing, P(Y = 1 | x), or what it was, P(Y = 1 | x, T). Decision makers
-            see more than x, so the untested have less risk than x says wherever the decision follows risk.
-
-        Returns
-        -------
-        EffectPosterior
-            Draws of shape (draw, n), ``kind="risk"``.
-        """
-        if given not in GIVEN:
-            raise ParameterError(f"given={given!r}", expected="None, 'tested' or 'untested'")
-        design, index = self._check_predict(X)
-        if given is None:
-            draws = self._positive_draws(design)
-        elif given == "tested":
-            draws = self._both_draws(design) / np.maximum(self._tested_draws(design), np.finfo(float).tiny)
-        else:
-            rest = np.maximum(1.0 - self._tested_draws(design), np.finfo(float).eps)
-            draws = (self._positive_draws(design) - self._both_draws(design)) / rest
-        return self._posterior(np.clip(draws, 0.0, 1.0), index, "risk")
-
     def decision(self, X: Any) -> EffectPosterior:
         """Posterior of the probability of being tested, P(T = 1 | x): draws (draw, n), ``kind="decision"``."""
         design, index = self._check_predict(X)
         return self._posterior(self._tested_draws(design), index, "decision")
 
-    def predict_proba(self, X: Any, *, given: str | None = None) -> FloatArray:
-        """Posterior mean of P(Y = 0) and P(Y = 1), shape (n, 2); ``given`` as in :meth:`risk`."""
-        p = self.risk(X, given=given).mean()
-        return np.column_stack([1.0 - p, p])
-
     def predict_decision(self, X: Any) -> FloatArray:
         """Posterior mean of the probability of being tested, shape (n,)."""
         return np.asarray(self.decision(X).mean(), dtype=float)
-
-    def predict(self, X: Any) -> NDArray[np.int64]:
-        """Whether Y = 1 is more likely than not, shape (n,); what rare risks need is :meth:`predict_proba`."""
-        return (self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)
-
-    def score(
-        self,
-        X: Any,
-        y: ArrayLike,
-        sample_weight: ArrayLike | str | None = None,
-        *,
-        treatment: ArrayLike | str | None = None,
-    ) -> float:
-        """Mean log predictive probability of what was seen, decision and outcome together; higher is better.
-
-        Raises
-        ------
-        TreatmentError
-            If no treatment is given and ``fit`` was not given a column's name.
-        """
-        check_is_fitted(self)
-        decision = self.treatment_name_ if treatment is None else treatment
-        design, _ = self._check_predict(X)
-        n = len(design)
-        t_values, _ = _inputs.column_or_array(X, decision, "treatment")
-        weights, _ = _inputs.column_or_array(X, sample_weight, "sample_weight")
-        t = _inputs.check_treatment(t_values, n, binary=True)
-        outcome = self._check_outcome(y, t, n)
-        tested, both = self._tested_draws(design).mean(axis=0), self._both_draws(design).mean(axis=0)
-        seen = np.where(t == 0, 1.0 - tested, np.where(outcome == 1, both, tested - both))
-        weight = _inputs.check_weights(weights, n)
-        return float(np.average(np.log(np.maximum(seen, np.finfo(float).tiny)), weights=weight))
 
     def support(self, X: Any) -> FloatArray:
         """How much the training data say about each unit, shape (n,), in (0, 1]; below 0.05 is extrapolation."""
@@ -200,26 +126,20 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
                 todo="set y to NaN there, y = np.where(tested == 1, y, np.nan); outcomes learnt later are "
                 "for evaluation.risk_calibration",
             )
-        if not np.isin(values[seen], (0.0, 1.0)).all():
-            raise DataError(
-                f"outcomes from {np.min(values[seen]):g} to {np.max(values[seen]):g}, continuous or of several "
-                "classes. Only binary classification is supported",
-                expected="0 and 1 (NaN untested)",
-                todo="code the event as 1 and the rest as 0",
-            )
-        if len(np.unique(values[seen])) < 2:
-            raise DataError(
-                f"every tested unit has the outcome {values[seen][0]:g}, one class only",
-                expected="both outcomes among the tested",
-                todo="check the sample; in cross-validation use folds that keep both",
-            )
         return np.where(seen, values, 0.0)
 
-    def __sklearn_tags__(self) -> Any:
-        """Two classes; the rest is that of every estimator of a table."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
+    def _check_score(
+        self, X: Any, y: Any, treatment: Any, sample_weight: Any
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Design, decision, outcome (0 untested) and weights of units to score."""
+        check_is_fitted(self)
+        decision = self.treatment_name_ if treatment is None else treatment
+        design, _ = self._check_predict(X)
+        n = len(design)
+        t_values, _ = _inputs.column_or_array(X, decision, "treatment")
+        weights, _ = _inputs.column_or_array(X, sample_weight, "sample_weight")
+        t = _inputs.check_treatment(t_values, n, binary=True)
+        return design, t, self._check_outcome(y, t, n), _inputs.check_weights(weights, n)
 
     # ------------------------------------------------------------------ the design
     def _learn_scaling(self, X: FloatArray, weight: FloatArray) -> None:
@@ -235,6 +155,106 @@ class RiskEstimator(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         return EffectPosterior(
             draws, index=index, kind=kind, treatment=None, baseline=None, diagnostics=self._diagnostics()
         )
+
+
+class RiskEstimator(ClassifierMixin, SelectiveEstimator):  # type: ignore[misc]
+    """Base class of the risk models: ``treatment`` is the decision to test, the outcome is missing without it.
+
+    Subclasses write :meth:`_fit`, :meth:`_positive_draws`, :meth:`_tested_draws` and :meth:`_both_draws`.
+    """
+
+    classes_ = np.array([0, 1])
+
+    @abstractmethod
+    def _positive_draws(self, X: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of P(Y = 1) for checked features."""
+
+    @abstractmethod
+    def _both_draws(self, X: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of P(T = 1, Y = 1) for checked features."""
+
+    # ------------------------------------------------------------------ the contract
+    def risk(self, X: Any, *, given: str | None = None) -> EffectPosterior:
+        """Posterior of the probability that Y = 1, for tested and untested alike.
+
+        Parameters
+        ----------
+        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
+            Features, as in :meth:`fit`.
+        given : {None, "tested", "untested"}
+            What is known of the decision: nothing, P(Y = 1 | x), or what it was, P(Y = 1 | x, T). Decision makers
+            see more than x, so the untested have less risk than x says wherever the decision follows risk.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n), ``kind="risk"``.
+        """
+        if given not in GIVEN:
+            raise ParameterError(f"given={given!r}", expected="None, 'tested' or 'untested'")
+        design, index = self._check_predict(X)
+        if given is None:
+            draws = self._positive_draws(design)
+        elif given == "tested":
+            draws = self._both_draws(design) / np.maximum(self._tested_draws(design), np.finfo(float).tiny)
+        else:
+            rest = np.maximum(1.0 - self._tested_draws(design), np.finfo(float).eps)
+            draws = (self._positive_draws(design) - self._both_draws(design)) / rest
+        return self._posterior(np.clip(draws, 0.0, 1.0), index, "risk")
+
+    def predict_proba(self, X: Any, *, given: str | None = None) -> FloatArray:
+        """Posterior mean of P(Y = 0) and P(Y = 1), shape (n, 2); ``given`` as in :meth:`risk`."""
+        p = self.risk(X, given=given).mean()
+        return np.column_stack([1.0 - p, p])
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Whether Y = 1 is more likely than not, shape (n,); what rare risks need is :meth:`predict_proba`."""
+        return (self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | str | None = None,
+        *,
+        treatment: ArrayLike | str | None = None,
+    ) -> float:
+        """Mean log predictive probability of what was seen, decision and outcome together; higher is better.
+
+        Raises
+        ------
+        TreatmentError
+            If no treatment is given and ``fit`` was not given a column's name.
+        """
+        design, t, outcome, weight = self._check_score(X, y, treatment, sample_weight)
+        tested, both = self._tested_draws(design).mean(axis=0), self._both_draws(design).mean(axis=0)
+        seen = np.where(t == 0, 1.0 - tested, np.where(outcome == 1, both, tested - both))
+        return float(np.average(np.log(np.maximum(seen, np.finfo(float).tiny)), weights=weight))
+
+    # ------------------------------------------------------------------ checks
+    def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
+        values = super()._check_outcome(y, treatment, n)
+        seen = values[np.asarray(treatment, dtype=float) == 1]
+        if not np.isin(seen, (0.0, 1.0)).all():
+            raise DataError(
+                f"outcomes from {np.min(seen):g} to {np.max(seen):g}, continuous or of several "
+                "classes. Only binary classification is supported",
+                expected="0 and 1 (NaN untested)",
+                todo="code the event as 1 and the rest as 0; for a continuous outcome use SelectiveLabelsOutcome",
+            )
+        if len(np.unique(seen)) < 2:
+            raise DataError(
+                f"every tested unit has the outcome {seen[0]:g}, one class only",
+                expected="both outcomes among the tested",
+                todo="check the sample; in cross-validation use folds that keep both",
+            )
+        return values
+
+    def __sklearn_tags__(self) -> Any:
+        """Two classes; the rest is that of every estimator of a table."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
 
 def risk(model: Any, X: Any, *, given: str | None = None) -> EffectPosterior:
