@@ -8,82 +8,37 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
 import sklearn
 import xarray as xr
+from contract_kinds import (
+    ESTIMATORS,
+    each,
+    each_conditional,
+    each_of_images,
+    each_of_tables,
+    equal_up_to_rounding,
+    fit,
+    fitted,
+    fitted_small,
+    make,
+    make_for_frame,
+)
 from contract_worlds import N_SITES, has_one_effect, take, uses_images, world_of
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.utils import estimator_checks
-from sklearn.utils.estimator_checks import check_estimator
-from sklearn.utils.validation import _num_samples
 
 import causalsat
 from causalsat import EffectPosterior
-from causalsat.base import EffectEstimator, OutcomeEstimator
-from causalsat.exceptions import CausalsatError, CausalsatWarning, ColumnError, DataError, TreatmentError
+from causalsat.base import OutcomeEstimator
+from causalsat.exceptions import CausalsatError, CausalsatWarning, TreatmentError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
-
-
-def public_estimators() -> list[type[EffectEstimator]]:
-    found = [getattr(causalsat, name) for name in causalsat._LAZY]
-    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, EffectEstimator)]
-
-
-ESTIMATORS = public_estimators()
-
-
-def for_each(kinds):
-    return pytest.mark.parametrize("kind", kinds, ids=lambda kind: kind.__name__)
-
-
-each = for_each(ESTIMATORS)
-each_of_tables = for_each([kind for kind in ESTIMATORS if not uses_images(kind)])
-each_of_images = for_each([kind for kind in ESTIMATORS if uses_images(kind)])
-each_conditional = for_each([kind for kind in ESTIMATORS if not has_one_effect(kind)])
-
-
-def make(kind, **more):
-    return kind(**{**kind._contract_parameters, **more})
-
-
-def make_for_frame(kind, world, **more):
-    """An estimator whose X is the world's data frame: one of places needs to know what to read there."""
-    places = {"imagery": world.imagery, "size_m": world.size_m} if uses_images(kind) else {}
-    return make(kind, **places, **more)
-
-
-def fit(estimator, world, *, frame=False, groups=True, **more):
-    """Fit, without the warnings of short chains."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalsatWarning)
-        X = world.frame if frame else world.X
-        return estimator.fit(X, world.y, treatment=world.t, groups=world.groups if groups else None, **more)
-
-
-@cache
-def fitted(kind):
-    """Each estimator fitted once, for the tests that only read it."""
-    return fit(make(kind), world_of(kind))
-
-
-@cache
-def fitted_small(kind):
-    """The same on 120 units: what fits in another form are compared with."""
-    return fit(make(kind), world_of(kind, 120))
-
-
-def equal_up_to_rounding(kind, ours, other):
-    """Tables give the same answer to the sixth digit; of images, one channel mean in another order may differ."""
-    np.testing.assert_allclose(ours, other, rtol=1e-3 if uses_images(kind) else 1e-6, atol=1e-8)
 
 
 def test_there_are_estimators_to_check():
@@ -438,201 +393,3 @@ def test_cross_validation_in_a_pipeline(kind, routing):
     assert scores.shape == (3,)
     assert np.isfinite(scores).all()
     assert scores.mean() > 0 or has_one_effect(kind)
-
-
-# ---------------------------------------------------------------------- bad input
-# (what is wrong, X, y and t -> arguments of fit, error, what it says)
-BAD_ROLES = [
-    ("no treatment", lambda X, y, t: (X, y, {}), TreatmentError, "no treatment"),
-    ("one arm", lambda X, y, t: (X, y, {"treatment": np.ones_like(t)}), TreatmentError, "one value only"),
-    ("stata arms", lambda X, y, t: (X, y, {"treatment": t + 2}), TreatmentError, "recode it"),
-    ("text arms", lambda X, y, t: (X, y, {"treatment": np.where(t, "yes", "no")}), DataError, "numbers"),
-    ("complex arms", lambda X, y, t: (X, y, {"treatment": t + 0j}), DataError, "complex"),
-    ("treatment missing", lambda X, y, t: (X, y, {"treatment": np.where(t, np.nan, 0)}), TreatmentError, "missing"),
-    ("treatment infinite", lambda X, y, t: (X, y, {"treatment": np.where(t, np.inf, 0)}), TreatmentError, "infinite"),
-    ("treatment too short", lambda X, y, t: (X, y, {"treatment": t[:-1]}), DataError, "treatment of shape"),
-    ("treatment 2D", lambda X, y, t: (X, y, {"treatment": np.c_[t, t]}), DataError, "treatment of shape"),
-    ("name for an array", lambda X, y, t: (X, y, {"treatment": "arm"}), ColumnError, "names a column"),
-    ("outcome missing", lambda X, y, t: (X, np.where(t, np.nan, y), {"treatment": t}), DataError, "missing"),
-    ("outcome infinite", lambda X, y, t: (X, np.where(t, np.inf, y), {"treatment": t}), DataError, "infinite"),
-    ("outcome text", lambda X, y, t: (X, y.astype(str) + "kg", {"treatment": t}), DataError, "numbers"),
-    ("outcome too short", lambda X, y, t: (X, y[:-1], {"treatment": t}), DataError, "y of shape"),
-    ("outcome 2D", lambda X, y, t: (X, np.c_[y, y], {"treatment": t}), DataError, "y of shape"),
-    ("no outcome", lambda X, y, t: (X, None, {"treatment": t}), DataError, "y is None"),
-    (
-        "negative weight",
-        lambda X, y, t: (X, y, {"treatment": t, "sample_weight": -np.ones(len(y))}),
-        DataError,
-        "weight",
-    ),
-    ("no weight", lambda X, y, t: (X, y, {"treatment": t, "sample_weight": 0.0 * y}), DataError, "every weight zero"),
-    (
-        "weight missing",
-        lambda X, y, t: (X, y, {"treatment": t, "sample_weight": np.where(t, np.nan, 1)}),
-        DataError,
-        "missing",
-    ),
-    ("group missing", lambda X, y, t: (X, y, {"treatment": t, "groups": np.where(t, None, 1)}), DataError, "groups"),
-    ("groups too short", lambda X, y, t: (X, y, {"treatment": t, "groups": t[:-1]}), DataError, "groups of shape"),
-    ("propensity of 1", lambda X, y, t: (X, y, {"treatment": t, "propensity": 1.0}), DataError, "between 0 and 1"),
-    (
-        "propensity text",
-        lambda X, y, t: (X, y, {"treatment": t, "propensity": "half"}),
-        ColumnError,
-        "names a column",
-    ),
-]
-
-
-def frame(X, **more):
-    return pd.DataFrame(X, columns=list("abc")).assign(**more)
-
-
-BAD_TABLES = [
-    ("unknown column", lambda X, y, t: (frame(X), y, {"treatment": "arm"}), ColumnError, "not a column"),
-    ("infinite feature", lambda X, y, t: (np.where(X > 2, np.inf, X), y, {"treatment": t}), DataError, "inf"),
-    ("empty column", lambda X, y, t: (X * [1, np.nan, 1], y, {"treatment": t}), DataError, "no value at all"),
-    ("text column", lambda X, y, t: (frame(X, d="north"), y, {"treatment": t}), ColumnError, "OneHotEncoder"),
-    ("dates", lambda X, y, t: (frame(X, d=pd.Timestamp("2020")), y, {"treatment": t}), ColumnError, "dates"),
-    (
-        "categories",
-        lambda X, y, t: (frame(X, d=pd.Categorical(["n"] * len(y))), y, {"treatment": t}),
-        ColumnError,
-        "not numbers",
-    ),
-    ("complex features", lambda X, y, t: (X + 1j, y, {"treatment": t}), DataError, "[Cc]omplex"),
-    ("text features", lambda X, y, t: (X.astype(str) + "m", y, {"treatment": t}), DataError, "could not convert"),
-    (
-        "sparse",
-        lambda X, y, t: (scipy.sparse.csr_matrix(X), y, {"treatment": t}),
-        (DataError, TypeError),
-        "[Ss]parse",
-    ),
-    ("no rows", lambda X, y, t: (X[:0], y[:0], {"treatment": t[:0]}), DataError, "0 sample"),
-    ("no features", lambda X, y, t: (X[:, :0], y, {"treatment": t}), DataError, "0 feature"),
-    ("one dimension", lambda X, y, t: (X[:, 0], y, {"treatment": t}), DataError, "2D array"),
-    (
-        "chips",
-        lambda X, y, t: (
-            xr.DataArray(np.zeros((len(y), 3, 8, 8)), dims=("unit", "band", "y", "x")),
-            y,
-            {"treatment": t},
-        ),
-        DataError,
-        "encode chips",
-    ),
-]
-BAD_IMAGES = [
-    ("a table", lambda X, y, t: (np.zeros((len(y), 3)), y, {"treatment": t}), DataError, "chips"),
-    ("one image", lambda X, y, t: (X[0], y, {"treatment": t}), DataError, "chips"),
-    (
-        "dimensions in another order",
-        lambda X, y, t: (X.transpose("unit", "y", "x", "band"), y, {"treatment": t}),
-        DataError,
-        "transpose",
-    ),
-    ("no images", lambda X, y, t: (X[:0], y[:0], {"treatment": t[:0]}), DataError, "0 units"),
-    ("text", lambda X, y, t: (X.astype(str), y, {"treatment": t}), DataError, "numbers"),
-    ("infinite pixels", lambda X, y, t: (X.where(X < 1.5, np.inf), y, {"treatment": t}), DataError, "inf"),
-]
-
-
-def check_refused(kind, bad, error, says):
-    world = world_of(kind, 120)
-    X, y, options = bad(world.X, world.y, world.t)
-    with pytest.raises(error, match=says):
-        make(kind).fit(X, y, **options)
-
-
-@each
-@pytest.mark.parametrize(("bad", "error", "says"), [b[1:] for b in BAD_ROLES], ids=[b[0] for b in BAD_ROLES])
-def test_bad_roles_get_a_clear_error(kind, bad, error, says):
-    check_refused(kind, bad, error, says)
-
-
-@each_of_tables
-@pytest.mark.parametrize(("bad", "error", "says"), [b[1:] for b in BAD_TABLES], ids=[b[0] for b in BAD_TABLES])
-def test_bad_tables_get_a_clear_error(kind, bad, error, says):
-    check_refused(kind, bad, error, says)
-
-
-@each_of_images
-@pytest.mark.parametrize(("bad", "error", "says"), [b[1:] for b in BAD_IMAGES], ids=[b[0] for b in BAD_IMAGES])
-def test_bad_images_get_a_clear_error(kind, bad, error, says):
-    check_refused(kind, bad, error, says)
-
-
-@each
-def test_bad_prediction_input_gets_a_clear_error(kind):
-    X, est = world_of(kind).X, fitted(kind)
-    with pytest.raises(sklearn.exceptions.NotFittedError):
-        make(kind).predict(X)
-    with pytest.raises(CausalsatError, match="treatment"):
-        est.effect(take(X, [0, 1]), treatment=[1, 2, 3])
-    with pytest.raises(CausalsatError, match="baseline"):
-        est.effect(take(X, [0, 1]), baseline=np.nan)
-    if uses_images(kind):
-        with pytest.raises(CausalsatError, match="shape"):
-            est.predict(X[:2, :, :8, :8])
-        with pytest.raises(CausalsatError, match=r"shape|band"):
-            est.predict(X[:2, :2])
-        return
-    with pytest.raises(DataError, match="features"):
-        est.predict(np.zeros((2, 5)))
-    with pytest.raises(DataError, match="inf"):
-        est.predict(np.array([[np.inf, 0.0, 0.0]]))
-    with pytest.raises(DataError, match="could not convert"):
-        est.predict(np.array([["a", "b", "c"]]))
-
-
-# ---------------------------------------------------------------------- scikit-learn's own checks
-def supplying_treatment(kind):
-    """The adapter through which scikit-learn's checks, which know no treatment, run: every second unit is treated."""
-
-    class Supplied(kind):
-        def fit(self, X, y=None, sample_weight=None):
-            return super().fit(X, y, treatment=np.arange(_num_samples(X)) % 2, sample_weight=sample_weight)
-
-        def score(self, X, y, sample_weight=None):
-            return super().score(X, y, treatment=np.arange(_num_samples(X)) % 2, sample_weight=sample_weight)
-
-    Supplied.__name__ = Supplied.__qualname__ = f"Supplied{kind.__name__}"
-    globals()[Supplied.__name__] = Supplied  # pickle looks classes up by name
-    return Supplied
-
-
-# scikit-learn's checks that cannot pass, each with its reason
-CANNOT_PASS = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "weights are survey weights, not repeated units, and the adapter's treatment depends on a row's position"
-    ),
-}
-
-# of estimators of images, the checks that look at the class alone: those that fit hand over tables, which these
-# refuse; what they look for is looked for on images by the tests above
-CHECKS_WITHOUT_DATA = (
-    "check_estimator_cloneable",
-    "check_estimator_tags_renamed",
-    "check_valid_tag_types",
-    "check_estimator_repr",
-    "check_no_attributes_set_in_init",
-    "check_mixin_order",
-    "check_parameters_default_constructible",
-    "check_get_params_invariance",
-    "check_set_params",
-)
-
-
-@each_of_tables
-@pytest.mark.slow
-def test_scikit_learns_own_checks_pass(kind):
-    results = check_estimator(make(supplying_treatment(kind)), on_fail=None, on_skip=None)
-    failed = {r["check_name"]: repr(r["exception"])[:300] for r in results if r["status"] == "failed"}
-    assert {k: v for k, v in failed.items() if k not in CANNOT_PASS} == {}
-    assert sum(r["status"] == "passed" for r in results) >= 30
-
-
-@each_of_images
-@pytest.mark.parametrize("name", CHECKS_WITHOUT_DATA)
-def test_scikit_learns_checks_of_the_class_pass(kind, name):
-    getattr(estimator_checks, name)(kind.__name__, make(kind))
