@@ -38,6 +38,7 @@ _LAZY: dict[str, str] = {
     "ImageConfounding": "causalsat.estimators.image_confounding",
     "ImageEffectClusters": "causalsat.estimators.image_clusters",
     "StackedEffect": "causalsat.estimators.stacked",
+    "SelectiveLabelsOutcome": "causalsat.estimators.selective_outcome",
     "SelectiveLabelsRisk": "causalsat.estimators.selective_labels",
     "TestedOnlyRisk": "causalsat.estimators.risk_baselines",
     "UntestedNegativeRisk": "causalsat.estimators.risk_baselines",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from causalsat.estimators.risk_baselines import TestedOnlyRisk as TestedOnlyRisk
     from causalsat.estimators.risk_baselines import UntestedNegativeRisk as UntestedNegativeRisk
     from causalsat.estimators.selective_labels import SelectiveLabelsRisk as SelectiveLabelsRisk
+    from causalsat.estimators.selective_outcome import SelectiveLabelsOutcome as SelectiveLabelsOutcome
     from causalsat.estimators.stacked import StackedEffect as StackedEffect
     from causalsat.imagery import chips as chips
     from causalsat.imagery import open_imagery as open_imagery

@@ -50,7 +50,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         constraint. The intercept is always free.
     unobservables : {"uniform", "normal"}
         Distribution of what decision makers saw beyond the features: uniform on (0, sigma), integrated out in closed
-        form, or normal with standard deviation sigma, by quadrature (about twice as slow).
+        form, or normal with standard deviation sigma, by quadrature (some four times slower).
     alpha : float
         Only with normal unobservables: how strongly the decision follows risk, T ~ Bernoulli(s(alpha r +
         x'beta_Delta)). With uniform ones it is 1, as in the paper.
