@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class TrainSettings:
         File that is written after each epoch, and from which training goes on.
     progress : bool
         Show a bar over epochs.
+    schedule : {"constant", "one_cycle"}
+        Learning rate: constant, or up to ``learning_rate`` in a fifth of the steps and then down to nearly nothing.
+    valid_batch : int or None
+        Rows of a batch of held-out rows; ``batch_size`` unless given.
     """
 
     max_epochs: int = 40
@@ -57,6 +61,8 @@ class TrainSettings:
     seed: int = 0
     checkpoint: str | None = None
     progress: bool = False
+    schedule: str = "constant"
+    valid_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,14 @@ class Trained:
         Held-out loss of that epoch.
     history : list of tuple of float
         Training and held-out loss of each epoch.
+    criterion : dict of ndarray
+        State of the criterion at that epoch.
     """
 
     weights: dict[str, NDArray[Any]]
     valid_loss: float
     history: list[tuple[float, float]]
+    criterion: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def train_network(
@@ -83,8 +92,10 @@ def train_network(
     images: Any,
     targets: Any,
     criterion: Any,
-    held_out: NDArray[np.bool_],
+    held_out: NDArray[np.bool_] | None,
     settings: TrainSettings,
+    net_type: Any = None,
+    **net_options: Any,
 ) -> Trained:
     """Train a module and the parameters of its criterion; return the weights of the best held-out epoch.
 
@@ -93,13 +104,16 @@ def train_network(
     module : torch.nn.Module
         Maps images (batch, band, y, x) to outputs.
     images, targets : torch.Tensor
-        One row an image.
+        One row an image. ``images`` may be a dict of tensors, which become the module's keyword arguments.
     criterion : torch.nn.Module
         ``criterion(outputs, targets)`` is the mean loss; its parameters are trained too.
-    held_out : ndarray of bool of shape (m,)
-        Images that are only used to decide when to stop.
+    held_out : ndarray of bool of shape (m,) or None
+        Images that are only used to decide when to stop; ``None`` where the targets say it to the criterion, which
+        then sees all rows in training and in evaluation.
     settings : TrainSettings
         The rest.
+    net_type : subclass of skorch.NeuralNet, optional
+        What trains; ``net_options`` are passed on to it.
     """
     import torch
     from skorch import NeuralNet
@@ -107,11 +121,12 @@ def train_network(
 
     device = resolve_device(settings.device)
     keeper = _keeper(settings)
-    keep, out = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held_out, held_out))
-    parts = [
-        torch.utils.data.TensorDataset(images[rows].to(device), targets[rows].to(device)) for rows in (keep, out)
-    ]
-    net = NeuralNet(
+    everything = np.ones(len(targets), dtype=bool)
+    masks = (everything, everything) if held_out is None else (~held_out, held_out)
+    keep, out = (torch.from_numpy(np.flatnonzero(mask)) for mask in masks)
+    parts = [_rows(_move(_take(images, rows), device), targets[rows].to(device)) for rows in (keep, out)]
+    n_steps = settings.max_epochs * ((len(keep) + settings.batch_size - 1) // settings.batch_size)
+    net = (net_type or NeuralNet)(
         module,
         criterion=criterion,
         optimizer=torch.optim.AdamW,
@@ -123,11 +138,13 @@ def train_network(
         iterator_train__settings=settings,
         iterator_train__keeper=keeper,
         iterator_valid=_Batches,
+        **({} if settings.valid_batch is None else {"iterator_valid__batch_size": settings.valid_batch}),
         train_split=predefined_split(parts[1]),
-        callbacks=[("keeper", keeper)],
+        callbacks=[("keeper", keeper), *_schedule(settings, n_steps)],
         callbacks__print_log=None,
         device=device,
         verbose=0,
+        **net_options,
     )
     net.initialize()
     keeper.resume(net)
@@ -135,7 +152,42 @@ def train_network(
         net.partial_fit(parts[0], None)
     keeper.finish(net)
     weights = {name: value.numpy().copy() for name, value in keeper.best.items()}
-    return Trained(weights, keeper.best_loss, list(keeper.losses))
+    learned = {name: value.numpy().copy() for name, value in keeper.best_criterion.items()}
+    return Trained(weights, keeper.best_loss, list(keeper.losses), learned)
+
+
+def _rows(inputs: Any, targets: Any) -> Any:
+    """Inputs (a tensor, or a dict of tensors) and targets as a data set."""
+    from torch.utils.data import Dataset
+
+    class Rows(Dataset):
+        def __init__(self) -> None:
+            self.inputs, self.targets = inputs, targets
+
+        def __len__(self) -> int:
+            return len(self.targets)
+
+    return Rows()
+
+
+def _take(inputs: Any, rows: Any) -> Any:
+    return {name: value[rows] for name, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+
+
+def _move(inputs: Any, device: Any) -> Any:
+    if isinstance(inputs, dict):
+        return {name: value.to(device) for name, value in inputs.items()}
+    return inputs.to(device)
+
+
+def _schedule(settings: TrainSettings, n_steps: int) -> list[Any]:
+    if settings.schedule == "constant":
+        return []
+    from skorch.callbacks import LRScheduler
+    from torch.optim.lr_scheduler import OneCycleLR
+
+    options = {"max_lr": settings.learning_rate, "total_steps": max(n_steps, 10), "pct_start": 0.2}
+    return [("schedule", LRScheduler(policy=OneCycleLR, step_every="batch", **options))]
 
 
 class _Batches:
@@ -144,23 +196,25 @@ class _Batches:
     def __init__(
         self, dataset: Any, batch_size: int, settings: TrainSettings | None = None, keeper: Any = None
     ) -> None:
-        self.tensors, self.batch_size = dataset.tensors, batch_size
+        self.data, self.batch_size = dataset, batch_size
         self.settings, self.keeper = settings, keeper
 
     def __len__(self) -> int:
-        return (len(self.tensors[0]) + self.batch_size - 1) // self.batch_size
+        return (len(self.data) + self.batch_size - 1) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         import torch
 
-        images, targets = self.tensors
+        images, targets = self.data.inputs, self.data.targets
         if self.settings is None:
-            yield from zip(images.split(self.batch_size), targets.split(self.batch_size), strict=True)
+            for start in range(0, len(targets), self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                yield _take(images, rows), targets[rows]
             return
         generator = torch.Generator().manual_seed(self.settings.seed * 100_003 + self.keeper.epoch)
-        order = torch.randperm(len(images), generator=generator).to(images.device)
+        order = torch.randperm(len(targets), generator=generator).to(targets.device)
         for rows in order.split(self.batch_size):
-            batch = images[rows]
+            batch = _take(images, rows)
             if self.settings.augment:
                 batch = augment_batch(batch, generator, self.settings.shift_px)
             yield batch, targets[rows]
@@ -203,6 +257,7 @@ def _keeper(settings: TrainSettings) -> Any:
         def __init__(self) -> None:
             self.epoch, self.best_loss, self.best_epoch, self.finished = 0, float("inf"), -1, False
             self.best: dict[str, Any] = {}
+            self.best_criterion: dict[str, Any] = {}
             self.losses: list[tuple[float, float]] = []
 
         def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
@@ -218,7 +273,10 @@ def _keeper(settings: TrainSettings) -> Any:
             self.losses.append((train, valid))
             if valid < self.best_loss or not self.best:
                 self.best_loss, self.best_epoch = valid, self.epoch
-                self.best = {k: v.detach().cpu().clone() for k, v in net.module_.state_dict().items()}
+                self.best, self.best_criterion = (
+                    {k: v.detach().cpu().clone() for k, v in part.state_dict().items()}
+                    for part in (net.module_, net.criterion_)
+                )
             self.epoch += 1
             self.bar.update()
             self.bar.set_postfix(held_out=f"{self.best_loss:.4f}")
@@ -238,6 +296,7 @@ def _keeper(settings: TrainSettings) -> Any:
                 "optimizer": net.optimizer_.state_dict(),
                 "keeper": [self.epoch, self.best_loss, self.best_epoch, self.finished],
                 "best": self.best,
+                "best_criterion": self.best_criterion,
                 "losses": self.losses,
             }
             path = Path(settings.checkpoint)
@@ -255,7 +314,8 @@ def _keeper(settings: TrainSettings) -> Any:
             net.criterion_.load_state_dict(state["criterion"])
             net.optimizer_.load_state_dict(state["optimizer"])
             self.epoch, self.best_loss, self.best_epoch, self.finished = state["keeper"]
-            self.best, self.losses = state["best"], [tuple(pair) for pair in state["losses"]]
+            self.best, self.best_criterion = state["best"], state["best_criterion"]
+            self.losses = [tuple(pair) for pair in state["losses"]]
 
         def finish(self, net: Any) -> None:
             if hasattr(self, "bar"):
