@@ -40,6 +40,7 @@ _LAZY: dict[str, str] = {
     "StackedEffect": "causalsat.estimators.stacked",
     "SelectiveLabelsOutcome": "causalsat.estimators.selective_outcome",
     "SelectiveLabelsRisk": "causalsat.estimators.selective_labels",
+    "TransTEE": "causalsat.estimators.transtee",
     "TestedOnlyRisk": "causalsat.estimators.risk_baselines",
     "UntestedNegativeRisk": "causalsat.estimators.risk_baselines",
     "EffectPosterior": "causalsat.posterior",
@@ -49,6 +50,7 @@ _LAZY: dict[str, str] = {
     "load": "causalsat.persistence",
     "save": "causalsat.persistence",
     # maps and the whole analysis
+    "district_effects": "causalsat.mapping",
     "map_effects": "causalsat.mapping",
     "analyse": "causalsat.analysis",
     "compare": "causalsat.analysis",
@@ -98,8 +100,10 @@ if TYPE_CHECKING:
     from causalsat.estimators.selective_labels import SelectiveLabelsRisk as SelectiveLabelsRisk
     from causalsat.estimators.selective_outcome import SelectiveLabelsOutcome as SelectiveLabelsOutcome
     from causalsat.estimators.stacked import StackedEffect as StackedEffect
+    from causalsat.estimators.transtee import TransTEE as TransTEE
     from causalsat.imagery import chips as chips
     from causalsat.imagery import open_imagery as open_imagery
+    from causalsat.mapping import district_effects as district_effects
     from causalsat.mapping import map_effects as map_effects
     from causalsat.persistence import load as load
     from causalsat.persistence import save as save
