@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat import _inputs, _support
+from causalsat import _inputs
 from causalsat._inputs import FitData, FloatArray
 from causalsat._table_estimator import TableEstimator
 from causalsat.base import _call_final
@@ -78,7 +78,7 @@ class SelectiveEstimator(TableEstimator):
         data = self._check_fit(X, y, treatment, None, sample_weight, None)
         self._learn_scaling(data.X, data.sample_weight)
         self._fit(data)
-        self.support_reference_ = _support.learn_support(data.X[:, self._support_columns()])
+        self._learn_support(data)
         self.tested_share_ = float(np.average(data.treatment, weights=data.sample_weight))
         self.n_units_ = len(data.y)
         return self
@@ -91,11 +91,6 @@ class SelectiveEstimator(TableEstimator):
     def predict_decision(self, X: Any) -> FloatArray:
         """Posterior mean of the probability of being tested, shape (n,)."""
         return np.asarray(self.decision(X).mean(), dtype=float)
-
-    def support(self, X: Any) -> FloatArray:
-        """How much the training data say about each unit, shape (n,), in (0, 1]; below 0.05 is extrapolation."""
-        design, _ = self._check_predict(X)
-        return _support.support(self.support_reference_, design[:, self._support_columns()])
 
     # ------------------------------------------------------------------ checks
     def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from causalsat import _inputs
+from causalsat import _inputs, _support
 from causalsat._inputs import FitData, FloatArray
 from causalsat.exceptions import CausalsatError, DataError, ParameterError
 
@@ -72,6 +72,19 @@ class TableEstimator(BaseEstimator):
         """X before its columns are checked; a subclass may turn a column of labels into numbers."""
         return X
 
+    def _learn_support(self, data: FitData) -> None:
+        """Keep what :meth:`support` compares places with; called after the fit."""
+        self.support_reference_ = _support.learn_support(data.X[:, self._support_columns()])
+
+    def support(self, X: Any) -> FloatArray:
+        """How much the training data say about each unit, shape (n,), in (0, 1]; below 0.05 is extrapolation.
+
+        The share of training units at least as far from their nearest neighbours as this unit is, in the
+        whitened features on which what is estimated may depend.
+        """
+        design, _ = self._check_predict(X, effect_only=True)
+        return _support.support(self.support_reference_, design[:, self._support_columns()])
+
     def summary(self) -> Summary:
         """Printed table of the fit with its diagnostics."""
         check_is_fitted(self)
@@ -86,22 +99,9 @@ class TableEstimator(BaseEstimator):
 
     # ------------------------------------------------------------------ checks, once, at the door
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> FitData:
-        values, names = {}, set()
-        for role, value in (
-            ("treatment", treatment),
-            ("groups", groups),
-            ("sample_weight", sample_weight),
-            ("propensity", propensity),
-        ):
-            values[role], name = _inputs.column_or_array(X, value, role)
-            if name is not None:
-                names.add(name)
-            if role == "treatment":
-                self.treatment_name_ = name
-        self.role_names_ = tuple(sorted(names))
+        values = self._resolve_roles(X, treatment, groups, sample_weight, propensity)
         X = self._encode_columns(X, reset=True)
-        raw = self._validate_table(_inputs.features_only(X, names), reset=True)
-        n = len(raw)
+        raw = self._validate_table(_inputs.features_only(X, set(self.role_names_)), reset=True)
         feature_names = tuple(
             str(name) for name in getattr(self, "feature_names_in_", [f"x{j}" for j in range(raw.shape[1])])
         )
@@ -109,14 +109,30 @@ class TableEstimator(BaseEstimator):
         self.design_names_ = feature_names + tuple(f"{feature_names[j]} missing" for j in self.imputation_.indicators)
         return FitData(
             X=self.imputation_.apply(raw, feature_names),
-            y=self._check_outcome(y, values["treatment"], n),
-            treatment=_inputs.check_treatment(values["treatment"], n, binary=self._binary_treatment),
-            groups=_inputs.check_groups(values["groups"], n),
-            sample_weight=_inputs.check_weights(values["sample_weight"], n),
-            propensity=_inputs.check_propensity(values["propensity"], n),
             feature_names=self.design_names_,
-            weighted=values["sample_weight"] is not None,
+            **self._checked_roles(y, values, len(raw)),
         )
+
+    def _resolve_roles(
+        self, X: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any
+    ) -> dict[str, Any]:
+        """Values of the roles; the names of X's columns that hold them are kept, as they are not features."""
+        given = {"treatment": treatment, "groups": groups, "sample_weight": sample_weight, "propensity": propensity}
+        found = {role: _inputs.column_or_array(X, value, role) for role, value in given.items()}
+        self.treatment_name_ = found["treatment"][1]
+        self.role_names_ = tuple(sorted({name for _, name in found.values() if name is not None}))
+        return {role: value for role, (value, _) in found.items()}
+
+    def _checked_roles(self, y: Any, values: Mapping[str, Any], n: int) -> dict[str, Any]:
+        """The fields of :class:`FitData` that are not features, checked."""
+        return {
+            "y": self._check_outcome(y, values["treatment"], n),
+            "treatment": _inputs.check_treatment(values["treatment"], n, binary=self._binary_treatment),
+            "groups": _inputs.check_groups(values["groups"], n),
+            "sample_weight": _inputs.check_weights(values["sample_weight"], n),
+            "propensity": _inputs.check_propensity(values["propensity"], n),
+            "weighted": values["sample_weight"] is not None,
+        }
 
     def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
         return _inputs.check_outcome(y, n)

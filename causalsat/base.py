@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat import _inputs, _scoring, _support
+from causalsat import _inputs, _scoring
 from causalsat._inputs import FitData, FloatArray
 from causalsat._table_estimator import Summary, TableEstimator
 from causalsat.exceptions import ParameterError
@@ -70,7 +70,9 @@ class EffectEstimator(TableEstimator):
         ----------
         X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
             Features of the units, with missing values where they are missing: they are replaced by the
-            training mean and flagged by an indicator column. A geometry column is not a feature.
+            training mean and flagged by an indicator column. A geometry column is not a feature. Estimators of
+            images take chips of shape (n, [time,] band, y, x), or a GeoDataFrame of places at which their
+            ``imagery`` is read; units may share an image.
         y : array of shape (n,)
             Outcome.
         treatment : array of shape (n,) or str
@@ -95,7 +97,7 @@ class EffectEstimator(TableEstimator):
         self._check_parameters()
         data = self._check_fit(X, y, treatment, groups, sample_weight, propensity)
         self._fit(data)
-        self.support_reference_ = _support.learn_support(data.X[:, self._support_columns()])
+        self._learn_support(data)
         self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
         self.n_units_, self.n_groups_ = len(data.y), data.n_groups
         return self
@@ -169,15 +171,6 @@ class EffectEstimator(TableEstimator):
         e = known if known is not None else _scoring.crossfit_ridge(design, t, weight, clusters)
         m = _scoring.crossfit_ridge(design, outcome, weight, clusters)
         return _scoring.r_score(self.predict(X), outcome - m, t - e, weight)
-
-    def support(self, X: Any) -> FloatArray:
-        """How much the training data say about each unit, shape (n,), in (0, 1]; below 0.05 is extrapolation.
-
-        The share of training units at least as far from their nearest neighbours as this unit is, in the
-        whitened features on which the effect may depend.
-        """
-        design, _ = self._check_predict(X, effect_only=True)
-        return _support.support(self.support_reference_, design[:, self._support_columns()])
 
 
 class OutcomeEstimator(EffectEstimator):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat import _inputs, _support
@@ -83,55 +83,13 @@ class ImageEffectEstimator(EffectEstimator):
     encoder_: Any
 
     # ------------------------------------------------------------------ the contract
-    def fit(
-        self,
-        X: Any,
-        y: ArrayLike | None = None,
-        *,
-        treatment: ArrayLike | str | None = None,
-        groups: ArrayLike | str | None = None,
-        sample_weight: ArrayLike | str | None = None,
-        propensity: ArrayLike | str | float | None = None,
-    ) -> Any:
-        """Fit the model.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (n, [time,] band, y, x), or GeoDataFrame of n units
-            Chips, or places at which ``imagery`` is read. Units may share an image.
-        y : array of shape (n,)
-            Outcome.
-        treatment : array of shape (n,) or str
-            Treatment, or the name of X's column that holds it. Required.
-        groups : array of shape (n,) or str, optional
-            Clusters (villages, sites): uncertainty, held-out units and cross-fitting respect them.
-        sample_weight : array of shape (n,) or str, optional
-            Survey weights, rescaled to mean 1.
-        propensity : array of shape (n,), float or str, optional
-            Known probability of treatment (a randomised trial's design).
-
-        Returns
-        -------
-        self
-            The fitted estimator.
-
-        Raises
-        ------
-        DataError, TreatmentError, ColumnError, ParameterError, ImageryError
-            If an input cannot be used; the message says what to do.
-        """
-        self._check_parameters()
-        data = self._check_fit(X, y, treatment, groups, sample_weight, propensity)
-        self._recent: tuple[str, FloatArray, IntArray] | None = None
-        self._fit(data)
+    def _learn_support(self, data: FitData) -> None:
+        assert isinstance(data, ImageFitData)
         features = self._encode_images(data.images)
-        self.n_image_features_ = features.shape[1]
+        self.n_image_features_, self.n_images_ = features.shape[1], len(data.images)
         self.design_names_ = (*(f"img{j}" for j in range(features.shape[1])), *self.covariate_names_)
         self.support_reference_ = _support.learn_support(np.unique(features, axis=0))
         self._training: tuple[Images, FloatArray] | None = None
-        self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
-        self.n_units_, self.n_groups_, self.n_images_ = len(data.y), data.n_groups, len(data.images)
-        return self
 
     def _support_columns(self) -> NDArray[np.int64] | slice:
         return slice(0, self.n_image_features_)
@@ -140,32 +98,18 @@ class ImageEffectEstimator(EffectEstimator):
     def _check_fit(
         self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any
     ) -> ImageFitData:
-        roles = {"treatment": treatment, "groups": groups, "sample_weight": sample_weight, "propensity": propensity}
-        values: dict[str, Any] = {}
-        names: set[str] = set()
-        for role, value in roles.items():
-            values[role], name = _inputs.column_or_array(X, value, role)
-            if name is not None:
-                names.add(name)
-            if role == "treatment":
-                self.treatment_name_ = name
-        self.role_names_ = tuple(sorted(names))
+        values = self._resolve_roles(X, treatment, groups, sample_weight, propensity)
+        self._recent: tuple[str, FloatArray, IntArray] | None = None
         images = self._read_images(X)
-        n = len(images.unit_image)
         raw = covariate_table(X, self.covariates)
         self.covariate_imputation_ = _inputs.learn_imputation(raw, tuple(self.covariates))
         indicators = tuple(f"{self.covariates[j]} missing" for j in self.covariate_imputation_.indicators)
         self.covariate_names_ = (*(str(name) for name in self.covariates), *indicators)
         return ImageFitData(
             X=self.covariate_imputation_.apply(raw, tuple(self.covariates)),
-            y=_inputs.check_outcome(y, n),
-            treatment=_inputs.check_treatment(values["treatment"], n, binary=self._binary_treatment),
-            groups=_inputs.check_groups(values["groups"], n),
-            sample_weight=_inputs.check_weights(values["sample_weight"], n),
-            propensity=_inputs.check_propensity(values["propensity"], n),
             feature_names=self.covariate_names_,
-            weighted=values["sample_weight"] is not None,
             images=images,
+            **self._checked_roles(y, values, len(images.unit_image)),
         )
 
     def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
