@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from causalsat.mapping.districts import DistrictEffects, district_effects
 from causalsat.mapping.effects_map import BANDS, MapResult, map_effects
 
-__all__ = ["BANDS", "MapResult", "map_effects"]
+__all__ = ["BANDS", "DistrictEffects", "MapResult", "district_effects", "map_effects"]

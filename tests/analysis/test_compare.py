@@ -215,7 +215,7 @@ def test_joined_comparisons_keep_their_studies_apart(found):
 def trial():
     from causalsat.simulate import satellite_trial
 
-    return satellite_trial("smooth", n_units=400, n_sites=24, size_px=256, seed=2)
+    return satellite_trial("smooth", n_units=400, n_sites=44, size_px=320, seed=2)
 
 
 def test_quintiles_are_described_by_indices_and_land_cover(trial):

@@ -1,0 +1,329 @@
+"""Mean effects of districts: joint posterior draws over the cells of a map, averaged within polygons."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat import base
+from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.mapping import compute, effects_map
+from causalsat.mapping.compute import MapJob, constant_columns, image_encoders, largest_chip_px, valid_share
+from causalsat.mapping.grid import grid_over, region_geometry
+from causalsat.posterior import EffectPosterior
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+__all__ = ["DistrictEffects", "district_effects"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_FEW_CELLS = 4
+_PROBE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class DistrictEffects:
+    """Mean effects of districts; what :func:`district_effects` gives.
+
+    Attributes
+    ----------
+    posterior : EffectPosterior
+        Joint draws (draw, district) of the district means, for those districts that have valid cells: differences
+        between districts and averages over them keep their correlation.
+    table : geopandas.GeoDataFrame
+        One row a district, in the order given: ``n_cells``, ``valid`` (share of its cells on valid imagery), ``mean,
+        sd, lower, upper, prob_positive``, ``support`` (mean over the cells), geometry. NaN without a valid cell.
+    level : float
+        Level of the intervals.
+    resolution_m : float
+        Side of the cells.
+    """
+
+    posterior: EffectPosterior
+    table: gpd.GeoDataFrame
+    level: float
+    resolution_m: float
+
+    def __len__(self) -> int:
+        """Return the number of districts."""
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        """Say how many districts and cells."""
+        return f"DistrictEffects({len(self)} districts, {int(self.table['n_cells'].sum()):,} cells)"
+
+    def to_dataframe(self) -> Any:
+        """The table without geometry."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table.drop(columns=self.table.geometry.name))
+
+    def write(self, path: str | Path) -> Path:
+        """Write the table with its polygons (``.gpkg``, ``.geojson`` ... by the ending), or without as ``.csv``."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".csv":
+            self.to_dataframe().to_csv(path, index_label="district")
+        else:
+            self.table.reset_index(names="district").to_file(path)
+        return path
+
+    def plot(self, *, title: str = "", units: str = "", ax: Any = None) -> Any:
+        """Districts coloured by their mean effect; hatched where the interval holds zero. Returns the axes."""
+        from causalsat.plots.districts import plot_districts
+
+        return plot_districts(self.table, level=self.level, title=title, units=units, ax=ax)
+
+
+def district_effects(
+    model: Any,
+    imagery: Any,
+    districts: Any,
+    resolution: float | None = None,
+    *,
+    name: str | None = None,
+    weights: Any = None,
+    covariates: Mapping[str, float] | None = None,
+    size_m: float | None = None,
+    level: float = 0.9,
+    min_valid: float | None = None,
+    tile_px: int = 128,
+    progress: bool = True,
+) -> DistrictEffects:
+    """Posterior of the mean effect of each district.
+
+    Cells are laid over the imagery as :func:`causalsat.map_effects` lays them. The errors of neighbouring cells are
+    not independent: what is uncertain is the model, and all cells share it. So each posterior draw of the model is
+    carried over all cells and averaged within the polygons; the interval of a district is that of these averages.
+    The standard deviations of single cells, combined as if independent, would give intervals many times too narrow.
+
+    Parameters
+    ----------
+    model : EffectEstimator or Pipeline
+        As for :func:`causalsat.map_effects`. Its draws must be joint over calls (draw k is the same model in each
+        call), which is checked.
+    imagery : Imagery
+        Defines the grid.
+    districts : GeoDataFrame, GeoSeries or path
+        Polygons with a coordinate system.
+    resolution : float, optional
+        Side of a cell in metres; by default such that there are about 250,000 cells.
+    name : str, optional
+        Column with the districts' names; default the index.
+    weights : Imagery, optional
+        One band of weights, such as people a pixel: the mean over people instead of over area. Cells without a
+        valid weight count 0.
+    covariates, size_m, level, min_valid, tile_px
+        As for :func:`causalsat.map_effects`.
+    progress : bool
+        Show a bar over tiles.
+
+    Returns
+    -------
+    DistrictEffects
+
+    Raises
+    ------
+    DataError
+        If districts have no polygons, no coordinate system or repeated names, or the model's draws are not joint.
+    ColumnError, ParameterError, ImageryError
+        As :func:`causalsat.map_effects`.
+
+    Warns
+    -----
+    DataWarning
+        For districts of fewer than four cells, or without a valid cell.
+    """
+    if not 0 < level < 1:
+        raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
+    polygons = _polygons(districts, imagery.crs, name)
+    job = _job(model, imagery, polygons, resolution, covariates, size_m, level, min_valid)
+    side = effects_map._tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
+    sums = _Sums(len(polygons))
+    for points, district in _tiles(job, polygons, side, progress):
+        sums.lay(district)
+        keep = valid_share(imagery, points, job.chip_px) >= job.min_valid
+        if keep.any():
+            mass = _weights(weights, points[keep], job.grid.resolution_m)
+            _add(job, points[keep], district[keep], mass, sums)
+    return _result(sums, polygons, level, job.grid.resolution_m)
+
+
+# ---------------------------------------------------------------------- set-up
+def _polygons(districts: Any, crs: Any, name: str | None) -> gpd.GeoDataFrame:
+    """Districts in the imagery's system, indexed by unique names."""
+    import geopandas as gpd
+
+    if isinstance(districts, str | Path):
+        districts = gpd.read_file(districts)
+    if not isinstance(districts, gpd.GeoDataFrame | gpd.GeoSeries) or not len(districts):
+        raise DataError(
+            f"districts of type {type(districts).__name__}" if not hasattr(districts, "__len__") else "no districts",
+            expected="a GeoDataFrame of polygons, at least one",
+        )
+    labels = districts.index if name is None else districts[name]
+    if len(set(labels)) < len(labels):
+        raise DataError(
+            "districts with repeated names", expected="one row a district", todo="districts.dissolve(...)"
+        )
+    shapes = [region_geometry(districts.geometry.iloc[[k]], crs) for k in range(len(districts))]
+    return gpd.GeoDataFrame(geometry=shapes, index=list(labels), crs=crs)
+
+
+def _job(
+    model: Any,
+    imagery: Any,
+    polygons: Any,
+    resolution: float | None,
+    covariates: Mapping[str, float] | None,
+    size_m: float | None,
+    level: float,
+    min_valid: float | None,
+) -> MapJob:
+    model = effects_map._ready_for_map(model, imagery, min_valid)
+    columns = constant_columns(model, covariates)
+    if not image_encoders(model) and size_m is None and not columns:
+        raise ParameterError(
+            f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
+            expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
+        )
+    everything = polygons.geometry.union_all()
+    return MapJob(
+        model=model,
+        imagery=imagery,
+        grid=grid_over(imagery, everything, resolution),
+        region=bytes(everything.wkb),
+        columns=columns,
+        level=level,
+        size_m=size_m,
+        chip_px=largest_chip_px(model, imagery) if size_m is None else int(imagery.size_px(float(size_m))),
+        min_valid=effects_map._smallest_share(model) if min_valid is None else min_valid,
+        folder=Path(),
+    )
+
+
+def _tiles(job: MapJob, polygons: Any, side: int, progress: bool) -> Iterator[tuple[Any, IntArray]]:
+    """Cell centres of each tile that lie in a district, and the position of the district."""
+    from tqdm import tqdm
+
+    tree = polygons.geometry.sindex
+    for tile in tqdm(effects_map._plan(job, side), desc="districts", unit="tile", disable=not progress):
+        x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
+        points = compute._cell_points(job, x, y)
+        cell, district = tree.query(points.geometry, predicate="within")
+        first = np.unique(cell, return_index=True)[1]  # a cell on a shared border, or in overlapping districts: one
+        if len(first):
+            yield points.iloc[cell[first]].reset_index(drop=True), district[first].astype(np.int64)
+
+
+def _weights(weights: Any, points: Any, resolution_m: float) -> FloatArray:
+    """Weight of each cell: the mean of the raster's valid pixels in it."""
+    if weights is None:
+        return np.ones(len(points))
+    out = np.zeros(len(points))
+    for position, chips in weights.iter_chips(points.geometry, weights.size_px(resolution_m)):
+        values = chips.reshape(len(chips), -1)
+        seen = np.isfinite(values)
+        out[position] = np.where(seen, values, 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    if (out < 0).any():
+        raise DataError("negative weights", expected="people, areas or other numbers that are not below 0")
+    return out
+
+
+# ---------------------------------------------------------------------- sums
+class _Sums:
+    """Weighted sums of draws by district, filled tile by tile."""
+
+    def __init__(self, n: int) -> None:
+        self.cells, self.valid = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.mass, self.support = np.zeros(n), np.zeros(n)
+        self.draws: FloatArray | None = None
+        self.probe: tuple[Any, FloatArray] | None = None
+
+    def lay(self, district: IntArray) -> None:
+        """Count the cells of a tile."""
+        self.cells += np.bincount(district, minlength=len(self.cells))
+
+    def add(self, draws: FloatArray, support: FloatArray, district: IntArray, mass: FloatArray) -> None:
+        """Add draws (draw, cell) of some cells."""
+        n = len(self.cells)
+        here, code = np.unique(district, return_inverse=True)
+        member = np.zeros((len(district), len(here)))
+        member[np.arange(len(district)), code.ravel()] = mass
+        if self.draws is None:
+            self.draws = np.zeros((len(draws), n))
+        self.draws[:, here] += np.asarray(draws, dtype=float) @ member
+        self.mass += np.bincount(district, mass, n)
+        self.support += np.bincount(district, mass * support, n)
+        self.valid += np.bincount(district, minlength=n)
+
+
+def _add(job: MapJob, points: Any, district: IntArray, mass: FloatArray, sums: _Sums) -> None:
+    """Encode cells and add their draws, a chunk at a time."""
+    transformers, estimator = base.final_estimator(job.model)
+    for start, features in compute._features(job, transformers, points.reset_index(drop=True)):
+        features, keep = compute._complete(estimator, features)
+        for low in range(0, len(keep), job.chunk):
+            chunk = _rows(features, slice(low, low + job.chunk))
+            cells = start + keep[low : low + job.chunk]
+            draws = np.asarray(estimator.effect(chunk).draws)
+            _check_joint(estimator, chunk, draws, sums)
+            sums.add(draws, estimator.support(chunk), district[cells], mass[cells])
+
+
+def _rows(features: Any, rows: slice) -> Any:
+    return features.iloc[rows] if hasattr(features, "iloc") else features[rows]
+
+
+def _check_joint(estimator: Any, chunk: Any, draws: FloatArray, sums: _Sums) -> None:
+    """Once: the draws of a few cells must be the same when they are asked for alone."""
+    if sums.probe is not None:
+        return
+    few = _rows(chunk, slice(0, _PROBE))
+    alone = np.asarray(estimator.effect(few).draws)
+    sums.probe = (few, alone)
+    spread = float(draws.std()) + 1e-12
+    if alone.shape[0] != draws.shape[0] or np.abs(alone - draws[:, : alone.shape[1]]).max() > 1e-3 * spread:
+        raise DataError(
+            f"the draws of {type(estimator).__name__} depend on which cells are asked for together",
+            expected="draws that are joint over calls: draw k is the same model in each",
+            todo="use an estimator whose draws are of its parameters, such as BayesianLinearEffect",
+        )
+
+
+def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> DistrictEffects:
+    few = (sums.cells < _FEW_CELLS) & (sums.valid > 0)
+    bare = (sums.mass <= 0) | (sums.valid == 0)
+    if sums.draws is None or bare.all():
+        raise DataError(
+            "no district has a cell on valid imagery",
+            expected="districts on the imagery",
+            todo="check the coordinate systems, or take a finer resolution",
+        )
+    for mask, words in ((few, f"fewer than {_FEW_CELLS} cells"), (bare, "no cell with valid imagery and weight")):
+        if mask.any():
+            shown = ", ".join(map(str, polygons.index[mask][:5]))
+            warnings.warn(
+                f"{int(mask.sum())} districts have {words}: {shown}; a finer resolution may help",
+                DataWarning,
+                stacklevel=3,
+            )
+    some = np.flatnonzero(~bare)
+    posterior = EffectPosterior(sums.draws[:, some] / sums.mass[some], index=np.asarray(polygons.index)[some])
+    table = polygons.copy()
+    table["n_cells"] = sums.cells
+    table["valid"] = np.where(sums.cells > 0, sums.valid / np.maximum(sums.cells, 1), 0.0)
+    for column, values in posterior.to_dataframe(level).items():
+        table[column] = np.nan
+        table.iloc[some, table.columns.get_loc(column)] = values.to_numpy()
+    table["support"] = np.where(bare, np.nan, sums.support / np.where(sums.mass > 0, sums.mass, 1))
+    return DistrictEffects(posterior, table, level, resolution_m)

@@ -1,0 +1,191 @@
+import warnings
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from map_toys import NORTH, PIXEL, UTM, WEST, FirstFeature, toy_model, write_raster
+
+from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.imagery import open_imagery
+from causalsat.mapping import district_effects, map_effects
+
+CELL = 10 * PIXEL
+
+
+def box(row, col, height, width):
+    """Rectangle of native pixels."""
+    west, north = WEST + col * PIXEL, NORTH - row * PIXEL
+    return shapely.box(west, north - height * PIXEL, west + width * PIXEL, north)
+
+
+@pytest.fixture(scope="module")
+def districts():
+    shapes = [box(0, 0, 40, 40), box(40, 0, 50, 60), box(60, 60, 30, 60)]
+    return gpd.GeoDataFrame({"name": ["north", "south", "east"]}, geometry=shapes, crs=UTM)
+
+
+def test_district_means_are_the_means_of_the_map(model, imagery, districts, tmp_path):
+    found = district_effects(model, imagery, districts, CELL, name="name", progress=False)
+    cells = map_effects(
+        model, imagery, districts, CELL, tmp_path / "map.tif", png=False, html=False, progress=False
+    ).to_xarray()
+    x, y = np.meshgrid(cells.x, cells.y)
+    for label, shape in zip(districts["name"], districts.geometry, strict=True):
+        inside = shapely.contains_xy(shape, x, y)
+        own = cells.sel(band="cate").values[inside]
+        assert found.table.loc[label, "mean"] == pytest.approx(np.nanmean(own), abs=1e-5)
+        assert found.table.loc[label, "n_cells"] == inside.sum()
+        assert found.table.loc[label, "valid"] == pytest.approx(np.isfinite(own).mean())
+        assert found.table.loc[label, "support"] == pytest.approx(
+            np.nanmean(cells.sel(band="support").values[inside]), abs=1e-5
+        )
+    assert len(found) == 3
+    assert found.resolution_m == pytest.approx(CELL)
+
+
+def test_the_interval_is_that_of_joint_draws(model, imagery, districts):
+    """The toy model's draws move all cells together, so a mean is as uncertain as a cell, however many there are."""
+    table = district_effects(model, imagery, districts, CELL, progress=False).table
+    np.testing.assert_allclose(table["upper"] - table["lower"], 1.8, atol=0.01)
+    difference = district_effects(model, imagery, districts, CELL, progress=False).posterior.draws
+    np.testing.assert_allclose((difference[:, 0] - difference[:, 1]).std(), 0, atol=1e-9)
+
+
+def test_tiles_and_chunks_change_nothing(model, imagery, districts):
+    whole = district_effects(model, imagery, districts, CELL, progress=False)
+    tiled = district_effects(model, imagery, districts, CELL, tile_px=3, progress=False)
+    np.testing.assert_allclose(tiled.posterior.draws, whole.posterior.draws, atol=1e-9)
+
+
+def test_weights_are_those_of_the_raster(model, imagery, districts, tmp_path):
+    people = np.zeros((1, 90, 120), dtype=np.float32)
+    people[:, :20, :20] = 3.0  # all people of the north live in its corner
+    people[:, 40:, :] = 1.0
+    weights = open_imagery(write_raster(tmp_path / "people.tif", people))
+    weighted = district_effects(model, imagery, districts, CELL, weights=weights, progress=False).table
+    plain = district_effects(model, imagery, districts, CELL, progress=False).table
+    corner = gpd.GeoDataFrame(geometry=[box(0, 0, 20, 20)], crs=UTM)
+    alone = district_effects(model, imagery, corner, CELL, progress=False).table
+    assert weighted["mean"].iloc[0] == pytest.approx(alone["mean"].iloc[0], abs=1e-6)
+    assert weighted["mean"].iloc[0] != pytest.approx(plain["mean"].iloc[0], abs=1e-3)
+    np.testing.assert_allclose(weighted["mean"].iloc[1:], plain["mean"].iloc[1:], atol=1e-6)
+
+
+def test_any_coordinate_system_and_file(model, imagery, districts, tmp_path):
+    here = district_effects(model, imagery, districts, CELL, name="name", progress=False)
+    districts.to_crs(4326).to_file(tmp_path / "districts.gpkg")
+    there = district_effects(model, imagery, tmp_path / "districts.gpkg", CELL, name="name", progress=False)
+    np.testing.assert_allclose(there.table["mean"], here.table["mean"], atol=0.02)
+    written = gpd.read_file(here.write(tmp_path / "out.gpkg")).set_index("district")
+    np.testing.assert_allclose(written.loc[["north", "east"], "mean"], here.table.loc[["north", "east"], "mean"])
+    assert here.write(tmp_path / "out.csv").read_text().startswith("district,n_cells")
+
+
+def test_districts_without_data_are_kept_and_told(model, imagery, districts):
+    shapes = [*districts.geometry, box(24, 54, 10, 16), box(0, 100, 10, 10)]  # in the hole; one cell
+    more = gpd.GeoDataFrame(geometry=shapes, index=list("abcde"), crs=UTM)
+    with pytest.warns(DataWarning) as caught:
+        found = district_effects(model, imagery, more, CELL, progress=False)
+    words = " ".join(str(w.message) for w in caught)
+    assert "fewer than 4 cells: e" in words
+    assert "no cell with valid imagery and weight: d" in words
+    assert np.isnan(found.table.loc["d", "mean"])
+    assert list(found.posterior.index) == ["a", "b", "c", "e"]
+
+
+def fit_toy(estimator):
+    import pandas as pd
+
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["img0", "img1"])
+    return estimator.fit(table, np.arange(20.0), treatment=np.arange(20) % 2)
+
+
+class Restless(FirstFeature):
+    """Draws anew in every call: what joint sums must refuse."""
+
+    def _effect_draws(self, X, treatment, baseline):
+        rng = np.random.default_rng(len(X))
+        return X[:, 0] + rng.standard_normal((21, len(X)))
+
+
+def test_draws_that_are_not_joint_are_refused(model, imagery, districts, trial):
+    restless = toy_model(imagery, trial, 240.0)
+    restless.steps[-1] = ("firstfeature", fit_toy(Restless()))
+    with pytest.raises(DataError, match="joint"):
+        district_effects(restless, imagery, districts, CELL, progress=False)
+
+
+def test_what_is_no_district_is_refused(model, imagery, districts):
+    with pytest.raises(DataError, match="repeated names"):
+        district_effects(model, imagery, districts.set_index(np.array([1, 1, 2])), CELL, progress=False)
+    with pytest.raises(DataError, match="coordinate system"):
+        district_effects(model, imagery, districts.set_crs(None, allow_override=True), CELL, progress=False)
+    with pytest.raises(DataError, match="GeoDataFrame"):
+        district_effects(model, imagery, [1, 2], CELL, progress=False)
+    with pytest.raises(ParameterError, match="level"):
+        district_effects(model, imagery, districts, CELL, level=90, progress=False)
+
+
+def test_the_picture_hatches_what_is_unsure(model, imagery, districts):
+    import matplotlib.pyplot as plt
+
+    found = district_effects(model, imagery, districts, CELL, progress=False)
+    ax = found.plot(title="Effects", units="USD")
+    unsure = ((found.table["lower"] < 0) & (found.table["upper"] > 0)).sum()
+    hatched = [c for c in ax.collections if c.get_hatch()]
+    assert sum(len(c.get_paths()) for c in hatched) == unsure > 0
+    plt.close(ax.figure)
+
+
+@pytest.mark.statistical
+def test_intervals_of_district_means_cover(imagery, districts):
+    """Effect linear in what the encoder sees: 90 % intervals of joint draws cover, those of lone cells do not."""
+    from map_toys import ChipMeans, places
+    from sklearn.pipeline import make_pipeline
+
+    from causalsat.estimators.doubly_robust import DoublyRobustEffect
+
+    encoder = ChipMeans(imagery, 240.0)
+    truth = None
+    hits, alone = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        points = places(300, imagery.shape, seed=seed)
+        rows, cols = imagery.windows(points, 1)
+        points = points[(rows < 15) | (rows > 48) | (cols < 40) | (cols > 85)].reset_index(drop=True)
+        x = encoder.fit(points).transform(points).to_numpy()
+        t = rng.integers(0, 2, len(points))
+        y = x @ [0.3, 0.2] + t * (0.5 + x @ [0.4, -0.2]) + rng.standard_normal(len(points))
+        model = make_pipeline(ChipMeans(imagery, 240.0), DoublyRobustEffect(n_draws=300))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(points, y, doublyrobusteffect__treatment=t)
+        found = district_effects(model, imagery, districts, CELL, progress=False)
+        if truth is None:
+            exact = toy_model(imagery, points, 240.0)
+            first = district_effects(exact, imagery, districts, CELL, progress=False).table["mean"].to_numpy()
+            second = _band_mean(imagery, districts)
+            truth = 0.5 + 0.4 * first - 0.2 * second
+        table = found.table
+        hits.append((table["lower"] < truth) & (truth < table["upper"]))
+        half = (table["upper"] - table["lower"]) / 2 / np.sqrt(table["n_cells"])
+        alone.append(np.abs(table["mean"] - truth) < half)
+    coverage, naive = np.mean(hits), np.mean(alone)
+    assert 0.82 < coverage < 0.97  # 40 draws x 3 districts of one landscape
+    assert naive < 0.5
+
+
+def _band_mean(imagery, districts):
+    """Mean of the second band's chip means over the valid cells of each district."""
+    from map_toys import ChipMeans
+
+    class Second(ChipMeans):
+        def transform(self, X):
+            return super().transform(X).iloc[:, ::-1].set_axis(["img0", "img1"], axis=1)
+
+    from sklearn.pipeline import Pipeline
+
+    toy = fit_toy(FirstFeature())
+    model = Pipeline([("chips", Second(imagery, 240.0).fit(None)), ("effect", toy)])
+    return district_effects(model, imagery, districts, CELL, progress=False).table["mean"].to_numpy()
