@@ -1,16 +1,13 @@
-"""Lengths of chains, their seed, and the checks of both: shared by the samplers."""
+"""Lengths of chains and their seed: shared by the samplers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from causalsat.exceptions import ParameterError
-
-__all__ = ["Settings", "check_whole_numbers", "seed_of"]
+__all__ = ["Settings", "seed_of"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,3 @@ def seed_of(random_state: Any) -> int:
     from sklearn.utils import check_random_state
 
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def check_whole_numbers(estimator: Any, least: Mapping[str, int]) -> None:
-    """Raise ParameterError where a named parameter is not a whole number of at least the given size."""
-    for name, low in least.items():
-        value = getattr(estimator, name)
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-            raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {low}")

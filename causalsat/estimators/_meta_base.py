@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat._parameters import check_whole_numbers
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _nuisances
 from causalsat.estimators._bootstrap import default_regressor, draw_weights, takes_weights
@@ -62,8 +63,7 @@ class MetaLearner(EffectEstimator):
         """Effects (unit,) that fitted learners predict."""
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.n_bootstrap, int | np.integer) or self.n_bootstrap < 2:
-            raise ParameterError(f"n_bootstrap={self.n_bootstrap!r}", expected="an integer of at least 2")
+        check_whole_numbers(self, {"n_bootstrap": 2})
 
     def _fit(self, data: FitData) -> None:
         import sklearn

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData
+from causalsat._parameters import check_whole_numbers
 from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _forest, _nuisances
 from causalsat.estimators._columns import select_columns
@@ -148,10 +149,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
             "n_prognostic_trees": 1,
             "n_effect_trees": 1,
         }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < low:
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {low}")
+        check_whole_numbers(self, least)
         if not np.isreal(self.effect_scale) or not 0 < self.effect_scale < np.inf:
             raise ParameterError(f"effect_scale={self.effect_scale!r}", expected="a positive number")
         _forest.load_stochtree()

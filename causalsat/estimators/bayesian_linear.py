@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat._parameters import check_flags, check_whole_numbers
 from causalsat.base import Summary
 from causalsat.estimators import _linear_columns, _linear_data, _linear_layout, _linear_report
-from causalsat.estimators._chains import check_whole_numbers, seed_of
+from causalsat.estimators._chains import seed_of
 from causalsat.estimators._linear_columns import resolve_columns
 from causalsat.estimators._linear_data import LinearDesign
 from causalsat.estimators._linear_predictive import PredictiveLinear
@@ -195,8 +196,7 @@ class BayesianLinearEffect(PredictiveLinear):
             if not isinstance(value, str) or value not in allowed:
                 raise ParameterError(f"{name}={value!r}", expected=" or ".join(repr(a) for a in allowed))
         check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1, "n_imputations": 2})
-        if not isinstance(self.group_effects, (bool, np.bool_)):
-            raise ParameterError(f"group_effects={self.group_effects!r}", expected="True or False")
+        check_flags(self, ("group_effects",))
         if self.group_slopes != "auto" and not isinstance(self.group_slopes, (bool, np.bool_)):
             raise ParameterError(f"group_slopes={self.group_slopes!r}", expected="True, False or 'auto'")
         if isinstance(self.strata, bool) or not isinstance(self.strata, (str, int, np.integer, type(None))):

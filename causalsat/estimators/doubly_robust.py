@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData
+from causalsat._parameters import check_whole_numbers
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances, dr_scores
@@ -142,8 +143,7 @@ class DoublyRobustEffect(EffectEstimator):
     def _check_parameters(self) -> None:
         if self.regularisation not in ("ridge", None):
             raise ParameterError(f"regularisation={self.regularisation!r}", expected="'ridge' or None")
-        if not isinstance(self.n_draws, int | np.integer) or self.n_draws < 2:
-            raise ParameterError(f"n_draws={self.n_draws!r}", expected="an integer of at least 2")
+        check_whole_numbers(self, {"n_draws": 2})
 
     def _fit(self, data: FitData) -> None:
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)

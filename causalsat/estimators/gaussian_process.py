@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat._parameters import check_flags, check_whole_numbers
 from causalsat.base import OutcomeEstimator, Summary
 from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths, _gp_sampler
 from causalsat.estimators._chains import seed_of
@@ -153,13 +154,8 @@ class GaussianProcessEffect(OutcomeEstimator):
     def _check_parameters(self) -> None:
         least = {"n_draws": 2, "n_hyper": 1, "n_burn": 0, "n_starts": 1, "max_iter": 1}
         least |= {"n_max_hyper": 20, "n_max_exact": 20, "n_inducing": 10}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < smallest:
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {smallest}")
-        for name in ("index", "group_effects"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ParameterError(f"{name}={getattr(self, name)!r}", expected="True or False")
+        check_whole_numbers(self, least)
+        check_flags(self, ("index", "group_effects"))
         if self.group_slopes != "auto" and not isinstance(self.group_slopes, (bool, np.bool_)):
             raise ParameterError(f"group_slopes={self.group_slopes!r}", expected="True, False or 'auto'")
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FloatArray
+from causalsat._parameters import check_whole_numbers
 from causalsat.base import Summary
 from causalsat.estimators._image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
 from causalsat.exceptions import ParameterError
@@ -218,13 +219,9 @@ class ImageEffectClusters(ImageEffectEstimator):
         check_image_parameters(self.imagery, self.size_m, self.covariates, self.min_valid)
         least = {"max_clusters": 1, "n_components": 1, "image_px": 8, "max_epochs": 1, "patience": 1, "batch_size": 1}
         least |= {"n_networks": 1, "n_folds": 2, "n_restarts": 1, "n_draws": 10, "n_tune": 50, "n_chains": 1}
+        check_whole_numbers(self, least)
         if self.n_clusters != "auto":
-            least["n_clusters"] = 1
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-                todo = ", or 'auto'" if name == "n_clusters" else ""
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {low}{todo}")
+            check_whole_numbers(self, {"n_clusters": 1}, otherwise="'auto'")
         if self.assignment not in ASSIGNMENTS:
             raise ParameterError(f"assignment={self.assignment!r}", expected="'image' or 'unit'")
         if self.noise not in ("cluster", "arm"):

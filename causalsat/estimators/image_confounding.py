@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat._inputs import FloatArray, unit_index
+from causalsat._parameters import check_whole_numbers
 from causalsat.base import Summary
 from causalsat.encoders._reduce import learn_reduction
 from causalsat.estimators import _confounding_estimates as estimates
@@ -26,7 +27,7 @@ from causalsat.estimators._image_base import (
 )
 from causalsat.estimators._nuisances import dr_scores
 from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect, _overlap, average_effect
-from causalsat.exceptions import DataError, ImageryError, ParameterError
+from causalsat.exceptions import DataError, ImageryError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,8 +157,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         DoublyRobustEffect._check_parameters(self)
         check_image_parameters(self.imagery, self.size_m, self.covariates, self.min_valid)
         propensity_learner(self.propensity_model)
-        if not isinstance(self.n_latents, int | np.integer) or self.n_latents < 1:
-            raise ParameterError(f"n_latents={self.n_latents!r}", expected="an integer of at least 1")
+        check_whole_numbers(self, {"n_latents": 1})
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat._parameters import check_whole_numbers
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
-from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
+from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._selective_density import COEFFICIENT_SCALE
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat._parameters import check_whole_numbers
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
-from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
+from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of

@@ -12,7 +12,8 @@ from sklearn.base import RegressorMixin
 from causalsat._inputs import FitData, FloatArray
 from causalsat._risk_base import GIVEN, SelectiveEstimator
 from causalsat._table_estimator import Summary
-from causalsat.estimators._chains import Settings, check_whole_numbers, seed_of
+from causalsat._parameters import check_whole_numbers
+from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.posterior import EffectPosterior

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from causalsat import _inputs
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import Summary
-from causalsat.estimators._chains import check_whole_numbers, seed_of
+from causalsat._parameters import check_whole_numbers
+from causalsat.estimators._chains import seed_of
 from causalsat.estimators._image_base import check_image_parameters
 from causalsat.estimators._transtee_images import TableOrImages
 from causalsat.estimators._transtee_treatments import KINDS
