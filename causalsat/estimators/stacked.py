@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import _BaseComposition, available_if
 
 from causalsat import _scoring
 from causalsat._inputs import FitData
+from causalsat._parameters import check_whole_numbers
 from causalsat.base import Summary, effect, final_estimator
 from causalsat.estimators import _stacking
 from causalsat.estimators._levels import FittedLevels, check_coding, is_binary
@@ -189,10 +190,7 @@ class StackedEffect(FittedLevels, _BaseComposition):
     def _check_parameters(self) -> None:
         if not isinstance(self.method, str) or self.method not in METHODS:
             raise ParameterError(f"method={self.method!r}", expected="'r_loss' or 'stacking'")
-        for name, least in (("cv", 2), ("n_bootstrap", 0), ("n_draws", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ParameterError(f"{name}={value!r}", expected=f"an integer of at least {least}")
+        check_whole_numbers(self, {"cv": 2, "n_bootstrap": 0, "n_draws": 2})
         check_members(self._named() if self.estimators is None else self.estimators, self.get_params(deep=False))
 
     # ------------------------------------------------------------------ fit
