@@ -28,6 +28,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import causalsat
+from causalsat.simulate import dose_response
+from causalsat.simulate.dose_response import DoseTrial
 
 Array = NDArray[np.float64]
 RAW_RANGE = [(540, 2500), (20, 36), (2, 15), (1, 4), (17, 137), (14, 43)]  # birth weight, head, weeks preterm, ...
@@ -36,21 +38,9 @@ FACTORIES: dict[str, Callable[[int], Any]] = {
 }
 
 
-def simu1_mean(X: Array, t: Array) -> Array:
-    """Noiseless outcome of simu1."""
-    x1, x3, x4, x6 = X[:, 0], X[:, 2], X[:, 3], X[:, 5]
-    curve = t**2 + 4 * np.maximum(x1, x6) ** 3 * np.sin(x4) / (1 + 2 * x3**2)
-    return np.asarray(np.cos(2 * np.pi * (t - 0.5)) * curve)
-
-
-def simu1(rng: np.random.Generator) -> tuple[Array, Array, Callable[[Array, Array], Array], int]:
-    """Features, doses, noiseless outcome and the number of training units."""
-    X = rng.random((700, 6))
-    x1, x2, x3, x4, x5, _ = X.T
-    top = 10 * np.sin(np.maximum(np.maximum(x1, x2), x3)) + np.maximum(np.maximum(x3, x4), x5) ** 3
-    u = top / (1 + (x1 + x5) ** 2) + np.sin(0.5 * x3) * (1 + np.exp(x4 - 0.5 * x3))
-    u = u + x3**2 + 2 * np.sin(x4) + 2 * x5 - 6.5 + 0.5 * rng.standard_normal(700)
-    return X, 1 / (1 + np.exp(-u)), simu1_mean, 500
+def simu1(rng: np.random.Generator) -> tuple[DoseTrial, int]:
+    """700 units of simu1 and the number of those that train."""
+    return dose_response.simu1(700, rng), 500
 
 
 def ihdp_covariates(scaling: str = "original") -> Array:
@@ -66,29 +56,12 @@ def ihdp_covariates(scaling: str = "original") -> Array:
     return np.asarray(X)
 
 
-def ihdp(
-    rng: np.random.Generator, scaling: str = "original"
-) -> tuple[Array, Array, Callable[[Array, Array], Array], int]:
+def ihdp(rng: np.random.Generator, scaling: str = "original") -> tuple[DoseTrial, int]:
     """Continuous treatment over the IHDP covariates, in the order of a new split."""
-    X = ihdp_covariates(scaling)
-    first, second = [3, *range(6, 15)], list(range(15, 25))
-    m = X[:, first].mean()
-
-    def outcome(X: Array, t: Array) -> Array:
-        a, b, c, e, f = X[:, [0, 1, 2, 4, 5]].T
-        level = np.tanh(5 * (X[:, first].mean(axis=1) - m))
-        level = level + np.exp(0.2 * (a - f)) / (0.1 + np.minimum(np.minimum(b, c), e))
-        return np.asarray(np.sin(3 * np.pi * t) / (1.2 - t) * level)
-
-    a, b, c, e, f = X[:, [0, 1, 2, 4, 5]].T
-    u = a / (1 + b) + np.maximum(np.maximum(c, e), f) / (0.2 + np.minimum(np.minimum(c, e), f))
-    u = u + np.tanh(5 * (X[:, second].mean(axis=1) - m)) - 2 + 0.5 * rng.standard_normal(len(X))
-    t = 1 / (1 + np.exp(-2 * u))
-    order = rng.permutation(len(X))
-    return X[order], t[order], outcome, 471
+    return dose_response.continuous_ihdp(ihdp_covariates(scaling), rng), 471
 
 
-DESIGNS: dict[str, Callable[..., tuple[Array, Array, Callable[[Array, Array], Array], int]]] = {
+DESIGNS: dict[str, Callable[..., tuple[DoseTrial, int]]] = {
     "simu1": simu1,
     "ihdp": ihdp,
     "ihdp, covariates in [0, 1]": partial(ihdp, scaling="unit"),
@@ -103,27 +76,26 @@ def average_curve(model: Any, X: Array, doses: Array) -> Array:
 def evaluate(design: str, factory: Callable[[int], Any], seed: int) -> dict[str, float]:
     """AMSE and CPU seconds of one replication; the curve is a cubic spline through 16 doses of the test's range."""
     rng = np.random.default_rng(seed)
-    X, t, outcome, n = DESIGNS[design](rng)
-    y = outcome(X, t) + 0.5 * rng.standard_normal(len(t))
+    trial, n = DESIGNS[design](rng)
+    train, test = trial.take(slice(n)), trial.take(slice(n, None))
     start = time.process_time()
-    model = factory(seed).fit(X[:n], y[:n], treatment=t[:n])
+    model = factory(seed).fit(train.X, train.y, treatment=train.dose)
     cpu = time.process_time() - start
-    test, doses = X[n:], t[n:]
+    doses = test.dose
     grid = np.linspace(doses.min(), doses.max(), 16)
     from scipy.interpolate import CubicSpline
 
-    predicted = CubicSpline(grid, average_curve(model, test, grid))(doses)
-    truth = np.array([outcome(test, np.full(len(test), dose)).mean() for dose in doses])
-    return {"AMSE": float(np.mean((predicted - truth) ** 2)), "CPU s": cpu}
+    predicted = CubicSpline(grid, average_curve(model, test.X, grid))(doses)
+    return {"AMSE": float(np.mean((predicted - test.average(doses)) ** 2)), "CPU s": cpu}
 
 
 def perfect_model(replications: int) -> tuple[float, float]:
     """AMSE (mean, s.e.) of the truth of the test units against that of all units, on continuous IHDP."""
     found = []
     for seed in range(replications):
-        X, t, outcome, n = ihdp(np.random.default_rng(seed))
-        gap = [np.diff([outcome(rows, np.full(len(rows), d)).mean() for rows in (X, X[n:])])[0] for d in t[n:]]
-        found.append(np.mean(np.square(gap)))
+        trial, n = ihdp(np.random.default_rng(seed))
+        test = trial.take(slice(n, None))
+        found.append(np.mean((test.average(test.dose) - trial.average(test.dose)) ** 2))
     return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(replications))
 
 

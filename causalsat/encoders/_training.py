@@ -46,6 +46,8 @@ class TrainSettings:
         Show a bar over epochs.
     schedule : {"constant", "one_cycle"}
         Learning rate: constant, or up to ``learning_rate`` in a fifth of the steps and then down to nearly nothing.
+    fused : bool
+        Update all weights in one call of the optimiser, which saves time where they are many and small.
     valid_batch : int or None
         Rows of a batch of held-out rows; ``batch_size`` unless given.
     """
@@ -62,6 +64,7 @@ class TrainSettings:
     checkpoint: str | None = None
     progress: bool = False
     schedule: str = "constant"
+    fused: bool = False
     valid_batch: int | None = None
 
 
@@ -132,6 +135,7 @@ def train_network(
         optimizer=torch.optim.AdamW,
         lr=settings.learning_rate,
         optimizer__weight_decay=settings.weight_decay,
+        **({"optimizer__fused": True} if settings.fused else {}),
         max_epochs=settings.max_epochs,
         batch_size=settings.batch_size,
         iterator_train=_Batches,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["EvidenceLoss", "Head", "draw_coefficients", "fit_heads", "village_components"]
+__all__ = ["EvidenceLoss", "Head", "draw_deviations", "fit_heads", "village_components"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -36,7 +36,7 @@ LEAST_NOISE = 1e-3  # of the outcome's standard deviation
 
 
 class EvidenceLoss(nn.Module):
-    """Training: negative log evidence of a batch, a unit. Evaluation: mean squared error of each member's held-out units.
+    """Training: negative log evidence of a batch, a unit. Evaluation: squared error of each member's held-out units.
 
     ``targets`` are (B, 2 + M): outcome, weight, and whether each member trains on the unit.
     """
@@ -45,6 +45,7 @@ class EvidenceLoss(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(START).repeat(members, 1) / SPEED)
         self.noise = nn.Parameter(torch.full((members,), -0.5 / SPEED))
+        self.groups: torch.Tensor
         self.register_buffer("groups", torch.tensor(groups), persistent=False)
 
     def hyper(self) -> tuple[Any, Any]:
@@ -211,12 +212,12 @@ def fit_heads(
     return heads, sd, village, residual
 
 
-def draw_coefficients(heads: list[Head], n_draws: int, rng: np.random.Generator) -> list[FloatArray]:
-    """Draws of each member's coefficients, (F, S_m), in antithetic pairs; S_m add up to ``n_draws``."""
+def draw_deviations(heads: list[Head], n_draws: int, rng: np.random.Generator) -> list[FloatArray]:
+    """Draws of each member's coefficients less their mean, (F, S_m), in antithetic pairs; ``n_draws`` in all."""
     edges = np.linspace(0, n_draws, len(heads) + 1).astype(int)
     out = []
     for head, count in zip(heads, np.diff(edges), strict=True):
         half = rng.standard_normal((len(head.mean), (count + 1) // 2))
         z = np.concatenate([half, -half], axis=1)[:, :count]
-        out.append(head.mean[:, None] + head.root @ z)
+        out.append(head.root @ z)
     return out

@@ -116,24 +116,16 @@ class TableOrImages(ImageEffectEstimator, OutcomeEstimator):
     _effect_needs_covariates: ClassVar[bool] = True
     backbone: Any
 
-    def _check_and_fit(self, X: Any, roles: dict[str, Any]) -> None:
-        """Check the inputs, fit, and learn the support: images' mean tokens and covariates, or the table."""
-        self._check_parameters()
-        data = self._check_fit(X, **roles)
-        self._recent = None
-        self._fit(data)
+    def _learn_support(self, data: FitData) -> None:
+        """Keep mean tokens of the images and covariates, or the table."""
+        design, self.n_image_features_ = data.X, 0
         if isinstance(data, ImageFitData):
             features = self._encode_images(data.images)
-            self.n_image_features_ = features.shape[1]
+            self.n_image_features_, self.n_images_ = features.shape[1], len(data.images)
             self.design_names_ = (*(f"img{j}" for j in range(features.shape[1])), *self.covariate_names_)
             design = np.hstack([features[data.images.unit_image], data.X])
-            self.n_images_ = len(data.images)
-        else:
-            design, self.n_image_features_ = data.X, 0
         self.support_reference_ = _support.learn_support(self._support_design(design))
         self._training = None
-        self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
-        self.n_units_, self.n_groups_ = len(data.y), data.n_groups
 
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> Any:
         base = EffectEstimator if self.backbone is None else ImageEffectEstimator

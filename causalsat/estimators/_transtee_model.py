@@ -22,11 +22,21 @@ from causalsat.estimators._transtee_training import (
     train_members,
 )
 
-__all__ = ["Fitted", "Scaling", "Units", "canonical_order", "evaluate", "fit_members", "learn_scaling", "rebuild"]
+__all__ = [
+    "Fitted",
+    "N_FOLDS",
+    "Scaling",
+    "Units",
+    "canonical_order",
+    "evaluate",
+    "fit_members",
+    "learn_scaling",
+    "rebuild",
+]
 
 IntArray = NDArray[np.int64]
 CHUNK = 4096  # units whose features are computed at a time
-LEAST_FOLDS = 5
+N_FOLDS = 5  # member m trains without fold m, modulo 5
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,10 @@ class Fitted:
     ----------
     members : TrainedMembers
         The networks.
-    draws : list of ndarray of shape (F, S_m)
-        Draws of each member's coefficients.
+    mean : ndarray of shape (M, F)
+        Posterior mean of each member's coefficients.
+    deviations : list of ndarray of shape (F, S_m)
+        Draws of each member's coefficients less their mean.
     noise, village : float
         Standard deviations of held-out noise and of villages, in standard deviations of the outcome.
     residual : ndarray of shape (n,)
@@ -91,7 +103,8 @@ class Fitted:
     """
 
     members: TrainedMembers
-    draws: list[FloatArray]
+    mean: FloatArray
+    deviations: list[FloatArray]
     noise: float
     village: float
     residual: FloatArray
@@ -126,7 +139,7 @@ def fit_members(
     """
     n = len(units.y)
     rng = np.random.default_rng(settings.seed)
-    fold = deal_folds(n, max(shape.n_members, LEAST_FOLDS), units.groups, rng)
+    fold = deal_folds(n, N_FOLDS, units.groups, rng)
     inputs: dict[str, Any] = {
         "columns": torch.from_numpy(units.X.astype(np.float32)),
         "basis": torch.from_numpy(units.basis.astype(np.float32)),
@@ -140,12 +153,12 @@ def fit_members(
     network = rebuild(shape, members.state, treatment_module, settings.device)
     images = None if units.images is None else units.images.double()
     phi = evaluate(network, units.X, units.basis, unit_image=units.unit_image, images=images, table=units.treatments)
-    used = (fold[:, None] != np.arange(shape.n_members)).T
+    used = (fold[:, None] != np.arange(shape.n_members) % N_FOLDS).T
     heads, noise, village, residual = _transtee_head.fit_heads(
         phi, units.y, units.weight, used, units.groups, members.scale, members.noise
     )
-    draws = _transtee_head.draw_coefficients(heads, n_draws, rng)
-    return Fitted(members, draws, noise, village, residual)
+    mean = np.stack([head.mean for head in heads])
+    return Fitted(members, mean, _transtee_head.draw_deviations(heads, n_draws, rng), noise, village, residual)
 
 
 def rebuild(shape: NetworkShape, state: dict[str, Any], treatment_module: Any, device: str) -> TokenNetwork:

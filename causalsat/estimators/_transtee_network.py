@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -67,7 +68,9 @@ class NetworkShape:
 
 
 def column_groups(shape: NetworkShape) -> list[int]:
-    """Block of each output column, which share a prior scale: 0 constant, 1 treatment, 2 covariates, 3 learnt, 4 crossed.
+    """Block of each output column: 0 constant, 1 treatment, 2 covariates, 3 learnt, 4 crossed.
+
+    Columns of a block share a prior scale.
 
     Examples
     --------
@@ -194,21 +197,22 @@ class ColumnTokens(nn.Module):
 class ImageTokens(nn.Module):
     """Cells of a small convolutional network's feature map as tokens (M, B, cells, d); members apart.
 
-    Two convolutions with pooling to a quarter of the resolution, and a third; dates pass through the same network. The
-    tokens do not know their place: :class:`TokenNetwork` adds that.
+    Two convolutions with pooling to a quarter of the resolution, and a third; dates pass through the same network.
+    The tokens do not know their place: :class:`TokenNetwork` adds that.
     """
 
     def __init__(self, members: int, image: ImageShape, width: int) -> None:
         super().__init__()
         self.members, self.image, self.width = members, image, width
         sizes = [image.n_bands, width, width, width]
-        self.stages = nn.ModuleList(
+        stages = [
             nn.Conv2d(members * a, members * b, 3, padding=1, padding_mode="replicate", groups=members)
-            for a, b in zip(sizes, sizes[1:], strict=False)
-        )
-        for stage in self.stages:
+            for a, b in pairwise(sizes)
+        ]
+        self.stages = nn.ModuleList(stages)
+        for stage in stages:
             nn.init.kaiming_normal_(stage.weight, nonlinearity="relu")
-            nn.init.zeros_(stage.bias)
+            nn.init.zeros_(stage.bias)  # type: ignore[arg-type]
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
 
     def forward(self, images: Any) -> Any:
@@ -289,7 +293,7 @@ class TokenNetwork(nn.Module):
         if self.treatments is None:
             return basis[None].expand(self.shape.n_members, -1, -1)
         rows, where = torch.unique(basis[:, 0].long(), return_inverse=True)
-        table = self.treatment_table[rows]
+        table: Any = self.treatment_table[rows]  # type: ignore[index]
         return torch.stack([module(table)[where] for module in self.treatments])
 
     def _tokens(self, columns: Any, unit_image: Any, cells: Any) -> Any:
@@ -297,12 +301,13 @@ class TokenNetwork(nn.Module):
         if self.shape.image is not None:
             if cells is None:
                 rows, where = torch.unique(unit_image, return_inverse=True)
-                images = self.images[rows]
+                images: Any = self.images[rows]  # type: ignore[index]
                 cells = self.encode_images(_turned(images) if self.training else images)[:, where]
             parts.append(cells)
         tokens = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        for attend, forward in self.blocks:  # type: ignore[misc]
-            tokens = forward(attend(tokens))
+        for block in self.blocks:
+            for layer in block:  # type: ignore[attr-defined]
+                tokens = layer(tokens)
         return tokens
 
     def _query(self, basis: Any) -> Any:

@@ -38,7 +38,7 @@ class TrainingData:
     y, weight : torch.Tensor of shape (n,)
         Outcome and weight.
     fold : ndarray of int of shape (n,)
-        Member m does not train on fold m.
+        Member m does not train on fold m, modulo the number of folds.
     images, treatments : torch.Tensor or None
         Distinct images; the table of treatments.
     """
@@ -201,8 +201,10 @@ def train_members(
     """
     n = len(data.y)
     size = settings.batch_size or int(np.clip(n // 5, 32, 1024))
-    settings = replace(settings, batch_size=size, schedule="one_cycle", augment=False, valid_batch=min(n, MOST_VALID))
-    used = data.fold[:, None] != np.arange(shape.n_members)
+    settings = replace(
+        settings, batch_size=size, schedule="one_cycle", fused=True, augment=False, valid_batch=min(n, MOST_VALID)
+    )
+    used = data.fold[:, None] != np.arange(shape.n_members) % (int(data.fold.max()) + 1)
     targets = torch.column_stack([data.y, data.weight, torch.from_numpy(used.astype(np.float32))])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -155,7 +155,7 @@ def learn_coding(kind: str, treatment: FloatArray, dosage: FloatArray | None, ta
     return TreatmentCoding("dose", **_range(treatment))
 
 
-def _range(dose: FloatArray) -> dict[str, float]:
+def _range(dose: FloatArray) -> dict[str, Any]:
     low, high = (float(v) for v in np.quantile(dose, [0.005, 0.995]))
     if high <= low:
         low, high = float(dose.min()), float(dose.max())

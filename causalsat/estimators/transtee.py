@@ -7,26 +7,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
 
 from causalsat import _inputs
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import Summary
-from causalsat._parameters import check_whole_numbers
+from causalsat.estimators import _transtee_checks
 from causalsat.estimators._chains import seed_of
-from causalsat.estimators._image_base import check_image_parameters
 from causalsat.estimators._transtee_images import TableOrImages
-from causalsat.estimators._transtee_treatments import KINDS
-from causalsat.exceptions import DataError, ParameterError, TreatmentError
 from causalsat.posterior import EffectPosterior
 
 if TYPE_CHECKING:
     from causalsat.estimators._transtee_explain import Attention
 
 __all__ = ["TransTEE"]
-
-REGULARIZERS = (None, "tr", "ptr")
-NORMS = ("pre", "post", "none")
-FEWEST = 8  # units
 
 
 class TransTEE(TableOrImages):
@@ -43,15 +37,15 @@ class TransTEE(TableOrImages):
     Parameters
     ----------
     treatment_kind : {"auto", "dose", "levels"}, default "auto"
-        What the numbers of a treatment mean: codes of levels, or a dose. "auto": binary where they are 0 and 1, else a
-        dose. A ``dosage`` or a table of ``treatments`` in :meth:`fit` makes them levels.
+        What the numbers of a treatment mean: codes of levels, or a dose. "auto": binary where they are 0 and 1, else
+        a dose. A ``dosage`` or a table of ``treatments`` in :meth:`fit` makes them levels.
     treatment_module : torch.nn.Module, optional
         Embeds structured treatments: called with rows of the table (k, ...), returns (k, d). Each member trains a
         copy of its own. It is not saved with the model: set it again after loading.
     backbone : {None, "cnn"}, default None
-        None: X is a table. "cnn": X is chips, or places on ``imagery``; a small convolutional network, trained with the
-        rest, makes the cells' tokens. Frozen features of an encoder are columns of a table: put the encoder before
-        TransTEE in a Pipeline.
+        None: X is a table. "cnn": X is chips, or places on ``imagery``; a small convolutional network, trained with
+        the rest, makes the cells' tokens. Frozen features of an encoder are columns of a table: put the encoder
+        before TransTEE in a Pipeline.
     imagery : optional
         What :func:`causalsat.open_imagery` returns, read at the geometry of X.
     size_m : float, optional
@@ -82,7 +76,7 @@ class TransTEE(TableOrImages):
         Most epochs, and epochs without a better prediction of held-out units after which training stops.
     batch_size : int, default 0
         Units in a step; 0: a fifth of the units, between 32 and 1,024.
-    learning_rate : float, default 0.01
+    learning_rate : float, default 0.02
         Largest rate of the one-cycle schedule of AdamW.
     n_draws : int, default 400
         Posterior draws over all members.
@@ -107,7 +101,8 @@ class TransTEE(TableOrImages):
     Notes
     -----
     The draws hold the posterior of the coefficients given each member's features, with the noise of held-out units,
-    and the differences between the members. The noise of single units is no part of a potential outcome's draws. A
+    and the differences between the members, each of which has not seen a fifth of the villages, scaled as a delete-a-
+    fold jackknife scales them. The noise of single units is no part of a potential outcome's draws. A
     place's draws do not depend on which other places are asked for, nor on the order of the rows in the fit.
 
     For a few hundred units, a table and one dose, :class:`GaussianProcessEffect` is as accurate or more so; TransTEE
@@ -136,7 +131,8 @@ class TransTEE(TableOrImages):
         "n_members": 2,
         "width": 8,
         "n_features": 8,
-        "max_epochs": 8,
+        "max_epochs": 6,
+        "batch_size": 80,
         "n_draws": 100,
         "random_state": 0,
     }
@@ -166,7 +162,7 @@ class TransTEE(TableOrImages):
         max_epochs: int = 32,
         patience: int = 10,
         batch_size: int = 0,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.02,
         n_draws: int = 400,
         device: str = "auto",
         random_state: Any = None,
@@ -200,26 +196,7 @@ class TransTEE(TableOrImages):
         self.progress = progress
 
     def _check_parameters(self) -> None:
-        check_image_parameters(self.imagery, self.size_m, self.covariates, self.min_valid)
-        least = {"image_px": 8, "n_members": 1, "width": 2, "n_heads": 1, "n_blocks": 0, "n_features": 1}
-        least |= {"max_epochs": 1, "patience": 1, "batch_size": 0, "n_draws": 2}
-        check_whole_numbers(self, least)
-        choices = {"treatment_kind": KINDS, "norm": NORMS, "regularizer": REGULARIZERS, "backbone": (None, "cnn")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ParameterError(f"{name}={getattr(self, name)!r}", expected=f"one of {known}")
-        for name in ("alpha", "learning_rate"):
-            if not getattr(self, name) >= 0:
-                raise ParameterError(f"{name}={getattr(self, name)!r}", expected="a number of at least 0")
-        if self.width % self.n_heads:
-            raise ParameterError(
-                f"width={self.width} with n_heads={self.n_heads}", expected="a width that the heads divide"
-            )
-        if self.backbone is None and (self.imagery is not None or len(self.covariates)):
-            raise ParameterError(
-                "imagery or covariates without a backbone",
-                expected="backbone='cnn' for images; all columns of a table are covariates",
-            )
+        _transtee_checks.check_parameters(self)
 
     # ------------------------------------------------------------------ fit
     def fit(  # type: ignore[override]
@@ -270,9 +247,9 @@ class TransTEE(TableOrImages):
         self._table = None if treatments is None else np.asarray(treatments)
         if self.dosage_name_ is not None:
             X = X.drop(columns=self.dosage_name_)
-        roles = {"y": y, "treatment": treatment, "groups": groups}
+        roles: dict[str, Any] = {"groups": groups, "sample_weight": sample_weight, "propensity": propensity}
         try:
-            self._check_and_fit(X, {**roles, "sample_weight": sample_weight, "propensity": propensity})
+            super().fit(X, y, treatment=treatment, **roles)
         finally:
             del self._dosage, self._table
         return self
@@ -280,12 +257,7 @@ class TransTEE(TableOrImages):
     def _fit(self, data: FitData) -> None:
         from causalsat.estimators import _transtee_fit
 
-        if len(data.y) < FEWEST:
-            raise DataError(f"{len(data.y)} units", expected=f"at least {FEWEST}", todo="collect more units")
-        if (self._table is None) != (self.treatment_module is None):
-            raise ParameterError(
-                "treatments without treatment_module, or the module without the table", expected="both, or neither"
-            )
+        _transtee_checks.check_units(self, data, self._dosage, self._table)
         _transtee_fit.fit_estimator(self, data, self._dosage, self._table, seed_of(self.random_state))
 
     # ------------------------------------------------------------------ effects and outcomes
@@ -322,8 +294,10 @@ class TransTEE(TableOrImages):
         design, index = self._check_predict(X)
         n = len(index)
         pairs = [(treatment, dosage, "treatment"), (baseline, baseline_dosage, "baseline")]
-        levels = [self._check_levels(value, dose, n, name, treatments) for value, dose, name in pairs]
-        draws = _transtee_fit.outcome_draws(self, design, *levels, table=treatments)
+        levels = [
+            _transtee_checks.check_levels(self, value, dose, n, name, treatments) for value, dose, name in pairs
+        ]
+        draws = _transtee_fit.outcome_draws(self, design, levels[0], levels[1], treatments)
         return EffectPosterior(
             draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
         )
@@ -358,7 +332,7 @@ class TransTEE(TableOrImages):
         from causalsat.estimators import _transtee_fit
 
         design, index = self._check_predict(X)
-        level = self._check_levels(treatment, dosage, len(index), "treatment", treatments)
+        level = _transtee_checks.check_levels(self, treatment, dosage, len(index), "treatment", treatments)
         return EffectPosterior(
             _transtee_fit.outcome_draws(self, design, level, table=treatments),
             index=index,
@@ -367,17 +341,6 @@ class TransTEE(TableOrImages):
             baseline=None,
             diagnostics=self._diagnostics(),
         )
-
-    def _check_levels(self, value: Any, dosage: Any, n: int, name: str, table: Any) -> tuple[FloatArray, Any]:
-        level = _inputs.check_contrast_value(value, n, name)
-        if (dosage is None) == (self.coding_.kind == "dosage"):
-            given = "no" if dosage is None else "a"
-            raise ParameterError(f"{name} with {given} dosage", expected="a dosage exactly where the fit had one")
-        if table is None and self.coding_.kind != "dose":
-            self.coding_.codes(level, name)
-        if table is not None and not np.isin(level, np.arange(len(np.asarray(table)))).all():
-            raise ParameterError(f"{name}={value!r}", expected="positions in the table of treatments")
-        return level, None if dosage is None else _inputs.check_contrast_value(dosage, n, f"{name}'s dosage")
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         from causalsat.estimators import _transtee_fit
@@ -406,15 +369,8 @@ class TransTEE(TableOrImages):
         TreatmentError
             If no treatment is known, or the fitted treatment has levels, dosages or a structure.
         """
-        from sklearn.utils.validation import check_is_fitted
-
         check_is_fitted(self)
-        if self.coding_.kind not in ("binary", "dose"):
-            raise TreatmentError(
-                f"a score of a treatment of the kind {self.coding_.kind!r}",
-                expected="a binary treatment or a dose",
-                todo="compare predict_outcome with held-out outcomes",
-            )
+        _transtee_checks.check_scorable(self)
         return super().score(X, y, **roles)
 
     # ------------------------------------------------------------------ explanations and reports
@@ -441,7 +397,7 @@ class TransTEE(TableOrImages):
         from causalsat.estimators import _transtee_explain
 
         design, index = self._check_predict(X)
-        level = self._check_levels(treatment, dosage, len(index), "treatment", treatments)
+        level = _transtee_checks.check_levels(self, treatment, dosage, len(index), "treatment", treatments)
         return _transtee_explain.attention(self, design, level, index, treatments)
 
     def _diagnostics(self) -> dict[str, Any]:
