@@ -19,9 +19,35 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["EffectPosterior"]
+__all__ = ["EffectPosterior", "draw_quantiles"]
 
 FloatArray = NDArray[np.floating[Any]]
+
+
+def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatArray:
+    """Quantiles of draws, at the (number of draws + 1) p-th of them in order.
+
+    A further draw lies below such a quantile with probability p exactly, however few the draws are; numpy's default
+    puts it nearer to the median: of intervals between the 5 and the 95 % quantile of 100 draws, which ought to hold
+    90 % of further draws, only 88.2 %.
+
+    Parameters
+    ----------
+    draws : array with the draws along ``axis``
+    probs : float or array of shape (q,)
+        Probabilities.
+
+    Returns
+    -------
+    ndarray
+        The draws' shape without ``axis``, after a first axis (q,) where there are several probabilities.
+
+    Examples
+    --------
+    >>> draw_quantiles(np.arange(1, 100), [0.05, 0.95])
+    array([ 5., 95.])
+    """
+    return np.asarray(np.quantile(np.asarray(draws), np.asarray(probs, dtype=float), axis=axis, method="weibull"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +152,7 @@ class EffectPosterior:
         probs = np.asarray(q, dtype=float)
         if not ((probs >= 0) & (probs <= 1)).all():
             raise ParameterError(f"quantile {q!r}", expected="values between 0 and 1")
-        return np.asarray(np.quantile(self.draws, probs, axis=0))
+        return draw_quantiles(self.draws, probs)
 
     def interval(self, level: float = 0.9) -> FloatArray:
         """Equal-tailed credible interval of each unit, shape (unit, 2): lower, upper.

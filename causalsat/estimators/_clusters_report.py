@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from causalsat.base import Summary
 from causalsat.exceptions import ParameterError
+from causalsat.posterior import draw_quantiles
 
 FloatArray = NDArray[np.float64]
 
@@ -20,7 +21,7 @@ def _tails(level: float) -> list[float]:
 
 
 def _describe(draws: FloatArray, level: float) -> dict[str, float]:
-    lower, upper = np.quantile(draws, _tails(level))
+    lower, upper = draw_quantiles(draws, _tails(level))
     return {
         "mean": float(draws.mean()),
         "sd": float(draws.std(ddof=1)),
@@ -47,7 +48,7 @@ def cluster_probabilities(est: Any, X: Any, level: float) -> Any:
 
     features, index = est._design_features(X)
     draws = est._probabilities(features)
-    lower, upper = np.quantile(draws, _tails(level), axis=0)
+    lower, upper = draw_quantiles(draws, _tails(level))
     tables = {"mean": draws.mean(axis=0), "sd": draws.std(axis=0, ddof=1), "lower": lower, "upper": upper}
     columns = {(k + 1, name): values[k] for k in range(draws.shape[1]) for name, values in tables.items()}
     table = pd.DataFrame(columns, index=pd.Index(index, name="unit"))

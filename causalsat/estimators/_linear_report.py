@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.posterior import draw_quantiles
+
 FloatArray = NDArray[np.float64]
 
 SCALES = {
@@ -53,7 +55,7 @@ def notes(family: str, prior: str, n_interactions: int) -> tuple[str, ...]:
 
 
 def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
-    lower, upper = np.quantile(values, [0.05, 0.95])
+    lower, upper = draw_quantiles(values, [0.05, 0.95])
     return {
         "mean": float(values.mean()),
         "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,

@@ -19,6 +19,7 @@ from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._levels import is_binary
 from causalsat.estimators._nuisances import Nuisances
 from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.posterior import draw_quantiles
 
 __all__ = [
     "Expectations",
@@ -115,8 +116,8 @@ class MetaLearner(EffectEstimator):
                 name: {
                     "estimate": float(v.mean()),
                     "std err": float(v.std(ddof=1)),
-                    "[0.025": float(np.quantile(v, 0.025)),
-                    "0.975]": float(np.quantile(v, 0.975)),
+                    "[0.025": float(draw_quantiles(v, 0.025)),
+                    "0.975]": float(draw_quantiles(v, 0.975)),
                 }
                 for name, v in rows.items()
             }

@@ -16,6 +16,7 @@ from causalsat.estimators._columns import select_columns
 from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._levels import FittedLevels, check_coding, is_binary
 from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.posterior import draw_quantiles
 
 __all__ = ["BayesianForestEffect"]
 
@@ -361,8 +362,8 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
                 name: {
                     "mean": float(v.mean()),
                     "sd": float(v.std(ddof=1)),
-                    "[0.05": float(np.quantile(v, 0.05)),
-                    "0.95]": float(np.quantile(v, 0.95)),
+                    "[0.05": float(draw_quantiles(v, 0.05)),
+                    "0.95]": float(draw_quantiles(v, 0.95)),
                     "P>0": float((v > 0).mean()) if name == "ATE" else float("nan"),
                 }
                 for name, v in rows.items()

@@ -17,6 +17,7 @@ from causalsat.estimators._columns import select_columns
 from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
 from causalsat.estimators._gp_paths import FunctionDraws
 from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.posterior import draw_quantiles
 
 __all__ = ["GaussianProcessEffect"]
 
@@ -309,11 +310,9 @@ class GaussianProcessEffect(OutcomeEstimator):
 
         rows = {"ATE": self.ate_draws_, "sd of effects": self.effect_sd_draws_}
         table = pd.DataFrame(
-            [
-                {"mean": v.mean(), "sd": v.std(ddof=1), "[0.05": np.quantile(v, 0.05), "0.95]": np.quantile(v, 0.95)}
-                for v in rows.values()
-            ],
+            [(v.mean(), v.std(ddof=1), *draw_quantiles(v, [0.05, 0.95])) for v in rows.values()],
             index=list(rows),
+            columns=["mean", "sd", "[0.05", "0.95]"],
         )
         modes = pd.DataFrame({"mean": list(self.hyperparameters_.values())}, index=list(self.hyperparameters_))
         top = np.argsort(-self.relevance_)[:5]

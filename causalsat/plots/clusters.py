@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.plots import _style
+from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def plot_cluster_effects(estimator: Any, *, level: float = 0.9, units: str = "",
         ax.fill_between(grid, density, color=colour, alpha=0.15, linewidth=0)
         tallest = max(tallest, float(density.max()))
     for j, (draws, colour, _) in enumerate(series):
-        lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        lower, upper = draw_quantiles(draws, [(1 - level) / 2, (1 + level) / 2])
         height = -0.05 * tallest * (j + 1)
         ax.plot([lower, upper], [height, height], color=colour, linewidth=3, solid_capstyle="butt")
         ax.plot([draws.mean()], [height], "o", color=colour, markersize=5)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.plots import _style
+from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +90,7 @@ def plot_predictive(
     width = 1.0 if counted else np.diff(np.log10(edges) if log else edges)
     for (name, units_of), colour in zip(arms, _style.COLOURS, strict=False):
         each = _shares(draws[:, units_of], edges) / width
-        lower, middle, upper = np.quantile(each, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
+        lower, middle, upper = draw_quantiles(each, [(1 - level) / 2, 0.5, (1 + level) / 2])
         label = f"{name}, model" if name else "model"
         ax.stairs(upper, edges, baseline=lower, fill=True, color=colour, alpha=0.25, linewidth=0)
         ax.stairs(middle, edges, color=colour, linewidth=1.6, label=label)

@@ -89,3 +89,11 @@ def test_averages_do_not_depend_on_the_order_of_units(draws, order):
     np.testing.assert_allclose(post.ate().draws, post[list(order)].ate().draws, atol=1e-6)
     lower, upper = post.interval(0.8).T
     assert (lower <= upper).all()
+
+
+@pytest.mark.parametrize("n_draws", [9, 40, 200])
+def test_intervals_hold_a_further_draw_as_often_as_they_say(n_draws):
+    """Of uniform draws the interval's length is the probability that a further draw lies inside."""
+    draws = np.random.default_rng(0).uniform(size=(n_draws, 20_000))
+    lower, upper = EffectPosterior(draws).interval(0.8).T
+    assert np.mean(upper - lower) == pytest.approx(0.8, abs=3 * np.std(upper - lower) / np.sqrt(20_000))
