@@ -19,6 +19,8 @@ __all__ = [
     "date_means",
     "days_as_years",
     "fill_missing",
+    "fill_pixels",
+    "pixel_means",
     "pool",
     "pooled_names",
     "share_of_squares",
@@ -26,7 +28,7 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
-POOLINGS = ("mean_difference", "mean_variance", "concatenate", "attention")
+POOLINGS = ("mean_trend", "mean_difference", "mean_variance", "concatenate", "attention")
 _DAYS_OF_YEAR = 365.25
 
 
@@ -138,6 +140,62 @@ def fill_missing(features: FloatArray, years: FloatArray, means: FloatArray) -> 
     return filled
 
 
+def pixel_means(chips: NDArray[np.float32]) -> FloatArray:
+    """Mean of each band at each date over the valid pixels of chips (unit, date, band, y, x): (date, band).
+
+    Of all dates for a date without any valid pixel.
+    """
+    valid = np.isfinite(chips).all(axis=2, keepdims=True)
+    count = valid.sum(axis=(0, 3, 4)).astype(float)
+    total = np.where(valid, chips, 0).sum(axis=(0, 3, 4), dtype=float)
+    overall = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
+    return np.where(count > 0, total / np.maximum(count, 1), overall)
+
+
+def fill_pixels(chips: NDArray[np.float32], years: FloatArray, means: FloatArray) -> NDArray[np.float32]:
+    """Pixels that are missing at a date, from the same pixel at other dates.
+
+    As :func:`fill_missing` does it for frames: the deviation from the date's band mean is interpolated linearly in
+    time between the nearest dates at which the pixel is valid, and the missing date's mean is added. Pixels that are
+    never valid stay NaN. Each pixel is filled from itself alone, so filling a window and cutting chips from it is
+    the same as filling the chips.
+
+    Parameters
+    ----------
+    chips : ndarray of shape (unit, date, band, y, x)
+    years : ndarray of shape (date,)
+    means : ndarray of shape (date, band)
+    """
+    valid: NDArray[np.bool_] = np.asarray(np.isfinite(chips).all(axis=2, keepdims=True))
+    if valid.all():
+        return chips
+    n_time = chips.shape[1]
+    level = means.astype(np.float32)[None, :, :, None, None]
+    deviation = np.where(valid, chips - level, np.float32(0))
+    before, when_before = _nearest(deviation, valid, years, range(n_time))
+    after, when_after = _nearest(deviation, valid, years, range(n_time - 1, -1, -1))
+    gap = when_after - when_before
+    share = np.where(gap > 0, (years[None, :, None, None, None] - when_before) / np.where(gap > 0, gap, 1), 0.0)
+    share = np.where(np.isfinite(when_before), share, 1.0)
+    share = np.where(np.isfinite(when_after), share, 0.0).astype(np.float32)
+    filled = level + (1 - share) * before + share * after
+    never = ~np.any(valid, axis=1, keepdims=True)
+    return np.where(valid, chips, np.where(never, np.float32(np.nan), filled)).astype(np.float32)
+
+
+def _nearest(
+    deviation: NDArray[np.float32], valid: NDArray[np.bool_], years: FloatArray, order: Any
+) -> tuple[Any, Any]:
+    """Deviation at the nearest valid date in one direction, and its year (infinite where there is none)."""
+    values, when = np.empty_like(deviation), np.empty(valid.shape)
+    held, held_when = np.zeros_like(deviation[:, 0]), np.full(valid[:, 0].shape, np.nan)
+    for t in order:
+        held = np.where(valid[:, t], deviation[:, t], held)
+        held_when = np.where(valid[:, t], years[t], held_when)
+        values[:, t], when[:, t] = held, held_when
+    return values, when
+
+
 def pool(features: FloatArray, years: FloatArray, means: FloatArray, how: str) -> FloatArray:
     """Pool frame features (unit, date, feature) over dates.
 
@@ -149,7 +207,7 @@ def pool(features: FloatArray, years: FloatArray, means: FloatArray, how: str) -
         Decimal years.
     means : ndarray of shape (date, feature)
         Means of the dates over the training places.
-    how : {"mean_difference", "mean_variance", "concatenate"}
+    how : {"mean_trend", "mean_difference", "mean_variance", "concatenate"}
 
     Returns
     -------
@@ -165,6 +223,8 @@ def pool(features: FloatArray, years: FloatArray, means: FloatArray, how: str) -
         rates = np.diff(filled, axis=1) / np.diff(years)[None, :, None]
         return np.hstack([mean, rates.reshape(n, -1)])
     present = _present(features)[:, :, None]
+    if how == "mean_trend":
+        return np.hstack([mean, _slopes(features - means, present, years) + _slopes(means[None], True, years)])
     count = present.sum(axis=1)
     own = np.where(present, features, 0.0)
     centre = own.sum(axis=1) / np.maximum(count, 1)
@@ -173,14 +233,28 @@ def pool(features: FloatArray, years: FloatArray, means: FloatArray, how: str) -
     return np.hstack([mean, sd])
 
 
+def _slopes(features: FloatArray, present: Any, years: FloatArray) -> FloatArray:
+    """Least squares change per year over the frames that are there, (unit, feature); NaN for a single frame."""
+    weight = np.broadcast_to(present, (*features.shape[:2], 1)).astype(float)
+    count = weight.sum(axis=1, keepdims=True)
+    centred = years[None, :, None] - (weight * years[None, :, None]).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    centred = centred * weight
+    squares = (centred**2).sum(axis=1)
+    total = (centred * np.where(weight > 0, features, 0.0)).sum(axis=1)
+    return np.where(squares > 0, total / np.where(squares > 0, squares, 1.0), np.nan)
+
+
 def pooled_names(names: Sequence[str], n_time: int, how: str) -> list[str]:
     """Names of the pooled features.
 
-    ``mean_*``; ``change<date>_*``, per year, from that date to the next; ``sd_*``; ``t<date>_*``.
+    ``mean_*``; ``trend_*``, per year; ``change<date>_*``, per year, from that date to the next; ``sd_*``;
+    ``t<date>_*``.
     """
     if how == "concatenate":
         return [f"t{t}_{name}" for t in range(n_time) for name in names]
     mean = [f"mean_{name}" for name in names]
+    if how == "mean_trend":
+        return mean + [f"trend_{name}" for name in names]
     if how == "mean_difference":
         return mean + [f"change{t}_{name}" for t in range(n_time - 1) for name in names]
     return mean + [f"sd_{name}" for name in names]

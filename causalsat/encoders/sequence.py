@@ -7,15 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat.encoders import _chips, _temporal
+from causalsat.encoders import _chips, _frames, _temporal
 from causalsat.encoders._chips import ChipSpec, ChipView, Float32Array
 from causalsat.encoders._reduce import Reduction, learn_reduction
 from causalsat.encoders._training import TrainSettings
-from causalsat.encoders.random_conv import RandomConvFeatures
 from causalsat.exceptions import DataError, ParameterError
 
 __all__ = ["SequenceEncoder"]
@@ -29,13 +28,15 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
     """Features of dated image sequences: each frame encoded by any frame encoder, then pooled over dates.
 
     One frame encoder, fitted on the frames of all dates together, is applied to every date, so that a difference
-    between dates is a difference of the same feature. Frames with too few valid pixels are missing: a missing frame
-    is interpolated in time from the same place's other frames, as a deviation from the date's mean, so that a gap
-    neither drops the place nor looks like a change.
+    between dates is a difference of the same feature. A pixel under a cloud is interpolated in time from the same
+    pixel at other dates, as a deviation from the date's mean: else two dates whose clouds leave other parts of the
+    square would differ by what lies in those parts. A frame with too few valid pixels even so is missing, and its
+    features are interpolated likewise, so that a gap neither drops the place nor looks like a change.
 
     Poolings (Jerzak et al. 2024, arXiv 2407.11674, section 3, compare images with image sequences for effect
     heterogeneity; several scales of one place follow arXiv 2411.02134):
 
+    * ``"mean_trend"``: the mean, and the least squares change per year. For two dates the same as the next.
     * ``"mean_difference"``: the mean, and the first differences between consecutive dates per year of the gap.
     * ``"mean_variance"``: the mean, and the standard deviation over the dates that are there.
     * ``"concatenate"``: all frames side by side.
@@ -49,8 +50,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         Frame encoder for chips (unit, band, y, x): default :class:`RandomConvFeatures` with band statistics;
         :class:`PyramidFeatures`, :class:`TorchvisionEncoder` (vision transformers too), :class:`ModuleEncoder`. A
         bare torch module is wrapped in a :class:`ModuleEncoder`.
-    pooling : {"mean_difference", "mean_variance", "concatenate", "attention"}, default "mean_difference"
-        See above.
+    pooling : {"mean_difference", "mean_trend", "mean_variance", "concatenate", "attention"}
+        Default "mean_difference"; see above.
     scales : sequence of float, default (1.0,)
         Shares of the chip's side; each centre crop is encoded by a clone of the encoder and joined.
     dates : sequence of dates, optional
@@ -58,6 +59,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         :class:`ImageEncoder` passes the imagery's own dates.
     min_valid : float, default 0.25
         Share of valid pixels below which a frame is missing.
+    fill_pixels : bool, default True
+        Whether pixels under clouds are interpolated in time.
     n_tokens, n_outputs : int, default 24 and 12
         Of ``"attention"``: principal components of a frame that it reads, and numbers that it answers with.
     max_epochs : int, default 200
@@ -75,6 +78,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         Fitted frame encoder of each scale.
     days_ : tuple of str
         Days of the training frames; empty where unknown.
+    pixel_means_ : ndarray of shape (date, band)
+        Mean of each band at each date over the training pixels.
     date_means_ : ndarray of shape (date, feature)
         Mean frame features of each date over the training places.
     frame_names_ : list of str
@@ -106,6 +111,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         scales: Sequence[float] = (1.0,),
         dates: Sequence[Any] | None = None,
         min_valid: float = 0.25,
+        fill_pixels: bool = True,
         n_tokens: int = 24,
         n_outputs: int = 12,
         max_epochs: int = 200,
@@ -118,6 +124,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         self.scales = scales
         self.dates = dates
         self.min_valid = min_valid
+        self.fill_pixels = fill_pixels
         self.n_tokens = n_tokens
         self.n_outputs = n_outputs
         self.max_epochs = max_epochs
@@ -151,7 +158,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         self.days_ = _temporal.chip_days(X, view.spec.n_time, self.dates)
         self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
         self._fit_frames(view)
-        features = self._frames(view)
+        features = self._frames(view, self.days_)
         self.date_means_ = _temporal.date_means(features)
         if self.pooling == "attention":
             self._fit_attention(features)
@@ -185,6 +192,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         """Fit a frame encoder a scale, on frames with enough valid pixels."""
         units = max(2, _FIT_FRAMES // view.spec.n_time)
         chips = _chips.sample_units(view, units, np.random.default_rng(0))
+        self.pixel_means_ = _temporal.pixel_means(chips)
+        chips = self._fill(chips, self.days_)
         frames = chips.reshape(-1, *chips.shape[2:])
         share = np.isfinite(frames).all(axis=1).reshape(len(frames), -1).mean(axis=1)
         usable = share >= max(self.min_valid, np.finfo(float).tiny)
@@ -192,8 +201,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         self.encoders_: list[Any] = []
         names: list[str] = []
         for scale in self._scales():
-            encoder = _frame_encoder(self.encoder)
-            encoder.fit(self._label(_crop(frames, scale)))
+            encoder = _frames.frame_encoder(self.encoder)
+            encoder.fit(self._label(_frames.crop(frames, scale)))
             self.encoders_.append(encoder)
             names += self._own_names(encoder, scale, frames)
         self.frame_names_ = names
@@ -202,9 +211,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         if hasattr(encoder, "get_feature_names_out"):
             own = [str(name) for name in encoder.get_feature_names_out()]
         else:
-            own = [
-                f"f{j}" for j in range(np.asarray(encoder.transform(self._label(_crop(frames[:1], scale)))).shape[1])
-            ]
+            one = np.asarray(encoder.transform(self._label(_frames.crop(frames[:1], scale))))
+            own = [f"f{j}" for j in range(one.shape[1])]
         return own if len(self._scales()) == 1 else [f"x{scale:g}_{name}" for name in own]
 
     def _scales(self) -> list[float]:
@@ -217,14 +225,20 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         return xr.DataArray(frames, dims=("unit", "band", "y", "x"), coords=coords)
 
     # ------------------------------------------------------------------ frames
-    def _frames(self, view: ChipView) -> FloatArray:
+    def _fill(self, chips: Float32Array, days: tuple[str, ...]) -> Float32Array:
+        if not self.fill_pixels:
+            return chips
+        years = _temporal.days_as_years(days or self.days_, self.n_time_)
+        return _temporal.fill_pixels(chips, years, self.pixel_means_)
+
+    def _frames(self, view: ChipView, days: tuple[str, ...]) -> FloatArray:
         """Frame features (unit, date, feature), NaN where a frame is missing."""
         out = np.empty((len(view), self.n_time_, len(self.frame_names_)))
         for part, chips in view.batches(self.batch_size):
-            frames = chips.reshape(-1, *chips.shape[2:])
+            frames = self._fill(chips, days).reshape(-1, *chips.shape[2:])
             features = []
             for scale, encoder in zip(self._scales(), self.encoders_, strict=True):
-                crop = _crop(frames, scale)
+                crop = _frames.crop(frames, scale)
                 valid = np.isfinite(crop).all(axis=1).reshape(len(crop), -1)
                 share = valid.sum(axis=1) / float(valid.shape[1])
                 features.append(self._missing(np.asarray(encoder.transform(self._label(crop)), dtype=float), share))
@@ -249,7 +263,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         _chips.check_same_bands(
             ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_), view.spec
         )
-        return self._pool(self._frames(view), _temporal.chip_days(X, self.n_time_, None))
+        days = _temporal.chip_days(X, self.n_time_, None)
+        return self._pool(self._frames(view, days), days)
 
     def _pool(self, features: FloatArray, days: tuple[str, ...]) -> FloatArray:
         years = _temporal.days_as_years(days or self.days_, self.n_time_)
@@ -258,7 +273,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         return _temporal.pool(features, years, self.date_means_, self.pooling)
 
     def _dense_encoders(self) -> bool:
-        encoders = getattr(self, "encoders_", None) or [_frame_encoder(self.encoder)]
+        encoders = getattr(self, "encoders_", None) or [_frames.frame_encoder(self.encoder)]
         return all(hasattr(encoder, "dense") for encoder in encoders)
 
     @available_if(_dense_encoders)
@@ -285,15 +300,16 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
                 f"a window of shape {pixels.shape}", expected=f"(time, band, y, x) with {self.n_time_} dates"
             )
         top, left = np.asarray(rows, dtype=np.int64), np.asarray(cols, dtype=np.int64)
-        parts = []
+        days, parts = _temporal.chip_days(window, self.n_time_, None), []
+        pixels = self._fill(pixels[None], days)[0]
         for scale, encoder in zip(self._scales(), self.encoders_, strict=True):
-            shift, side = _centre(int(size_px), scale)
+            shift, side = _frames.centre(int(size_px), scale)
             dates = []
             for frame in pixels:
                 share = _temporal.share_of_squares(np.isfinite(frame).all(axis=0), top + shift, left + shift, side)
                 dates.append(self._missing(encoder.dense(frame, top + shift, left + shift, side), share))
             parts.append(np.stack(dates, axis=1))
-        return self._pool(np.concatenate(parts, axis=2), _temporal.chip_days(window, self.n_time_, None))
+        return self._pool(np.concatenate(parts, axis=2), days)
 
     # ------------------------------------------------------------------ attention
     def _fit_attention(self, features: FloatArray) -> None:
@@ -379,27 +395,3 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         for name in self._transient:
             state.pop(name, None)
         return state
-
-
-def _frame_encoder(encoder: Any) -> Any:
-    """A clone of the frame encoder; torch modules wrapped."""
-    if encoder is None:
-        return RandomConvFeatures(statistics=True)
-    if not hasattr(encoder, "transform") and hasattr(encoder, "state_dict"):
-        from causalsat.encoders.module_encoder import ModuleEncoder
-
-        return ModuleEncoder(encoder)
-    return clone(encoder)
-
-
-def _centre(size: int, scale: float) -> tuple[int, int]:
-    """Offset and side of a centre crop: the pixel of the place stays at the crop's ``side // 2``."""
-    side = max(1, round(size * scale))
-    return size // 2 - side // 2, side
-
-
-def _crop(frames: Float32Array, scale: float) -> Float32Array:
-    if scale == 1.0:
-        return frames
-    (top, height), (left, width) = (_centre(n, scale) for n in frames.shape[-2:])
-    return frames[..., top : top + height, left : left + width]

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 
 import causalsat
 from causalsat.encoders import ImageEncoder, ModuleEncoder, PyramidFeatures, RandomConvFeatures, SequenceEncoder
-from causalsat.encoders._temporal import date_means, days_as_years, fill_missing, pool
+from causalsat.encoders._temporal import date_means, days_as_years, fill_missing, fill_pixels, pixel_means, pool
 from causalsat.exceptions import DataError, ImageryError, ModelFileError, ParameterError
 
 DAYS = ["2010-01-01", "2011-01-01", "2014-01-01"]
@@ -113,7 +113,7 @@ def test_without_dates_frames_are_one_apart():
 def test_frames_below_the_valid_share_are_missing():
     frames = chips(side=10)
     frames[0, 1, :, :8] = np.nan  # 20 % valid
-    encoder = SequenceEncoder(RandomConvFeatures(n_features=4, patch_px=2), dates=DAYS).fit(frames)
+    encoder = SequenceEncoder(RandomConvFeatures(n_features=4, patch_px=2), dates=DAYS, fill_pixels=False).fit(frames)
     gone = frames.copy()
     gone[0, 1] = np.nan
     np.testing.assert_array_equal(encoder.transform(frames)[0], encoder.transform(gone)[0])
@@ -132,8 +132,44 @@ def test_scales_are_centre_crops_side_by_side():
     assert encoder.get_feature_names_out()[[0, 4]].tolist() == ["t0_x1_rcf0_pos", "t0_x0.5_rcf0_pos"]
 
 
-@pytest.mark.parametrize("pooling", ["mean_difference", "mean_variance", "concatenate", "attention"])
-def test_dense_equals_chips_with_clouds_and_scales(pooling):
+def test_pixels_under_clouds_come_from_the_same_pixels_at_other_dates():
+    rng = np.random.default_rng(6)
+    level = rng.normal(size=(20, 1, 2, 6, 6))
+    drift = rng.normal(size=(20, 1, 2, 6, 6)) * (YEARS - YEARS[0])[None, :, None, None, None]
+    season = np.array([[0.0, 1.0], [10.0, -3.0], [2.0, 2.0]])[None, :, :, None, None]
+    whole = (level + drift - drift.mean(axis=(0, 3, 4), keepdims=True) + season).astype(np.float32)
+    holed = whole.copy()
+    holed[0, 1, :, :3] = np.nan  # between: a steady drift is restored
+    holed[1, 0, 0, 2, 2] = np.nan  # before the first: the deviation of the next date
+    holed[2, :, :, 4, 4] = np.nan  # never seen
+    filled = fill_pixels(holed, YEARS, pixel_means(whole))
+    np.testing.assert_allclose(filled[0], whole[0], atol=2e-4)
+    np.testing.assert_allclose(
+        filled[1, 0, :, 2, 2], whole[1, 1, :, 2, 2] + (pixel_means(whole)[0] - pixel_means(whole)[1]), atol=1e-4
+    )
+    assert np.isnan(filled[2, :, :, 4, 4]).all()
+    rest = np.isfinite(holed).all(axis=2, keepdims=True)
+    np.testing.assert_array_equal(np.where(rest, filled, 0), np.where(rest, holed, 0))
+    np.testing.assert_array_equal(filled[..., 1:5, 2:6], fill_pixels(holed[..., 1:5, 2:6], YEARS, pixel_means(whole)))
+
+
+def test_the_trend_is_the_least_squares_slope_of_the_frames_that_are_there():
+    features = np.random.default_rng(2).normal(size=(6, 3, 4))
+    features[0, 1] = np.nan
+    features[1, 1:] = np.nan
+    means = np.zeros((3, 4))
+    found = pool(features, YEARS, means, "mean_trend")[:, 4:]
+    for unit in range(2, 6):
+        np.testing.assert_allclose(found[unit], np.polyfit(YEARS - YEARS[0], features[unit], 1)[0])
+    np.testing.assert_allclose(found[0], (features[0, 2] - features[0, 0]) / (YEARS[2] - YEARS[0]))
+    assert np.isnan(found[1]).all()
+    two = pool(features[2:, :2], YEARS[:2], means[:2], "mean_difference")
+    np.testing.assert_allclose(pool(features[2:, :2], YEARS[:2], means[:2], "mean_trend"), two)
+
+
+@pytest.mark.parametrize("pooling", ["mean_trend", "mean_difference", "mean_variance", "concatenate", "attention"])
+@pytest.mark.parametrize("fill", [True, False])
+def test_dense_equals_chips_with_clouds_and_scales(pooling, fill):
     rng = np.random.default_rng(3)
     window = rng.normal(size=(3, 2, 60, 60)).astype(np.float32)
     window[1, :, 5:30, 5:40] = np.nan
@@ -141,8 +177,9 @@ def test_dense_equals_chips_with_clouds_and_scales(pooling):
     rows, cols = (rng.integers(0, 41, 50) for _ in range(2))
     own = np.stack([window[..., r : r + 19, c : c + 19] for r, c in zip(rows, cols, strict=True)])
     encoder = SequenceEncoder(
-        RandomConvFeatures(n_features=8, statistics=True), pooling, scales=(1.0, 0.6), dates=DAYS, max_epochs=2
-    )
+        RandomConvFeatures(n_features=8, statistics=True), pooling, scales=(1.0, 0.6), dates=DAYS, max_epochs=2,
+        fill_pixels=fill,
+    )  # fmt: skip
     from_chips = encoder.fit(own).transform(own)
     from_window = encoder.dense(window, rows, cols, 19)
     scale = np.nanstd(from_chips, axis=0)
