@@ -366,7 +366,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
                     "0.95]": float(draw_quantiles(v, 0.95)),
                     "P>0": float((v > 0).mean()) if name == "ATE" else float("nan"),
                 }
-                for name, v in rows.items()
+                for name, v in ((name, np.ravel(chains)) for name, chains in rows.items())
             }
         ).T
         order = np.argsort(-self.split_share_, kind="stable")[:5]
