@@ -33,11 +33,15 @@ ORDER = [
     ("image_clusters", "Image effect clusters: simulated truth"),
     ("image_clusters_uganda", "Image effect clusters: Uganda"),
     ("training_speed", "Training on images"),
+    ("selective_labels", "Selective labels: what constraints buy, coverage, calibration of the untested"),
     ("selective_speed", "Selective labels: effective samples a second, cost by size"),
     ("ihdp", "IHDP, replications 1 to 5"),
     ("peers", "Side by side with peers"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
     ("uganda_estimators", "Uganda: every estimator"),
+    ("sequences", "Image sequences: a moderator in the change between dates"),
+    ("compare", "Comparing data and models: does the RATE rank them as the truth does?"),
+    ("districts", "District means: coverage"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
 ]
 HEAD = """# Benchmarks
