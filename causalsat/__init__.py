@@ -43,6 +43,7 @@ _LAZY: dict[str, str] = {
     "TransTEE": "causalsat.estimators.transtee",
     "TestedOnlyRisk": "causalsat.estimators.risk_baselines",
     "UntestedNegativeRisk": "causalsat.estimators.risk_baselines",
+    "VLUCI": "causalsat.estimators.vluci",
     "EffectPosterior": "causalsat.posterior",
     "effect": "causalsat.base",
     "risk": "causalsat._risk_base",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from causalsat.estimators.selective_outcome import SelectiveLabelsOutcome as SelectiveLabelsOutcome
     from causalsat.estimators.stacked import StackedEffect as StackedEffect
     from causalsat.estimators.transtee import TransTEE as TransTEE
+    from causalsat.estimators.vluci import VLUCI as VLUCI
     from causalsat.imagery import chips as chips
     from causalsat.imagery import open_imagery as open_imagery
     from causalsat.mapping import district_effects as district_effects

@@ -1,0 +1,194 @@
+"""VLUCI: what an inferred confounder adds to three base estimators, beside X alone, the true L, and CEVAE.
+
+Worlds of causalsat.simulate.hidden_confounding: ten covariates, L of d dimensions with a linear link of length
+``strength`` to treatment and outcome, X with one of length ``observed`` to the treatment. Strength 0 is no unobserved
+confounder; correlation 0.6 makes L depend on X; "skewed" gives the outcome centred exponential noise. Effects are
+compared with those of the units, given X and L.
+
+    python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 2 3 4] [--rows FILE]
+
+A row is written as soon as it is there, and rows that are there are not computed again: the grid can be run in parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ihdp import load_replication
+from vluci_cevae import cevae_effects
+
+import causalsat
+from causalsat.simulate import hidden_confounding
+
+HIDDEN = ("x1", "x2", "x3")  # of IHDP: birth weight, head circumference, weeks born preterm
+CELLS: dict[str, dict[str, Any]] = {
+    f"n{n} d{d} s{s:g}": {"n": n, "n_latents": d, "strength": s, "observed": 2.0}
+    for n in (2000, 500, 10000)
+    for d in (1, 3, 5)
+    for s in (0.5, 1.0, 2.0)
+}
+CELLS |= {f"no confounder n{n}": {"n": n, "strength": 0.0, "observed": 2.0} for n in (500, 2000, 10000)}
+CELLS |= {f"weaker X n2000 d1 s{s:g}": {"n": 2000, "strength": s, "observed": 1.0} for s in (0.0, 0.5, 1.0, 2.0)}
+CELLS["L depends on X n2000 d1 s1"] = {"n": 2000, "strength": 1.0, "observed": 2.0, "correlation": 0.6}
+CELLS["skewed noise, no confounder n2000"] = {"n": 2000, "strength": 0.0, "observed": 2.0, "skewed": True}
+CELLS["IHDP, birth covariates hidden"] = {}
+NETWORKS = ("n2000 d1 s1", "n2000 d1 s2", "no confounder n2000")
+
+
+def bases() -> dict[str, Any]:
+    """The estimators to which L is handed."""
+    return {
+        "DoublyRobustEffect": causalsat.DoublyRobustEffect(propensity_model="logistic"),
+        "TLearnerEffect": causalsat.TLearnerEffect(n_bootstrap=20),
+        "BayesianLinearEffect": causalsat.BayesianLinearEffect(n_draws=100, n_tune=100, n_chains=2, random_state=0),
+    }
+
+
+def make_world(cell: str, seed: int) -> tuple[Any, ...]:
+    """X, treatment, outcome, hidden confounder and effects of a cell's replication."""
+    options = dict(CELLS[cell])
+    if not options:
+        train, _ = load_replication(seed + 1)
+        seen = [f"x{j}" for j in range(1, 26) if f"x{j}" not in HIDDEN]
+        columns = train[seen].to_numpy(), train["treatment"].to_numpy(float), train["y_factual"].to_numpy()
+        return *columns, train[list(HIDDEN)].to_numpy(), (train["mu1"] - train["mu0"]).to_numpy()
+    skewed = options.pop("skewed", False)
+    w = hidden_confounding(**options, seed=seed)
+    y = w.outcome
+    if skewed:
+        y = y + np.random.default_rng(seed + 10_000).exponential(1.5, len(y)) - 1.5
+    return w.X, w.treatment, y, w.confounder, w.tau
+
+
+def measure(posterior: Any, units: Any, truth: Any) -> list[float]:
+    """ATE error (signed), whether its 90 % interval holds the truth, its width, sqrt-PEHE of the units."""
+    ate = posterior.ate()
+    low, high = ate.interval(0.9)[0]
+    pehe = float(np.sqrt(np.mean((units - truth) ** 2)))
+    return [float(ate) - truth.mean(), float(low <= truth.mean() <= high), float(high - low), pehe]
+
+
+def recovered(model: Any, L: Any) -> float:
+    """R2 of the true confounder's direction b'L (the hidden columns' best one) by the mean inferred L."""
+    guess = model.latents_.mean(axis=0)
+    columns = np.column_stack([np.ones(len(L)), L])
+    fitted = columns @ np.linalg.lstsq(columns, guess, rcond=None)[0]
+    if np.var(guess) < 1e-12 or np.var(fitted) < 1e-12:
+        return 0.0
+    return float(max(np.corrcoef(guess[:, j], fitted[:, j])[0, 1] ** 2 for j in range(guess.shape[1])))
+
+
+def run(cell: str, seed: int) -> list[dict[str, Any]]:
+    """All rows of one replication."""
+    X, t, y, L, tau = make_world(cell, seed)
+    rows = []
+    start = time.process_time()
+    quick = causalsat.DoublyRobustEffect(propensity_model="logistic")
+    whole = causalsat.VLUCI(quick, random_state=seed).fit(X, y, treatment=t)
+    engine_cpu = time.process_time() - start
+    data = whole._check_fit(X, y, t, None, None, None)
+    for name, base in bases().items():
+        row: dict[str, Any] = {"cell": cell, "seed": seed, "method": name, "probability": whole.probability_}
+        fitted = copy.copy(whole)
+        fitted.base = base
+        start = time.process_time()
+        if name != "DoublyRobustEffect":
+            fitted._fit_members(base, data)
+        own = fitted.counterfactual(X, y, t)
+        row["inferred"] = measure(fitted.effect(X), own.mean(), tau)
+        row["cpu"] = engine_cpu + time.process_time() - start
+        start = time.process_time()
+        alone = copy.deepcopy(base).fit(X, y, treatment=t)
+        post = alone.effect(X)
+        row["X only"] = measure(post, post.mean(), tau)
+        row["cpu X only"] = time.process_time() - start
+        joined = np.column_stack([X, L])
+        post = copy.deepcopy(base).fit(joined, y, treatment=t).effect(joined)
+        row["oracle"] = measure(post, post.mean(), tau)
+        row["R2"] = recovered(whole, L)
+        rows.append(row)
+    if len(y) > 2000:
+        return rows
+    start = time.process_time()
+    found = cevae_effects(X, t, y, seed=seed)
+    error = [
+        float(found.mean() - tau.mean()),
+        float("nan"),
+        float("nan"),
+        float(np.sqrt(np.mean((found - tau) ** 2))),
+    ]
+    rows.append(
+        {"cell": cell, "seed": seed, "method": "CEVAE", "inferred": error, "cpu": time.process_time() - start}
+    )
+    if cell in NETWORKS and seed < 2:
+        start = time.process_time()
+        model = causalsat.VLUCI(quick, inference="variational", random_state=seed).fit(X, y, treatment=t)
+        row = {"cell": cell, "seed": seed, "method": "networks + DoublyRobustEffect", "R2": recovered(model, L)}
+        row["inferred"] = measure(model.effect(X), model.counterfactual(X, y, t).mean(), tau)
+        rows.append({**row, "cpu": time.process_time() - start})
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each cell and method."""
+    lines = [
+        "| cell | method | seeds | ATE error: X only | inferred L | CEVAE or true L | gap closed | coverage X only "
+        "| coverage inferred | width | sqrt-PEHE X / inferred / true | R2 of L | P(confounding) | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    frame = pd.DataFrame(rows)
+    for cell in [c for c in CELLS if c in set(frame["cell"])]:
+        for method, part in frame[frame["cell"] == cell].groupby("method", sort=False):
+            inner = np.array(part["inferred"].tolist(), dtype=float)
+            error = np.abs(inner[:, 0]).mean()
+            if part["X only"].isna().any() if "X only" in part else True:
+                r2 = f"{part['R2'].mean():.2f}" if part["R2"].notna().all() else ""
+                cover = "" if np.isnan(inner[:, 1]).any() else f"{inner[:, 1].mean():.2f}"
+                width = "" if np.isnan(inner[:, 2]).any() else f"{inner[:, 2].mean():.2f}"
+                middle = f"| | {error:.3f} | | | | {cover} | {width} | / {inner[:, 3].mean():.2f} / | {r2} | "
+                lines.append(f"| {cell} | {method} | {len(part)} {middle}| {part['cpu'].mean():.1f} |")
+                continue
+            alone, oracle = (np.array(part[k].tolist(), dtype=float) for k in ("X only", "oracle"))
+            before, best = np.abs(alone[:, 0]).mean(), np.abs(oracle[:, 0]).mean()
+            gap = f"{(before - error) / (before - best):.2f}" if before > best + 0.1 else "no gap"
+            pehe = " / ".join(f"{v[:, 3].mean():.2f}" for v in (alone, inner, oracle))
+            lines.append(
+                f"| {cell} | {method} | {len(part)} | {before:.3f} | {error:.3f} | {best:.3f} | {gap} "
+                f"| {alone[:, 1].mean():.2f} | {inner[:, 1].mean():.2f} | {inner[:, 2].mean():.2f} | {pehe} "
+                f"| {part['R2'].mean():.2f} | {part['probability'].mean():.2f} | {part['cpu'].mean():.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, print the table."""
+    default = Path(__file__).resolve().parents[1] / "outputs" / "vluci_rows.jsonl"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--cells", nargs="*", default=[], choices=list(CELLS), help="none: report what is there")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rows", type=Path, default=default)
+    args = parser.parse_args()
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    done = {(row["cell"], row["seed"]) for row in rows}
+    warnings.simplefilter("ignore")
+    for seed in args.seeds:
+        for cell in args.cells:
+            if (cell, seed) not in done:
+                new = run(cell, seed)
+                rows += new
+                with args.rows.open("a") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in new)
+    print(table(rows) if rows else "no rows yet: name cells")
+
+
+if __name__ == "__main__":
+    main()
