@@ -2,6 +2,7 @@
 
     python benchmarks/calibration.py [--replications 200] [--pymc 40] [--trials 200] [--estimators NAME ...]
 
+Rows are kept (see benchmarks/kept_rows.py): a run that was stopped goes on; delete them to measure changed code.
 The first table ranks the true parameters of BayesianLinearEffect's model among its draws (``sbc.py`` says how); the
 second counts how often intervals contain the true effects of new places and the true average effect of the trial's
 units, in worlds that match an estimator's model and in one that matches none. Prints Markdown.
@@ -14,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import kept_rows
 import sbc
 
 LEVELS = (0.5, 0.9, 0.95)
@@ -118,12 +121,47 @@ def gaussian_process(seed: int) -> Any:
     return GaussianProcessEffect(n_draws=200, n_hyper=10, max_iter=25, random_state=seed)
 
 
+def learner(kind: str) -> Callable[[int], Any]:
+    """A meta-learner over least squares."""
+    from sklearn.linear_model import LinearRegression
+
+    models = ("outcome_model",) if kind == "TLearnerEffect" else ("outcome_model", "final_model")
+
+    def make(seed: int) -> Any:
+        import causalsat
+
+        return getattr(causalsat, kind)(
+            **{name: LinearRegression() for name in models}, n_bootstrap=100, random_state=seed
+        )
+
+    return make
+
+
+def forest(seed: int) -> Any:
+    from causalsat import BayesianForestEffect
+
+    return BayesianForestEffect(
+        n_chains=1, n_draws=150, n_tune=60, n_prognostic_trees=50, n_effect_trees=20, random_state=seed
+    )
+
+
+def stack(seed: int) -> Any:
+    from causalsat import StackedEffect
+
+    members = [("linear", linear(seed)), ("robust", doubly_robust(seed))]
+    return StackedEffect(members, cv=2, n_bootstrap=100, n_draws=400, random_state=seed)
+
+
+LEARNERS = ("TLearnerEffect", "XLearnerEffect", "RLearnerEffect", "DRLearnerEffect")
 FACTORIES: dict[str, Callable[[int], Any]] = {
     "BayesianLinearEffect": linear,
     "BayesianLinearEffect, normal prior": linear_of_the_prior,
     "DoublyRobustEffect": doubly_robust,
     "DoublyRobustEffect, unshrunk": unshrunk,
     "GaussianProcessEffect": gaussian_process,
+    **{kind: learner(kind) for kind in LEARNERS},
+    "BayesianForestEffect": forest,
+    "StackedEffect": stack,
 }
 # (estimator, world, whether the world is one that the estimator's model or theory describes)
 CASES = (
@@ -136,6 +174,11 @@ CASES = (
     ("DoublyRobustEffect", "steps", "does not"),
     ("GaussianProcessEffect", "smooth", "matches, save for the law of the curves"),
     ("GaussianProcessEffect", "steps", "does not"),
+    *((kind, "units", "matches") for kind in LEARNERS),
+    ("RLearnerEffect", "linear", "matches with many villages"),
+    ("BayesianForestEffect", "units", "does not: smooth effects"),
+    ("BayesianForestEffect", "steps", "matches but for the noise"),
+    ("StackedEffect", "units", "matches"),
 )
 
 
@@ -148,26 +191,29 @@ def covered(
     Returns the shares of new places inside the 50, 90 and 95 % intervals and whether the average effect is, shape
     (trial, 6), and CPU seconds a fit.
     """
-    rows, seconds = [], 0.0
-    for trial in range(n_trials):
-        data = world(place, np.random.default_rng([trial, WORLDS.index(place)]))
-        X, y, t, tau = (data[name][:size] for name in ("X", "y", "t", "tau_units"))
-        groups = None if data["groups"] is None else data["groups"][:size]
-        began = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = factory(trial).fit(X, y, treatment=t, groups=groups)
-        seconds += time.process_time() - began
-        effects, average = model.effect(data["new"]), model.effect(X).ate()
-        row = []
-        for level in LEVELS:
-            lower, upper = effects.interval(level).T
-            row.append(float(((lower < data["tau"]) & (data["tau"] < upper)).mean()))
-        for level in LEVELS:
-            lower, upper = average.interval(level)[0]
-            row.append(float(lower < tau.mean() < upper))
-        rows.append(row)
-    return np.array(rows), seconds / n_trials
+    rows = [trial_row(factory, place, trial, size) for trial in range(n_trials)]
+    return np.array([row[:6] for row in rows]), float(np.mean([row[6] for row in rows]))
+
+
+def trial_row(factory: Callable[[int], Any], place: str, trial: int, size: int | None = None) -> list[float]:
+    """Coverage in one trial, as :func:`covered` says, and CPU seconds of the fit."""
+    data = world(place, np.random.default_rng([trial, WORLDS.index(place)]))
+    X, y, t, tau = (data[name][:size] for name in ("X", "y", "t", "tau_units"))
+    groups = None if data["groups"] is None else data["groups"][:size]
+    began = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = factory(trial).fit(X, y, treatment=t, groups=groups)
+    seconds = time.process_time() - began
+    effects, average = model.effect(data["new"]), model.effect(X).ate()
+    row = []
+    for level in LEVELS:
+        lower, upper = effects.interval(level).T
+        row.append(float(((lower < data["tau"]) & (data["tau"] < upper)).mean()))
+    for level in LEVELS:
+        lower, upper = average.interval(level)[0]
+        row.append(float(lower < tau.mean() < upper))
+    return [*row, seconds]
 
 
 def standard_errors(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,6 +221,18 @@ def standard_errors(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     units = rows[:, :3].std(axis=0, ddof=1) / np.sqrt(len(rows))
     hits = [np.sqrt(level * (1 - level) / len(rows)) for level in LEVELS]
     return np.concatenate([units, hits])
+
+
+def kept(name: str, place: str, n_trials: int) -> tuple[NDArray[np.float64], float]:
+    """As :func:`covered`, with rows kept on disk (see kept_rows.py)."""
+    columns = [*(f"places {level:.0%}" for level in LEVELS), *(f"average {level:.0%}" for level in LEVELS), "CPU s"]
+
+    def make(trial: int) -> kept_rows.Row:
+        return dict(zip(columns, trial_row(FACTORIES[name], place, trial), strict=True))
+
+    found = [kept_rows.kept_row("coverage", f"{name}|{place}|{t}", partial(make, t)) for t in range(n_trials)]
+    rows = np.array([[row[column] for column in columns] for row in found if row is not None])
+    return rows[:, :6], float(rows[:, 6].mean())
 
 
 def coverage_table(n_trials: int, names: Sequence[str] = tuple(FACTORIES)) -> str:
@@ -186,20 +244,36 @@ def coverage_table(n_trials: int, names: Sequence[str] = tuple(FACTORIES)) -> st
     for name, place, fits in CASES:
         if name not in names:
             continue
-        rows, seconds = covered(FACTORIES[name], place, n_trials)
+        rows, seconds = kept(name, place, n_trials)
         cells = [f"{m:.3f} ({1000 * s:.0f})" for m, s in zip(rows.mean(axis=0), standard_errors(rows), strict=True)]
         lines.append(f"| {name} | {place} | {fits} | {' | '.join(cells)} | {seconds:.2f} |")
     return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------- calibration
+def kept_ranks(model: sbc.Model, replications: int, **options: Any) -> tuple[dict[str, NDArray[np.int64]], float]:
+    """Ranks of the true values, for each quantity, and CPU seconds a fit; rows are kept on disk."""
+
+    def make(r: int) -> kept_rows.Row:
+        began = time.process_time()
+        data, truth = sbc.simulate(model, np.random.default_rng([0, r]))
+        one = sbc.ranks(model, [(data, truth, sbc.posterior(model, data, r, **options))])
+        return {name: float(values[0]) for name, values in one.items()} | {"CPU s": time.process_time() - began}
+
+    name = f"{model.name}{options or ''}"
+    rows = [kept_rows.kept_row("calibration", f"{name}|{r}", partial(make, r)) for r in range(replications)]
+    table = {key: np.array([row[key] for row in rows if row is not None]) for key in rows[0] or {}}
+    seconds = float(table.pop("CPU s").mean())
+    return {key: values.astype(np.int64) for key, values in table.items()}, seconds
+
+
 def calibration_table(models: Sequence[sbc.Model], replications: int, **options: Any) -> str:
     """p-values of uniform ranks (band of the distribution function / chi-square), a row for each quantity."""
     columns, seconds = [], []
     for model in models:
-        began = time.process_time()
-        columns.append(sbc.ranks(model, sbc.replicate(model, replications, **options)))
-        seconds.append((time.process_time() - began) / replications)
+        found, cost = kept_ranks(model, replications, **options)
+        columns.append(found)
+        seconds.append(cost)
     names = list(dict.fromkeys(name for column in columns for name in column))
     lines = [f"| quantity | {' | '.join(m.name for m in models)} |", f"|---|{'---|' * len(models)}"]
     smallest, tests = 1.0, 0
@@ -249,7 +323,7 @@ def run(replications: int, pymc: int, trials: int, names: Sequence[str]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replications", type=int, default=200)
-    parser.add_argument("--pymc", type=int, default=40, help="replications of the PyMC reference; 0 for none")
+    parser.add_argument("--pymc", type=int, default=0, help="replications of the PyMC reference; 0 for none")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--estimators", nargs="*", default=list(FACTORIES), choices=list(FACTORIES))
     chosen = parser.parse_args()
