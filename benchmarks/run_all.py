@@ -35,6 +35,7 @@ ORDER = [
     ("training_speed", "Training on images"),
     ("selective_labels", "Selective labels: what constraints buy, coverage, calibration of the untested"),
     ("selective_speed", "Selective labels: effective samples a second, cost by size"),
+    ("transtee", "TransTEE: doses, beside a Gaussian process and plain networks"),
     ("ihdp", "IHDP, replications 1 to 5"),
     ("peers", "Side by side with peers"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),

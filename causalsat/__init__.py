@@ -24,6 +24,7 @@ _LAZY: dict[str, str] = {
     "ModuleEncoder": "causalsat.encoders",
     "PyramidFeatures": "causalsat.encoders",
     "RandomConvFeatures": "causalsat.encoders",
+    "SelfSupervisedEncoder": "causalsat.encoders",
     "SequenceEncoder": "causalsat.encoders",
     "TorchvisionEncoder": "causalsat.encoders",
     # estimators
@@ -35,9 +36,11 @@ _LAZY: dict[str, str] = {
     "XLearnerEffect": "causalsat.estimators.meta_learners",
     "DoublyRobustEffect": "causalsat.estimators.doubly_robust",
     "GaussianProcessEffect": "causalsat.estimators.gaussian_process",
+    "CalibratedProbability": "causalsat.estimators.calibrated_probability",
     "ImageConfounding": "causalsat.estimators.image_confounding",
     "ImageEffectClusters": "causalsat.estimators.image_clusters",
     "StackedEffect": "causalsat.estimators.stacked",
+    "RareOutcome": "causalsat.estimators.rare_outcome",
     "SelectiveLabelsOutcome": "causalsat.estimators.selective_outcome",
     "SelectiveLabelsRisk": "causalsat.estimators.selective_labels",
     "TransTEE": "causalsat.estimators.transtee",
@@ -84,10 +87,12 @@ if TYPE_CHECKING:
     from causalsat.encoders import ModuleEncoder as ModuleEncoder
     from causalsat.encoders import PyramidFeatures as PyramidFeatures
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
+    from causalsat.encoders import SelfSupervisedEncoder as SelfSupervisedEncoder
     from causalsat.encoders import SequenceEncoder as SequenceEncoder
     from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
     from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect
+    from causalsat.estimators.calibrated_probability import CalibratedProbability as CalibratedProbability
     from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
     from causalsat.estimators.gaussian_process import GaussianProcessEffect as GaussianProcessEffect
     from causalsat.estimators.image_clusters import ImageEffectClusters as ImageEffectClusters
@@ -96,6 +101,7 @@ if TYPE_CHECKING:
     from causalsat.estimators.meta_learners import RLearnerEffect as RLearnerEffect
     from causalsat.estimators.meta_learners import TLearnerEffect as TLearnerEffect
     from causalsat.estimators.meta_learners import XLearnerEffect as XLearnerEffect
+    from causalsat.estimators.rare_outcome import RareOutcome as RareOutcome
     from causalsat.estimators.risk_baselines import TestedOnlyRisk as TestedOnlyRisk
     from causalsat.estimators.risk_baselines import UntestedNegativeRisk as UntestedNegativeRisk
     from causalsat.estimators.selective_labels import SelectiveLabelsRisk as SelectiveLabelsRisk

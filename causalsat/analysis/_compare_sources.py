@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,20 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat import __version__
-from causalsat.exceptions import ColumnError, ParameterError
+from causalsat.exceptions import ColumnError, DataWarning, ImageryError, ParameterError
+from causalsat.mapping.compute import image_encoders
 from causalsat.mapping.tiles import fingerprint
 
-__all__ = ["Covariates", "fold_key", "named", "read_fold", "resolve_source", "study_digest", "write_fold"]
+__all__ = [
+    "Covariates",
+    "check_dates",
+    "fold_key",
+    "named",
+    "read_fold",
+    "resolve_source",
+    "study_digest",
+    "write_fold",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -97,6 +108,43 @@ def resolve_source(study: Any, source: Any, random_state: int) -> Any:
     if study.imagery is not None and all(len(image.dates) > 1 and image.has_time for image in images):
         encoder = SequenceEncoder(encoder, random_state=random_state)
     return image_model(study, encoder=encoder, covariates=covariates).named_steps["images"]
+
+
+def check_dates(study: Any, name: str, transformer: Any) -> None:
+    """Refuse imagery (embeddings included) from the treatment or later, where the study says when that was.
+
+    Raises
+    ------
+    ImageryError
+        If an image is not from before the treatment.
+
+    Warns
+    -----
+    DataWarning
+        If the imagery is undated.
+    """
+    start = study.treatment_date
+    if "treatment_date" in study.roles:
+        import pandas as pd
+
+        start = np.datetime64(pd.to_datetime(study.units[study.roles["treatment_date"]], errors="coerce").min(), "D")
+    if start is None or np.isnat(np.datetime64(start)):
+        return
+    for encoder in image_encoders(transformer):
+        for image in encoder.imagery.values() if isinstance(encoder.imagery, Mapping) else [encoder.imagery]:
+            late = [str(day) for day in image.dates if np.datetime64(day, "D") >= np.datetime64(start, "D")]
+            if late:
+                raise ImageryError(
+                    f"source {name!r} has images of {', '.join(late[:3])}; treatment began on {start}",
+                    expected="images from before the treatment",
+                    todo=f"imagery.images_before('{start}')",
+                )
+            if not image.dates and not study.image_dates:
+                warnings.warn(
+                    f"source {name!r}: the imagery is undated and may show the treatment's effects",
+                    DataWarning,
+                    stacklevel=4,
+                )
 
 
 # ---------------------------------------------------------------------- keys and files

@@ -215,6 +215,8 @@ def compare(
         If a source, model or metric cannot be used.
     DataError
         If truth or scores do not fit the units.
+    ImageryError
+        If a source's imagery (precomputed embeddings included) is not from before the study's treatment date.
 
     Examples
     --------
@@ -230,6 +232,8 @@ def compare(
     if sources is None:
         sources = [*(["covariates"] if study.covariates else []), *(["imagery"] if study.imagery is not None else [])]
     chosen = {k: parts.resolve_source(study, s, random_state) for k, s in parts.named(sources, "sources").items()}
+    for name, source in chosen.items():
+        parts.check_dates(study, name, source)
     fitted = parts.named(_default_models(random_state) if models is None else models, "models")
     for name, model in fitted.items():
         if not hasattr(model, "effect") or not hasattr(model, "fit"):

@@ -6,6 +6,7 @@ from causalsat.encoders.image_encoder import ImageEncoder
 from causalsat.encoders.module_encoder import ModuleEncoder
 from causalsat.encoders.pyramid import PyramidFeatures
 from causalsat.encoders.random_conv import RandomConvFeatures
+from causalsat.encoders.self_supervised import SelfSupervisedEncoder, pretrain
 from causalsat.encoders.sequence import SequenceEncoder
 from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
@@ -14,6 +15,8 @@ __all__ = [
     "ModuleEncoder",
     "PyramidFeatures",
     "RandomConvFeatures",
+    "SelfSupervisedEncoder",
     "SequenceEncoder",
     "TorchvisionEncoder",
+    "pretrain",
 ]

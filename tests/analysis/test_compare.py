@@ -260,6 +260,16 @@ def test_imagery_and_both_are_encoded_by_the_default_model(trial):
     assert "ndvi" in out.quintiles("imagery", "DoublyRobustEffect").columns
 
 
+def test_images_from_after_the_treatment_are_refused(trial):
+    study = trial.study()
+    late = study.replace(treatment_date=str(trial.landscape.dates[0]))
+    run = {"models": [DoublyRobustEffect()], "metrics": ["autoc"], "cv": 2, "n_bootstrap": 5, "progress": False}
+    assert len(study.imagery.dates) == 1
+    with pytest.raises(causalsat.exceptions.ImageryError, match="images_before"):
+        compare(late, ["covariates", "imagery"], **run)
+    assert len(compare(late, ["covariates"], **run).rows) == 1
+
+
 # ---------------------------------------------------------------------- refusals and picture
 @pytest.mark.parametrize(
     ("options", "error", "words"),

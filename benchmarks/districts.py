@@ -1,0 +1,127 @@
+"""Coverage of the intervals of district means: joint draws against cells taken as independent.
+
+Each landscape is cut into 25 square districts, most of them without a trial place. Assignment and noise are drawn
+several times on each landscape; each time a model is fitted to the trial and 90 % intervals of the district means
+are compared with the true means over all pixels.
+
+    python benchmarks/districts.py [--landscapes 12] [--draws 6] [--slow 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import causalsat
+from causalsat.estimators.bayesian_linear import BayesianLinearEffect
+from causalsat.estimators.doubly_robust import DoublyRobustEffect
+from causalsat.estimators.meta_learners import TLearnerEffect
+from causalsat.exceptions import CausalsatWarning
+from causalsat.mapping import district_effects
+from causalsat.simulate import satellite_trial
+
+SIDE = 5  # districts along a side
+
+
+def squares(trial: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Districts, their true mean effects, and which of them lie in the trial's region."""
+    import geopandas as gpd
+    import shapely
+
+    land = trial.landscape
+    edges = np.linspace(0, land.size_px, SIDE + 1).round().astype(int)
+    shapes, truth = [], []
+    for r0, r1 in itertools.pairwise(edges):
+        for c0, c1 in itertools.pairwise(edges):
+            west, north = land.xy(np.array([r0 - 0.5]), np.array([c0 - 0.5]))
+            east, south = land.xy(np.array([r1 - 0.5]), np.array([c1 - 0.5]))
+            shapes.append(shapely.box(float(west[0]), float(south[0]), float(east[0]), float(north[0])))
+            truth.append(trial.tau_map.values[r0:r1, c0:c1].mean())
+    table = gpd.GeoDataFrame(geometry=shapes, crs=land.crs)
+    inside = table.centroid.within(trial.region).to_numpy()
+    return table, np.array(truth), inside
+
+
+def estimators() -> dict[str, Any]:
+    """Cheap ones, and the default of image_model."""
+    return {
+        "DoublyRobustEffect": DoublyRobustEffect(n_draws=400),
+        "TLearnerEffect": TLearnerEffect(n_bootstrap=60),
+        "BayesianLinearEffect": BayesianLinearEffect(modifiers="img*", ordered="img*", prior="normal"),
+    }
+
+
+def one(trial: Any, model: Any, places: tuple[Any, np.ndarray, np.ndarray], level: float = 0.9) -> dict[str, float]:
+    """Fit the effect step and judge the districts."""
+    from scipy.stats import norm
+
+    districts, truth, inside = places
+    start = time.process_time()
+    images, estimator = model.named_steps["images"], model.named_steps["effect"]
+    units = trial.units
+    estimator.fit(images.transform(units), units["outcome"], treatment=units["treatment"], groups=units["site"])
+    found = district_effects(model, trial.study().imagery, districts, 300.0, level=level, progress=False)
+    table = found.table
+    hit = ((table["lower"] < truth) & (truth < table["upper"])).to_numpy()
+    half = norm.ppf(0.5 + level / 2) * table["sd"] / np.sqrt(table["n_cells"])
+    return {
+        "coverage": hit.mean(),
+        "in the region": hit[inside].mean(),
+        "outside": hit[~inside].mean(),
+        "independent cells": float((np.abs(table["mean"] - truth) < half).mean()),
+        "rmse": float(np.sqrt(np.mean((table["mean"] - truth) ** 2))),
+        "sd": float(table["sd"].mean()),
+        "cpu": time.process_time() - start,
+    }
+
+
+def run(landscapes: int = 12, draws: int = 6, slow: int = 2, first_seed: int = 4000) -> dict[str, list[Any]]:
+    """Rows (landscape, draw) by estimator."""
+    rows: dict[str, list[list[dict[str, float]]]] = {name: [] for name in estimators()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        for seed in range(first_seed, first_seed + landscapes):
+            trial = satellite_trial("smooth", n_units=1500, n_sites=150, size_px=576, seed=seed)
+            study, places = trial.study(), squares(trial)
+            encoder = causalsat.RandomConvFeatures(n_features=64, statistics=True)
+            model = causalsat.image_model(study, encoder=encoder, n_components=12, covariates="ignore")
+            model.named_steps["images"].fit(study.X)
+            for name, estimator in estimators().items():
+                model.set_params(effect=estimator)
+                count = draws if name == "DoublyRobustEffect" else slow
+                rows[name].append([one(trial.draw_outcomes(seed * 100 + k), model, places) for k in range(count)])
+    return rows
+
+
+def to_markdown(rows: dict[str, list[list[dict[str, float]]]]) -> str:
+    """Means over landscapes, with the standard error of the coverage from the landscapes' means."""
+    names = list(next(iter(rows.values()))[0][0])
+    head = ["estimator", "trials", "coverage of 90 % intervals", "s.e.", *names[1:]]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, found in rows.items():
+        means = np.array([[np.mean([row[k] for row in draws]) for k in names] for draws in found])
+        se = means[:, 0].std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+        average = means.mean(axis=0)
+        cells = [name, str(sum(len(d) for d in found)), f"{average[0]:.3f}", f"{se:.3f}"]
+        lines.append("| " + " | ".join([*cells, *(f"{v:.3f}" for v in average[1:])]) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--landscapes", type=int, default=12)
+    parser.add_argument("--draws", type=int, default=6, help="draws of assignment and noise on each landscape")
+    parser.add_argument("--slow", type=int, default=2, help="of those, draws for the slower estimators")
+    options = parser.parse_args(argv)
+    print(to_markdown(run(options.landscapes, options.draws, options.slow)))
+
+
+if __name__ == "__main__":
+    main()
