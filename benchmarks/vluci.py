@@ -5,7 +5,8 @@ Worlds of causalsat.simulate.hidden_confounding: ten covariates, L of d dimensio
 confounder; correlation 0.6 makes L depend on X; "skewed" gives the outcome centred exponential noise. Effects are
 compared with those of the units, given X and L.
 
-    python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 2 3 4] [--rows FILE]
+    python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 2 3 4] [--bases NAME ...] [--cevae 3]
+                               [--networks 1] [--rows FILE]
 
 A row is written as soon as it is there, and rows that are there are not computed again: the grid can be run in parts.
 """
@@ -86,7 +87,7 @@ def recovered(model: Any, L: Any) -> float:
     return float(max(np.corrcoef(guess[:, j], fitted[:, j])[0, 1] ** 2 for j in range(guess.shape[1])))
 
 
-def run(cell: str, seed: int) -> list[dict[str, Any]]:
+def run(cell: str, seed: int, names: list[str], cevae: int, networks: int) -> list[dict[str, Any]]:
     """All rows of one replication."""
     X, t, y, L, tau = make_world(cell, seed)
     rows = []
@@ -95,7 +96,8 @@ def run(cell: str, seed: int) -> list[dict[str, Any]]:
     whole = causalsat.VLUCI(quick, random_state=seed).fit(X, y, treatment=t)
     engine_cpu = time.process_time() - start
     data = whole._check_fit(X, y, t, None, None, None)
-    for name, base in bases().items():
+    for name in names:
+        base = bases()[name]
         row: dict[str, Any] = {"cell": cell, "seed": seed, "method": name, "probability": whole.probability_}
         fitted = copy.copy(whole)
         fitted.base = base
@@ -115,7 +117,7 @@ def run(cell: str, seed: int) -> list[dict[str, Any]]:
         row["oracle"] = measure(post, post.mean(), tau)
         row["R2"] = recovered(whole, L)
         rows.append(row)
-    if len(y) > 2000:
+    if seed >= cevae:
         return rows
     start = time.process_time()
     found = cevae_effects(X, t, y, seed=seed)
@@ -128,7 +130,7 @@ def run(cell: str, seed: int) -> list[dict[str, Any]]:
     rows.append(
         {"cell": cell, "seed": seed, "method": "CEVAE", "inferred": error, "cpu": time.process_time() - start}
     )
-    if cell in NETWORKS and seed < 2:
+    if cell in NETWORKS and seed < networks:
         start = time.process_time()
         model = causalsat.VLUCI(quick, inference="variational", random_state=seed).fit(X, y, treatment=t)
         row = {"cell": cell, "seed": seed, "method": "networks + DoublyRobustEffect", "R2": recovered(model, L)}
@@ -174,6 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cells", nargs="*", default=[], choices=list(CELLS), help="none: report what is there")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--bases", nargs="+", default=list(bases()), choices=list(bases()))
+    parser.add_argument("--cevae", type=int, default=3, help="seeds below this also run CEVAE")
+    parser.add_argument("--networks", type=int, default=1, help="seeds below this also run the variational networks")
     parser.add_argument("--rows", type=Path, default=default)
     args = parser.parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +188,7 @@ def main() -> None:
     for seed in args.seeds:
         for cell in args.cells:
             if (cell, seed) not in done:
-                new = run(cell, seed)
+                new = run(cell, seed, args.bases, args.cevae, args.networks)
                 rows += new
                 with args.rows.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in new)

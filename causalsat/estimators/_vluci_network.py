@@ -82,6 +82,8 @@ def _module(p: int, kinds: tuple[bool, bool], n: int, settings: NetworkSettings)
         return nn.Sequential(nn.Linear(inputs, h), nn.ELU(), nn.Linear(h, outputs))
 
     class Doubly(nn.Module):
+        steps: Any  # of training so far
+
         def __init__(self) -> None:
             super().__init__()
             self.q_t, self.q_y = mlp(p + 1, 2 * d), mlp(p + 2, 2 * d)
@@ -123,8 +125,8 @@ def _module(p: int, kinds: tuple[bool, bool], n: int, settings: NetworkSettings)
             kl_y = 0.5 * (ratio + (mean_y - mean_t) ** 2 * torch.exp(-2 * log_t) - 1) - (log_y - log_t)
             weight = 1.0
             if self.training:
-                self.steps += 1
-                weight = min(1.0, float(self.steps) / max(1.0, settings.warmup * n / settings.batch_size))
+                self.steps.add_(1)
+                weight = min(1.0, float(self.steps.item()) / max(1.0, settings.warmup * n / settings.batch_size))
             fit = self.log_t(x, t, from_t).mean(0) + self.log_y(x, t, y, from_y).mean(0)
             bound = fit[:, 0] - weight * (kl_t + kl_y).sum(1)
             prior = 0.5 * (self.link.weight**2).sum() / settings.link_scale**2 / n

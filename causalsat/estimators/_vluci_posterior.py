@@ -196,7 +196,8 @@ def draw_confounder(design: Design, z: FloatArray, link: Link, uniform: FloatArr
     out = np.empty(len(design.t))
     f = predictors(design, z)
     for rows in np.array_split(np.arange(len(out)), max(1, len(out) // 4096)):
-        log_p = log_joint(U_GRID, design.t[rows], design.y[rows], tuple(v[rows] for v in f), link, design.kinds)
+        there = (f[0][rows], f[1][rows], f[2][rows])
+        log_p = log_joint(U_GRID, design.t[rows], design.y[rows], there, link, design.kinds)
         out[rows] = _inverse_cdf(log_p, uniform[rows])
     return out
 

@@ -117,7 +117,7 @@ def hidden_confounding(
     L[:, 0] = correlation * X[:, 0] + np.sqrt(1 - correlation**2) * L[:, 0]
     a = rng.standard_normal(n_features)
     a *= observed / np.linalg.norm(a)
-    c = 0.5 ** np.arange(n_latents)
+    c: FloatArray = np.power(0.5, np.arange(n_latents)).astype(np.float64)
     c *= strength / np.linalg.norm(c)
     b = np.full(n_latents, strength / np.sqrt(n_latents))
     if randomised:
