@@ -43,8 +43,14 @@ class HeldOut:
 def propensity_learner(model: Any) -> Any:
     """The classifier that ``propensity_model`` means."""
     if isinstance(model, str):
+        if model == "calibrated":
+            from causalsat.estimators.calibrated_probability import CalibratedProbability
+
+            return CalibratedProbability(random_state=0)
         if model != "logistic":
-            raise ParameterError(f"propensity_model={model!r}", expected="'logistic' or a scikit-learn classifier")
+            raise ParameterError(
+                f"propensity_model={model!r}", expected="'logistic', 'calibrated' or a scikit-learn classifier"
+            )
         return HeldOutLogit()
     if not hasattr(model, "predict_proba"):
         raise ParameterError(

@@ -63,9 +63,9 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
     outcome_model : scikit-learn estimator, optional
         Learner of the outcome; by default ridge regression on standardised features. It is fitted to each arm alone
         and to both together, and the form that predicts held-out outcomes better is kept.
-    propensity_model : {"logistic"} or scikit-learn classifier
+    propensity_model : {"logistic", "calibrated"} or scikit-learn classifier
         Learner of the treatment; by default ridge-penalised logistic regression, its penalty chosen on held-out
-        units.
+        units. "calibrated": a network, :class:`~causalsat.CalibratedProbability`.
     n_splits : int
         Folds of the cross-fitting.
     modifiers : None, str or list
