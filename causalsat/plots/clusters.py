@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.plots import _style
+from causalsat.plots import _geography, _style
 from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
@@ -162,11 +162,11 @@ def plot_cluster_map(estimator: Any, X: Any, *, cluster: int | None = None, ax: 
     size = 8 + 28 * (1 - np.clip(table["sd"].to_numpy() / 0.5, 0, 1))
     drawn = ax.scatter(points.x, points.y, c=table["mean"], s=size, cmap="viridis", vmin=0, vmax=1, linewidths=0)
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=f"probability of cluster {k}")
-    ax.set_aspect(
-        "equal" if places.crs is None or places.crs.is_projected else 1 / np.cos(np.radians(points.y.mean()))
-    )
     title = f"Cluster {k} at {len(places)} places (small: uncertain)"
-    return _style.tidy(ax, title=title, grid="")  # type: ignore[no-any-return]
+    _style.tidy(ax, title=title, grid="")
+    frame = _geography.padded(np.column_stack([points.x, points.y]), 0.05)
+    _geography.frame_axes(ax, frame, places.crs)
+    return ax  # type: ignore[no-any-return]
 
 
 def band_positions(bands: Sequence[int | str] | None, n_bands: int, estimator: Any = None) -> NDArray[np.int64]:
