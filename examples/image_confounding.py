@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 
 import causalsat
 from causalsat.plots import plot_ate, plot_balance, plot_overlap, plot_propensity_salience, plot_sensitivity
+from causalsat.report import Figure, Page, Section
 
 trial = causalsat.simulate.satellite_trial("confounded", n_sites=200, seed=1)
 units, imagery = trial.units, causalsat.open_imagery(trial.imagery)
@@ -88,17 +89,19 @@ plt.close("all")
 # One page with all of it.
 
 # %%
-pictures = "\n".join(
-    f'<h2>{title}</h2><img src="{name}.png" alt="{title}">'
-    for title, name in (
-        ("Estimates", "estimates"),
-        ("Balance", "balance"),
-        ("Overlap", "overlap"),
-        ("What raises the propensity", "salience"),
-        ("Sensitivity", "sensitivity"),
-    )
+pictures = {
+    "Estimates": ("estimates", "Effect by method with 95 % intervals"),
+    "Balance": ("balance", "Differences of the arms, as observed and weighted"),
+    "Overlap": ("overlap", "Distribution of the propensity by arm"),
+    "What raises the propensity": ("salience", "Images, and the pixels that raise or lower the propensity"),
+    "Sensitivity": ("sensitivity", "What an omitted confounder would leave of the effect"),
+}
+page = Page(
+    "Did the programme work, or did it go to the better places?",
+    [f"Adjusted for the image: {model.ate_.estimate:.2f} ({model.ate_.lower:.2f} to {model.ate_.upper:.2f})."],
+    [Section(title, figures=[Figure(out / f"{name}.png", alt)]) for title, (name, alt) in pictures.items()]
+    + [Section("The model", text=str(model.summary()))],
 )
-page = f"<!doctype html><meta charset='utf-8'><title>Image confounding</title><pre>{model.summary()}</pre>{pictures}"
-(out / "report.html").write_text(page)
+print(f"wrote {page.write(out / 'report.html')}")
 print(f"the naive difference is off by {model.naive_.estimate - truth:+.2f}, the adjusted by", end=" ")
 print(f"{model.ate_.estimate - truth:+.2f}; its 95 % interval is {model.ate_.lower:.2f} to {model.ate_.upper:.2f}")

@@ -14,6 +14,7 @@ import numpy as np
 import causalsat
 from causalsat import ImageEffectClusters
 from causalsat.plots import plot_cluster_effects, plot_cluster_images, plot_cluster_map
+from causalsat.report import Figure, Page, Section
 from causalsat.simulate import satellite_trial
 
 out = Path("outputs/which_images_respond")
@@ -80,11 +81,15 @@ print(f"places unlike the trial's: {np.mean(support < 0.05):.0%}")
 # 1.2, and the model warns that this contradicts the regression.
 
 # %%
-pictures = "\n".join(
-    f'<h2>{title}</h2><img src="{name}.png" alt="{title}">'
-    for title, name in (("Effects", "effects"), ("Typical images", "images"), ("Where they are", "map"))
+pictures = {
+    "Effects": ("effects", "Posterior of the effect of each type of image"),
+    "Typical images": ("images", "Images most typical of each type, with the pixels that make them so"),
+    "Where they are": ("map", "Places by their probability of the type with the largest effect"),
+}
+page = Page(
+    "Which images respond",
+    [f"{model.n_clusters_} types of image, chosen by held-out villages."],
+    [Section(title, figures=[Figure(out / f"{name}.png", alt)]) for title, (name, alt) in pictures.items()]
+    + [Section("The model", text=str(model.summary()))],
 )
-page = (
-    f"<!doctype html><meta charset='utf-8'><title>Which images respond</title><pre>{model.summary()}</pre>{pictures}"
-)
-(out / "report.html").write_text(page)
+print(f"wrote {page.write(out / 'report.html')}")

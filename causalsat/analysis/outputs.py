@@ -12,7 +12,7 @@ import pandas as pd
 
 from causalsat import __version__
 from causalsat.base import final_estimator
-from causalsat.report.page import Figure, Page, Section, Table, render_page, write_atomically, write_metrics
+from causalsat.report.page import Figure, Page, Section, Table, write_metrics
 
 if TYPE_CHECKING:
     from causalsat.analysis.main import Analysis
@@ -54,7 +54,7 @@ def write_outputs(
         _places_table(analysis).to_csv(folder / "places.csv")
         written.append(folder / "places.csv")
     write_metrics(folder / "metrics.json", collect_metrics(analysis, mapped))
-    write_atomically(folder / "report.html", render_page(_page(analysis, mapped, figures)))
+    _page(analysis, mapped, figures).write(folder / "report.html")
     return [folder / "report.html", *written, folder / "metrics.json", folder / "model.safetensors"]
 
 

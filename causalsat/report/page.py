@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,27 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
 
+    @classmethod
+    def of(cls, frame: Any, caption: str = "", digits: int = 3) -> Table:
+        """The table of a data frame: its index names the rows, numbers are rounded.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> Table.of(pd.DataFrame({"error": [0.12345], "units": [1200]}, index=["ours"])).rows
+        [['ours', '0.123', '1,200']]
+        """
+
+        def cell(value: Any) -> str:
+            if isinstance(value, bool) or not hasattr(value, "__float__"):
+                return str(value)
+            if math.isnan(value):
+                return ""
+            return f"{value:,}" if float(value).is_integer() else f"{value:,.{digits}f}"
+
+        rows = [[str(label), *map(cell, values)] for label, *values in frame.astype(object).itertuples()]
+        return cls(["", *map(str, frame.columns)], rows, caption)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -82,7 +103,11 @@ class Page:
     lead: Sequence[str]
     sections: Sequence[Section]
     footer: Sequence[str] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page as one HTML file, whole or not at all, and return its path."""
+        write_atomically(path, render_page(self))
+        return Path(path)
 
 
 def render_page(page: Page) -> str:
