@@ -60,7 +60,7 @@ class NetworkShape:
     width: int = 16
     n_heads: int = 2
     n_blocks: int = 0
-    n_features: int = 32
+    n_features: int = 16
     column_embedding: bool = True
     norm: str = "pre"
     crossed: int = 0

@@ -14,7 +14,7 @@ from causalsat.exceptions import ParameterError, TreatmentError
 __all__ = ["KINDS", "TreatmentCoding", "learn_coding"]
 
 KINDS = ("auto", "dose", "levels")
-N_CURVES = 8  # bell curves over the range of a dose
+N_CURVES = 6  # bell curves over the range of a dose
 MOST_CROSSED = 4  # levels up to which each has a linear part of its own in the covariates
 
 

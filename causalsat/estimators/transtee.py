@@ -58,7 +58,7 @@ class TransTEE(TableOrImages):
         Share of valid pixels below which a unit's image is refused.
     n_members : int, default 5
         Networks in the ensemble.
-    width, n_heads, n_blocks, n_features : int, default 16, 2, 0, 32
+    width, n_heads, n_blocks, n_features : int, default 16, 2, 0, 16
         Width of a token, heads of an attention, self-attention blocks over the tokens before the treatment reads
         them, and features that a network gives to its head. On small tables blocks cost time and gain nothing
         (``benchmarks/transtee.py``).
@@ -76,7 +76,7 @@ class TransTEE(TableOrImages):
         Most epochs, and epochs without a better prediction of held-out units after which training stops.
     batch_size : int, default 0
         Units in a step; 0: a fifth of the units, between 32 and 1,024.
-    learning_rate : float, default 0.02
+    learning_rate : float, default 0.03
         Largest rate of the one-cycle schedule of AdamW.
     n_draws : int, default 400
         Posterior draws over all members.
@@ -153,7 +153,7 @@ class TransTEE(TableOrImages):
         width: int = 16,
         n_heads: int = 2,
         n_blocks: int = 0,
-        n_features: int = 32,
+        n_features: int = 16,
         column_embedding: bool = True,
         norm: str = "pre",
         regularizer: str | None = None,
@@ -162,7 +162,7 @@ class TransTEE(TableOrImages):
         max_epochs: int = 32,
         patience: int = 10,
         batch_size: int = 0,
-        learning_rate: float = 0.02,
+        learning_rate: float = 0.03,
         n_draws: int = 400,
         device: str = "auto",
         random_state: Any = None,

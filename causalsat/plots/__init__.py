@@ -6,6 +6,7 @@ the Axes. matplotlib loads with the first figure.
 
 from __future__ import annotations
 
+from causalsat.plots.attention import plot_attention, show_attention
 from causalsat.plots.clusters import plot_cluster_effects, plot_cluster_images, plot_cluster_map
 from causalsat.plots.confounding import plot_balance, plot_propensity_salience, plot_sensitivity
 from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
@@ -18,6 +19,7 @@ from causalsat.plots.salience import show_image, show_salience
 
 __all__ = [
     "plot_ate",
+    "plot_attention",
     "plot_cluster_effects",
     "plot_cluster_images",
     "plot_cluster_map",
@@ -33,6 +35,7 @@ __all__ = [
     "plot_study",
     "plot_toc",
     "save_map",
+    "show_attention",
     "show_image",
     "show_salience",
 ]
