@@ -56,6 +56,7 @@ _LAZY: dict[str, str] = {
     # maps and the whole analysis
     "district_effects": "causalsat.mapping",
     "map_effects": "causalsat.mapping",
+    "map_risk": "causalsat.mapping",
     "analyse": "causalsat.analysis",
     "compare": "causalsat.analysis",
     "image_model": "causalsat.analysis",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from causalsat.imagery import open_imagery as open_imagery
     from causalsat.mapping import district_effects as district_effects
     from causalsat.mapping import map_effects as map_effects
+    from causalsat.mapping import map_risk as map_risk
     from causalsat.persistence import load as load
     from causalsat.persistence import save as save
     from causalsat.posterior import EffectPosterior as EffectPosterior

@@ -17,6 +17,8 @@ from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, wri
 
 __all__ = [
     "BANDS",
+    "BANDS_OF",
+    "RISK_BANDS",
     "MapJob",
     "constant_columns",
     "image_encoders",
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
+RISK_BANDS = ("risk", "sd", "lower", "upper", "decision", "support")
+BANDS_OF = {"effect": BANDS, "risk": RISK_BANDS}
 
 # A hundredth of a pixel: moves a cell centre off the tie between two pixels, so that every chip of a map
 # rounds to the same side whatever the parity of cell and chip.
@@ -63,6 +67,10 @@ class MapJob:
         Cells whose draws are held at once.
     threads : int or None
         Torch threads of the worker; None leaves them.
+    quantity : {"effect", "risk"}
+        What is mapped.
+    given : str or None
+        Of a risk: what is known of the decision.
     """
 
     model: Any
@@ -77,6 +85,8 @@ class MapJob:
     folder: Path
     chunk: int = 1024
     threads: int | None = None
+    quantity: str = "effect"
+    given: str | None = None
 
 
 def map_tile(job: MapJob, tile: Tile) -> int:
@@ -155,7 +165,7 @@ def _bands(job: MapJob, points: Any) -> Iterator[tuple[NDArray[np.int64], NDArra
         for low in range(0, len(keep), job.chunk):
             part = slice(low, low + job.chunk)
             chunk = features.iloc[part] if hasattr(features, "iloc") else features[part]
-            yield start + keep[part], posterior_bands(estimator, chunk, job.level)
+            yield start + keep[part], posterior_bands(estimator, chunk, job.level, job.quantity, job.given)
 
 
 def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int, Any]]:
@@ -169,12 +179,18 @@ def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int
         yield start, chips if transformers is None else transformers.transform(chips)
 
 
-def posterior_bands(estimator: Any, features: Any, level: float) -> NDArray[np.float32]:
-    """Mean, sd, interval, P(effect > 0) and support of each row of features, shape (6, n)."""
-    posterior = estimator.effect(features)
+def posterior_bands(
+    estimator: Any, features: Any, level: float, quantity: str = "effect", given: str | None = None
+) -> NDArray[np.float32]:
+    """Mean, sd, interval, P(effect > 0) or P(tested), and support of each row of features, shape (6, n)."""
+    if quantity == "risk":
+        posterior = estimator.risk(features, given=given)
+        fifth = estimator.predict_decision(features)
+    else:
+        posterior = estimator.effect(features)
+        fifth = posterior.prob(lambda tau: tau > 0)
     lower, upper = posterior.interval(level).T
-    positive = posterior.prob(lambda tau: tau > 0)
-    bands = (posterior.mean(), posterior.sd(), lower, upper, positive, estimator.support(features))
+    bands = (posterior.mean(), posterior.sd(), lower, upper, fifth, estimator.support(features))
     return np.stack(bands).astype(np.float32)
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat import __version__
+from causalsat import __version__, base
 from causalsat.exceptions import DataError, DataWarning, ModelFileError, ParameterError, ResumeError
+from causalsat.mapping._files import blocks_of, count_mapped, finished_tags, map_notes, model_words
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import (
     BANDS,
+    BANDS_OF,
     MapJob,
     constant_columns,
     image_encoders,
@@ -28,7 +30,7 @@ from causalsat.mapping.grid import grid_over, region_geometry, to_coordinates
 from causalsat.mapping.result import MapResult, draw
 from causalsat.mapping.tiles import Tile, fingerprint, open_job, plan_tiles, read_tile, remove_job, tile_path
 
-__all__ = ["BANDS", "MapResult", "map_effects"]
+__all__ = ["BANDS", "MapResult", "make_map", "map_effects"]
 
 WINDOW_BYTES = 64 << 20
 
@@ -122,6 +124,49 @@ def map_effects(
     Tiles are written one by one to ``<out>.tiles`` under a job hash: a killed run continues where it stopped,
     and its pixels are those of an uninterrupted one. Memory is bounded by a tile and not by the raster.
     """
+    _, estimator = base.final_estimator(model)
+    if not hasattr(estimator, "effect"):
+        raise ParameterError(
+            f"a model that ends in {type(estimator).__name__}, which has no effect()",
+            expected="an effect estimator, or a Pipeline that ends in one",
+            todo="map a risk model with map_risk",
+        )
+    return make_map(
+        "effect", None, model, imagery, region, resolution, out, region_crs=region_crs, covariates=covariates,
+        size_m=size_m, level=level, min_valid=min_valid, tile_px=tile_px, client=client, progress=progress,
+        overwrite=overwrite, png=png, html=html, sites=sites, units=units, title=title, note=note, citation=citation,
+        heterogeneity_p=heterogeneity_p,
+    )  # fmt: skip
+
+
+def make_map(
+    quantity: str,
+    given: str | None,
+    model: Any,
+    imagery: Any,
+    region: Any,
+    resolution: float | None,
+    out: Any,
+    *,
+    region_crs: Any,
+    covariates: Mapping[str, float] | None,
+    size_m: float | None,
+    level: float,
+    min_valid: float | None,
+    tile_px: int,
+    client: Any,
+    progress: bool,
+    overwrite: bool,
+    png: Any,
+    html: Any,
+    sites: Any,
+    units: str = "",
+    title: str = "",
+    note: str = "",
+    citation: str = "",
+    heterogeneity_p: float | None = None,
+) -> MapResult:
+    """Map a quantity of a model, "effect" or "risk" (``given`` what is known of the decision): the conductor."""
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
     model = _ready_for_map(model, imagery, min_valid)
     geometry = region_geometry(region, imagery.crs, region_crs)
@@ -146,36 +191,39 @@ def map_effects(
         chip_px=chip_px,
         min_valid=min_valid,
         folder=folder.absolute(),
+        quantity=quantity,
+        given=given,
     )
+    bands = BANDS_OF[quantity]
     side = _tile_side(tile_px, grid.cell_px, chip_px, imagery)
     parts = {**_job_parts(job), "tile": side}
     job_hash = fingerprint(parts)
-    words = _notes(note, heterogeneity_p)
+    words = map_notes(note, heterogeneity_p)
     tags = _tags(job, job_hash, units, title, words, citation, heterogeneity_p)
-    finished = {} if overwrite else _finished_tags(path, job_hash)
+    finished = {} if overwrite else finished_tags(path, job_hash, bands)
     if finished != tags:
         open_job(folder, parts, overwrite=overwrite)
         tiles = [] if finished else _plan(job, side)
         _run(job, tiles, client, progress)
         write_cog(
             path,
-            _blocks_of(path) if finished else _blocks(job, tiles),
+            blocks_of(path) if finished else _blocks(job, tiles),
             grid=grid,
-            bands=BANDS,
+            bands=bands,
             tags=tags,
             work=folder,
         )
         remove_job(folder)
-    n_mapped = _count(path)
+    n_mapped = count_mapped(path)
     result = MapResult(
-        path, None, None, grid.resolution_m, (grid.height, grid.width), n_mapped, level, words, job_hash
+        path, None, None, grid.resolution_m, (grid.height, grid.width), n_mapped, level, words, job_hash, bands
     )
     if not n_mapped:
         warnings.warn(
-            "no cell of the map has an effect: all lie outside the region or on invalid imagery "
-            f"(min_valid={min_valid:g})",
+            f"no cell of the map has {'an effect' if quantity == 'effect' else 'a risk'}: all lie outside the region "
+            f"or on invalid imagery (min_valid={min_valid:g})",
             DataWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return result
     return draw(result, imagery, png=png, html=html, sites=sites, units=units, title=title)
@@ -262,6 +310,7 @@ def _job_parts(job: MapJob) -> dict[str, Any]:
         "min_valid": job.min_valid,
         "chunk": job.chunk,
         "version": __version__,
+        **({} if job.quantity == "effect" else {"quantity": job.quantity, "given": str(job.given)}),
     }
 
 
@@ -325,13 +374,6 @@ def _blocks(job: MapJob, tiles: list[Tile]) -> Iterator[tuple[int, int, NDArray[
 
 
 # ---------------------------------------------------------------------- words, counts and pictures
-def _notes(note: str, p_value: float | None) -> str:
-    words = [note] if note else []
-    if p_value is not None and p_value > 0.05:
-        words.insert(0, f"heterogeneity not distinguishable from zero (p = {p_value:.2g})")
-    return "; ".join(words)
-
-
 def _tags(
     job: MapJob, job_hash: str, units: str, title: str, note: str, citation: str, p_value: float | None
 ) -> dict[str, str]:
@@ -341,7 +383,7 @@ def _tags(
         "level": f"{job.level:g}",
         "resolution_m": f"{job.grid.resolution_m:g}",
         "imagery": str(getattr(job.imagery, "name", "")),
-        "model": _model_words(job.model),
+        "model": model_words(job.model),
         "columns": ", ".join(f"{k}={v:g}" for k, v in job.columns.items() if np.isfinite(v)),
         "overviews": "averages of cells",
         "units": units,
@@ -351,40 +393,3 @@ def _tags(
         "heterogeneity_p": "" if p_value is None else f"{p_value:.6g}",
     }
     return {key: value for key, value in tags.items() if value}
-
-
-def _model_words(model: Any) -> str:
-    """Steps of the model by class, and the settings of its estimator."""
-    steps = [step for _, step in getattr(model, "steps", [("", model)])]
-    words = [type(step).__name__ for step in steps[:-1]] + [" ".join(str(steps[-1]).split())]
-    return " > ".join(words)[:2000]
-
-
-def _finished_tags(path: Path, job_hash: str) -> dict[str, str]:
-    """Tags of a map of the same job that is already there; empty where there is none."""
-    if not path.exists():
-        return {}
-    import rasterio
-
-    try:
-        with rasterio.open(path) as raster:
-            tags, same_bands = raster.tags(), raster.descriptions == BANDS
-    except rasterio.errors.RasterioIOError:
-        return {}
-    tags.pop("AREA_OR_POINT", None)
-    return tags if same_bands and tags.get("job") == job_hash else {}
-
-
-def _blocks_of(path: Path) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    import rasterio
-
-    with rasterio.open(path) as raster:
-        for _, window in raster.block_windows(1):
-            yield window.row_off, window.col_off, raster.read(window=window)
-
-
-def _count(path: Path) -> int:
-    import rasterio
-
-    with rasterio.open(path) as raster:
-        return sum(int(np.isfinite(raster.read(1, window=w)).sum()) for _, w in raster.block_windows(1))

@@ -18,12 +18,13 @@ __all__ = ["MapResult", "draw"]
 
 @dataclass(frozen=True)
 class MapResult:
-    """What :func:`map_effects` wrote.
+    """What :func:`map_effects` or :func:`map_risk` wrote.
 
     Attributes
     ----------
     path : Path
-        Cloud-Optimised GeoTIFF with the bands cate, sd, lower, upper, prob_positive, support.
+        Cloud-Optimised GeoTIFF with the bands cate, sd, lower, upper, prob_positive, support; of a risk model risk,
+        sd, lower, upper, decision, support.
     png : Path or None
         Picture of the map.
     html : Path or None
@@ -40,6 +41,8 @@ class MapResult:
         What the reader must know, such as heterogeneity not being distinguishable from zero.
     job : str
         Hash of all that the map depends on.
+    bands : tuple of str
+        Names of the bands.
     """
 
     path: Path
@@ -51,13 +54,18 @@ class MapResult:
     level: float
     note: str
     job: str
+    bands: tuple[str, ...] = BANDS
 
     def to_xarray(self) -> xr.DataArray:
         """The map in memory, dimensions (band, y, x), with its coordinate system."""
         import xarray as xr
 
         with xr.open_dataarray(self.path, engine="rasterio", masked=True) as raster:
-            return raster.load().assign_coords(band=list(BANDS)).rename("effects")
+            return raster.load().assign_coords(band=list(self.bands)).rename(self._what)
+
+    @property
+    def _what(self) -> str:
+        return "effects" if self.bands == BANDS else "risks"
 
     def _repr_png_(self) -> bytes | None:
         return self.png.read_bytes() if self.png is not None and self.png.exists() else None
@@ -66,8 +74,8 @@ class MapResult:
         """What was written, in a few lines."""
         height, width = self.shape
         lines = [
-            f"Effects on {self.n_mapped:,} of {height:,} x {width:,} cells of {self.resolution_m:g} m; "
-            "the others are nodata",
+            f"{self._what.capitalize()} on {self.n_mapped:,} of {height:,} x {width:,} cells of "
+            f"{self.resolution_m:g} m; the others are nodata",
             *([f"Note: {self.note}"] if self.note else []),
             *(f"  {path}" for path in (self.path, self.png, self.html) if path is not None),
         ]

@@ -16,6 +16,7 @@ __all__ = ["LAYERS", "UNSUPPORTED", "LayerStyle", "MapLayers", "layer_style", "r
 
 LAYERS = ("cate", "sd", "prob_positive", "support")
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
+RISK_BANDS = ("risk", "sd", "lower", "upper", "decision", "support")
 UNSUPPORTED = 0.05
 
 
@@ -43,6 +44,16 @@ class MapLayers:
     tags: Mapping[str, str]
     shrink: int
 
+    @property
+    def main(self) -> str:
+        """Name of what is mapped: "cate", the effect, or "risk"."""
+        return "cate" if "cate" in self.values else "risk"
+
+    @property
+    def panels(self) -> tuple[str, str, str]:
+        """What a picture shows: the quantity, its sd, and P(effect > 0) or the probability of being tested."""
+        return self.main, "sd", "prob_positive" if self.main == "cate" else "decision"
+
 
 def read_layers(path: Any, most: int = 1000) -> MapLayers:
     """Read a map written by map_effects, averaging cells where it is larger than ``most``.
@@ -56,7 +67,7 @@ def read_layers(path: Any, most: int = 1000) -> MapLayers:
     from rasterio.enums import Resampling
 
     with rasterio.open(path) as raster:
-        if not set(BANDS) <= set(raster.descriptions):
+        if not (set(BANDS) <= set(raster.descriptions) or set(RISK_BANDS) <= set(raster.descriptions)):
             raise DataError(
                 f"a raster with the bands {', '.join(map(str, raster.descriptions))}",
                 expected=f"a map of effects, with the bands {', '.join(BANDS)}",
@@ -97,7 +108,13 @@ def layer_style(layers: MapLayers, name: str, units: str = "") -> LayerStyle:
     if name == "support":
         title = "Support by the trial"
         return LayerStyle(title, "share of trial units farther out", _palette("cividis"), 0.0, 1.0, "neither")
+    if name == "decision":
+        return LayerStyle("P(tested)", "probability of being tested", _palette("viridis"), 0.0, 1.0, "neither")
     low, high = (float(v) for v in np.percentile(shown, [1, 99])) if len(shown) else (0.0, 1.0)
+    if name == "risk":
+        low, high = _apart(max(0.0, low), high)
+        label = _style.with_units("probability", units)
+        return LayerStyle("Risk", label, _palette("inferno"), low, high, _extend(shown, low, high))
     if name == "sd":
         low, high = _apart(low, high)
         label = _style.with_units("posterior sd", units)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_map", "save_map"]
 
-PANELS = ("cate", "sd", "prob_positive")
-
 
 def plot_map(
     result: Any,
@@ -40,9 +38,10 @@ def plot_map(
     Parameters
     ----------
     result : MapResult or path
-        What map_effects returned, or its GeoTIFF.
+        What map_effects or map_risk returned, or its GeoTIFF.
     layer : {"cate", "sd", "prob_positive", "support"}, optional
-        Draw one layer; by default a figure with effect, sd and P(effect > 0).
+        Draw one layer; by default a figure with effect, sd and P(effect > 0). A map of risk has the layers "risk",
+        "sd", "decision" and "support".
     sites : GeoDataFrame, optional
         Places of the trial.
     units, title, note : str
@@ -59,9 +58,10 @@ def plot_map(
         given or layers.tags.get(key, "") for key, given in (("units", units), ("title", title), ("note", note))
     )
     if layer is not None or ax is not None:
-        name = layer or "cate"
+        name = layer or layers.main
         if name not in layers.values:
-            raise ParameterError(f"layer={layer!r}", expected=f"one of {', '.join(LAYERS)}")
+            shown = LAYERS if layers.main == "cate" else (*layers.panels, "support")
+            raise ParameterError(f"layer={layer!r}", expected=f"one of {', '.join(shown)}")
         ax = _style.new_axes(ax, (6.4, 5.6))
         style = layer_style(layers, name, units)
         _panel(ax, layers, name, style, sites, large=True)
@@ -109,6 +109,7 @@ def save_map(
 
 def _fill(figure: Any, layers: MapLayers, sites: Any, units: str, title: str, note: str) -> Any:
     west, east, south, north = layers.extent
+    main, _, third = layers.panels
     aspect = (east - west) / (north - south) * _geography.shortening(layers.extent, layers.crs)
     aspect = float(np.clip(aspect, 0.4, 2.6))
     if aspect <= 1.6:
@@ -116,16 +117,16 @@ def _fill(figure: Any, layers: MapLayers, sites: Any, units: str, title: str, no
         small = height / 2 - 0.4
         figure.set_size_inches(aspect * (height + small) + 1.5, height + 2.0)
         widths = [aspect * height, aspect * small]
-        panels = figure.subplot_mosaic([["cate", "sd"], ["cate", "prob_positive"]], width_ratios=widths)
+        panels = figure.subplot_mosaic([[main, "sd"], [main, third]], width_ratios=widths)
     else:
         figure.set_size_inches(11.0, 10.2 / aspect * 1.5 + 3.4)
-        panels = figure.subplot_mosaic([["cate", "cate"], ["sd", "prob_positive"]], height_ratios=[2.0, 1.1])
+        panels = figure.subplot_mosaic([[main, main], ["sd", third]], height_ratios=[2.0, 1.1])
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
     for name, ax in panels.items():
         style = layer_style(layers, name, units)
-        _panel(ax, layers, name, style, sites if name == "cate" else None, large=name == "cate")
-        ax.set_title(style.title, loc="left", fontsize=12 if name == "cate" else 10.5, color=_style.INK)
-    _words(figure, title or "Map of treatment effects", note)
+        _panel(ax, layers, name, style, sites if name == main else None, large=name == main)
+        ax.set_title(style.title, loc="left", fontsize=12 if name == main else 10.5, color=_style.INK)
+    _words(figure, title or ("Map of treatment effects" if main == "cate" else "Map of risk"), note)
     _legend(figure, layers, sites)
     return figure
 
@@ -207,7 +208,7 @@ def _legend(figure: Any, layers: MapLayers, sites: Any) -> None:
                 marker="o",
                 markerfacecolor="white",
                 markeredgecolor=_style.INK,
-                label="trial sites",
+                label="trial sites" if layers.main == "cate" else "units of the fit",
             )
         )
     if (layers.values["support"] < UNSUPPORTED).any():
@@ -217,10 +218,10 @@ def _legend(figure: Any, layers: MapLayers, sites: Any) -> None:
                 edgecolor="#5a5a5a",
                 hatch="////",
                 linewidth=0,
-                label="unlike the trial: support < 0.05",
+                label=f"unlike the {'trial' if layers.main == 'cate' else 'units of the fit'}: support < 0.05",
             )
         )
-    if not np.isfinite(layers.values["cate"]).all():
+    if not np.isfinite(layers.values[layers.main]).all():
         entries.append(Patch(facecolor="#d7d7d4", label="not mapped"))
     if entries:
         figure.legend(handles=entries, loc="outside lower left", ncols=3, frameon=False, fontsize=10)

@@ -1,0 +1,59 @@
+"""Maps on disk: their metadata, their blocks, their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["blocks_of", "count_mapped", "finished_tags", "map_notes", "model_words"]
+
+
+def finished_tags(path: Path, job_hash: str, bands: tuple[str, ...]) -> dict[str, str]:
+    """Tags of a map of the same job that is already there; empty where there is none."""
+    if not path.exists():
+        return {}
+    import rasterio
+
+    try:
+        with rasterio.open(path) as raster:
+            tags, same_bands = raster.tags(), raster.descriptions == bands
+    except rasterio.errors.RasterioIOError:
+        return {}
+    tags.pop("AREA_OR_POINT", None)
+    return tags if same_bands and tags.get("job") == job_hash else {}
+
+
+def blocks_of(path: Path) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """Row, column and values of the blocks of a map."""
+    import rasterio
+
+    with rasterio.open(path) as raster:
+        for _, window in raster.block_windows(1):
+            yield window.row_off, window.col_off, raster.read(window=window)
+
+
+def count_mapped(path: Path) -> int:
+    """Cells of a map that have a value."""
+    import rasterio
+
+    with rasterio.open(path) as raster:
+        return sum(int(np.isfinite(raster.read(1, window=w)).sum()) for _, w in raster.block_windows(1))
+
+
+def model_words(model: Any) -> str:
+    """Steps of the model by class, and the settings of its estimator."""
+    steps = [step for _, step in getattr(model, "steps", [("", model)])]
+    words = [type(step).__name__ for step in steps[:-1]] + [" ".join(str(steps[-1]).split())]
+    return " > ".join(words)[:2000]
+
+
+def map_notes(note: str, p_value: float | None) -> str:
+    """The line beneath a map: what its reader must know."""
+    words = [note] if note else []
+    if p_value is not None and p_value > 0.05:
+        words.insert(0, f"heterogeneity not distinguishable from zero (p = {p_value:.2g})")
+    return "; ".join(words)
