@@ -4,7 +4,7 @@ Each landscape is cut into 25 square districts, most of them without a trial pla
 several times on each landscape; each time a model is fitted to the trial and 90 % intervals of the district means
 are compared with the true means over all pixels.
 
-    python benchmarks/districts.py [--landscapes 12] [--draws 6] [--slow 2]
+    python benchmarks/districts.py [--landscapes 12] [--draws 6] [--slow 4]
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def one(trial: Any, model: Any, places: tuple[Any, np.ndarray, np.ndarray], leve
     found = district_effects(model, trial.study().imagery, districts, 300.0, level=level, progress=False)
     table = found.table
     hit = ((table["lower"] < truth) & (truth < table["upper"])).to_numpy()
-    half = norm.ppf(0.5 + level / 2) * table["sd"] / np.sqrt(table["n_cells"])
+    half = norm.ppf(0.5 + level / 2) * table["sd_independent"]
     return {
         "coverage": hit.mean(),
         "in the region": hit[inside].mean(),
@@ -81,7 +81,7 @@ def one(trial: Any, model: Any, places: tuple[Any, np.ndarray, np.ndarray], leve
     }
 
 
-def run(landscapes: int = 12, draws: int = 6, slow: int = 2, first_seed: int = 4000) -> dict[str, list[Any]]:
+def run(landscapes: int = 12, draws: int = 6, slow: int = 4, first_seed: int = 4000) -> dict[str, list[Any]]:
     """Rows (landscape, draw) by estimator."""
     rows: dict[str, list[list[dict[str, float]]]] = {name: [] for name in estimators()}
     with warnings.catch_warnings():
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--landscapes", type=int, default=12)
     parser.add_argument("--draws", type=int, default=6, help="draws of assignment and noise on each landscape")
-    parser.add_argument("--slow", type=int, default=2, help="of those, draws for the slower estimators")
+    parser.add_argument("--slow", type=int, default=4, help="of those, draws for the slower estimators")
     options = parser.parse_args(argv)
     print(to_markdown(run(options.landscapes, options.draws, options.slow)))
 

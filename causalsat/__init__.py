@@ -26,6 +26,7 @@ _LAZY: dict[str, str] = {
     "RandomConvFeatures": "causalsat.encoders",
     "SelfSupervisedEncoder": "causalsat.encoders",
     "SequenceEncoder": "causalsat.encoders",
+    "SupervisedEncoder": "causalsat.encoders",
     "TorchvisionEncoder": "causalsat.encoders",
     # estimators
     "BayesianForestEffect": "causalsat.estimators.bayesian_forest",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures
     from causalsat.encoders import SelfSupervisedEncoder as SelfSupervisedEncoder
     from causalsat.encoders import SequenceEncoder as SequenceEncoder
+    from causalsat.encoders import SupervisedEncoder as SupervisedEncoder
     from causalsat.encoders import TorchvisionEncoder as TorchvisionEncoder
     from causalsat.estimators.bayesian_forest import BayesianForestEffect as BayesianForestEffect
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect as BayesianLinearEffect

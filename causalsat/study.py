@@ -399,8 +399,12 @@ class Study:
         if not steps:
             return model.fit(features, self.y, **arguments)
         prefix = steps[-1][0]
+        routed = {f"{prefix}__{k}": v for k, v in arguments.items()}
+        for name, step in steps[:-1]:
+            if getattr(step, "requests_roles", False):  # an encoder that is trained on outcomes
+                routed |= {f"{name}__{k}": v for k, v in arguments.items() if k in ("treatment", "groups")}
         with config_context(enable_metadata_routing=False):  # the step's name routes, so no step need ask for it
-            return model.fit(features, self.y, **{f"{prefix}__{k}": v for k, v in arguments.items()})
+            return model.fit(features, self.y, **routed)
 
     def _fit_arguments(self, estimator: Any) -> dict[str, Any]:
         roles = {

@@ -340,7 +340,7 @@ class _Work:
             values = parts.read_fold(self.folder, key, len(test))
             if values is None:
                 if encoded is None:
-                    encoded = _encode(source, self.study.X, train, test)
+                    encoded = _encode(source, self.study, train, test)
                 values = self._fit(clone(model), encoded, train, name, label)
                 parts.write_fold(self.folder, key, values)
             yield label, values
@@ -355,11 +355,15 @@ class _Work:
         return np.stack([posterior.mean(), posterior.sd()]).astype(np.float64)
 
 
-def _encode(source: Any, X: Any, train: IntArray, test: IntArray) -> tuple[Any, Any]:
+def _encode(source: Any, study: Any, train: IntArray, test: IntArray) -> tuple[Any, Any]:
+    """Features of training and test units by a transformer fitted on the training units."""
     from sklearn.base import clone
 
-    transformer = clone(source)
-    return transformer.fit_transform(X.iloc[train]), transformer.transform(X.iloc[test])
+    transformer, roles = clone(source), {}
+    if getattr(transformer, "requests_roles", False):  # an encoder that is trained on outcomes
+        roles = {"y": study.y[train], "treatment": study.treatment[train]}
+        roles |= {} if study.groups is None else {"groups": np.asarray(study.groups)[train]}
+    return transformer.fit_transform(study.X.iloc[train], **roles), transformer.transform(study.X.iloc[test])
 
 
 def _roles(study: Any, model: Any, rows: IntArray) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from causalsat.encoders.pyramid import PyramidFeatures
 from causalsat.encoders.random_conv import RandomConvFeatures
 from causalsat.encoders.self_supervised import SelfSupervisedEncoder, pretrain
 from causalsat.encoders.sequence import SequenceEncoder
+from causalsat.encoders.supervised import SupervisedEncoder
 from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "RandomConvFeatures",
     "SelfSupervisedEncoder",
     "SequenceEncoder",
+    "SupervisedEncoder",
     "TorchvisionEncoder",
     "pretrain",
 ]

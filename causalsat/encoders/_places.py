@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from causalsat.encoders._chips import Float32Array
 from causalsat.exceptions import DataError
 
-__all__ = ["Encoded", "Places", "as_chips", "distinct_places", "encode_places", "read_chips", "valid_share"]
+__all__ = [
+    "Encoded",
+    "Places",
+    "as_chips",
+    "distinct_places",
+    "encode_places",
+    "of_places",
+    "read_chips",
+    "valid_share",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -82,6 +91,16 @@ def valid_share(chips: Float32Array) -> FloatArray:
     """Share of each chip's pixels (over all dates) that are valid in all bands."""
     valid = np.isfinite(chips).all(axis=-3)
     return valid.reshape(len(chips), -1).mean(axis=1, dtype=np.float64)
+
+
+def of_places(roles: dict[str, Any], chosen: NDArray[np.int64]) -> dict[str, Any]:
+    """Outcome and roles of the units that live at some of the places, ``unit_place`` counted among these."""
+    position = np.full(int(max(roles["unit_place"].max(), chosen.max())) + 1, -1, dtype=np.int64)
+    position[chosen] = np.arange(len(chosen))
+    place = position[roles["unit_place"]]
+    units = place >= 0
+    values = {name: None if v is None else np.asarray(v)[units] for name, v in roles.items() if name != "unit_place"}
+    return {**values, "unit_place": place[units]}
 
 
 def read_chips(imagery: Any, geometry: Any, size_px: int) -> Iterator[tuple[NDArray[np.int64], Float32Array]]:

@@ -118,14 +118,22 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         self.progress = progress
 
     # ------------------------------------------------------------------ scikit-learn
-    def fit(self, X: Any, y: ArrayLike | None = None) -> ImageEncoder:
+    @property
+    def requests_roles(self) -> bool:
+        """Whether the encoder is trained on outcomes, and ``fit`` wants ``treatment`` and ``groups``."""
+        return bool(getattr(self.encoder, "requests_roles", False))
+
+    def fit(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> ImageEncoder:
         """Learn the encoder and the components from the units' places.
 
         Parameters
         ----------
         X : GeoDataFrame or GeoSeries of n units
             Geometry with a coordinate reference system, and the columns in ``keep``.
-        y : ignored
+        y : array of shape (n,), optional
+            Outcome; read by encoders that are trained on it (:class:`SupervisedEncoder`), ignored by others.
+        **roles
+            ``treatment`` and ``groups``, arrays of shape (n,), for the same.
 
         Returns
         -------
@@ -140,10 +148,10 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         ColumnError, ParameterError
             If ``keep`` names no numeric column of X, or a parameter is outside its domain.
         """
-        self.fit_transform(X)
+        self.fit_transform(X, y, **roles)
         return self
 
-    def fit_transform(self, X: Any, y: ArrayLike | None = None, **fit_params: Any) -> Any:
+    def fit_transform(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> Any:
         """Fit and return the features of the same units, encoding each place once."""
         sources = self._sources()
         geometry = check_units(X)
@@ -154,7 +162,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         with self._bar(len(places) * len(sources)) as bar:
             for (_, imagery, size), windows in zip(sources, places.windows, strict=True):
                 encoder = RandomConvFeatures() if self.encoder is None else clone(self.encoder)
-                encoded.append(self._fit_source(imagery, encoder, places.geometry, windows, size, bar))
+                trained_on = {"y": y, **roles, "unit_place": places.unit_place} if self.requests_roles else None
+                encoded.append(self._fit_source(imagery, encoder, places.geometry, windows, size, bar, trained_on))
                 self.encoders_.append(encoder)
         features, usable = self._join(encoded, places, geometry)
         self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
@@ -226,7 +235,14 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         return tqdm(total=total, desc="encoding places", unit="place", disable=not self.progress)
 
     def _fit_source(
-        self, imagery: Any, encoder: Any, geometry: Any, windows: NDArray[np.int64], size: int, bar: Any
+        self,
+        imagery: Any,
+        encoder: Any,
+        geometry: Any,
+        windows: NDArray[np.int64],
+        size: int,
+        bar: Any,
+        trained_on: dict[str, Any] | None = None,
     ) -> _places.Encoded:
         """Fit one encoder and encode its places: chips are read once where they fit in memory."""
         layers = len(imagery.bands) * max(len(imagery.dates), 1)
@@ -248,11 +264,21 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
                 expected="places on the imagery",
                 todo="check coordinates, CRS, nodata value and mask; Study.check() shows where units lie",
             )
-        training = chips[share >= self.min_valid]
-        encoder.fit(_places.as_chips(imagery, training))
+        good = share >= self.min_valid
+        training = _places.as_chips(imagery, chips[good])
+        crossfitted = None
+        if trained_on is None:
+            encoder.fit(training, None)  # a frozen encoder's fit has no default for y
+        else:
+            crossfitted = encoder.fit_transform(training, **_places.of_places(trained_on, chosen[good]))
         if len(chosen) < len(geometry):
-            return _places.encode_places(imagery, encoder, geometry, windows, size, dense=self.dense, bar=bar)
+            found = _places.encode_places(imagery, encoder, geometry, windows, size, dense=self.dense, bar=bar)
+            if crossfitted is not None:
+                found.features[chosen[good]] = crossfitted
+            return found
         features = np.asarray(encoder.transform(_places.as_chips(imagery, chips)), dtype=np.float64)
+        if crossfitted is not None:
+            features[good] = crossfitted
         bar.update(len(chosen))
         return _places.Encoded(features, share)
 

@@ -244,8 +244,12 @@ def _fit_fold(
     steps = getattr(model, "steps", None)
     prefix = "" if steps is None else f"{steps[-1][0]}__"
     fitted = clone(model)
+    options = roles.options(train, prefix)
+    for name, step in (steps or [])[:-1]:
+        if getattr(step, "requests_roles", False):  # an encoder that is trained on outcomes
+            options |= {f"{name}__{k}": v[train] for k, v in roles.arrays.items() if k in ("treatment", "groups")}
     with sklearn.config_context(enable_metadata_routing=False):  # roles are named in full: nothing is to be routed
-        fitted.fit(take(X, train), y[train], **roles.options(train, prefix))
+        fitted.fit(take(X, train), y[train], **options)
         post = effect(fitted, take(X, test))
     summary = np.stack([post.mean(), post.sd(), *post.interval(level).T])
     return summary, fitted if keep else None

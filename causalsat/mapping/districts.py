@@ -41,7 +41,9 @@ class DistrictEffects:
         between districts and averages over them keep their correlation.
     table : geopandas.GeoDataFrame
         One row a district, in the order given: ``n_cells``, ``valid`` (share of its cells on valid imagery), ``mean,
-        sd, lower, upper, prob_positive``, ``support`` (mean over the cells), geometry. NaN without a valid cell.
+        sd, lower, upper, prob_positive``, ``sd_independent`` (what the cells' own standard deviations would give if
+        their errors were independent; for comparison, not for use), ``support`` (mean over the cells), geometry. NaN
+        without a valid cell.
     level : float
         Level of the intervals.
     resolution_m : float
@@ -245,7 +247,7 @@ class _Sums:
 
     def __init__(self, n: int) -> None:
         self.cells, self.valid = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        self.mass, self.support = np.zeros(n), np.zeros(n)
+        self.mass, self.support, self.lone = np.zeros(n), np.zeros(n), np.zeros(n)
         self.draws: FloatArray | None = None
         self.probe: tuple[Any, FloatArray] | None = None
 
@@ -264,6 +266,7 @@ class _Sums:
         self.draws[:, here] += np.asarray(draws, dtype=float) @ member
         self.mass += np.bincount(district, mass, n)
         self.support += np.bincount(district, mass * support, n)
+        self.lone += np.bincount(district, mass**2 * np.asarray(draws).var(axis=0), n)
         self.valid += np.bincount(district, minlength=n)
 
 
@@ -325,5 +328,6 @@ def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> Di
     for column, values in posterior.to_dataframe(level).items():
         table[column] = np.nan
         table.iloc[some, table.columns.get_loc(column)] = values.to_numpy()
+    table["sd_independent"] = np.where(bare, np.nan, np.sqrt(sums.lone) / np.where(sums.mass > 0, sums.mass, 1))
     table["support"] = np.where(bare, np.nan, sums.support / np.where(sums.mass > 0, sums.mass, 1))
     return DistrictEffects(posterior, table, level, resolution_m)

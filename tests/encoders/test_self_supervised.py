@@ -3,6 +3,9 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import causalsat
 from causalsat.encoders import ImageEncoder, RandomConvFeatures, SelfSupervisedEncoder, SequenceEncoder, pretrain
@@ -26,15 +29,16 @@ def textures(n=96, side=16, seed=0):
 @pytest.mark.parametrize("objective", ["contrastive", "masked"])
 def test_features_learned_without_labels_tell_textures_apart(objective, tmp_path):
     chips, coarse = textures()
-    encoder = SelfSupervisedEncoder(objective, width=8, max_epochs=15, patience=15, batch_size=32).fit(chips)
+    encoder = SelfSupervisedEncoder(objective, width=8, max_epochs=40, patience=40, batch_size=16).fit(chips)
     first, last = encoder.losses_[0][1], min(loss for _, loss in encoder.losses_)
     assert last < (0.95 if objective == "masked" else 0.9) * first
     new, kind = textures(seed=1)
     trained, fresh = encoder.transform(chips), encoder.transform(new)
-    scale = trained.std(axis=0) + 1e-9
-    middle = [trained[coarse == k].mean(axis=0) / scale for k in (0, 1)]
-    nearer = np.linalg.norm(fresh / scale - middle[1], axis=1) < np.linalg.norm(fresh / scale - middle[0], axis=1)
-    assert np.mean(nearer == kind) > 0.9
+    readout = make_pipeline(StandardScaler(), LogisticRegression()).fit(trained, coarse)
+    # rebuilding pixels asks for phase and contrast as well as for the texture, so the masked network tells less
+    assert readout.score(fresh, kind) > (0.9 if objective == "contrastive" else 0.75)
+    means = make_pipeline(StandardScaler(), LogisticRegression()).fit(chips.mean(axis=(2, 3)), coarse)
+    assert means.score(new.mean(axis=(2, 3)), kind) < 0.7
     np.testing.assert_array_equal(clone(encoder).fit(chips).transform(new), fresh)
     causalsat.save(encoder, tmp_path / "ssl.safetensors")
     for copy in (causalsat.load(tmp_path / "ssl.safetensors"), pickle.loads(pickle.dumps(encoder))):

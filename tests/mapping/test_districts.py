@@ -48,6 +48,9 @@ def test_the_interval_is_that_of_joint_draws(model, imagery, districts):
     """The toy model's draws move all cells together, so a mean is as uncertain as a cell, however many there are."""
     table = district_effects(model, imagery, districts, CELL, progress=False).table
     np.testing.assert_allclose(table["upper"] - table["lower"], 1.98, atol=0.01)  # of 21 draws in [-1, 1]
+    np.testing.assert_allclose(
+        table["sd_independent"], table["sd"] / np.sqrt(table["n_cells"] * table["valid"]), rtol=0.03
+    )
     difference = district_effects(model, imagery, districts, CELL, progress=False).posterior.draws
     np.testing.assert_allclose((difference[:, 0] - difference[:, 1]).std(), 0, atol=1e-9)
 
@@ -169,8 +172,7 @@ def test_intervals_of_district_means_cover(imagery, districts):
             truth = 0.5 + 0.4 * first - 0.2 * second
         table = found.table
         hits.append((table["lower"] < truth) & (truth < table["upper"]))
-        half = (table["upper"] - table["lower"]) / 2 / np.sqrt(table["n_cells"])
-        alone.append(np.abs(table["mean"] - truth) < half)
+        alone.append(np.abs(table["mean"] - truth) < 1.645 * table["sd_independent"])
     coverage, naive = np.mean(hits), np.mean(alone)
     assert 0.82 < coverage < 0.97  # 40 draws x 3 districts of one landscape
     assert naive < 0.5

@@ -1,0 +1,278 @@
+"""Features trained on outcomes and treatments, cross-fitted over sites."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from causalsat.encoders import _supervised_network as network
+from causalsat.encoders._reduce import Reduction, learn_reduction
+from causalsat.encoders._supervised_network import SupervisedShape
+from causalsat.encoders._training import TrainSettings
+from causalsat.encoders.random_conv import RandomConvFeatures
+from causalsat.exceptions import DataError, ParameterError
+
+__all__ = ["SupervisedEncoder"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class SupervisedEncoder(TransformerMixin, BaseEstimator):
+    """What a network trained on outcome and treatment predicts of a place, never from the place's own outcomes.
+
+    An encoder without labels turns chips into features; a network on top of them is trained so that
+    ``mu(x) + (t - mean t) tau(x)`` predicts the outcome (the R-learner's decomposition; Nie and Wager 2021,
+    Biometrika 108(2), equation 4, with the mean of the treatment for the propensity), and, where asked, so that
+    ``e(x)`` predicts the treatment. Its answers mu, tau (and e) are the features.
+
+    The network starts at a ridge regression and learns what that misses. Features of the training places are
+    cross-fitted, as scikit-learn's ``TargetEncoder`` does it: ``fit_transform``
+    gives each place the answer of a network that was trained on the other folds of sites, so that an effect head
+    fitted on them is not misled by overfitting. ``transform`` gives the mean answer of all folds' networks.
+
+    On simulated trials of 70 and 250 sites, features without labels and a linear effect head did better than this
+    (``benchmarks/RESULTS.md``): it is for larger studies, and for comparison.
+
+    Inside an :class:`ImageEncoder` (with ``n_components=None``) the outcome and the roles arrive by themselves in
+    ``Study.fit``, :func:`causalsat.evaluation.crossfit_effects` and :func:`causalsat.compare`.
+
+    Parameters
+    ----------
+    encoder : transformer of chips, optional
+        Default :class:`RandomConvFeatures` with band statistics; a :class:`SequenceEncoder` for sequences, a
+        pretrained one.
+    targets : {"effect", "effect+treatment"}, default "effect"
+        Whether the network also predicts the treatment, for studies that are not randomised.
+    n_components : int, default 12
+        Principal components of the encoder's features that the network reads.
+    width : int, default 32
+        Hidden units.
+    n_folds : int, default 5
+        Folds over sites.
+    max_epochs, learning_rate, weight_decay
+        Of the training; it stops where the loss of a fifth of the sites, held out, has not fallen for 10 epochs.
+    random_state : int, default 0
+        Seed of folds, weights and batches.
+
+    Attributes
+    ----------
+    encoder_ : transformer
+        Fitted encoder.
+    weights_ : list of dict of ndarray
+        The network of each fold.
+    folds_ : ndarray of shape (places,)
+        Fold in which each training place was held out.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> chips = rng.normal(size=(60, 1, 8, 8)) + rng.normal(size=(60, 1, 1, 1))
+    >>> t = rng.integers(0, 2, 60)
+    >>> y = t * chips.mean(axis=(1, 2, 3))
+    >>> encoder = SupervisedEncoder(RandomConvFeatures(8), n_folds=2, max_epochs=5)
+    >>> encoder.fit_transform(chips, y, treatment=t).shape, encoder.get_feature_names_out().tolist()
+    ((60, 2), ['mu', 'tau'])
+    """
+
+    requests_roles: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        encoder: Any = None,
+        targets: str = "effect",
+        *,
+        n_components: int = 12,
+        width: int = 32,
+        n_folds: int = 5,
+        max_epochs: int = 100,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-1,
+        random_state: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.targets = targets
+        self.n_components = n_components
+        self.width = width
+        self.n_folds = n_folds
+        self.max_epochs = max_epochs
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.random_state = random_state
+
+    # ------------------------------------------------------------------ fit
+    def fit(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> SupervisedEncoder:
+        """Fit the encoder and the networks; the parameters are those of :meth:`fit_transform`."""
+        self.fit_transform(X, y, **roles)
+        return self
+
+    def fit_transform(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        treatment: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        unit_place: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Cross-fitted features of the training chips, shape (places, 2 or 3).
+
+        Parameters
+        ----------
+        X : ndarray or DataArray of shape (place, [time,] band, y, x)
+            Training chips.
+        y, treatment : array of shape (unit,)
+            Outcome and treatment.
+        groups : array of shape (unit,), optional
+            Sites: never split across folds.
+        unit_place : ndarray of int of shape (unit,), optional
+            Which chip is each unit's; by default one chip a unit.
+
+        Raises
+        ------
+        DataError
+            Without outcome or treatment, or where they do not fit the chips.
+        ParameterError
+            If a parameter is outside its domain.
+        """
+        self._check_parameters()
+        outcome, t, place, site = _units(X, y, treatment, groups, unit_place, self.n_folds)
+        self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else clone(self.encoder)
+        features = np.asarray(self.encoder_.fit(X).transform(X), dtype=float)
+        seen = np.isfinite(features).any(axis=1)
+        varying = int((features[seen].std(axis=0) > 0).sum()) if seen.any() else 0
+        most = max(1, min(self.n_components, int(seen.sum()) - 1, varying))
+        self.reduction_: Reduction = learn_reduction(features[seen], most)
+        scores = self._scores(features)
+        rng = np.random.default_rng(self.random_state)
+        fold_of_site = rng.permutation(int(site.max()) + 1) % self.n_folds
+        self.folds_ = fold_of_site[_first(site, place, len(features))]
+        unit_fold = fold_of_site[site]
+        self.weights_: list[dict[str, NDArray[Any]]] = []
+        self.outcome_: list[list[float]] = []
+        answers = np.full((len(features), len(self.get_feature_names_out())), np.nan)
+        for k in range(self.n_folds):
+            use = (unit_fold != k) & seen[place]
+            centre, scale, share = (float(v) for v in (outcome[use].mean(), outcome[use].std(), t[use].mean()))
+            self.outcome_.append([centre, scale or 1.0, share])
+            targets = np.column_stack([(outcome - centre) / (scale or 1.0), t - share])
+            self.weights_.append(self._train(scores[place[use]], targets[use], site[use], k))
+            held = self.folds_ == k
+            answers[held] = self._answers(k, scores[held])
+        answers[~seen] = np.nan
+        return answers
+
+    def _check_parameters(self) -> None:
+        if self.targets not in ("effect", "effect+treatment"):
+            raise ParameterError(f"targets={self.targets!r}", expected="'effect' or 'effect+treatment'")
+        for name, low in (("n_components", 1), ("width", 1), ("n_folds", 2), ("max_epochs", 1)):
+            if getattr(self, name) < low:
+                raise ParameterError(f"{name}={getattr(self, name)}", expected=f"at least {low}")
+
+    def _train(self, x: FloatArray, targets: FloatArray, site: IntArray, fold: int) -> dict[str, NDArray[Any]]:
+        seed = int(np.random.default_rng([self.random_state, fold]).integers(2**31))
+        settings = TrainSettings(
+            max_epochs=self.max_epochs,
+            patience=10,
+            batch_size=128,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            augment=False,
+            device="cpu",
+            seed=seed,
+        )
+        return network.train_supervised(x, targets, site, self._shape(), settings)
+
+    def _shape(self) -> SupervisedShape:
+        return SupervisedShape(self.reduction_.n_out, self.width, self.targets == "effect+treatment")
+
+    def _scores(self, features: FloatArray) -> FloatArray:
+        return np.nan_to_num(self.reduction_.apply(features))
+
+    def _answers(self, fold: int, scores: FloatArray) -> FloatArray:
+        """Answers of a fold's network in the outcome's units; e as a probability."""
+        found = network.answer(self.weights_[fold], self._shape(), scores)
+        centre, scale, _ = self.outcome_[fold]
+        found[:, 0] = centre + scale * found[:, 0]
+        found[:, 1] *= scale
+        if found.shape[1] > 2:
+            found[:, 2] = 1 / (1 + np.exp(-found[:, 2]))
+        return found
+
+    # ------------------------------------------------------------------ features
+    def transform(self, X: Any) -> FloatArray:
+        """Mean answer of all folds' networks, shape (n, 2 or 3); NaN for chips without a valid pixel.
+
+        Parameters
+        ----------
+        X : ndarray or DataArray of shape (place, [time,] band, y, x)
+            Chips with the bands (and dates) of the fit.
+        """
+        check_is_fitted(self)
+        features = np.asarray(self.encoder_.transform(X), dtype=float)
+        return self._average(features)
+
+    def _average(self, features: FloatArray) -> FloatArray:
+        scores = self._scores(features)
+        answers = np.mean([self._answers(k, scores) for k in range(len(self.weights_))], axis=0)
+        answers[~np.isfinite(features).any(axis=1)] = np.nan
+        return np.asarray(answers)
+
+    @property
+    def reads_dates(self) -> bool:
+        """Whether the encoder takes the days of a window's frames."""
+        return bool(getattr(self.encoder, "reads_dates", False))
+
+    def _has_dense(self) -> bool:
+        return hasattr(getattr(self, "encoder_", self.encoder or RandomConvFeatures()), "dense")
+
+    @available_if(_has_dense)
+    def dense(self, window: Any, rows: ArrayLike, cols: ArrayLike, size_px: int) -> FloatArray:
+        """Features of many overlapping chips of one window; see the encoder's own ``dense``."""
+        check_is_fitted(self)
+        return self._average(np.asarray(self.encoder_.dense(window, rows, cols, size_px), dtype=float))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """``mu``, ``tau`` and, where the treatment is predicted, ``e``."""
+        names = ["mu", "tau", *(["e"] if self.targets == "effect+treatment" else [])]
+        return np.asarray(names, dtype=object)
+
+
+def _units(
+    X: Any, y: Any, treatment: Any, groups: Any, unit_place: Any, n_folds: int
+) -> tuple[FloatArray, FloatArray, IntArray, IntArray]:
+    """Outcome, treatment, place and site of each unit, checked; a place of several sites makes them one."""
+    if y is None or treatment is None:
+        raise DataError(
+            "a supervised encoder without outcome or treatment",
+            expected="y and treatment of the training units",
+            todo="fit it through Study.fit, crossfit_effects or compare, or pass fit_transform(X, y, treatment=...)",
+        )
+    outcome, t = np.asarray(y, dtype=float), np.asarray(treatment, dtype=float)
+    place = np.arange(len(outcome)) if unit_place is None else np.asarray(unit_place, dtype=np.int64)
+    if not len(outcome) == len(t) == len(place) or place.max(initial=-1) >= X.shape[0]:
+        raise DataError(f"{len(outcome)} outcomes, {len(t)} treatments", expected="one of each a unit of the chips")
+    if not (np.isfinite(outcome).all() and np.isfinite(t).all()):
+        raise DataError("missing outcomes or treatments", expected="finite numbers", todo="drop those units")
+    label = place if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n_places, n_labels = int(X.shape[0]), int(label.max()) + 1
+    links = coo_matrix((np.ones(len(place)), (place, n_places + label)), shape=(n_places + n_labels,) * 2)
+    site = np.unique(connected_components(links, directed=False)[1][place], return_inverse=True)[1].ravel()
+    if site.max() + 1 < 2 * n_folds:
+        raise DataError(f"{site.max() + 1} sites for {n_folds} folds", expected="at least two sites a fold")
+    return outcome, t, place, site.astype(np.int64)
+
+
+def _first(site: IntArray, place: IntArray, n_places: int) -> IntArray:
+    """Site of each place; places without a unit count to the first site."""
+    out = np.zeros(n_places, dtype=np.int64)
+    out[place] = site
+    return out
