@@ -14,7 +14,7 @@ import numpy as np
 import causalsat
 from causalsat.simulate import satellite_trial
 
-trial = satellite_trial("change", n_units=1200, n_sites=120, size_px=448, tau_sd=0.7, seed=11)
+trial = satellite_trial("change", n_units=1200, n_sites=110, size_px=448, tau_sd=0.7, seed=11)
 study = trial.study()
 print(study.imagery)
 
