@@ -3,7 +3,7 @@
 On each landscape (variant "change": the effect follows the gain of NDVI, small beside its variation within a date)
 a doubly robust linear model is fitted with each source to the trial's part, and its effects at settlements without a
 trial are compared with the truth. Then the same with five dates, a third of each under clouds, and with frame
-encoders that were trained without labels on random places of all imagery.
+encoders that were trained without labels on random places of all imagery, or on outcomes.
 
     python benchmarks/sequences.py [--landscapes 3] [--trained 2]
 """
@@ -24,6 +24,7 @@ from causalsat.encoders import (
     RandomConvFeatures,
     SelfSupervisedEncoder,
     SequenceEncoder,
+    SupervisedEncoder,
     TorchvisionEncoder,
     pretrain,
 )
@@ -64,6 +65,11 @@ def trained_frames(imagery: Any, size_m: float, n_places: int = 600) -> dict[str
         ("ResNet-18, random weights", TorchvisionEncoder("resnet18")),
     ):
         found[name] = (imagery, SequenceEncoder(encoder))
+    rcf = SequenceEncoder(RandomConvFeatures(64, statistics=True))
+    found["random convolutional features, then trained on outcomes (SupervisedEncoder)"] = (
+        imagery,
+        SupervisedEncoder(rcf),
+    )
     return found
 
 
@@ -80,6 +86,8 @@ def r2_of_sources(trial: Any, choice: dict[str, tuple[Any, Any]]) -> dict[str, t
         estimator = DoublyRobustEffect(modifiers="img*", n_draws=50)
         model = causalsat.image_model(own, estimator, encoder=encoder)
         model.named_steps["images"].set_params(min_valid=0.05, on_invalid="mask")
+        if isinstance(encoder, SupervisedEncoder):
+            model.named_steps["images"].set_params(n_components=None)
         own.fit(model)
         features = model.named_steps["images"].transform(places)
         seen = features.filter(like="img").notna().all(axis=1).to_numpy()

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from causalsat.plots.attention import plot_attention, show_attention
 from causalsat.plots.clusters import plot_cluster_effects, plot_cluster_images, plot_cluster_map
+from causalsat.plots.comparison import plot_comparison
 from causalsat.plots.confounding import plot_balance, plot_propensity_salience, plot_sensitivity
 from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
+from causalsat.plots.districts import plot_districts
 from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
 from causalsat.plots.predictive import plot_predictive
 from causalsat.plots.risk import plot_risk_calibration
 from causalsat.plots.salience import show_image, show_salience
+from causalsat.plots.unobserved import plot_strength, plot_unobserved
 
 __all__ = [
     "plot_ate",
@@ -24,6 +27,8 @@ __all__ = [
     "plot_cluster_images",
     "plot_cluster_map",
     "plot_balance",
+    "plot_comparison",
+    "plot_districts",
     "plot_effects",
     "plot_gates",
     "plot_map",
@@ -32,8 +37,10 @@ __all__ = [
     "plot_sensitivity",
     "plot_predictive",
     "plot_risk_calibration",
+    "plot_strength",
     "plot_study",
     "plot_toc",
+    "plot_unobserved",
     "save_map",
     "show_attention",
     "show_image",

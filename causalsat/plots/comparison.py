@@ -70,4 +70,7 @@ def plot_comparison(table: Any, *, level: float = 0.95, title: str = "", units: 
     ax.set_ylim(len(sources) - 0.45, -0.55)
     ax.legend(frameon=False, fontsize=10, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(len(models), 3))
     name = WORDS.get(metrics[0], metrics[0])
-    return _style.tidy(ax, title=title, x=_style.with_units(name, units), y="", grid="x")
+    _style.tidy(ax, x=_style.with_units(name, units), grid="x")
+    if title:
+        ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_style.INK, pad=30)  # above the legend
+    return ax

@@ -39,7 +39,7 @@ def plot_districts(table: Any, *, level: float = 0.9, title: str = "", units: st
     ax = _style.new_axes(ax, (6.2, 5.2))
     most = float(np.nanmax(np.abs(table["mean"]))) or 1.0
     table.plot(
-        column="mean", ax=ax, cmap="RdBu", vmin=-most, vmax=most, edgecolor=_style.INK, linewidth=0.7, legend=True,
+        column="mean", ax=ax, cmap="BrBG", vmin=-most, vmax=most, edgecolor=_style.INK, linewidth=0.7, legend=True,
         legend_kwds={"label": _style.with_units("mean effect", units), "shrink": 0.75},
         missing_kwds={"color": _style.PALE, "edgecolor": _style.INK, "linewidth": 0.7},
     )  # fmt: skip
