@@ -13,7 +13,7 @@ from causalsat.estimators import _transtee_model
 from causalsat.estimators._image_base import ImageFitData
 from causalsat.estimators._transtee_images import CellTokens
 from causalsat.estimators._transtee_model import N_FOLDS, Units
-from causalsat.estimators._transtee_network import NetworkShape
+from causalsat.estimators._transtee_shapes import NetworkShape
 from causalsat.estimators._transtee_training import Adversary
 from causalsat.estimators._transtee_treatments import TreatmentCoding, learn_coding
 from causalsat.estimators._transtee_weights import inverse_propensity

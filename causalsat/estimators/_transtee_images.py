@@ -14,7 +14,7 @@ from causalsat.base import EffectEstimator, OutcomeEstimator
 from causalsat.encoders import _chips
 from causalsat.encoders._device import resolve_device
 from causalsat.estimators._image_base import ImageEffectEstimator, ImageFitData
-from causalsat.estimators._transtee_network import ImageShape, NetworkShape
+from causalsat.estimators._transtee_shapes import ImageShape, NetworkShape
 
 __all__ = ["CellTokens", "TableOrImages"]
 

@@ -13,7 +13,8 @@ from causalsat._inputs import FloatArray
 from causalsat.encoders._device import resolve_device
 from causalsat.encoders._training import TrainSettings
 from causalsat.estimators import _transtee_head
-from causalsat.estimators._transtee_network import NetworkShape, TokenNetwork
+from causalsat.estimators._transtee_network import TokenNetwork
+from causalsat.estimators._transtee_shapes import NetworkShape
 from causalsat.estimators._transtee_training import (
     Adversary,
     TrainedMembers,

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from causalsat.encoders._training import TrainSettings, train_network
 from causalsat.estimators._transtee_head import EvidenceLoss
-from causalsat.estimators._transtee_network import MemberLinear, NetworkShape, TokenNetwork, column_groups
+from causalsat.estimators._transtee_network import MemberLinear, TokenNetwork
+from causalsat.estimators._transtee_shapes import NetworkShape, column_groups
 
 __all__ = ["Adversary", "TrainedMembers", "TrainingData", "adversary_loss", "deal_folds", "train_members"]
 

@@ -30,9 +30,7 @@ class TransTEE(TableOrImages):
     that reads the tokens by attention (Zhang et al. 2022). The features that come out, with the covariates and curves
     of the treatment themselves, enter a Bayesian linear regression, whose coefficients are integrated out when the
     network is trained. An ensemble of such networks, each trained without a fold of the villages, gives the draws.
-
-    Treatments may be binary, several levels, a dose, levels with a dosage each, or structured objects (graphs, texts)
-    that a torch module embeds.
+    Treatments may be binary, several levels, a dose, levels with a dosage each, or structured (graphs, texts).
 
     Parameters
     ----------
@@ -46,10 +44,8 @@ class TransTEE(TableOrImages):
         None: X is a table. "cnn": X is chips, or places on ``imagery``; a small convolutional network, trained with
         the rest, makes the cells' tokens. Frozen features of an encoder are columns of a table: put the encoder
         before TransTEE in a Pipeline.
-    imagery : optional
-        What :func:`causalsat.open_imagery` returns, read at the geometry of X.
-    size_m : float, optional
-        Side of a chip in metres.
+    imagery, size_m : optional
+        What :func:`causalsat.open_imagery` returns, read at the geometry of X, and the side of a chip in metres.
     covariates : sequence of str
         With images, columns of X (or unit coordinates of chips) that are tokens beside the cells.
     image_px : int, default 32
@@ -69,7 +65,7 @@ class TransTEE(TableOrImages):
     regularizer : {None, "tr", "ptr"}, default None
         Adversary that predicts the treatment (TR), or its mean and variance (PTR), from the mean token.
     alpha : float, default 0.5
-        Weight of the adversary.
+        Its weight.
     propensity_weights : bool, default False
         Weight units by the inverse of the (generalised) propensity of their treatment.
     max_epochs, patience : int, default 32, 10
@@ -80,12 +76,8 @@ class TransTEE(TableOrImages):
         Largest rate of the one-cycle schedule of AdamW.
     n_draws : int, default 400
         Posterior draws over all members.
-    device : str, default "auto"
-        "auto" (GPU if there is one), "cpu", "cuda".
-    random_state : int, RandomState or None
-        Seed.
-    progress : bool, default False
-        Show a progress bar.
+    device, random_state, progress
+        "auto" (GPU if there is one), "cpu" or "cuda"; seed; whether to show a progress bar.
 
     Attributes
     ----------
@@ -198,7 +190,6 @@ class TransTEE(TableOrImages):
     def _check_parameters(self) -> None:
         _transtee_checks.check_parameters(self)
 
-    # ------------------------------------------------------------------ fit
     def fit(  # type: ignore[override]
         self,
         X: Any,
@@ -260,7 +251,6 @@ class TransTEE(TableOrImages):
         _transtee_checks.check_units(self, data, self._dosage, self._table)
         _transtee_fit.fit_estimator(self, data, self._dosage, self._table, seed_of(self.random_state))
 
-    # ------------------------------------------------------------------ effects and outcomes
     def effect(  # type: ignore[override]
         self,
         X: Any,
@@ -289,15 +279,13 @@ class TransTEE(TableOrImages):
         EffectPosterior
             Draws of shape (draw, n).
         """
-        from causalsat.estimators import _transtee_fit
-
         design, index = self._check_predict(X)
         n = len(index)
         pairs = [(treatment, dosage, "treatment"), (baseline, baseline_dosage, "baseline")]
         levels = [
             _transtee_checks.check_levels(self, value, dose, n, name, treatments) for value, dose, name in pairs
         ]
-        draws = _transtee_fit.outcome_draws(self, design, levels[0], levels[1], treatments)
+        draws = self._draws(design, levels[0], levels[1], treatments)
         return EffectPosterior(
             draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
         )
@@ -313,10 +301,8 @@ class TransTEE(TableOrImages):
             Units, as in :meth:`fit`.
         treatment : float or array of shape (n,)
             Level, dose, or position in ``treatments``; evaluate it at several for a dose-response curve.
-        dosage : float or array of shape (n,), optional
-            The level's dosage, where the fit had dosages.
-        treatments : array of shape (K, ...), optional
-            Another table of structured treatments than that of the fit.
+        dosage, treatments
+            As in :meth:`effect`.
 
         Returns
         -------
@@ -329,12 +315,10 @@ class TransTEE(TableOrImages):
         ParameterError
             If a level was not in the fit, or the numbers are not one, or one for each unit.
         """
-        from causalsat.estimators import _transtee_fit
-
         design, index = self._check_predict(X)
         level = _transtee_checks.check_levels(self, treatment, dosage, len(index), "treatment", treatments)
         return EffectPosterior(
-            _transtee_fit.outcome_draws(self, design, level, table=treatments),
+            self._draws(design, level, table=treatments),
             index=index,
             kind="outcome",
             treatment=treatment,
@@ -342,27 +326,24 @@ class TransTEE(TableOrImages):
             diagnostics=self._diagnostics(),
         )
 
-    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+    def _draws(self, design: FloatArray, level: Any, baseline: Any = None, table: Any = None) -> FloatArray:
         from causalsat.estimators import _transtee_fit
 
-        return _transtee_fit.outcome_draws(self, X, (treatment, None), (baseline, None))
+        return _transtee_fit.outcome_draws(self, design, level, baseline, table)
+
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        return self._draws(X, (treatment, None), (baseline, None))
 
     def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
-        from causalsat.estimators import _transtee_fit
-
-        return _transtee_fit.outcome_draws(self, X, (level, None))
+        return self._draws(X, (level, None))
 
     def score(self, X: Any, y: ArrayLike, **roles: Any) -> float:
         """R-score, for binary treatments and doses: see :meth:`causalsat.base.EffectEstimator.score`.
 
         Parameters
         ----------
-        X : array, DataFrame, GeoDataFrame or DataArray
-            Units, as in :meth:`fit`.
-        y : array of shape (n,)
-            Outcome.
-        **roles
-            ``treatment``, ``groups``, ``sample_weight``, ``propensity``, as in :meth:`fit`.
+        X, y, **roles
+            Units, outcome, ``treatment``, ``groups``, ``sample_weight``, ``propensity``, as in :meth:`fit`.
 
         Raises
         ------
@@ -373,7 +354,6 @@ class TransTEE(TableOrImages):
         _transtee_checks.check_scorable(self)
         return super().score(X, y, **roles)
 
-    # ------------------------------------------------------------------ explanations and reports
     def attention(
         self, X: Any, *, treatment: ArrayLike = 1.0, dosage: ArrayLike | None = None, treatments: Any = None
     ) -> Attention:
@@ -416,6 +396,4 @@ class TransTEE(TableOrImages):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what can be made again out of pickles and copies."""
-        module = self.treatment_module
-        state = super().__getstate__()
-        return state if module is None else {**state, "treatment_module": module}
+        return {**super().__getstate__(), "treatment_module": self.treatment_module}

@@ -7,7 +7,8 @@ from scipy.stats import multivariate_normal
 
 from causalsat.estimators import _transtee_head as head
 from causalsat.estimators import _transtee_training as training
-from causalsat.estimators._transtee_network import NetworkShape, TokenNetwork, column_groups
+from causalsat.estimators._transtee_network import TokenNetwork
+from causalsat.estimators._transtee_shapes import NetworkShape, column_groups
 from causalsat.estimators._transtee_treatments import TreatmentCoding
 from causalsat.estimators._transtee_weights import inverse_propensity
 
