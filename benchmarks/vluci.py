@@ -41,7 +41,7 @@ CELLS |= {f"weaker X n2000 d1 s{s:g}": {"n": 2000, "strength": s, "observed": 1.
 CELLS["L depends on X n2000 d1 s1"] = {"n": 2000, "strength": 1.0, "observed": 2.0, "correlation": 0.6}
 CELLS["skewed noise, no confounder n2000"] = {"n": 2000, "strength": 0.0, "observed": 2.0, "skewed": True}
 CELLS["IHDP, birth covariates hidden"] = {}
-NETWORKS = ("n2000 d1 s1", "n2000 d1 s2", "no confounder n2000")
+NETWORKS = ("n2000 d1 s2", "n2000 d1 s1", "no confounder n2000")
 
 
 def bases() -> dict[str, Any]:
@@ -183,12 +183,13 @@ def main() -> None:
     args = parser.parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
-    done = {(row["cell"], row["seed"]) for row in rows}
+    done = {(row["cell"], row["seed"], row["method"]) for row in rows}
     warnings.simplefilter("ignore")
     for seed in args.seeds:
         for cell in args.cells:
-            if (cell, seed) not in done:
-                new = run(cell, seed, args.bases, args.cevae, args.networks)
+            names = [name for name in args.bases if (cell, seed, name) not in done]
+            if names:
+                new = run(cell, seed, names, args.cevae, args.networks)
                 rows += new
                 with args.rows.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in new)

@@ -21,8 +21,9 @@ __all__ = [
     "no_grid",
 ]
 
-BETAS = (0.5, 1.0, 2.0)  # times the prior scale
-BETA_WEIGHTS = (0.25, 0.5, 0.25)
+RATIOS = (0.5, 1.0, 2.0)  # of L's link to X's own, times the prior scale
+MOST_BETA = 4.0
+BETA_WEIGHTS = (0.1, 0.3, 0.6)
 REACH = 1.9  # of atanh(rho): the confounder explains at most 91 % of the residual variance
 SHIFTS = (-0.4, 0.0, 0.4)  # between the arms, in atanh(rho), treated minus control halved
 SHIFT_SD = 0.3
@@ -33,7 +34,7 @@ HOPELESS = 15.0  # natural logarithms below the best
 
 @dataclass(frozen=True)
 class Prior:
-    """Prior of confounding: its probability, the scale of L's link to the treatment, whether the data are asked."""
+    """Prior of confounding: its probability, the scale of L's link relative to X's, whether the data are asked."""
 
     probability: float
     link_scale: float
@@ -69,9 +70,9 @@ class Grid:
 
 
 def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode]:
-    """Evidence and average effect over strengths; the prior: share rho^2 uniform, arms alike up to a normal shift."""
+    """Evidence and average effect over strengths; prior: rho^2 Beta(1, 1/2), arms alike but for a normal shift."""
     none = fit_mode(design, NO_LINK, rounds=10)
-    betas = prior.link_scale * np.array(BETAS)
+    betas = _betas(design, none, prior.link_scale)
     a = np.linspace(-REACH, REACH, n_grid)
     shifts = np.array(SHIFTS) if design.kinds[0] else np.zeros(1)
     table = np.full((3, n_grid, len(shifts), 3), np.nan)
@@ -88,6 +89,16 @@ def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode
                     if gain < min(best, peak) - HOPELESS:
                         break
     return _weigh(table, betas, a, shifts, none, prior), none
+
+
+def _betas(design: Design, none: Mode, scale: float) -> FloatArray:
+    """Lengths of L's link at the prior's ratios to that of X, which L itself weakens: solved for both at once."""
+    f_t = predictors(design, none.z)[0]
+    middle = np.average(f_t, weights=design.weight)
+    seen = np.average((f_t - middle) ** 2, weights=design.weight)
+    noise = 3.0 / np.pi**2 if design.kinds[0] else 1.0
+    square = (scale * np.array(RATIOS)) ** 2 * seen
+    return np.sqrt(square / np.maximum(1 - noise * square, square / MOST_BETA**2))
 
 
 def no_grid() -> Grid:
@@ -108,7 +119,7 @@ def _weigh(table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArr
     )
     fine = np.array([_interpolate(filled[i], a, shifts, fine_a, fine_s) for i in range(3)])
     A, S = np.meshgrid(fine_a, fine_s, indexing="ij")
-    density = np.abs(np.tanh(A)) / np.cosh(A) ** 2  # of a, where rho^2 is uniform
+    density = np.abs(np.tanh(A)) / np.cosh(A)  # of a, where rho^2 is Beta(1, 1/2)
     density = density * np.exp(-0.5 * (S / SHIFT_SD) ** 2)
     slab = np.array(BETA_WEIGHTS)[:, None, None] * density / density.sum()
     log_w = np.log(np.maximum(slab * prior.probability, 1e-300))

@@ -70,8 +70,11 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         Prior probability that there is unobserved confounding at all (marginal). 0 for none, 1 to rule out none.
         Where the data say little, the estimate shrinks towards that without confounding.
     link_scale : float
-        Prior scale of the length of b: in units of the logit, or of a dose's noise. The length takes the values half,
-        one and two times this; of the outcome's residual variance L explains a share that is uniform a priori.
+        Prior scale of the length of b as a multiple of the standard deviation of f_T(X): how much more than all of X
+        together L moves the treatment. The length takes half, one and two times this (prior weights 0.1, 0.3, 0.6),
+        up to 4 (in units of the logit, or of a dose's noise); the share of the outcome's residual variance that L
+        explains has a Beta(1, 1/2) prior. Where X does not move the treatment, as in a trial, neither does L: raise
+        this if you know better. Of the networks, the prior standard deviation of the coefficients themselves.
     n_imputations : int
         Draws of L and of the model, each with a fit of the base.
     n_grid : int
@@ -146,8 +149,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         inference: str = "marginal",
         n_latents: int = 1,
         outcome: str = "auto",
-        prior_confounding: float = 0.5,
-        link_scale: float = 2.0,
+        prior_confounding: float = 0.3,
+        link_scale: float = 1.0,
         n_imputations: int = 10,
         n_grid: int = 9,
         n_networks: int = 5,
