@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips
+from causalsat.encoders._base import ChipEncoder
 from causalsat.encoders._chips import ChipSpec, Float32Array
 from causalsat.encoders._device import resolve_device, use_half
 from causalsat.exceptions import DataError, ImageryError, ParameterError
@@ -20,7 +20,7 @@ __all__ = ["ModuleEncoder"]
 _FIT_UNITS = 1024
 
 
-class ModuleEncoder(TransformerMixin, BaseEstimator):
+class ModuleEncoder(ChipEncoder):
     """Features of a user's own torch module, frozen, with a declaration of what it was trained on.
 
     A foundation model expects certain bands in a certain order, on a certain scale. Declared here, the chips' bands
@@ -129,7 +129,7 @@ class ModuleEncoder(TransformerMixin, BaseEstimator):
             If a declaration has the wrong length, or the module gives something else than features.
         """
         view = _chips.open_chips(X)
-        self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
+        self._remember(view.spec)
         self.positions_ = self._positions(view.spec)
         if not self.scale > 0 or self.batch_size < 1:
             raise ParameterError(f"scale={self.scale}, batch_size={self.batch_size}", expected="above 0")
@@ -167,16 +167,9 @@ class ModuleEncoder(TransformerMixin, BaseEstimator):
         X : ndarray or DataArray of shape (unit, [time,] band, y, x)
             Chips with the bands (and dates) of the fit.
         """
-        check_is_fitted(self, "n_outputs_")
-        view = _chips.open_chips(X)
-        spec = ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
-        _chips.check_same_bands(spec, view.spec)
-        out = np.empty((len(view), len(self.get_feature_names_out())))
-        for part, chips in view.batches(self.batch_size):
-            flat = chips[:, :, self.positions_].reshape(-1, len(self.positions_), *chips.shape[3:])
-            found = [self._forward(flat[i : i + self.batch_size]) for i in range(0, len(flat), self.batch_size)]
-            out[part] = np.concatenate(found).reshape(len(chips), -1)
-        return out
+        return self._encode_batches(
+            self._open_known(X), lambda images: self._forward(images[:, self.positions_]), self.batch_size
+        )
 
     def _forward(self, chips: Float32Array) -> NDArray[np.float64]:
         """Features (n, k) of chips (n, band, y, x) in the imagery's units; NaN without any valid pixel."""
@@ -212,6 +205,4 @@ class ModuleEncoder(TransformerMixin, BaseEstimator):
         """Names ``<name>_0, ...``; for a sequence once for each date, with ``t<date>_`` before them."""
         check_is_fitted(self, "n_outputs_")
         names = [f"{self.name}_{j}" for j in range(self.n_outputs_)]
-        if self.n_time_:
-            names = [f"t{t}_{name}" for t in range(self.n_time_) for name in names]
-        return np.asarray(names, dtype=object)
+        return self._by_date(names)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips, _pyramid
-from causalsat.encoders._chips import ChipSpec, Float32Array
+from causalsat.encoders._base import ChipEncoder
+from causalsat.encoders._chips import Float32Array
 from causalsat.encoders._device import resolve_device
 from causalsat.encoders._filters import learn_filters, sample_patches
 from causalsat.exceptions import ImageryError, ParameterError
@@ -24,7 +24,7 @@ _SMALLEST_PX = 16  # side of the coarsest level
 _WHITENING_RIDGE = 1e3  # filters are patches as they are: bright, dark and edges at their own strength
 
 
-class PyramidFeatures(TransformerMixin, BaseEstimator):
+class PyramidFeatures(ChipEncoder):
     """Strongest and mean responses to filters at several scales: features that see a single striking place.
 
     :class:`RandomConvFeatures` averages over the chip, so that one streak, one roof or one clearing hardly moves it.
@@ -118,8 +118,7 @@ class PyramidFeatures(TransformerMixin, BaseEstimator):
         rng = np.random.default_rng(self.random_state)
         chips = _chips.sample_units(view, _FIT_UNITS, rng)
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        spec = view.spec
-        self.bands_, self.bands_named_, self.n_time_ = list(spec.bands), spec.named, spec.n_time
+        self._remember(view.spec)
         side, floor = min(view.size), max(_SMALLEST_PX, self.patch_px)
         count = self.levels or _pyramid.n_levels(side, floor)
         if side >> (count - 1) < self.patch_px:
@@ -155,9 +154,7 @@ class PyramidFeatures(TransformerMixin, BaseEstimator):
         """Tensors (k, band, y, x), 0 where invalid, and (k, 1, y, x), 1 where valid, of each level."""
         import torch
 
-        good = np.isfinite(pixels).all(axis=1, keepdims=True)
-        mean = self.band_mean_[:, None, None].astype(np.float32)
-        scaled = np.where(good, (pixels - mean) / self.band_sd_[:, None, None].astype(np.float32), np.float32(0))
+        scaled, good = self._standardise(pixels)
         images, valid = torch.from_numpy(scaled), torch.from_numpy(good.astype(np.float32))
         for level in range(levels):
             if level:
@@ -174,14 +171,8 @@ class PyramidFeatures(TransformerMixin, BaseEstimator):
             Chips with the bands, dates and size of the fit.
         """
         check_is_fitted(self)
-        view = _chips.open_chips(X, minimum_px=self.patch_px << (len(self.filters_) - 1))
-        _chips.check_same_bands(
-            ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_), view.spec
-        )
-        out = np.empty((len(view), len(self.get_feature_names_out())))
-        for part, chips in view.batches(self.batch_size):
-            out[part] = self._encode(chips.reshape(-1, *chips.shape[2:])).reshape(len(chips), -1)
-        return out
+        view = self._open_known(X, minimum_px=self.patch_px << (len(self.filters_) - 1))
+        return self._encode_batches(view, self._encode, self.batch_size)
 
     def _encode(self, pixels: Float32Array) -> NDArray[np.float64]:
         """Features (k, features) of images (k, band, y, x)."""
@@ -219,6 +210,4 @@ class PyramidFeatures(TransformerMixin, BaseEstimator):
             labels = [*map(str, range(len(bank) - 1)), "mean"]
             names += [f"pyr{level}_{label}_{pool}" for pool in ("max", "min", "avg") for label in labels]
         names += [f"mean_{b}" for b in self.bands_] + [f"sd_{b}" for b in self.bands_]
-        if self.n_time_:
-            names = [f"t{t}_{name}" for t in range(self.n_time_) for name in names]
-        return np.asarray(names, dtype=object)
+        return self._by_date(names)

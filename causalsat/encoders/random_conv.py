@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips, _pooling
-from causalsat.encoders._chips import ChipSpec, Float32Array
+from causalsat.encoders._base import ChipEncoder
+from causalsat.encoders._chips import Float32Array
 from causalsat.encoders._device import resolve_device, use_half
 from causalsat.encoders._filters import FilterBank, learn_filters, sample_patches
 from causalsat.exceptions import DataError, ImageryError, ParameterError
@@ -22,7 +23,7 @@ _FIT_UNITS = 1024  # chips from which patches and band statistics are drawn
 _FIT_PATCHES = 16_384
 
 
-class RandomConvFeatures(TransformerMixin, BaseEstimator):
+class RandomConvFeatures(ChipEncoder):
     """Mean responses of an image to filters that are patches of the training imagery.
 
     Filters are patches at random places of the training chips, whitened (ZCA) and scaled to unit length, so that
@@ -173,12 +174,6 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
                 raise ParameterError(f"{name}={getattr(self, name)!r}", expected=f"at least {low}")
         return tuple(int(s) for s in sizes)
 
-    def _remember(self, spec: ChipSpec) -> None:
-        self.bands_, self.bands_named_, self.n_time_ = list(spec.bands), spec.named, spec.n_time
-
-    def _spec(self) -> ChipSpec:
-        return ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
-
     # ------------------------------------------------------------------ features
     def transform(self, X: Any) -> NDArray[np.float64]:
         """Features of chips, shape (n, n_features [+ 2 * bands]), that many for each date of a sequence.
@@ -189,18 +184,11 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
             Chips with the bands (and dates) of the fit, of any size that holds a patch.
         """
         check_is_fitted(self)
-        view = _chips.open_chips(X, minimum_px=max(w.shape[-1] for w in self.filters_))
-        _chips.check_same_bands(self._spec(), view.spec)
-        from tqdm.auto import tqdm
+        view, kernels = self._open_known(X, self._largest_patch()), self._kernels()
+        return self._encode_batches(view, partial(self._encode, kernels), self.batch_size, progress=self.progress)
 
-        kernels = self._kernels()
-        out = np.empty((len(view), len(self.get_feature_names_out())))
-        with tqdm(total=len(view), desc="encoding", unit="chip", disable=not self.progress) as bar:
-            for part, chips in view.batches(self.batch_size):
-                n = len(chips)
-                out[part] = self._encode(chips.reshape(-1, *chips.shape[2:]), kernels).reshape(n, -1)
-                bar.update(n)
-        return out
+    def _largest_patch(self) -> int:
+        return max(int(bank.shape[-1]) for bank in self.filters_)
 
     def _kernels(self) -> list[_pooling.Kernel]:
         device = resolve_device(self.device)
@@ -208,25 +196,23 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
         banks = [FilterBank(w, b) for w, b in zip(self.filters_, self.offsets_, strict=True)]
         return [_pooling.make_kernel(bank, self.stride, self.threshold, device, half) for bank in banks]
 
-    def _standardise(self, pixels: Float32Array) -> tuple[Any, Any]:
-        """Standardised bands with 0 at invalid pixels, and the valid pixels, as tensors on the device."""
+    def _tensors(self, pixels: Float32Array) -> tuple[Any, Any]:
+        """Standardised bands and the valid pixels (..., y, x), on the device."""
         import torch
 
-        valid = np.isfinite(pixels).all(axis=-3)
-        mean = self.band_mean_[:, None, None].astype(np.float32)
-        scaled = (pixels - mean) / self.band_sd_[:, None, None].astype(np.float32)
-        scaled = np.where(np.expand_dims(valid, -3), scaled, np.float32(0))
+        scaled, valid = self._standardise(pixels)
         device = resolve_device(self.device)
-        return torch.from_numpy(scaled).to(device), torch.from_numpy(valid).to(device)
+        return torch.from_numpy(scaled).to(device), torch.from_numpy(valid.squeeze(-3)).to(device)
 
-    def _encode(self, chips: Float32Array, kernels: list[_pooling.Kernel]) -> NDArray[np.float64]:
+    def _encode(self, kernels: list[_pooling.Kernel], images: Float32Array) -> NDArray[np.float64]:
+        """Features (k, features) of images (k, band, y, x)."""
         import torch
 
         with torch.inference_mode():
-            images, valid = self._standardise(chips)
-            parts = [_pooling.chip_means(images, valid, kernel)[0] for kernel in kernels]
+            scaled, valid = self._tensors(images)
+            parts = [_pooling.chip_means(scaled, valid, kernel)[0] for kernel in kernels]
             if self.statistics:
-                parts.append(self._raw_units(*_pooling.chip_moments(images, valid)))
+                parts.append(self._raw_units(*_pooling.chip_moments(scaled, valid)))
         return np.hstack(parts)
 
     def _raw_units(self, mean: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -257,15 +243,13 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
         import torch
 
         check_is_fitted(self)
-        view = _chips.open_chips(np.asarray(window)[None], minimum_px=max(w.shape[-1] for w in self.filters_))
-        _chips.check_same_bands(self._spec(), view.spec)
-        pixels = view.take(slice(None))[0]
+        pixels = self._open_known(np.asarray(window)[None], self._largest_patch()).take(slice(None))[0]
         top, left = np.asarray(rows, dtype=np.int64), np.asarray(cols, dtype=np.int64)
         _check_inside(top, left, int(size_px), pixels.shape[-2:])
         kernels, parts = self._kernels(), []
         with torch.inference_mode():
             for date in pixels:
-                image, valid = self._standardise(date)
+                image, valid = self._tensors(date)
                 parts += [_pooling.window_means(image, valid, kernel, top, left, int(size_px)) for kernel in kernels]
                 if self.statistics:
                     moments = _pooling.window_moments(image, valid, top, left, int(size_px))
@@ -287,9 +271,7 @@ class RandomConvFeatures(TransformerMixin, BaseEstimator):
             start += len(bank)
         if self.statistics:
             names += [f"mean_{b}" for b in self.bands_] + [f"sd_{b}" for b in self.bands_]
-        if self.n_time_:
-            names = [f"t{t}_{name}" for t in range(self.n_time_) for name in names]
-        return np.asarray(names, dtype=object)
+        return self._by_date(names)
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips, _places
-from causalsat.encoders._chips import ChipSpec, Float32Array
+from causalsat.encoders._base import ChipEncoder
+from causalsat.encoders._chips import Float32Array
 from causalsat.encoders._device import resolve_device
 from causalsat.encoders._self_supervised_network import OBJECTIVES
 from causalsat.encoders._training import TrainSettings
@@ -19,7 +20,7 @@ from causalsat.exceptions import DataError, ImageryError, ParameterError
 __all__ = ["SelfSupervisedEncoder", "pretrain"]
 
 
-class SelfSupervisedEncoder(TransformerMixin, BaseEstimator):
+class SelfSupervisedEncoder(ChipEncoder):
     """Features of a small convolutional network that was trained without labels.
 
     ``"contrastive"``: two views of the same place (flipped, turned, shifted, bands slightly changed) are to be told
@@ -117,7 +118,7 @@ class SelfSupervisedEncoder(TransformerMixin, BaseEstimator):
                 raise ParameterError(f"{name}={getattr(self, name)}", expected="a positive number")
         view = _chips.open_chips(X, minimum_px=8)
         chips = view.take(slice(None))
-        self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
+        self._remember(view.spec)
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
         images = self._images(chips.reshape(-1, *chips.shape[2:]))
         images = images[images[:, -1].any(axis=(1, 2))]
@@ -140,9 +141,7 @@ class SelfSupervisedEncoder(TransformerMixin, BaseEstimator):
 
     def _images(self, chips: Float32Array) -> Float32Array:
         """Standardised bands, 0 where invalid, and the valid pixels as a last band."""
-        valid = np.isfinite(chips).all(axis=1, keepdims=True)
-        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
-        return np.concatenate([np.where(valid, (chips - mean) / sd, np.float32(0)), valid], axis=1, dtype=np.float32)
+        return np.concatenate(self._standardise(chips), axis=1, dtype=np.float32)
 
     def transform(self, X: Any) -> NDArray[np.float64]:
         """Features of chips, shape (n, 2 width), that many for each date of a sequence.
@@ -152,14 +151,7 @@ class SelfSupervisedEncoder(TransformerMixin, BaseEstimator):
         X : ndarray or DataArray of shape (unit, [time,] band, y, x)
             Chips with the bands (and dates) of the fit.
         """
-        check_is_fitted(self)
-        view = _chips.open_chips(X, minimum_px=8)
-        spec = ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
-        _chips.check_same_bands(spec, view.spec)
-        out = np.empty((len(view), len(self.get_feature_names_out())))
-        for part, chips in view.batches(self.batch_size):
-            out[part] = self._forward(chips.reshape(-1, *chips.shape[2:])).reshape(len(chips), -1)
-        return out
+        return self._encode_batches(self._open_known(X, minimum_px=8), self._forward, self.batch_size)
 
     def _forward(self, chips: Float32Array) -> NDArray[np.float64]:
         import torch
@@ -189,16 +181,7 @@ class SelfSupervisedEncoder(TransformerMixin, BaseEstimator):
         """Names ``ssl0, ...``; for a sequence once for each date, with ``t<date>_`` before them."""
         check_is_fitted(self)
         names = [f"ssl{j}" for j in range(2 * self.width)]
-        if self.n_time_:
-            names = [f"t{t}_{name}" for t in range(self.n_time_) for name in names]
-        return np.asarray(names, dtype=object)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the network out of pickles and deep copies: it is rebuilt from ``weights_``."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        for name in self._transient:
-            state.pop(name, None)
-        return state
+        return self._by_date(names)
 
 
 def pretrain(

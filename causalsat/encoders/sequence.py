@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips, _frames, _temporal
-from causalsat.encoders._chips import ChipSpec, ChipView, Float32Array
+from causalsat.encoders._base import ChipEncoder
+from causalsat.encoders._chips import ChipView, Float32Array
 from causalsat.encoders._reduce import Reduction, learn_reduction
 from causalsat.encoders._training import TrainSettings
 from causalsat.exceptions import DataError, ParameterError
@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 _FIT_FRAMES = 2048  # frames from which the frame encoder learns
 
 
-class SequenceEncoder(TransformerMixin, BaseEstimator):
+class SequenceEncoder(ChipEncoder):
     """Features of dated image sequences: each frame encoded by any frame encoder, then pooled over dates.
 
     One frame encoder, fitted on the frames of all dates together, is applied to every date, so that a difference
@@ -92,6 +92,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
 
     Examples
     --------
+    >>> from causalsat import RandomConvFeatures
     >>> chips = np.random.default_rng(0).normal(size=(12, 3, 2, 16, 16))  # 12 places, 3 dates, 2 bands
     >>> chips[0, 1] = np.nan  # a cloud
     >>> days = ["2012-06-01", "2013-06-01", "2015-06-01"]
@@ -156,7 +157,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         self._check_parameters()
         view = self._open(X)
         self.days_ = _temporal.chip_days(X, view.spec.n_time, self.dates)
-        self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
+        self._remember(view.spec)
         self._fit_frames(view)
         features = self._frames(view, self.days_)
         self.date_means_ = _temporal.date_means(features)
@@ -258,11 +259,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         X : ndarray or DataArray of shape (unit, time, band, y, x)
             Chips with the bands and the number of dates of the fit. Where they name other days, gaps are theirs.
         """
-        check_is_fitted(self)
-        view = self._open(X)
-        _chips.check_same_bands(
-            ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_), view.spec
-        )
+        view = self._open_known(X)
         days = _temporal.chip_days(X, self.n_time_, None)
         return self._pool(self._frames(view, days), days)
 
@@ -388,10 +385,3 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         else:
             names = _temporal.pooled_names(self.frame_names_, self.n_time_, self.pooling)
         return np.asarray(names, dtype=object)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the network out of pickles and deep copies: it is rebuilt from ``weights_``."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        for name in self._transient:
-            state.pop(name, None)
-        return state

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips
 from causalsat.encoders._backbones import build_backbone, fixed_input, load_weights, split_weights
-from causalsat.encoders._chips import ChipSpec, Float32Array
+from causalsat.encoders._base import ChipEncoder
+from causalsat.encoders._chips import Float32Array
 from causalsat.encoders._device import resolve_device, use_half
 from causalsat.exceptions import ParameterError
 
@@ -21,7 +21,7 @@ __all__ = ["TorchvisionEncoder"]
 _FIT_UNITS = 1024  # chips from which band statistics are taken
 
 
-class TorchvisionEncoder(TransformerMixin, BaseEstimator):
+class TorchvisionEncoder(ChipEncoder):
     """Penultimate features of a torchvision classification network, frozen.
 
     Bands are standardised by their mean and standard deviation over the training chips. A network for three bands
@@ -121,8 +121,7 @@ class TorchvisionEncoder(TransformerMixin, BaseEstimator):
         view = _chips.open_chips(X)
         chips = _chips.sample_units(view, _FIT_UNITS, np.random.default_rng(0))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        self.bands_, self.bands_named_ = list(view.spec.bands), view.spec.named
-        self.n_time_ = view.spec.n_time
+        self._remember(view.spec)
         source: Any = self.weights
         if source is not None and source != "DEFAULT":
             source = load_weights(source)
@@ -139,22 +138,7 @@ class TorchvisionEncoder(TransformerMixin, BaseEstimator):
         X : ndarray or DataArray of shape (unit, [time,] band, y, x)
             Chips with the bands (and dates) of the fit.
         """
-        check_is_fitted(self)
-        view = _chips.open_chips(X)
-        spec = ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
-        _chips.check_same_bands(spec, view.spec)
-        from tqdm.auto import tqdm
-
-        out = np.empty((len(view), len(self.get_feature_names_out())))
-        with tqdm(total=len(view), desc="encoding", unit="chip", disable=not self.progress) as bar:
-            for part, chips in view.batches(self.batch_size):
-                flat = chips.reshape(-1, *chips.shape[2:])
-                features = np.concatenate(
-                    [self._forward(flat[i : i + self.batch_size]) for i in range(0, len(flat), self.batch_size)]
-                )
-                out[part] = features.reshape(len(chips), -1)
-                bar.update(len(chips))
-        return out
+        return self._encode_batches(self._open_known(X), self._forward, self.batch_size, progress=self.progress)
 
     def _network(self) -> Any:
         """The network, rebuilt from its stored weights where it was saved or copied."""
@@ -173,9 +157,8 @@ class TorchvisionEncoder(TransformerMixin, BaseEstimator):
 
         device = resolve_device(self.device)
         half = use_half(self.precision, device, by_default=True)
-        valid = np.isfinite(chips).all(axis=1, keepdims=True)
-        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
-        images = torch.from_numpy(np.where(valid, (chips - mean) / sd, np.float32(0))).to(device)
+        scaled, valid = self._standardise(chips)
+        images = torch.from_numpy(scaled).to(device)
         side = self.image_px or fixed_input(self.backbone)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             if side and tuple(images.shape[-2:]) != (side, side):
@@ -192,20 +175,11 @@ class TorchvisionEncoder(TransformerMixin, BaseEstimator):
                     todo="pass image_px=224, or read larger chips",
                 ) from error
         features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
-        features[~np.asarray(valid).reshape(len(chips), -1).any(axis=1)] = np.nan
+        features[~valid.reshape(len(chips), -1).any(axis=1)] = np.nan
         return features
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names ``<backbone>_0, ...``; for a sequence once for each date, with ``t<date>_`` before them."""
         check_is_fitted(self)
         names = [f"{self.backbone}_{j}" for j in range(self.n_outputs_)]
-        if self.n_time_:
-            names = [f"t{t}_{name}" for t in range(self.n_time_) for name in names]
-        return np.asarray(names, dtype=object)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the network out of pickles and deep copies: it is rebuilt from ``weights_``."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        for name in self._transient:
-            state.pop(name, None)
-        return state
+        return self._by_date(names)
