@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import make_pipeline
 
 import causalsat
 from causalsat.evaluation import risk_calibration
@@ -108,6 +109,24 @@ figure.savefig(out / "villages.png", dpi=120)
 plt.close("all")
 
 # %% [markdown]
+# The same for every cell of the region, at the distance of the average farm: risk, how uncertain it is, and how
+# likely an official is to come. Where risk is high and the decision seldom, nobody looks. Land unlike that of the
+# farms is hatched.
+
+# %%
+mapped = causalsat.map_risk(
+    make_pipeline(encoder, constrained),
+    causalsat.open_imagery(trial.imagery),
+    resolution=600,
+    out=out / "risk.tif",
+    covariates={"road_km": float(farms["road_km"].mean())},
+    sites=farms.iloc[::25],
+    title="Risk of crop failure",
+    progress=False,
+)
+print(mapped)
+
+# %% [markdown]
 # One page with all of it.
 
 # %%
@@ -116,6 +135,7 @@ page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Selective
 {table.round(4).to_html()}
 <h2>Do the risks come true?</h2><img src="calibration.png" alt="Reliability curves of four models" width="720">
 <h2>Villages outside the region</h2><img src="villages.png" alt="Maps of predicted and true risk" width="640">
+<h2>Every cell of the region</h2><img src="risk.png" alt="Map of risk, its uncertainty and the decision" width="720">
 <h2>The constrained model</h2><pre>{constrained.summary()}</pre></html>"""
 (out / "report.html").write_text(page)
 print(f"wrote {out / 'report.html'}")

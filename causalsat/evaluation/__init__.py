@@ -27,6 +27,7 @@ from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
 from causalsat.evaluation.risk_calibration import RiskCalibration, risk_calibration
 from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
+from causalsat.evaluation.trust import DirectUncertainty
 
 __all__ = [
     "Balance",
@@ -36,6 +37,7 @@ __all__ = [
     "ConformalIntervals",
     "ConformalOutcomes",
     "CrossfitEffects",
+    "DirectUncertainty",
     "GatesResult",
     "Nuisances",
     "OverlapResult",

@@ -71,10 +71,9 @@ def test_bands_are_the_models_answers(world, tmp_path, given):
 
 def test_a_map_of_another_risk_is_another_job(world, tmp_path):
     imagery, _, model = world
-    one, again, other = (
-        map_risk(model, imagery, resolution=600, out=tmp_path / "risk.tif", given=given, overwrite=bool(given), **QUICK)
-        for given in (None, None, "untested")
-    )  # fmt: skip
+    settings = {"resolution": 600, "out": tmp_path / "risk.tif", **QUICK}
+    one, again = (map_risk(model, imagery, **settings) for _ in range(2))
+    other = map_risk(model, imagery, given="untested", overwrite=True, **settings)
     assert one.job == again.job != other.job
     assert list(other.to_xarray().band.values) == ["risk", "sd", "lower", "upper", "decision", "support"]
     assert "Risks on" in str(other)
