@@ -36,6 +36,7 @@ ORDER = [
     ("selective_labels", "Selective labels: what constraints buy, coverage, calibration of the untested"),
     ("selective_speed", "Selective labels: effective samples a second, cost by size"),
     ("transtee", "TransTEE: doses, beside a Gaussian process and plain networks"),
+    ("risk_systems", "Calibrated and rare probabilities, trust"),
     ("ihdp", "IHDP, replications 1 to 5"),
     ("peers", "Side by side with peers"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
@@ -44,6 +45,7 @@ ORDER = [
     ("compare", "Comparing data and models: does the RATE rank them as the truth does?"),
     ("districts", "District means: coverage"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
+    ("vluci", "VLUCI: an unobserved confounder, inferred"),
 ]
 HEAD = """# Benchmarks
 

@@ -9,6 +9,7 @@ compared with those of the units, given X and L.
                                [--networks 1] [--rows FILE]
 
 A row is written as soon as it is there, and rows that are there are not computed again: the grid can be run in parts.
+Without --cells, the rows that are there are reported; where there are none, three cells are run.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def main() -> None:
     """Run what is missing, print the table."""
     default = Path(__file__).resolve().parents[1] / "outputs" / "vluci_rows.jsonl"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--cells", nargs="*", default=[], choices=list(CELLS), help="none: report what is there")
+    parser.add_argument("--cells", nargs="*", default=None, choices=list(CELLS), help="none: report what is there")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--bases", nargs="+", default=list(bases()), choices=list(bases()))
     parser.add_argument("--cevae", type=int, default=3, help="seeds below this also run CEVAE")
@@ -185,8 +186,9 @@ def main() -> None:
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
     done = {(row["cell"], row["seed"], row["method"]) for row in rows}
     warnings.simplefilter("ignore")
+    cells = args.cells if args.cells is not None else [] if rows else list(NETWORKS)
     for seed in args.seeds:
-        for cell in args.cells:
+        for cell in cells:
             names = [name for name in args.bases if (cell, seed, name) not in done]
             if names:
                 new = run(cell, seed, names, args.cevae, args.networks)

@@ -62,7 +62,7 @@ def plot_strength(
     for colour, (link, part) in zip(_style.COLOURS, curve.groupby("link"), strict=False):
         part = part.sort_values("share")
         share = 100 * part["share"]
-        ax.plot(share, part["ate"], color=colour, linewidth=1.4, label=f"{link:g}")
+        ax.plot(share, part["ate"], color=colour, linewidth=1.4, label=f"{link:.2g}")
         ax.fill_between(share, part["lower"], part["upper"], color=colour, alpha=0.12, linewidth=0)
         credence = np.exp(np.clip(part["evidence"] - best, -8, 0))
         ax.scatter(share, part["ate"], s=8 + 60 * credence, color=colour, zorder=3, linewidth=0)
