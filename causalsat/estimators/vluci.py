@@ -60,8 +60,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         posterior of the strength of confounding comes from the exact likelihood (all other parameters by Laplace's
         approximation). ``"variational"``: the paper's networks, q(L | X, T) and q(L | X, T, Y), trained against a
         bound for the treatment and one for the outcome, with a warm-up of the Kullback-Leibler divergences and a
-        penalty on dependence between L and X. Its networks may take L into any function, and have several latents,
-        but have no posterior of the strength: their intervals are too narrow (``benchmarks/vluci.py``).
+        penalty on dependence between L and X. L may have several dimensions and enter the outcome in any way, but
+        there is no posterior of the strength: intervals hold only the spread over draws and an ensemble.
     n_latents : int
         Dimension of L in the variational model. Under a linear link one dimension is all that matters.
     outcome : {"auto", "continuous", "binary"}
@@ -116,9 +116,9 @@ class VLUCI(AssumptionChecks, ObservedUnits):
 
     References
     ----------
-    Wu, Y., Chen, H., Wang, X. et al., "VLUCI: Variational Learning of Unobserved Confounders for Counterfactual
-    Inference", arXiv 2308.00904 (equations of the two bounds). Heckman, J. (1979), "Sample selection bias as a
-    specification error", Econometrica 47, on what identifies such a model.
+    "VLUCI: Variational Learning of Unobserved Confounders for Counterfactual Inference", arXiv 2308.00904 (the two
+    bounds; here the second takes the treatment's posterior of L for its prior). Heckman, J. (1979), "Sample selection
+    bias as a specification error", Econometrica 47, on what identifies such a model.
 
     Examples
     --------
