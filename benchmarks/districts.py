@@ -4,7 +4,7 @@ Each landscape is cut into 25 square districts, most of them without a trial pla
 several times on each landscape; each time a model is fitted to the trial and 90 % intervals of the district means
 are compared with the true means over all pixels.
 
-    python benchmarks/districts.py [--landscapes 12] [--draws 6] [--slow 4]
+    python benchmarks/districts.py [--landscapes 12] [--draws 6] [--slow 3]
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def one(trial: Any, model: Any, places: tuple[Any, np.ndarray, np.ndarray], leve
     }
 
 
-def run(landscapes: int = 12, draws: int = 6, slow: int = 4, first_seed: int = 4000) -> dict[str, list[Any]]:
+def run(landscapes: int = 12, draws: int = 6, slow: int = 3, first_seed: int = 4000) -> dict[str, list[Any]]:
     """Rows (landscape, draw) by estimator."""
     rows: dict[str, list[list[dict[str, float]]]] = {name: [] for name in estimators()}
     with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def run(landscapes: int = 12, draws: int = 6, slow: int = 4, first_seed: int = 4
             model.named_steps["images"].fit(study.X)
             for name, estimator in estimators().items():
                 model.set_params(effect=estimator)
-                count = draws if name == "DoublyRobustEffect" else slow
+                count = {"DoublyRobustEffect": draws, "BayesianLinearEffect": slow}.get(name, 2)
                 rows[name].append([one(trial.draw_outcomes(seed * 100 + k), model, places) for k in range(count)])
     return rows
 
@@ -118,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--landscapes", type=int, default=12)
     parser.add_argument("--draws", type=int, default=6, help="draws of assignment and noise on each landscape")
-    parser.add_argument("--slow", type=int, default=4, help="of those, draws for the slower estimators")
+    parser.add_argument(
+        "--slow", type=int, default=3, help="of those, draws for BayesianLinearEffect; 2 for TLearnerEffect"
+    )
     options = parser.parse_args(argv)
     print(to_markdown(run(options.landscapes, options.draws, options.slow)))
 
