@@ -36,8 +36,8 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
     gives each place the answer of a network that was trained on the other folds of sites, so that an effect head
     fitted on them is not misled by overfitting. ``transform`` gives the mean answer of all folds' networks.
 
-    On simulated trials of 70 and 250 sites, features without labels and a linear effect head did better than this
-    (``benchmarks/RESULTS.md``): it is for larger studies, and for comparison.
+    On simulated trials of 250 sites, features without labels and a linear effect head did as well as this
+    (``benchmarks/RESULTS.md``), with 70 sites better: it is for larger studies, and for comparison.
 
     Inside an :class:`ImageEncoder` (with ``n_components=None``) the outcome and the roles arrive by themselves in
     ``Study.fit``, :func:`causalsat.evaluation.crossfit_effects` and :func:`causalsat.compare`.
