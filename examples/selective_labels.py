@@ -54,7 +54,9 @@ print(models["selective labels, constrained"].summary())
 
 # %% [markdown]
 # Do the risks come true among the farms that nobody inspected? The Brier score and the calibration error say; the
-# AUC, which only ranks, would not notice that all risks are too high.
+# AUC, which only ranks, would not notice that all risks are too high. Without the two pieces of knowledge the model
+# does no better than taking the uninspected for healthy: what officials heard and where they look are hard to tell
+# apart from the data alone.
 
 # %%
 out = Path("outputs/selective_labels")
