@@ -6,7 +6,7 @@ confounder; correlation 0.6 makes L depend on X; "skewed" gives the outcome cent
 compared with those of the units, given X and L.
 
     python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 2 3 4] [--bases NAME ...] [--cevae 3]
-                               [--networks 1] [--rows FILE]
+                               [--networks 1] [--prior 0.3] [--rows FILE]
 
 A row is written as soon as it is there, and rows that are there are not computed again: the grid can be run in parts.
 Without --cells, the rows that are there are reported; where there are none, three cells are run.
@@ -88,18 +88,26 @@ def recovered(model: Any, L: Any) -> float:
     return float(max(np.corrcoef(guess[:, j], fitted[:, j])[0, 1] ** 2 for j in range(guess.shape[1])))
 
 
-def run(cell: str, seed: int, names: list[str], cevae: int, networks: int) -> list[dict[str, Any]]:
+def run(
+    cell: str, seed: int, names: list[str], cevae: int, networks: int, prior: float | None
+) -> list[dict[str, Any]]:
     """All rows of one replication."""
     X, t, y, L, tau = make_world(cell, seed)
     rows = []
     start = time.process_time()
     quick = causalsat.DoublyRobustEffect(propensity_model="logistic")
-    whole = causalsat.VLUCI(quick, random_state=seed).fit(X, y, treatment=t)
+    options = {} if prior is None else {"prior_confounding": prior}
+    whole = causalsat.VLUCI(quick, random_state=seed, **options).fit(X, y, treatment=t)
     engine_cpu = time.process_time() - start
     data = whole._check_fit(X, y, t, None, None, None)
     for name in names:
         base = bases()[name]
-        row: dict[str, Any] = {"cell": cell, "seed": seed, "method": name, "probability": whole.probability_}
+        row: dict[str, Any] = {
+            "cell": cell,
+            "seed": seed,
+            "method": labelled(name, prior),
+            "probability": whole.probability_,
+        }
         fitted = copy.copy(whole)
         fitted.base = base
         start = time.process_time()
@@ -138,6 +146,11 @@ def run(cell: str, seed: int, names: list[str], cevae: int, networks: int) -> li
         row["inferred"] = measure(model.effect(X), model.counterfactual(X, y, t).mean(), tau)
         rows.append({**row, "cpu": time.process_time() - start})
     return rows
+
+
+def labelled(name: str, prior: float | None) -> str:
+    """Method of a row: the base, and the prior probability of confounding where it is not the default."""
+    return name if prior is None else f"{name}, prior_confounding={prior:g}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -180,6 +193,7 @@ def main() -> None:
     parser.add_argument("--bases", nargs="+", default=list(bases()), choices=list(bases()))
     parser.add_argument("--cevae", type=int, default=3, help="seeds below this also run CEVAE")
     parser.add_argument("--networks", type=int, default=1, help="seeds below this also run the variational networks")
+    parser.add_argument("--prior", type=float, help="prior probability of confounding, if not the default")
     parser.add_argument("--rows", type=Path, default=default)
     args = parser.parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
@@ -189,9 +203,9 @@ def main() -> None:
     cells = args.cells if args.cells is not None else [] if rows else list(NETWORKS)
     for seed in args.seeds:
         for cell in cells:
-            names = [name for name in args.bases if (cell, seed, name) not in done]
+            names = [name for name in args.bases if (cell, seed, labelled(name, args.prior)) not in done]
             if names:
-                new = run(cell, seed, names, args.cevae, args.networks)
+                new = run(cell, seed, names, args.cevae, args.networks, args.prior)
                 rows += new
                 with args.rows.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in new)
