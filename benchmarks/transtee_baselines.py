@@ -30,7 +30,7 @@ class Settings:
     decay: float = 5e-3
 
 
-# PublishedTransTEE has the published settings of each design. Those of the plain networks are ours and the same on both
+# PublishedTransTEE has the published settings of each design. Those of the plain networks are ours, the same on both
 # designs: on continuous IHDP they do worse than the public implementations tuned for it (AMSE: TARNet 1.5, DRNet 3.1,
 # VCNet 0.6, on their own noise)
 SETTINGS = {

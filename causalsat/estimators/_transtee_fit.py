@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +27,23 @@ if TYPE_CHECKING:
 __all__ = ["fit_estimator", "member_features", "outcome_draws"]
 
 PREDICT_CHUNK = 4096
+FEW_UNITS = 5000
 # a member trains without one of five folds; the variance of a delete-a-fold jackknife is (5 - 1) times its estimates'
 JACKKNIFE = (N_FOLDS - 1) ** 0.5
+
+
+@contextmanager
+def short_calls(n_units: int) -> Iterator[None]:
+    """One thread of torch where there are few units: its calls are so short then that threads wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if n_units <= FEW_UNITS:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit_estimator(est: TransTEE, data: FitData, dosage: FloatArray | None, table: Any, seed: int) -> None:
@@ -54,7 +71,8 @@ def fit_estimator(est: TransTEE, data: FitData, dosage: FloatArray | None, table
     adversary = None
     if est.regularizer is not None:
         adversary = Adversary(est.regularizer, 0 if coding.kind == "dose" else len(coding.levels), est.alpha)
-    found = _transtee_model.fit_members(est.shape_, units, settings, est.n_draws, adversary, module)
+    with short_calls(len(data.y)):
+        found = _transtee_model.fit_members(est.shape_, units, settings, est.n_draws, adversary, module)
     _keep(est, found, units)
     if isinstance(data, ImageFitData):
         est.encoder_.set_state(est.shape_, est.state_)
@@ -183,14 +201,15 @@ def member_features(
 ) -> FloatArray:
     """Features (M, n, F) of units under a treatment, or the attention (M, n, tokens) to their tokens."""
     k = getattr(est, "n_image_features_", 0) if est.shape_.image is not None else 0
-    return _transtee_model.evaluate(
-        _network(est),
-        np.ascontiguousarray(est.scaling_.features(design[:, k:])),
-        est.coding_.basis(*level),
-        cells=np.ascontiguousarray(design[:, :k]) if k else None,
-        table=_table(est, table),
-        method=method,
-    )
+    with short_calls(len(design)):
+        return _transtee_model.evaluate(
+            _network(est),
+            np.ascontiguousarray(est.scaling_.features(design[:, k:])),
+            est.coding_.basis(*level),
+            cells=np.ascontiguousarray(design[:, :k]) if k else None,
+            table=_table(est, table),
+            method=method,
+        )
 
 
 def outcome_draws(
