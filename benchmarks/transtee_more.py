@@ -60,6 +60,8 @@ def ablation(args: argparse.Namespace) -> None:
     """What the choices contribute."""
     print(f"\nAblations\n\n{HEAD}")
     for design, count in (("simu1", args.simu1), ("ihdp", args.ihdp)):
+        if not count:
+            continue
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         for label, options in ABLATIONS.items():
             found = [evaluate("TransTEE", options, design, halves(design), seed) for seed in seeds]
@@ -70,6 +72,8 @@ def shift(args: argparse.Namespace) -> None:
     """Doses outside the training support."""
     print(f"\nTreatment shift: training doses on a smaller support than the test's\n\n{HEAD}")
     for design, scale, count in (("simu1", 5.0, args.simu1), ("ihdp", 2.0, args.ihdp)):
+        if not count:
+            continue
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         for name in ("TransTEE", "VCNet", "TARNet", "DRNet"):
             found = [evaluate(name, {}, design, shifted(design), seed, scale) for seed in seeds]

@@ -97,7 +97,7 @@ def deal_folds(n: int, n_folds: int, groups: NDArray[np.int64] | None, rng: np.r
     Examples
     --------
     >>> deal_folds(6, 3, np.array([0, 0, 1, 1, 2, 2]), np.random.default_rng(0)).tolist()
-    [2, 2, 1, 1, 0, 0]
+    [1, 1, 2, 2, 0, 0]
     """
     codes = np.arange(n) if groups is None else groups
     size = np.bincount(codes)
