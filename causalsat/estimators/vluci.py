@@ -111,6 +111,13 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     -----
     A known ``propensity`` is a design: nothing unobserved decided the treatment, and no confounder is inferred.
     Image latents come as columns of X (a Pipeline with an encoder). Fewer than 20 units infer nothing.
+    Measured with a doubly robust base in five simulated studies a cell (``benchmarks/vluci.py``; X moves the logit of
+    the treatment with standard deviation 2): of 2,000 units, it closed 95 % of the gap in the error of the average
+    effect between X alone and the true L at strength 2, and 41 % at strength 1, with 90 % intervals that held the
+    truth in 4 of 5 (X alone: 0 of 5); without a confounder the error was 0.071 against 0.082. Of 500 units it closed
+    24 % and 1 %, and intervals held the truth in 1 and 2 of 5 only: there the prior decides, and 0.3 is a bet on
+    little confounding. A higher ``prior_confounding`` widens such intervals, and errs where there is no confounder.
+
     ``effect`` is about new units: it averages over the prior of L. :meth:`counterfactual` is about units whose
     treatment and outcome were seen, and uses the posterior of their own L.
 
