@@ -36,6 +36,7 @@ ORDER = [
     ("selective_labels", "Selective labels: what constraints buy, coverage, calibration of the untested"),
     ("selective_speed", "Selective labels: effective samples a second, cost by size"),
     ("transtee", "TransTEE: doses, beside a Gaussian process and plain networks"),
+    ("transtee_more", "TransTEE: ablations and shifted doses"),
     ("risk_systems", "Calibrated and rare probabilities, trust"),
     ("ihdp", "IHDP, replications 1 to 5"),
     ("peers", "Side by side with peers"),
