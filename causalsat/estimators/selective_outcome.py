@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat._parameters import check_whole_numbers
 from causalsat._risk_base import GIVEN, SelectiveEstimator
 from causalsat._table_estimator import Summary
-from causalsat._parameters import check_whole_numbers
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.exceptions import DataError, ParameterError
