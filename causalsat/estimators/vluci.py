@@ -117,6 +117,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     truth in 4 of 5 (X alone: 0 of 5); without a confounder the error was 0.071 against 0.082. Of 500 units it closed
     24 % and 1 %, and intervals held the truth in 1 and 2 of 5 only: there the prior decides, and 0.3 is a bet on
     little confounding. A higher ``prior_confounding`` widens such intervals, and errs where there is no confounder.
+    Where X moves the treatment half as much, or the outcome's noise is skewed, the average effect of studies with no
+    confounder was off by 0.37 and 0.56 instead of 0.1 (two studies each).
 
     ``effect`` is about new units: it averages over the prior of L. :meth:`counterfactual` is about units whose
     treatment and outcome were seen, and uses the posterior of their own L.
