@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from causalsat._inputs import FloatArray
 from causalsat.base import Summary
 from causalsat.estimators import _transtee_fit
+from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
     from causalsat.estimators.transtee import TransTEE
@@ -66,8 +67,8 @@ def summary(est: TransTEE) -> Summary:
     row = {
         "mean": draws.mean(),
         "sd": draws.std(ddof=1),
-        "5 %": np.quantile(draws, 0.05),
-        "95 %": np.quantile(draws, 0.95),
+        "5 %": draw_quantiles(draws, 0.05),
+        "95 %": draw_quantiles(draws, 0.95),
         "P(> 0)": float((draws > 0).mean()),
     }
     counts = {"units": est.n_units_, "clusters": est.n_groups_, "treatment": est.coding_.kind}

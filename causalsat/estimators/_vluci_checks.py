@@ -13,6 +13,7 @@ from causalsat._inputs import FloatArray
 from causalsat.estimators._vluci_network import NetworkSettings
 from causalsat.estimators._vluci_posterior import curve_points
 from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,7 @@ def strength_curve(engine: Any, level: float) -> pd.DataFrame:
 
 
 def _row(model: Any, level: float) -> dict[str, float]:
-    low, high = np.quantile(model.ate_draws_, [(1 - level) / 2, (1 + level) / 2])
+    low, high = draw_quantiles(model.ate_draws_, [(1 - level) / 2, (1 + level) / 2])
     mean = float(model.ate_draws_.mean())
     return {"ate": mean, "lower": float(low), "upper": float(high), "probability": model.probability_}
 
@@ -171,7 +172,7 @@ def summary_table(ate_draws: FloatArray, members: list[Any]) -> pd.DataFrame:
 
     by_member = ate_draws.reshape(len(members), -1)
     between = by_member.mean(axis=1).std(ddof=1) if len(members) > 1 else 0.0
-    low, high = np.quantile(ate_draws, [0.025, 0.975])
+    low, high = draw_quantiles(ate_draws, [0.025, 0.975])
     columns = {
         "estimate": ate_draws.mean(),
         "std err": ate_draws.std(ddof=1),

@@ -14,6 +14,7 @@ from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._selective_density import COEFFICIENT_SCALE
+from causalsat.posterior import draw_quantiles
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]
 
@@ -93,7 +94,7 @@ class _LogisticRisk(RiskEstimator):
 
         names = ["intercept", *self.design_names_]
         values = np.hstack([self.risk_draws_, self.decision_draws_])
-        lower, upper = np.quantile(values, [0.025, 0.975], axis=0)
+        lower, upper = draw_quantiles(values, [0.025, 0.975])
         table = pd.DataFrame(
             {"mean": values.mean(axis=0), "sd": values.std(axis=0, ddof=1), "[0.025": lower, "0.975]": upper},
             index=[f"risk: {n}" for n in names] + [f"decision: {n}" for n in names],

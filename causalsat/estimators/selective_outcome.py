@@ -16,7 +16,7 @@ from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.posterior import EffectPosterior
+from causalsat.posterior import EffectPosterior, draw_quantiles
 
 __all__ = ["SelectiveLabelsOutcome"]
 
@@ -244,7 +244,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         scales = np.column_stack([found.sigma, found.correlation])
         values = np.hstack([found.outcome, self.departures_, scales])
         labels = [f"outcome: {n}" for n in names] + [f"decision beyond it: {n}" for n in names]
-        lower, upper = np.quantile(values, [0.025, 0.975], axis=0)
+        lower, upper = draw_quantiles(values, [0.025, 0.975])
         table = pd.DataFrame(
             {"mean": values.mean(axis=0), "sd": values.std(axis=0, ddof=1), "[0.025": lower, "0.975]": upper},
             index=[*labels, "sigma", "correlation"],
