@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 import causalsat
 from causalsat.evaluation import risk_calibration
 from causalsat.plots import plot_risk_calibration
+from causalsat.report import Figure, Page, Section, Table
 
 rng = np.random.default_rng(3)
 trial = causalsat.simulate.satellite_trial("smooth", n_units=2500, n_sites=250, seed=3)
@@ -132,12 +133,16 @@ print(mapped)
 # One page with all of it.
 
 # %%
-page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Selective labels</title>
-<h1>Where have crops failed that nobody inspected?</h1>
-{table.round(4).to_html()}
-<h2>Do the risks come true?</h2><img src="calibration.png" alt="Reliability curves of four models" width="720">
-<h2>Villages outside the region</h2><img src="villages.png" alt="Maps of predicted and true risk" width="640">
-<h2>Every cell of the region</h2><img src="risk.png" alt="Map of risk, its uncertainty and the decision" width="720">
-<h2>The constrained model</h2><pre>{constrained.summary()}</pre></html>"""
-(out / "report.html").write_text(page)
-print(f"wrote {out / 'report.html'}")
+pictures = {
+    "Do the risks come true?": ("calibration", "Reliability curves of four models"),
+    "Villages outside the region": ("villages", "Maps of predicted and true risk"),
+    "Every cell of the region": ("risk", "Map of risk, its uncertainty and the decision"),
+}
+page = Page(
+    "Where have crops failed that nobody inspected?",
+    ["Errors of the predicted risks of farms that nobody inspected, beside two simpler models."],
+    [Section("Errors", tables=[Table.of(table, digits=4)])]
+    + [Section(title, figures=[Figure(out / f"{name}.png", alt)]) for title, (name, alt) in pictures.items()]
+    + [Section("The constrained model", text=str(constrained.summary()))],
+)
+print(f"wrote {page.write(out / 'report.html')}")

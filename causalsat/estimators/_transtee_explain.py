@@ -67,8 +67,8 @@ def summary(est: TransTEE) -> Summary:
     row = {
         "mean": draws.mean(),
         "sd": draws.std(ddof=1),
-        "5 %": draw_quantiles(draws, 0.05),
-        "95 %": draw_quantiles(draws, 0.95),
+        "5 %": float(draw_quantiles(draws, 0.05)),
+        "95 %": float(draw_quantiles(draws, 0.95)),
         "P(> 0)": float((draws > 0).mean()),
     }
     counts = {"units": est.n_units_, "clusters": est.n_groups_, "treatment": est.coding_.kind}

@@ -98,7 +98,8 @@ class TransTEE(TableOrImages):
     place's draws do not depend on which other places are asked for, nor on the order of the rows in the fit.
 
     For a few hundred units, a table and one dose, try :class:`GaussianProcessEffect` as well: it was the more
-    accurate on continuous IHDP, TransTEE on simu1. Images, many or structured treatments and dosages are for TransTEE.
+    accurate on continuous IHDP, TransTEE on simu1. Images, many or structured treatments, and dosages are for
+    TransTEE.
 
     References
     ----------

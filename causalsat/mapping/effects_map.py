@@ -168,60 +168,30 @@ def make_map(
 ) -> MapResult:
     """Map a quantity of a model, "effect" or "risk" (``given`` what is known of the decision): the conductor."""
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
-    model = _ready_for_map(model, imagery, min_valid)
-    geometry = region_geometry(region, imagery.crs, region_crs)
-    grid = grid_over(imagery, geometry, resolution)
-    columns = constant_columns(model, covariates)
-    if not image_encoders(model) and size_m is None and not columns:
-        raise ParameterError(
-            f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
-            expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
-        )
-    chip_px = largest_chip_px(model, imagery) if size_m is None else int(imagery.size_px(float(size_m)))
-    min_valid = _smallest_share(model) if min_valid is None else min_valid
     folder = path.with_name(path.name + ".tiles")
-    job = MapJob(
-        model=model,
-        imagery=imagery,
-        grid=grid,
-        region=None if geometry is None else bytes(geometry.wkb),
-        columns=columns,
-        level=level,
-        size_m=size_m,
-        chip_px=chip_px,
-        min_valid=min_valid,
-        folder=folder.absolute(),
-        quantity=quantity,
-        given=given,
-    )
-    bands = BANDS_OF[quantity]
-    side = _tile_side(tile_px, grid.cell_px, chip_px, imagery)
+    job = _plan_job(
+        model, imagery, region_geometry(region, imagery.crs, region_crs), resolution, covariates,
+        size_m=size_m, level=level, min_valid=min_valid, folder=folder.absolute(), quantity=quantity, given=given,
+    )  # fmt: skip
+    side = _tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
     parts = {**_job_parts(job), "tile": side}
-    job_hash = fingerprint(parts)
-    words = map_notes(note, heterogeneity_p)
+    job_hash, words = fingerprint(parts), map_notes(note, heterogeneity_p)
     tags = _tags(job, job_hash, units, title, words, citation, heterogeneity_p)
+    bands = BANDS_OF[quantity]
     finished = {} if overwrite else finished_tags(path, job_hash, bands)
     if finished != tags:
         open_job(folder, parts, overwrite=overwrite)
         tiles = [] if finished else _plan(job, side)
         _run(job, tiles, client, progress)
-        write_cog(
-            path,
-            blocks_of(path) if finished else _blocks(job, tiles),
-            grid=grid,
-            bands=bands,
-            tags=tags,
-            work=folder,
-        )
+        blocks = blocks_of(path) if finished else _blocks(job, tiles)
+        write_cog(path, blocks, grid=job.grid, bands=bands, tags=tags, work=folder)
         remove_job(folder)
-    n_mapped = count_mapped(path)
-    result = MapResult(
-        path, None, None, grid.resolution_m, (grid.height, grid.width), n_mapped, level, words, job_hash, bands
-    )
+    shape, n_mapped = (job.grid.height, job.grid.width), count_mapped(path)
+    result = MapResult(path, None, None, job.grid.resolution_m, shape, n_mapped, level, words, job_hash, bands)
     if not n_mapped:
         warnings.warn(
             f"no cell of the map has {'an effect' if quantity == 'effect' else 'a risk'}: all lie outside the region "
-            f"or on invalid imagery (min_valid={min_valid:g})",
+            f"or on invalid imagery (min_valid={job.min_valid:g})",
             DataWarning,
             stacklevel=3,
         )
@@ -244,6 +214,38 @@ def _check_settings(out: Any, level: float, min_valid: float | None, tile_px: in
         raise ParameterError(f"out={str(out)!r}", expected="a file name that ends in .tif")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _plan_job(
+    model: Any,
+    imagery: Any,
+    geometry: Any,
+    resolution: float | None,
+    covariates: Mapping[str, float] | None,
+    *,
+    size_m: float | None,
+    min_valid: float | None,
+    **more: Any,
+) -> MapJob:
+    """What every tile of the map needs: the model ready for this imagery, the grid, the constant columns."""
+    model = _ready_for_map(model, imagery, min_valid)
+    columns = constant_columns(model, covariates)
+    if not image_encoders(model) and size_m is None and not columns:
+        raise ParameterError(
+            f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
+            expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
+        )
+    return MapJob(
+        model=model,
+        imagery=imagery,
+        grid=grid_over(imagery, geometry, resolution),
+        region=None if geometry is None else bytes(geometry.wkb),
+        columns=columns,
+        size_m=size_m,
+        chip_px=largest_chip_px(model, imagery) if size_m is None else int(imagery.size_px(float(size_m))),
+        min_valid=_smallest_share(model) if min_valid is None else min_valid,
+        **more,
+    )
 
 
 def _ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:

@@ -59,23 +59,22 @@ class Table:
 
     @classmethod
     def of(cls, frame: Any, caption: str = "", digits: int = 3) -> Table:
-        """The table of a data frame: its index names the rows, numbers are rounded.
+        """The table of a data frame: its index names the rows, numbers that are not whole are rounded.
 
         Examples
         --------
         >>> import pandas as pd
-        >>> Table.of(pd.DataFrame({"error": [0.12345], "units": [1200]}, index=["ours"])).rows
-        [['ours', '0.123', '1,200']]
+        >>> Table.of(pd.DataFrame({"error": [0.12345, 1.0], "units": [1200, 80]}, index=["ours", "theirs"])).rows
+        [['ours', '0.123', '1,200'], ['theirs', '1.000', '80']]
         """
 
-        def cell(value: Any) -> str:
-            if isinstance(value, bool) or not hasattr(value, "__float__"):
-                return str(value)
-            if math.isnan(value):
-                return ""
-            return f"{value:,}" if float(value).is_integer() else f"{value:,.{digits}f}"
+        def cells(column: Any) -> list[str]:
+            if column.dtype.kind == "f":
+                return ["" if math.isnan(value) else f"{value:,.{digits}f}" for value in column]
+            return [f"{value:,}" for value in column] if column.dtype.kind in "iu" else [str(v) for v in column]
 
-        rows = [[str(label), *map(cell, values)] for label, *values in frame.astype(object).itertuples()]
+        columns = [cells(frame.iloc[:, j]) for j in range(frame.shape[1])]
+        rows = [list(row) for row in zip(map(str, frame.index), *columns, strict=True)]
         return cls(["", *map(str, frame.columns)], rows, caption)
 
 
