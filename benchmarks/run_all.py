@@ -40,6 +40,7 @@ ORDER = [
     ("risk_systems", "Calibrated and rare probabilities, trust"),
     ("ihdp", "IHDP, replications 1 to 5"),
     ("peers", "Side by side with peers"),
+    ("calibration", "Calibration: simulation-based, and coverage over 200 trials"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
     ("uganda_estimators", "Uganda: every estimator"),
     ("sequences", "Image sequences: a moderator in the change between dates"),
