@@ -19,6 +19,7 @@ NO_LINK = Link(0.0, (0.0, 0.0))
 FREE, N_SCALES = -1, 8  # scales: 0-2 of f_T (linear, smooth, products), 3-5 of f_Y, 6-7 of the effect; -1 is fixed
 FREE_VARIANCE, LOG_SD_VARIANCE = 25.0, 4.0
 LEAST_VARIANCE = 1e-6
+LEAST_CURVATURE = 1e-10  # of the largest
 MOST_STEPS = 40
 
 
@@ -106,12 +107,26 @@ def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int =
         if not last:
             variance = _scales(design, z, information + np.diag(precision), variance)
     information = _information(design, link, z)
-    hessian = information + np.diag(precision)
+    hessian = _positive(information + np.diag(precision))
     chol = np.linalg.cholesky(hessian)
     evidence = value + 0.5 * float(np.log(precision).sum()) - float(np.log(np.diag(chol)).sum())
     average = _average_weights(design)
     spread = np.linalg.solve(chol, average)
     return Mode(z, hessian, information, evidence, variance, float(average @ z), float(np.sqrt(spread @ spread)))
+
+
+def _positive(matrix: FloatArray) -> FloatArray:
+    """The matrix, with its least eigenvalues raised where rounding leaves it not positive definite.
+
+    That happens where the outcome is nearly a function of the columns, so that its curvature is huge in some
+    directions and hardly anything in others.
+    """
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        return np.asarray((vectors * np.maximum(values, LEAST_CURVATURE * values[-1])) @ vectors.T)
+    return matrix
 
 
 def _average_weights(design: Design) -> FloatArray:
@@ -154,8 +169,10 @@ def _climb(
             step = factor @ gradient
             ahead = np.inf
         gain, size = ahead, 1.0
-        while (there := _value(design, link, z + size * step, precision))[0] < value - 1e-9 and size > 1e-4:
+        while not (there := _value(design, link, z + size * step, precision))[0] >= value - 1e-9 and size > 1e-4:
             size /= 2
+        if not np.isfinite(there[0]):
+            break
         z, (value, gradient) = z + size * step, there
     return z, value, information
 
@@ -166,11 +183,12 @@ def _terms(design: Design, link: Link, z: FloatArray) -> UnitTerms:
 
 def _value(design: Design, link: Link, z: FloatArray, precision: FloatArray) -> tuple[float, FloatArray]:
     """Log posterior density and its gradient."""
-    terms = _terms(design, link, z)
-    first = design.weight * terms.first
-    arms = np.bincount(design.arm, first[2], 2)
-    gradient = np.concatenate([design.D_t.T @ first[0], design.D_y.T @ first[1], arms]) - precision * z
-    return float(design.weight @ terms.value - 0.5 * (precision * z) @ z), gradient
+    with np.errstate(over="ignore", invalid="ignore"):  # a step too far is refused by its value
+        terms = _terms(design, link, z)
+        first = design.weight * terms.first
+        arms = np.bincount(design.arm, first[2], 2)
+        gradient = np.concatenate([design.D_t.T @ first[0], design.D_y.T @ first[1], arms]) - precision * z
+        return float(design.weight @ terms.value - 0.5 * (precision * z) @ z), gradient
 
 
 def _information(design: Design, link: Link, z: FloatArray) -> FloatArray:

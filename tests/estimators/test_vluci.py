@@ -303,3 +303,10 @@ def test_observed_units_need_their_treatment_and_outcome():
         warnings.simplefilter("error")
         one_arm = w.treatment == 1
         model.counterfactual(w.X[one_arm], w.outcome[one_arm], w.treatment[one_arm])
+
+
+def test_an_outcome_that_a_feature_decides_leaves_a_curvature_that_can_be_factored():
+    X = (20 * np.random.default_rng(0).uniform(size=(20, 5))).round()
+    model = VLUCI(**VLUCI._contract_parameters).fit(X, 2 * X[:, 0], treatment=np.arange(20) % 2)
+    assert np.isfinite(model.effect(X).draws).all()
+    assert abs(float(model.effect(X).ate())) < 1
