@@ -175,12 +175,8 @@ def features_only(X: Any, drop: set[str]) -> Any:
     return table
 
 
-def check_outcome(y: Any, n: int) -> FloatArray:
-    """One finite number for each unit; names what is missing."""
-    if y is None:
-        raise DataError(
-            "y is None; this estimator requires y to be passed, but the target y is None", expected="an outcome"
-        )
+def outcome_column(y: Any, n: int) -> FloatArray:
+    """The outcome as n floats, which may be missing; a single column is taken for its values."""
     out = _numbers(y, "the outcome y")
     if out.ndim == 2 and out.shape[1] == 1:
         from sklearn.exceptions import DataConversionWarning
@@ -188,10 +184,20 @@ def check_outcome(y: Any, n: int) -> FloatArray:
         warnings.warn(
             "A column-vector y was passed when a 1d array was expected; its one column is used.",
             DataConversionWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         out = out[:, 0]
     _one_per_unit(out, n, "y")
+    return out
+
+
+def check_outcome(y: Any, n: int) -> FloatArray:
+    """One finite number for each unit; names what is missing."""
+    if y is None:
+        raise DataError(
+            "y is None; this estimator requires y to be passed, but the target y is None", expected="an outcome"
+        )
+    out = outcome_column(y, n)
     bad = int((~np.isfinite(out)).sum())
     if bad:
         raise DataError(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat import _inputs
@@ -96,15 +94,7 @@ class SelectiveEstimator(TableEstimator):
     def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
         if y is None:
             return _inputs.check_outcome(y, n)
-        values = _inputs._numbers(y, "the outcome y")
-        if values.ndim == 2 and values.shape[1] == 1:
-            warnings.warn(
-                "A column-vector y was passed when a 1d array was expected; its one column is used.",
-                DataConversionWarning,
-                stacklevel=4,
-            )
-            values = values[:, 0]
-        _inputs._one_per_unit(values, n, "y")
+        values = _inputs.outcome_column(y, n)
         t = _inputs.check_treatment(treatment, n, binary=True)
         seen = ~np.isnan(values)
         missing, known = int((~seen & (t == 1)).sum()), int((seen & (t == 0)).sum())

@@ -40,6 +40,22 @@ class SupportReference:
     distances: FloatArray
 
 
+def whiten(X: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean (p,) and map (p, rank) to coordinates with unit covariance, of the rows of X."""
+    centre = X.mean(axis=0)
+    _, s, vt = np.linalg.svd(X - centre, full_matrices=False)
+    keep = s > 1e-8 * max(float(s.max(initial=0.0)), 1e-300)
+    return centre, vt[keep].T / (s[keep] / np.sqrt(len(X)))
+
+
+def neighbour_distance(places: FloatArray, others: FloatArray, k: int) -> FloatArray:
+    """Mean distance (n,) of each place from the k nearest of the others (all of them where there are fewer)."""
+    from scipy.spatial import cKDTree
+
+    nearest, _ = cKDTree(others).query(places, k=min(k, len(others)))
+    return np.asarray(nearest, dtype=float).reshape(len(places), -1).mean(axis=1)
+
+
 def learn_support(X: FloatArray, *, seed: int = 0) -> SupportReference:
     """Whiten the distinct rows of X and store their leave-one-out neighbour distances.
 
@@ -61,10 +77,7 @@ def learn_support(X: FloatArray, *, seed: int = 0) -> SupportReference:
     """
     from scipy.spatial import cKDTree
 
-    centre = X.mean(axis=0)
-    _, s, vt = np.linalg.svd(X - centre, full_matrices=False)
-    keep = s > 1e-8 * max(float(s.max(initial=0.0)), 1e-300)
-    whitening = vt[keep].T / (s[keep] / np.sqrt(len(X)))
+    centre, whitening = whiten(X)
     points = np.unique(X, axis=0)
     if len(points) > MAX_REFERENCE:
         points = points[np.sort(np.random.default_rng(seed).choice(len(points), MAX_REFERENCE, replace=False))]
@@ -78,13 +91,10 @@ def learn_support(X: FloatArray, *, seed: int = 0) -> SupportReference:
 
 def support(reference: SupportReference, X: FloatArray) -> FloatArray:
     """Conformal p-value of each row's neighbour distance, shape (n,), in (0, 1]."""
-    from scipy.spatial import cKDTree
-
     if reference.points.shape[1] == 0:
         return np.ones(len(X))
     k = min(N_NEIGHBOURS, max(len(reference.points) - 1, 1))
-    nearest, _ = cKDTree(reference.points).query((X - reference.centre) @ reference.whitening, k=k)
-    distance = np.asarray(nearest, dtype=float).reshape(len(X), -1).mean(axis=1)
+    distance = neighbour_distance((X - reference.centre) @ reference.whitening, reference.points, k)
     m = len(reference.distances)
     at_least_as_far = m - np.searchsorted(reference.distances, distance * (1 - 1e-9), side="left")
     return np.asarray((1.0 + at_least_as_far) / (1.0 + m))

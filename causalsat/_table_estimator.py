@@ -74,7 +74,11 @@ class TableEstimator(BaseEstimator):
 
     def _learn_support(self, data: FitData) -> None:
         """Keep what :meth:`support` compares places with; called after the fit."""
-        self.support_reference_ = _support.learn_support(data.X[:, self._support_columns()])
+        self.support_reference_ = _support.learn_support(self._support_features(data.X))
+
+    def _support_features(self, design: FloatArray) -> FloatArray:
+        """What of the design decides the support."""
+        return design[:, self._support_columns()]
 
     def support(self, X: Any) -> FloatArray:
         """How much the training data say about each unit, shape (n,), in (0, 1]; below 0.05 is extrapolation.
@@ -83,7 +87,7 @@ class TableEstimator(BaseEstimator):
         whitened features on which what is estimated may depend.
         """
         design, _ = self._check_predict(X, effect_only=True)
-        return _support.support(self.support_reference_, design[:, self._support_columns()])
+        return _support.support(self.support_reference_, self._support_features(design))
 
     def summary(self) -> Summary:
         """Printed table of the fit with its diagnostics."""

@@ -6,7 +6,7 @@ written once, here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["EffectPosterior", "draw_quantiles"]
+__all__ = ["EffectPosterior", "coefficient_table", "draw_quantiles"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -48,6 +48,23 @@ def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatAr
     array([ 5., 95.])
     """
     return np.asarray(np.quantile(np.asarray(draws), np.asarray(probs, dtype=float), axis=axis, method="weibull"))
+
+
+def coefficient_table(draws: FloatArray, labels: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+    """Mean, sd and interval of each column of draws (draw, k), as summaries print them.
+
+    Examples
+    --------
+    >>> table = coefficient_table(np.arange(99.0)[:, None], ["age"])
+    >>> list(table.columns), float(table.loc["age", "mean"])
+    (['mean', 'sd', '[0.025', '0.975]'], 49.0)
+    """
+    import pandas as pd
+
+    tails = (1 - level) / 2, (1 + level) / 2
+    lower, upper = draw_quantiles(draws, tails)
+    columns = {"mean": draws.mean(axis=0), "sd": draws.std(axis=0, ddof=1)}
+    return pd.DataFrame(columns | {f"[{tails[0]:.3g}": lower, f"{tails[1]:.3g}]": upper}, index=list(labels))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.encoders import _chips
 from causalsat.encoders._chips import ChipSpec, ChipView, Float32Array
 
-__all__ = ["ChipEncoder"]
+__all__ = ["ChipEncoder", "shrink"]
 
 
 class ChipEncoder(TransformerMixin, BaseEstimator):
-    """Base of the transformers whose X is chips (unit, [time,] band, y, x)."""
+    """Base of the transformers whose X is chips (unit, [time,] band, y, x).
+
+    Networks that estimators train on images are such transformers too.
+    """
 
     # attributes that are made again where they are missing, and neither saved nor copied
     _transient: ClassVar[tuple[str, ...]] = ()
@@ -35,6 +38,10 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
     def _open_known(self, X: Any, minimum_px: int = 1) -> ChipView:
         """Chips for a fitted encoder: those of other bands or dates than the fit's are refused."""
         check_is_fitted(self)
+        return self._open_same(X, minimum_px)
+
+    def _open_same(self, X: Any, minimum_px: int = 1) -> ChipView:
+        """The same for what is trained as a part of an estimator, without a fit of its own."""
         view = _chips.open_chips(X, minimum_px=minimum_px)
         known = ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
         _chips.check_same_bands(known, view.spec)
@@ -45,6 +52,13 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         valid = np.asarray(np.isfinite(chips).all(axis=-3, keepdims=True))
         mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
         return np.where(valid, (chips - mean) / sd, np.float32(0)), valid
+
+    def _stacked(self, chips: Float32Array, most_px: int) -> Any:
+        """Standardised tensor (m, time * band, y, x) of chips (m, time, band, y, x), averaged down to ``most_px``."""
+        import torch
+
+        scaled, _ = self._standardise(chips)
+        return shrink(torch.from_numpy(scaled.reshape(len(chips), -1, *chips.shape[-2:])), most_px)
 
     def _encode_batches(
         self,
@@ -82,3 +96,13 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         for name in self._transient:
             state.pop(name, None)
         return state
+
+
+def shrink(images: Any, most_px: int) -> Any:
+    """Images (m, band, y, x) averaged down to sides of at most ``most_px`` pixels."""
+    import torch
+
+    side = [min(most_px, int(k)) for k in images.shape[-2:]]
+    if side == list(images.shape[-2:]):
+        return images
+    return torch.nn.functional.interpolate(images, size=side, mode="area")

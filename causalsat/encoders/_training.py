@@ -151,7 +151,7 @@ def train_network(
         **net_options,
     )
     net.initialize()
-    keeper.resume(net)
+    read_checkpoint(net, keeper, settings.checkpoint)
     if not keeper.finished:
         net.partial_fit(parts[0], None)
     keeper.finish(net)
@@ -256,7 +256,7 @@ def _keeper(settings: TrainSettings) -> Any:
     from skorch.callbacks import Callback
 
     class Keeper(Callback):
-        """Remembers the best epoch, stops when none is better for a while, writes and reads checkpoints."""
+        """Remembers the best epoch, stops when none is better for a while, writes a checkpoint after each."""
 
         def __init__(self) -> None:
             self.epoch, self.best_loss, self.best_epoch, self.finished = 0, float("inf"), -1, False
@@ -285,44 +285,48 @@ def _keeper(settings: TrainSettings) -> Any:
             self.bar.update()
             self.bar.set_postfix(held_out=f"{self.best_loss:.4f}")
             self.finished = self.epoch - 1 - self.best_epoch >= settings.patience or self.epoch >= settings.max_epochs
-            self.write(net)
+            write_checkpoint(net, self, settings.checkpoint)
             if self.finished and self.epoch < settings.max_epochs:
                 raise KeyboardInterrupt  # how skorch's own early stopping ends a training
-
-        def write(self, net: Any) -> None:
-            if settings.checkpoint is None:
-                return
-            import torch
-
-            state = {
-                "module": net.module_.state_dict(),
-                "criterion": net.criterion_.state_dict(),
-                "optimizer": net.optimizer_.state_dict(),
-                "keeper": [self.epoch, self.best_loss, self.best_epoch, self.finished],
-                "best": self.best,
-                "best_criterion": self.best_criterion,
-                "losses": self.losses,
-            }
-            path = Path(settings.checkpoint)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, path.with_name(path.name + ".part"))
-            os.replace(path.with_name(path.name + ".part"), path)
-
-        def resume(self, net: Any) -> None:
-            if settings.checkpoint is None or not Path(settings.checkpoint).exists():
-                return
-            import torch
-
-            state = torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
-            net.module_.load_state_dict(state["module"])
-            net.criterion_.load_state_dict(state["criterion"])
-            net.optimizer_.load_state_dict(state["optimizer"])
-            self.epoch, self.best_loss, self.best_epoch, self.finished = state["keeper"]
-            self.best, self.best_criterion = state["best"], state["best_criterion"]
-            self.losses = [tuple(pair) for pair in state["losses"]]
 
         def finish(self, net: Any) -> None:
             if hasattr(self, "bar"):
                 self.bar.close()
 
     return Keeper()
+
+
+def write_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
+    """Put the training's whole state into the file, whole or not at all; nothing without a file."""
+    if file is None:
+        return
+    import torch
+
+    state = {
+        "module": net.module_.state_dict(),
+        "criterion": net.criterion_.state_dict(),
+        "optimizer": net.optimizer_.state_dict(),
+        "keeper": [keeper.epoch, keeper.best_loss, keeper.best_epoch, keeper.finished],
+        "best": keeper.best,
+        "best_criterion": keeper.best_criterion,
+        "losses": keeper.losses,
+    }
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_name(path.name + ".part"))
+    os.replace(path.with_name(path.name + ".part"), path)
+
+
+def read_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
+    """Go on from the state in the file, where there is one; loading it runs no code."""
+    if file is None or not Path(file).exists():
+        return
+    import torch
+
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    net.module_.load_state_dict(state["module"])
+    net.criterion_.load_state_dict(state["criterion"])
+    net.optimizer_.load_state_dict(state["optimizer"])
+    keeper.epoch, keeper.best_loss, keeper.best_epoch, keeper.finished = state["keeper"]
+    keeper.best, keeper.best_criterion = state["best"], state["best_criterion"]
+    keeper.losses = [tuple(pair) for pair in state["losses"]]

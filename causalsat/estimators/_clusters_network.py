@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat.encoders import _chips
+from causalsat.encoders._base import ChipEncoder
 from causalsat.encoders._device import resolve_device
 from causalsat.encoders._training import Trained, TrainSettings, train_network
 from causalsat.exceptions import ParameterError
@@ -28,7 +28,7 @@ BATCH = 256
 HELD_OUT = 5  # every fifth block of training images decides when to stop
 
 
-class NetworkScores(TransformerMixin, BaseEstimator):
+class NetworkScores(ChipEncoder):
     """Scores (prognosis, logits) of images by networks that were cross-fitted over sites.
 
     Parameters
@@ -77,7 +77,7 @@ class NetworkScores(TransformerMixin, BaseEstimator):
         view = _chips.open_chips(X)
         chips = view.take(slice(None))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
+        self._remember(view.spec)
         images = self.prepare(chips)
         targets = torch.from_numpy(statistics.astype(np.float32))
         self.weights_: list[dict[str, NDArray[np.float32]]] = []
@@ -117,9 +117,7 @@ class NetworkScores(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any) -> FloatArray:
         """Standardised scores (m, K) of images: the average over the networks."""
-        view = _chips.open_chips(X)
-        spec = _chips.ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
-        _chips.check_same_bands(spec, view.spec)
+        view = self._open_same(X)
         parts = []
         for _, chips in view.batches(BATCH):
             images = self.prepare(chips)
@@ -128,22 +126,7 @@ class NetworkScores(TransformerMixin, BaseEstimator):
 
     def prepare(self, chips: NDArray[np.float32]) -> Any:
         """Standardised tensor (m, time * band, px, px) of chips (m, time, band, y, x); 0 at invalid pixels."""
-        import torch
-
-        valid = np.isfinite(chips).all(axis=2, keepdims=True)
-        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
-        scaled = np.where(valid, (chips - mean) / sd, np.float32(0))
-        images = torch.from_numpy(scaled.reshape(len(chips), -1, *chips.shape[-2:]))
-        return self.shrink(images)
-
-    def shrink(self, images: Any) -> Any:
-        """Images averaged down to ``image_px``."""
-        import torch
-
-        side = [min(self.image_px, int(k)) for k in images.shape[-2:]]
-        if side == list(images.shape[-2:]):
-            return images
-        return torch.nn.functional.interpolate(images, size=side, mode="area")
+        return self._stacked(chips, self.image_px)
 
     def modules(self) -> list[Any]:
         """The networks, rebuilt from their stored weights where the object was saved or copied."""
@@ -170,12 +153,6 @@ class NetworkScores(TransformerMixin, BaseEstimator):
         with torch.inference_mode():
             parts = [module(part.to(device)).float().cpu().numpy() for part in images.split(BATCH)]
         return np.concatenate(parts).astype(np.float64)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the networks out of copies: they are rebuilt from ``weights_``."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_modules", None)
-        return state
 
 
 def build_network(backbone: str, n_in: int, n_clusters: int, seed: int) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.encoders import RandomConvFeatures, TorchvisionEncoder, _places
+from causalsat.encoders._base import shrink
 from causalsat.encoders._device import resolve_device
 from causalsat.estimators._clusters_features import FrozenFeatures
 from causalsat.estimators._clusters_network import NetworkScores
@@ -111,7 +112,7 @@ def image_features(inner: Any, device: Any) -> Any:
 
     if isinstance(inner, NetworkScores):
         modules = [module.eval().to(device) for module in inner.modules()]
-        return lambda images: torch.stack([module(inner.shrink(images)) for module in modules]).mean(dim=0)
+        return lambda images: torch.stack([module(shrink(images, inner.image_px)) for module in modules]).mean(dim=0)
     if isinstance(inner, TorchvisionEncoder):
         module, side = inner._network().to(device), inner.image_px
         resize = torch.nn.functional.interpolate

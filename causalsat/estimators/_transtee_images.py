@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat import _support
 from causalsat._inputs import FitData, FloatArray
 from causalsat.base import EffectEstimator, OutcomeEstimator
 from causalsat.encoders import _chips
+from causalsat.encoders._base import ChipEncoder
 from causalsat.encoders._device import resolve_device
 from causalsat.estimators._image_base import ImageEffectEstimator, ImageFitData
 from causalsat.estimators._transtee_shapes import ImageShape, NetworkShape
@@ -21,7 +21,7 @@ __all__ = ["CellTokens", "TableOrImages"]
 BATCH = 128
 
 
-class CellTokens(TransformerMixin, BaseEstimator):
+class CellTokens(ChipEncoder):
     """Tokens of images by the trained convolutions: (m, members * cells * width).
 
     Parameters
@@ -43,23 +43,14 @@ class CellTokens(TransformerMixin, BaseEstimator):
         view = _chips.open_chips(chips)
         pixels = view.take(slice(None))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(pixels)
-        self.bands_, self.bands_named_, self.n_time_ = list(view.spec.bands), view.spec.named, view.spec.n_time
+        self._remember(view.spec)
         images = self.prepare(pixels)
         self.image_shape_ = ImageShape(self.n_time_, len(self.bands_), *(int(k) for k in images.shape[-2:]))
         return images
 
     def prepare(self, chips: NDArray[np.float32]) -> Any:
         """Standardised tensor (m, time * band, px, px) of chips (m, time, band, y, x); 0 at invalid pixels."""
-        import torch
-
-        valid = np.isfinite(chips).all(axis=2, keepdims=True)
-        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
-        scaled = np.where(valid, (chips - mean) / sd, np.float32(0))
-        images = torch.from_numpy(scaled.reshape(len(chips), -1, *chips.shape[-2:]))
-        side = [min(self.image_px, int(k)) for k in images.shape[-2:]]
-        if side == list(images.shape[-2:]):
-            return images
-        return torch.nn.functional.interpolate(images, size=side, mode="area")
+        return self._stacked(chips, self.image_px)
 
     def set_state(self, shape: NetworkShape, state: dict[str, NDArray[Any]]) -> None:
         """Keep the weights that images need."""
@@ -70,9 +61,7 @@ class CellTokens(TransformerMixin, BaseEstimator):
         """Tokens (m, members * cells * width) of chips."""
         import torch
 
-        view = _chips.open_chips(X)
-        spec = _chips.ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
-        _chips.check_same_bands(spec, view.spec)
+        view = self._open_same(X)
         network, device = self._built(), resolve_device(self.device)
         parts = []
         for _, chips in view.batches(BATCH):
@@ -102,12 +91,6 @@ class CellTokens(TransformerMixin, BaseEstimator):
             self._network = network
         return network
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the network out of copies: it is rebuilt from ``state_``."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_network", None)
-        return state
-
 
 class TableOrImages(ImageEffectEstimator, OutcomeEstimator):
     """An estimator whose X is a table, or images where its parameter ``backbone`` is set."""
@@ -124,7 +107,7 @@ class TableOrImages(ImageEffectEstimator, OutcomeEstimator):
             self.n_image_features_, self.n_images_ = features.shape[1], len(data.images)
             self.design_names_ = (*(f"img{j}" for j in range(features.shape[1])), *self.covariate_names_)
             design = np.hstack([features[data.images.unit_image], data.X])
-        self.support_reference_ = _support.learn_support(self._support_design(design))
+        self.support_reference_ = _support.learn_support(self._support_features(design))
         self._training = None
 
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> Any:
@@ -136,17 +119,8 @@ class TableOrImages(ImageEffectEstimator, OutcomeEstimator):
         base = EffectEstimator if self.backbone is None else ImageEffectEstimator
         return base._check_predict(self, X, effect_only=False)
 
-    def _support_design(self, design: FloatArray) -> FloatArray:
+    def _support_features(self, design: FloatArray) -> FloatArray:
         if not self.n_image_features_:
             return design
         k = self.n_image_features_
         return np.hstack([self.encoder_.pooled(design[:, :k]), design[:, k:]])
-
-    def support(self, X: Any) -> FloatArray:
-        """How much the training data say about each unit, shape (n,), in (0, 1]; below 0.05 is extrapolation.
-
-        The share of training units at least as far from their nearest neighbours as this unit is, in the whitened
-        covariates and mean image tokens.
-        """
-        design, _ = self._check_predict(X, effect_only=True)
-        return _support.support(self.support_reference_, self._support_design(design))

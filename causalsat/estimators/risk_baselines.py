@@ -14,7 +14,7 @@ from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._selective_density import COEFFICIENT_SCALE
-from causalsat.posterior import draw_quantiles
+from causalsat.posterior import coefficient_table
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]
 
@@ -90,15 +90,9 @@ class _LogisticRisk(RiskEstimator):
         return dict(self.sampler_diagnostics_)
 
     def _summary(self) -> Summary:
-        import pandas as pd
-
         names = ["intercept", *self.design_names_]
         values = np.hstack([self.risk_draws_, self.decision_draws_])
-        lower, upper = draw_quantiles(values, [0.025, 0.975])
-        table = pd.DataFrame(
-            {"mean": values.mean(axis=0), "sd": values.std(axis=0, ddof=1), "[0.025": lower, "0.975]": upper},
-            index=[f"risk: {n}" for n in names] + [f"decision: {n}" for n in names],
-        )
+        table = coefficient_table(values, [f"risk: {n}" for n in names] + [f"decision: {n}" for n in names])
         diagnostics = {**self._diagnostics(), "units": self.n_units_}
         return Summary(type(self).__name__, table, diagnostics, ("logits per standard deviation of each feature",))
 

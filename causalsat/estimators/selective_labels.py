@@ -17,7 +17,7 @@ from causalsat.estimators._columns import select_columns
 from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of
 from causalsat.exceptions import DataWarning, ParameterError
-from causalsat.posterior import EffectPosterior, draw_quantiles
+from causalsat.posterior import EffectPosterior, coefficient_table
 
 __all__ = ["SelectiveLabelsRisk"]
 
@@ -230,17 +230,11 @@ class SelectiveLabelsRisk(RiskEstimator):
         return dict(self.sampler_diagnostics_)
 
     def _summary(self) -> Summary:
-        import pandas as pd
-
         names = ["intercept", *self.design_names_]
         scales = np.column_stack([self.draws_.sigma, self.draws_.alpha])
         values = np.hstack([self.draws_.risk, self.draws_.decision, scales])
         labels = [f"risk: {n}" for n in names] + [f"decision beyond risk: {n}" for n in names] + ["sigma", "alpha"]
-        lower, upper = draw_quantiles(values, [0.025, 0.975])
-        table = pd.DataFrame(
-            {"mean": values.mean(axis=0), "sd": values.std(axis=0, ddof=1), "[0.025": lower, "0.975]": upper},
-            index=labels,
-        )
+        table = coefficient_table(values, labels)
         notes = ["coefficients are logits per standard deviation of each feature"]
         if self.sensitivity_ is not None:
             notes.append(

@@ -16,7 +16,7 @@ from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.posterior import EffectPosterior, draw_quantiles
+from causalsat.posterior import EffectPosterior, coefficient_table
 
 __all__ = ["SelectiveLabelsOutcome"]
 
@@ -237,18 +237,12 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         return dict(self.sampler_diagnostics_)
 
     def _summary(self) -> Summary:
-        import pandas as pd
-
         names = ["intercept", *self.design_names_]
         found = self.draws_
         scales = np.column_stack([found.sigma, found.correlation])
         values = np.hstack([found.outcome, self.departures_, scales])
         labels = [f"outcome: {n}" for n in names] + [f"decision beyond it: {n}" for n in names]
-        lower, upper = draw_quantiles(values, [0.025, 0.975])
-        table = pd.DataFrame(
-            {"mean": values.mean(axis=0), "sd": values.std(axis=0, ddof=1), "[0.025": lower, "0.975]": upper},
-            index=[*labels, "sigma", "correlation"],
-        )
+        table = coefficient_table(values, [*labels, "sigma", "correlation"])
         notes = (
             "coefficients per standard deviation of each feature: of the outcome in its units, of the decision in "
             "probits",

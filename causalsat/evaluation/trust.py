@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from causalsat._support import neighbour_distance, whiten
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError, ParameterError
 
@@ -101,14 +102,13 @@ class DirectUncertainty(BaseEstimator):
             raise DataError(f"folds of shape {region.shape}", expected="one label a row, two folds or more")
         if isinstance(self.n_neighbours, bool) or int(self.n_neighbours) < 1:
             raise ParameterError(f"n_neighbours={self.n_neighbours!r}", expected="an integer of at least 1")
-        self.centre_ = table.mean(axis=0)
-        _, s, vt = np.linalg.svd(table - self.centre_, full_matrices=False)
-        kept = s > 1e-8 * s.max()
-        self.whitening_ = vt[kept].T / (s[kept] / np.sqrt(len(table)))
+        self.centre_, self.whitening_ = whiten(table)
         self.points_ = (table - self.centre_) @ self.whitening_
         away = np.empty(len(table))
         for k in np.unique(region):
-            away[region == k] = self._distance(self.points_[region == k], self.points_[region != k])
+            away[region == k] = neighbour_distance(
+                self.points_[region == k], self.points_[region != k], int(self.n_neighbours)
+            )
         self.floor_ = float(np.quantile(away, 0.05)) + TINY
         logs = self._logs(self.points_, away, None if sd is None else _checks.numbers(sd, "sd", len(table)))
         self.has_sd_ = sd is not None
@@ -132,7 +132,7 @@ class DirectUncertainty(BaseEstimator):
                 "an sd" if sd is not None else "no sd", expected="an sd where fit had one, and only there"
             )
         places = (table - self.centre_) @ self.whitening_
-        away = self._distance(places, self.points_)
+        away = neighbour_distance(places, self.points_, int(self.n_neighbours))
         logs = self._logs(places, away, None if sd is None else _checks.numbers(sd, "sd", len(table)))
         return np.asarray(np.exp(self.intercept_ + logs @ self.coef_))
 
@@ -162,13 +162,6 @@ class DirectUncertainty(BaseEstimator):
             raise DataError(f"an sd of {spread.min():g}", expected="standard deviations of at least 0")
         middle = np.sqrt(1.0 + (places**2).mean(axis=1))  # about a normal log density
         return np.log(np.column_stack([np.maximum(away, self.floor_), middle, np.maximum(spread, TINY)]))
-
-    def _distance(self, places: FloatArray, others: FloatArray) -> FloatArray:
-        from scipy.spatial import cKDTree
-
-        k = min(int(self.n_neighbours), len(others))
-        found, _ = cKDTree(others).query(places, k=k)
-        return np.asarray(found, dtype=float).reshape(len(places), -1).mean(axis=1)
 
     def _table(self, X: ArrayLike) -> FloatArray:
         table = np.asarray(X, dtype=float)
