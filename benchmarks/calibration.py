@@ -231,7 +231,7 @@ def kept(name: str, place: str, n_trials: int) -> tuple[NDArray[np.float64], flo
         return dict(zip(columns, trial_row(FACTORIES[name], place, trial), strict=True))
 
     found = [kept_rows.kept_row("coverage", f"{name}|{place}|{t}", partial(make, t)) for t in range(n_trials)]
-    rows = np.array([[row[column] for column in columns] for row in found if row is not None])
+    rows = np.array([[row[column] for column in columns] for row in found])
     return rows[:, :6], float(rows[:, 6].mean())
 
 
@@ -262,7 +262,7 @@ def kept_ranks(model: sbc.Model, replications: int, **options: Any) -> tuple[dic
 
     name = f"{model.name}{options or ''}"
     rows = [kept_rows.kept_row("calibration", f"{name}|{r}", partial(make, r)) for r in range(replications)]
-    table = {key: np.array([row[key] for row in rows if row is not None]) for key in rows[0] or {}}
+    table = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     seconds = float(table.pop("CPU s").mean())
     return {key: values.astype(np.int64) for key, values in table.items()}, seconds
 

@@ -6,23 +6,23 @@ N(2, 0.1), beta_Delta nonzero on the intercept and the first feature only. Each 
 the prevalence (the true one, standard error 0.005), with the expertise constraint, and with both; the two baselines
 stand beside them, and so do fits whose prevalence is 0.8 and 1.2 times the true one. Errors are those of posterior
 medians; the Brier score and the calibration error (ten equal-count bins) are those of P(Y = 1 | x, untested) of the
-untested, whose outcomes no model saw. Rows are kept in a file, and a later run adds the data sets that it lacks.
+untested, whose outcomes no model saw. Rows are kept (see benchmarks/kept_rows.py): a later run adds the data sets
+that it lacks.
 
-    python benchmarks/selective_labels.py [--data-sets 20] [--rows FILE]
+    python benchmarks/selective_labels.py [--data-sets 20]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from kept_rows import keep, kept
 from scipy.special import expit
 
 import causalsat
@@ -122,23 +122,19 @@ def one(seed: int) -> list[dict[str, Any]]:
                 **untested_scores(model.fit(data["X"], seen, treatment=data["tested"]), data),
             }
         )
-    return [{k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()} for row in rows]
+    return rows
 
 
-def collect(data_sets: int, path: Path) -> pd.DataFrame:
+def collect(data_sets: int) -> pd.DataFrame:
     """Rows of data sets 0 to ``data_sets`` - 1, read where they are kept and made where they are not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    kept = {row["seed"] for row in rows}
-    with path.open("a") as file, warnings.catch_warnings():
+    last, there = f"|{BASELINES[-1]}", kept("selective_labels")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausalsatWarning)
         for seed in range(data_sets):
-            if seed not in kept:
-                new = one(seed)
-                file.write("".join(json.dumps(row) + "\n" for row in new))
-                file.flush()
-                rows += new
-    return pd.DataFrame([row for row in rows if row["seed"] < data_sets])
+            if f"{seed}{last}" not in there:
+                for row in one(seed):
+                    keep("selective_labels", f"{seed}|{row['mode']}", row)
+    return pd.DataFrame([row for row in kept("selective_labels").values() if row["seed"] < data_sets])
 
 
 def paired_change(rows: pd.DataFrame, base: pd.DataFrame, column: str) -> tuple[float, float, float]:
@@ -213,9 +209,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-sets", type=int, default=20)
-    parser.add_argument("--rows", type=Path, default=Path("outputs/benchmarks/selective_labels.jsonl"))
     options = parser.parse_args(argv)
-    found = collect(options.data_sets, options.rows)
+    found = collect(options.data_sets)
     print(
         f"{found['seed'].nunique()} data sets (the paper: 200). beta_Y / beta_Delta / sigma: the first row in their "
         "units, the others as medians over data sets of the change against it, with bootstrap standard errors."

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from continuous import DESIGNS
+from dose_designs import DESIGNS
 from scipy.interpolate import CubicSpline
 from transtee_baselines import SETTINGS, Plain
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from continuous import ihdp_covariates
+from dose_designs import ihdp_covariates
 from transtee import HEAD, evaluate, halves, row
 
 import causalsat

@@ -7,7 +7,7 @@ cluster-robust OLS. Estimators that are slow get fewer fold seeds: their number 
 replicates, the forest two chains, the stack three folds. Finished rows are kept (benchmarks/kept_rows.py). Needs the
 data, as benchmarks/uganda.py does.
 
-    python benchmarks/uganda_estimators.py [--only RLearnerEffect ...] [--seeds 10] [--only-kept]
+    python benchmarks/uganda_estimators.py [--only RLearnerEffect ...] [--seeds 10]
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def models(data: Uganda) -> dict[str, tuple[Any, int]]:
     }
 
 
-def run(names: Sequence[str] = (), seeds: int = 10, *, only_kept: bool = False) -> str:
-    """The table; rows not kept are made, estimator by estimator, unless ``only_kept``."""
+def run(names: Sequence[str] = (), seeds: int = 10) -> str:
+    """The table; rows not kept are made, estimator by estimator."""
     data = Uganda()
     n = min(seeds, 10)
     head = " | ".join(str(seed) for seed in range(n))
@@ -147,17 +147,16 @@ def run(names: Sequence[str] = (), seeds: int = 10, *, only_kept: bool = False) 
     for name, (model, most) in models(data).items():
         if names and name not in names:
             continue
-        make = partial(kept_row, "uganda_estimators", only_kept=only_kept)
+        make = partial(kept_row, "uganda_estimators")
         average = make(key=f"{data.key}/{name}/average", make=partial(data.average, model))
         rows = [
             make(key=f"{data.key}/{name}/{seed}", make=partial(data.ranking, model, seed))
             for seed in range(min(most, n))
         ]
-        found = [row for row in rows if row is not None]
-        cells = [f"{row['ratio']:.2f}" if row else "" for row in [*rows, *([None] * (n - len(rows)))]]
-        mean = f"{np.mean([row['ratio'] for row in found]):.2f} ({len(found)})" if found else "not run"
-        cpu = f"{np.median([row['cpu'] for row in found]):.1f}" if found else ""
-        ate = "{ate:.3f} ({lower:.3f} to {upper:.3f}) | {cpu:.1f}".format(**average) if average else " | "
+        cells = [f"{row['ratio']:.2f}" for row in rows] + [""] * (n - len(rows))
+        mean = f"{np.mean([row['ratio'] for row in rows]):.2f} ({len(rows)})"
+        cpu = f"{np.median([row['cpu'] for row in rows]):.1f}"
+        ate = "{ate:.3f} ({lower:.3f} to {upper:.3f}) | {cpu:.1f}".format(**average)
         lines.append(f"| {name} | {' | '.join(cells)} | {mean} | {cpu} | {ate} |")
     ols = average_effects(study.y, study.treatment, groups=study.groups).iloc[0]
     lines.append(
@@ -171,11 +170,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--only-kept", action="store_true", help="print what is kept, fit nothing")
     options = parser.parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CausalsatWarning)
-        print(run(options.only, options.seeds, only_kept=options.only_kept))
+        print(run(options.only, options.seeds))
 
 
 if __name__ == "__main__":

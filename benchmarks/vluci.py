@@ -5,26 +5,25 @@ Worlds of causalsat.simulate.hidden_confounding: ten covariates, L of d dimensio
 confounder; correlation 0.6 makes L depend on X; "skewed" gives the outcome centred exponential noise. Effects are
 compared with those of the units, given X and L.
 
-    python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 2 3 4] [--bases NAME ...] [--cevae 3]
-                               [--networks 1] [--prior 0.3] [--rows FILE]
+    python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 ...]
 
-A row is written as soon as it is there, and rows that are there are not computed again: the grid can be run in parts.
-Without --cells, the rows that are there are reported; where there are none, three cells are run.
+PLAN says which cells are run with which bases and how many seeds; the options limit it. Rows are kept (see
+benchmarks/kept_rows.py): the plan can be run in parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import time
 import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from ihdp import load_replication
+from kept_rows import keep, kept
 from vluci_cevae import cevae_effects
 
 import causalsat
@@ -42,7 +41,35 @@ CELLS |= {f"weaker X n2000 d1 s{s:g}": {"n": 2000, "strength": s, "observed": 1.
 CELLS["L depends on X n2000 d1 s1"] = {"n": 2000, "strength": 1.0, "observed": 2.0, "correlation": 0.6}
 CELLS["skewed noise, no confounder n2000"] = {"n": 2000, "strength": 0.0, "observed": 2.0, "skewed": True}
 CELLS["IHDP, birth covariates hidden"] = {}
-NETWORKS = ("n2000 d1 s2", "n2000 d1 s1", "no confounder n2000")
+MAIN = ("n2000 d1 s2", "n2000 d1 s1", "no confounder n2000")
+SMALL = ("n500 d1 s2", "n500 d1 s1", "no confounder n500")
+HARD = (
+    *(f"n2000 d{d} s{s}" for d in (3, 5) for s in (1, 2)),
+    "n2000 d1 s0.5",
+    "weaker X n2000 d1 s0",
+    "weaker X n2000 d1 s1",
+    "L depends on X n2000 d1 s1",
+    "skewed noise, no confounder n2000",
+)
+
+
+class Part(NamedTuple):
+    """Cells that are run alike: number of seeds, methods, prior probability of confounding if not the default."""
+
+    cells: tuple[str, ...]
+    seeds: int
+    methods: tuple[str, ...] = ("DoublyRobustEffect",)
+    prior: float | None = None
+
+
+PLAN = (
+    Part((*MAIN, *SMALL, "IHDP, birth covariates hidden"), 5),
+    Part((*MAIN, *SMALL, "IHDP, birth covariates hidden"), 2, ("CEVAE",)),
+    Part(MAIN, 2, ("TLearnerEffect", "BayesianLinearEffect")),
+    Part((*SMALL, "n2000 d1 s1"), 5, prior=1.0),
+    Part(("weaker X n2000 d1 s2",), 3),
+    Part(HARD, 2),
+)
 
 
 def bases() -> dict[str, Any]:
@@ -88,64 +115,46 @@ def recovered(model: Any, L: Any) -> float:
     return float(max(np.corrcoef(guess[:, j], fitted[:, j])[0, 1] ** 2 for j in range(guess.shape[1])))
 
 
-def run(
-    cell: str, seed: int, names: list[str], cevae: int, networks: int, prior: float | None
-) -> list[dict[str, Any]]:
-    """All rows of one replication."""
-    X, t, y, L, tau = make_world(cell, seed)
-    rows = []
+def run(cell: str, seed: int, names: list[str], prior: float | None) -> Iterator[dict[str, Any]]:
+    """Rows of one replication, one by one; the bases share one inference of L."""
+    world = make_world(cell, seed)
+    if "CEVAE" in names:
+        yield {"cell": cell, "seed": seed, "method": "CEVAE", **cevae(world, seed)}
+    if not (members := [name for name in names if name != "CEVAE"]):
+        return
+    X, t, y, L, tau = world
     start = time.process_time()
     quick = causalsat.DoublyRobustEffect(propensity_model="logistic")
     options = {} if prior is None else {"prior_confounding": prior}
     whole = causalsat.VLUCI(quick, random_state=seed, **options).fit(X, y, treatment=t)
     engine_cpu = time.process_time() - start
     data = whole._check_fit(X, y, t, None, None, None)
-    for name in names:
-        base = bases()[name]
-        row: dict[str, Any] = {
-            "cell": cell,
-            "seed": seed,
-            "method": labelled(name, prior),
-            "probability": whole.probability_,
-        }
-        fitted = copy.copy(whole)
+    for name in members:
+        base, fitted = bases()[name], copy.copy(whole)
         fitted.base = base
         start = time.process_time()
         if name != "DoublyRobustEffect":
             fitted._fit_members(base, data)
         own = fitted.counterfactual(X, y, t)
-        row["inferred"] = measure(fitted.effect(X), own.mean(), tau)
+        row = {"inferred": measure(fitted.effect(X), own.mean(), tau), "R2": recovered(whole, L)}
         row["cpu"] = engine_cpu + time.process_time() - start
         start = time.process_time()
-        alone = copy.deepcopy(base).fit(X, y, treatment=t)
-        post = alone.effect(X)
-        row["X only"] = measure(post, post.mean(), tau)
-        row["cpu X only"] = time.process_time() - start
+        post = copy.deepcopy(base).fit(X, y, treatment=t).effect(X)
+        row |= {"X only": measure(post, post.mean(), tau), "cpu X only": time.process_time() - start}
         joined = np.column_stack([X, L])
         post = copy.deepcopy(base).fit(joined, y, treatment=t).effect(joined)
-        row["oracle"] = measure(post, post.mean(), tau)
-        row["R2"] = recovered(whole, L)
-        rows.append(row)
-    if seed >= cevae:
-        return rows
+        row |= {"oracle": measure(post, post.mean(), tau), "probability": whole.probability_}
+        yield {"cell": cell, "seed": seed, "method": labelled(name, prior), **row}
+
+
+def cevae(world: tuple[Any, ...], seed: int) -> dict[str, Any]:
+    """What the plain CEVAE finds, and its CPU seconds."""
+    X, t, y, _, tau = world
     start = time.process_time()
     found = cevae_effects(X, t, y, seed=seed)
-    error = [
-        float(found.mean() - tau.mean()),
-        float("nan"),
-        float("nan"),
-        float(np.sqrt(np.mean((found - tau) ** 2))),
-    ]
-    rows.append(
-        {"cell": cell, "seed": seed, "method": "CEVAE", "inferred": error, "cpu": time.process_time() - start}
-    )
-    if cell in NETWORKS and seed < networks:
-        start = time.process_time()
-        model = causalsat.VLUCI(quick, inference="variational", random_state=seed).fit(X, y, treatment=t)
-        row = {"cell": cell, "seed": seed, "method": "networks + DoublyRobustEffect", "R2": recovered(model, L)}
-        row["inferred"] = measure(model.effect(X), model.counterfactual(X, y, t).mean(), tau)
-        rows.append({**row, "cpu": time.process_time() - start})
-    return rows
+    pehe = float(np.sqrt(np.mean((found - tau) ** 2)))
+    error = [float(found.mean() - tau.mean()), float("nan"), float("nan"), pehe]
+    return {"inferred": error, "cpu": time.process_time() - start}
 
 
 def labelled(name: str, prior: float | None) -> str:
@@ -184,32 +193,31 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def collect(cells: list[str], seeds: list[int] | None) -> list[dict[str, Any]]:
+    """The plan's rows of those cells and seeds, read where they are kept and made where they are not."""
+    wanted = []
+    for cells_alike, n_seeds, methods, prior in PLAN:
+        names = {labelled(name, prior): name for name in methods}
+        for cell in [c for c in cells_alike if c in cells]:
+            for seed in [s for s in range(n_seeds) if seeds is None or s in seeds]:
+                there = kept("vluci")
+                keys = {f"{cell}|{seed}|{method}": name for method, name in names.items()}
+                if missing := [name for key, name in keys.items() if key not in there]:
+                    for row in run(cell, seed, missing, prior):
+                        keep("vluci", f"{cell}|{seed}|{row['method']}", row)
+                wanted += list(keys)
+    there = kept("vluci")
+    return [there[key] for key in wanted]
+
+
 def main() -> None:
     """Run what is missing, print the table."""
-    default = Path(__file__).resolve().parents[1] / "outputs" / "vluci_rows.jsonl"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--cells", nargs="*", default=None, choices=list(CELLS), help="none: report what is there")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--bases", nargs="+", default=list(bases()), choices=list(bases()))
-    parser.add_argument("--cevae", type=int, default=3, help="seeds below this also run CEVAE")
-    parser.add_argument("--networks", type=int, default=1, help="seeds below this also run the variational networks")
-    parser.add_argument("--prior", type=float, help="prior probability of confounding, if not the default")
-    parser.add_argument("--rows", type=Path, default=default)
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=None)
     args = parser.parse_args()
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
-    done = {(row["cell"], row["seed"], row["method"]) for row in rows}
     warnings.simplefilter("ignore")
-    cells = args.cells if args.cells is not None else [] if rows else list(NETWORKS)
-    for seed in args.seeds:
-        for cell in cells:
-            names = [name for name in args.bases if (cell, seed, labelled(name, args.prior)) not in done]
-            if names:
-                new = run(cell, seed, names, args.cevae, args.networks, args.prior)
-                rows += new
-                with args.rows.open("a") as file:
-                    file.writelines(json.dumps(row) + "\n" for row in new)
-    print(table(rows) if rows else "no rows yet: name cells")
+    print(table(collect(args.cells, args.seeds)))
 
 
 if __name__ == "__main__":
