@@ -154,3 +154,8 @@ def uses_images(kind):
 def has_one_effect(kind):
     """Whether the estimator has one effect for all units."""
     return getattr(kind, "_contract_effect", "conditional") == "average"
+
+
+def as_text(parameters):
+    """Parameters in a form that compares: two equal estimators or arrays are not one object."""
+    return {name: repr(value) for name, value in parameters.items()}

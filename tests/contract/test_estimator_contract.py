@@ -27,7 +27,7 @@ from contract_kinds import (
     make,
     make_for_frame,
 )
-from contract_worlds import N_SITES, has_one_effect, take, uses_images, world_of
+from contract_worlds import N_SITES, as_text, has_one_effect, take, uses_images, world_of
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -49,10 +49,6 @@ def test_there_are_estimators_to_check():
 
 
 # ---------------------------------------------------------------------- parameters
-def as_text(parameters):
-    return {name: repr(value) for name, value in parameters.items()}
-
-
 @each
 def test_constructor_only_stores_and_clone_copies(kind):
     est = make(kind)

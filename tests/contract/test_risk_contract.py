@@ -4,97 +4,25 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
 import sklearn
 import xarray as xr
-from scipy.special import expit
+from contract_risks import MODELS, each, fit, fitted, fitted_small, make, risk_of, world_of
+from contract_worlds import as_text
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import check_estimator
-from sklearn.utils.validation import _num_samples
 
 import causalsat
 from causalsat import EffectPosterior
-from causalsat._risk_base import RiskEstimator
-from causalsat.exceptions import CausalsatError, CausalsatWarning, ColumnError, DataError, TreatmentError
+from causalsat.exceptions import CausalsatError, CausalsatWarning, TreatmentError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
-
-
-def public_risk_models() -> list[type[RiskEstimator]]:
-    found = [getattr(causalsat, name) for name in causalsat._LAZY]
-    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, RiskEstimator)]
-
-
-MODELS = public_risk_models()
-each = pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
-
-
-# ---------------------------------------------------------------------- a small world with a known risk
-@dataclass(frozen=True)
-class World:
-    """Units of 40 places: features (n, 3), outcome (NaN untested), who was tested, place, P(Y = 1 | x)."""
-
-    X: Any
-    y: np.ndarray
-    t: np.ndarray
-    groups: np.ndarray
-    risk: np.ndarray
-
-    @property
-    def frame(self):
-        return pd.DataFrame(np.asarray(self.X), columns=list("abc"), index=np.arange(len(self.y)) + 1000)
-
-    def take(self, rows):
-        return World(*(values[rows] for values in vars(self).values()))
-
-
-def world_of(n=400, seed=0):
-    """Logit of risk -1 + 1.5 x0 + Z, Z uniform on (0, 2); three in four are tested, more often at higher risk."""
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, 3))
-    z = rng.uniform(0, 2, n)
-    logit = -1 + 1.5 * X[:, 0] + z
-    t = (rng.random(n) < expit(logit + 1.2 + X[:, 1])).astype(int)
-    y = np.where(t == 1, rng.random(n) < expit(logit), np.nan)
-    u = np.linspace(0, 2, 101)
-    return World(X, y, t, np.arange(n) % 40, expit(-1 + 1.5 * X[:, :1] + u).mean(axis=1))
-
-
-def make(kind, **more):
-    return kind(**{**kind._contract_parameters, **more})
-
-
-def fit(estimator, world, **more):
-    """Fit, without the warnings of short chains."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CausalsatWarning)
-        return estimator.fit(world.X, world.y, treatment=world.t, **more)
-
-
-@cache
-def fitted(kind):
-    """Each model fitted once, for the tests that only read it."""
-    return fit(make(kind), world_of())
-
-
-@cache
-def fitted_small(kind):
-    """The same on 160 units: what fits in another form are compared with."""
-    return fit(make(kind), world_of(160))
-
-
-def risk_of(model, X):
-    return model.predict_proba(X)[:, 1]
 
 
 def test_there_are_models_to_check():
@@ -102,10 +30,6 @@ def test_there_are_models_to_check():
 
 
 # ---------------------------------------------------------------------- parameters
-def as_text(parameters):
-    return {name: repr(value) for name, value in parameters.items()}
-
-
 @each
 def test_constructor_only_stores_and_clone_copies(kind):
     est = make(kind)
@@ -388,143 +312,3 @@ def test_cross_validation_in_a_pipeline(kind, routing):
     assert scores.shape == (3,)
     base = -np.log(4)  # of a coin thrown twice
     assert (scores > base).all()
-
-
-# ---------------------------------------------------------------------- bad input
-BAD = [
-    ("no treatment", lambda X, y, t: (X, y, {}), TreatmentError, "no treatment"),
-    (
-        "everyone tested",
-        lambda X, y, t: (X, np.nan_to_num(y), {"treatment": np.ones_like(t)}),
-        TreatmentError,
-        "one value only",
-    ),
-    (
-        "nobody tested",
-        lambda X, y, t: (X, y + np.nan, {"treatment": np.zeros_like(t)}),
-        TreatmentError,
-        "one value only",
-    ),
-    ("one class", lambda X, y, t: (X, np.where(t == 1, 0.0, np.nan), {"treatment": t}), DataError, "both outcomes"),
-    ("untested as 0", lambda X, y, t: (X, np.nan_to_num(y), {"treatment": t}), DataError, "not tested"),
-    ("a hole", lambda X, y, t: (X, y + np.where(t.cumsum() == 9, np.nan, 0), {"treatment": t}), DataError, "missing"),
-    ("three classes", lambda X, y, t: (X, y * 2, {"treatment": t}), DataError, "0 and 1"),
-    ("outcome text", lambda X, y, t: (X, y.astype(str) + "kg", {"treatment": t}), DataError, "numbers"),
-    ("outcome too short", lambda X, y, t: (X, y[:-1], {"treatment": t}), DataError, "y of shape"),
-    ("outcome 2D", lambda X, y, t: (X, np.c_[y, y], {"treatment": t}), DataError, "y of shape"),
-    ("no outcome", lambda X, y, t: (X, None, {"treatment": t}), DataError, "y is None"),
-    ("text arms", lambda X, y, t: (X, y, {"treatment": np.where(t, "yes", "no")}), DataError, "numbers"),
-    ("stata arms", lambda X, y, t: (X, y, {"treatment": t + 2}), TreatmentError, "recode it"),
-    ("treatment missing", lambda X, y, t: (X, y, {"treatment": np.where(t, np.nan, 0)}), TreatmentError, "missing"),
-    ("treatment too short", lambda X, y, t: (X, y, {"treatment": t[:-1]}), DataError, "treatment of shape"),
-    ("name for an array", lambda X, y, t: (X, y, {"treatment": "arm"}), ColumnError, "names a column"),
-    (
-        "negative weight",
-        lambda X, y, t: (X, y, {"treatment": t, "sample_weight": -np.ones(len(y))}),
-        DataError,
-        "weight",
-    ),
-    ("infinite feature", lambda X, y, t: (np.where(X > 2, np.inf, X), y, {"treatment": t}), DataError, "inf"),
-    ("empty column", lambda X, y, t: (X * [1, np.nan, 1], y, {"treatment": t}), DataError, "no value at all"),
-    ("text features", lambda X, y, t: (X.astype(str) + "m", y, {"treatment": t}), DataError, "could not convert"),
-    (
-        "sparse",
-        lambda X, y, t: (scipy.sparse.csr_matrix(X), y, {"treatment": t}),
-        (DataError, TypeError),
-        "[Ss]parse",
-    ),
-    ("no rows", lambda X, y, t: (X[:0], y[:0], {"treatment": t[:0]}), DataError, "0 sample"),
-    ("one dimension", lambda X, y, t: (X[:, 0], y, {"treatment": t}), DataError, "2D array"),
-]
-
-
-@each
-@pytest.mark.parametrize(("bad", "error", "says"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
-def test_bad_input_gets_a_clear_error(kind, bad, error, says):
-    world = world_of(160)
-    X, y, options = bad(world.X, world.y, world.t)
-    with pytest.raises(error, match=says):
-        make(kind).fit(X, y, **options)
-
-
-@each
-def test_bad_prediction_input_gets_a_clear_error(kind):
-    X, est = world_of().X, fitted(kind)
-    with pytest.raises(sklearn.exceptions.NotFittedError):
-        make(kind).predict_proba(X)
-    with pytest.raises(CausalsatError, match="given"):
-        est.risk(X, given="unseen")
-    with pytest.raises(DataError, match="features"):
-        est.risk(np.zeros((2, 5)))
-    with pytest.raises(DataError, match="inf"):
-        est.risk(np.array([[np.inf, 0.0, 0.0]]))
-    with pytest.raises(CausalsatError, match="no effect"):
-        causalsat.effect(est, X)
-
-
-# ---------------------------------------------------------------------- scikit-learn's own checks
-def supplying_decisions(kind):
-    """The adapter through which scikit-learn's checks run: it knows no decision and codes classes as it likes.
-
-    Three units in four are tested, by position; the outcome is hidden of the others, and two classes become 0 and 1.
-    """
-
-    class Supplied(kind):
-        def fit(self, X, y=None, sample_weight=None):
-            if y is None:
-                return super().fit(X, None, treatment=seen(X))
-            codes, classes = coded(y)
-            super().fit(X, hidden(X, codes), treatment=seen(X), sample_weight=sample_weight)
-            self.classes_ = classes
-            return self
-
-        def predict(self, X):
-            codes = super().predict(X)
-            return self.classes_[codes]
-
-        def score(self, X, y, sample_weight=None):
-            codes = np.searchsorted(self.classes_, np.asarray(y))
-            return super().score(X, hidden(X, codes), treatment=seen(X), sample_weight=sample_weight)
-
-    Supplied.__name__ = Supplied.__qualname__ = f"Supplied{kind.__name__}"
-    globals()[Supplied.__name__] = Supplied  # pickle looks classes up by name
-    return Supplied
-
-
-def seen(X):
-    return (np.arange(_num_samples(X)) % 4 != 2).astype(int)
-
-
-def hidden(X, codes):
-    """Outcomes of the tested; what has another length than X goes on as it is, for the model to refuse."""
-    t, values = seen(X), np.asarray(codes)
-    if len(t) != len(values):
-        return values
-    return np.where(t.reshape(-1, *[1] * (values.ndim - 1)) == 1, values, np.nan)
-
-
-def coded(y):
-    """Codes 0 and 1 and the classes; what is not labels goes on as it is, for the model to refuse."""
-    values = np.asarray(y)
-    if values.dtype.kind in "OUS" or (values.dtype.kind in "biuf" and np.isfinite(values.astype(float)).all()):
-        classes, codes = np.unique(values, return_inverse=True)
-        if len(classes) == 2:
-            return codes.reshape(values.shape).astype(float), classes
-    return values, np.array([0, 1])
-
-
-# scikit-learn's checks that cannot pass, each with its reason
-CANNOT_PASS = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "weights are survey weights, not repeated units, and the adapter's decisions depend on a row's position"
-    ),
-}
-
-
-@each
-@pytest.mark.slow
-def test_scikit_learns_own_checks_pass(kind):
-    results = check_estimator(make(supplying_decisions(kind)), on_fail=None, on_skip=None)
-    failed = {r["check_name"]: repr(r["exception"])[:300] for r in results if r["status"] == "failed"}
-    assert {k: v for k, v in failed.items() if k not in CANNOT_PASS} == {}
-    assert sum(r["status"] == "passed" for r in results) >= 35
