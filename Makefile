@@ -1,11 +1,11 @@
-# `make demo` and `make test` each do all of their own set-up: a virtual environment, the package, then the job.
+# `make demo`, `make test` and `make docs` each do all of their own set-up: a virtual environment, the package, the job.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := maps,stac,zarr,trees,distributed,test
+EXTRAS := maps,stac,zarr,trees,distributed,docs,test
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -20,6 +20,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+	@echo "The documentation is at docs/_build/html/index.html"
+
 # the install is redone when what is installed changes
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,4 +32,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) outputs build docs/_build docs/api docs/examples docs/command_line_help.md *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -72,6 +72,8 @@ _MODULES = (
     "encoders",
     "estimators",
     "catalog",
+    "analysis",
+    "report",
 )
 
 __all__ = ["__version__", *_LAZY, *_MODULES]  # noqa: PLE0604

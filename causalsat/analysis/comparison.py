@@ -120,7 +120,7 @@ class Comparison:
         return describe_effects(self.study, judged.tau, folds=judged.fold, scores=judged.scores, **options)
 
     def plot(self, metric: str = "rate_ratio", ax: Any = None, **options: Any) -> Any:
-        """Dot plot of a metric, see :func:`causalsat.plots.comparison.plot_comparison`."""
+        """Dot plot of a metric, see :func:`causalsat.plots.plot_comparison`."""
         from causalsat.plots.comparison import plot_comparison
 
         return plot_comparison(self.to_dataframe(metric), ax=ax, **options)

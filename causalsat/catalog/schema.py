@@ -87,7 +87,7 @@ class ImagerySpec(_Strict):
 class Download(_Strict):
     """Where the data set can be had: a DOI (all files) or addresses, and the converter to this layout.
 
-    ``convert`` names one of the package's own converters (:data:`causalsat.catalog.convert.CONVERTERS`).
+    ``convert`` names one of the package's own converters (``causalsat.catalog.convert.CONVERTERS``).
     """
 
     doi: str | None = None

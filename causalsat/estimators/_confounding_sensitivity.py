@@ -40,8 +40,8 @@ def partial_r2(t_statistic: ArrayLike, df: float) -> Any:
 def robustness_value(t_statistic: float, df: float, *, q: float = 1.0, alpha: float | None = None) -> float:
     """Smallest strength with both treatment and outcome that would take away the share q of the estimate.
 
-    ``(sqrt(f^4 + 4 f^2) - f^2) / 2`` with f = q |t| / sqrt(df) (their equation 19). With ``alpha`` it is what would
-    make the estimate, so reduced, no longer differ from zero at that level (f less the critical value's).
+    ``(sqrt(f^4 + 4 f^2) - f^2) / 2`` with ``f = q |t| / sqrt(df)`` (their equation 19). With ``alpha`` it is what
+    would make the estimate, so reduced, no longer differ from zero at that level (f less the critical value's).
 
     Parameters
     ----------

@@ -258,7 +258,7 @@ class Imagery(ABC):
         yield from self.iter_windows(row0, col0, int(size_px), batch_size, threads=threads)
 
     def chips(self, geometry: Any, **options: Any) -> xarray.DataArray:
-        """Chips around geometries; see :func:`causalsat.imagery.chips` for the options.
+        """Chips around geometries; see :func:`causalsat.chips` for the options.
 
         Returns
         -------

@@ -41,7 +41,7 @@ def open_imagery(
         Day of the image, or of each file in the order of the sorted names. A month or a year stands for its last day.
     date_regex : str, optional
         How to find the date in the names of the scenes, such as ``r"_(\d{8})_"``; see
-        :func:`causalsat.imagery.dates.day_in_name`.
+        ``causalsat.imagery.dates.day_in_name``.
     crs : str, optional
         CRS of a raster that does not say its own.
     nodata : float, optional

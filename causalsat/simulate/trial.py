@@ -140,7 +140,7 @@ def satellite_trial(
     ----------
     variant : str
         ``"smooth"``: m is built-up density less dense vegetation, in equal parts (see
-        :mod:`causalsat.simulate.moderators`).
+        ``causalsat.simulate.moderators``).
         ``"scene_types"``: two scene types, smallholdings and estates, with effects ``tau_mean - tau_sd`` and
         ``tau_mean + tau_sd``.
         ``"none"``: the same effect everywhere.
