@@ -15,8 +15,8 @@ tails): all follows from two integrals that are sums of positive terms,
   ``m = expm1(d)``; P(T = 1, Y = 0) = exp(d) P(T = 0, Y = 1).
 
 P(T = 1, Y = 1) is a difference that cancels where both a + sigma and b + sigma are far below 0; Gauss-Legendre
-quadrature takes over there. Every function returns the logarithm and its derivatives in a, d and sigma, and takes
-:func:`width` of sigma, computed once for all units.
+quadrature takes over there. Every ``log_`` function returns the logarithm and its derivatives in a, d and sigma, and
+takes :func:`width` of sigma, computed once for all units.
 """
 
 from __future__ import annotations
@@ -53,23 +53,36 @@ def width(sigma):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
+def both_ways(x):  # type: ignore[no-untyped-def]
+    """s(x) and s(-x), by one exponential."""
+    tail = np.exp(-abs(x))
+    near = 1.0 / (1.0 + tail)
+    far = tail * near
+    return (near, far) if x >= 0.0 else (far, near)
+
+
+@njit(cache=True, error_model="numpy")
+def integral(b, wide):  # type: ignore[no-untyped-def]
+    """Integral of s(b + z) over (0, sigma), and its derivatives in b and sigma, s(b + sigma) - s(b) and s(b + sigma).
+
+    With s(b + sigma) = s(b) exp(sigma) / (1 + s(b) (exp(sigma) - 1)), nothing cancels.
+    """
+    sigma, grown, rest = wide[0], wide[1], wide[2]
+    low, other = both_ways(b)
+    if b > 0.0:  # sigma - integral of s(-b - z)
+        part = other * rest
+        return sigma + np.log1p(-part), low * part / (1.0 - part), low / (1.0 - part)
+    small = low * grown
+    return np.log1p(small), other * small / (1.0 + small), low * (1.0 + grown) / (1.0 + small)
+
+
+@njit(cache=True, error_model="numpy")
 def log_integral(b, wide):  # type: ignore[no-untyped-def]
     """Log of the integral of s(b + z) over (0, sigma), and its derivatives in b and sigma."""
-    sigma, grown, rest, _, log_rest = wide
-    low, high = logistic(b), logistic(b + sigma)
-    small = low * grown
-    if b > 0.0:  # sigma - integral of s(-b - z)
-        value = sigma + np.log1p(-logistic(-b) * rest)
-        log_value = np.log(value)
-    elif small > 1e-8:
-        value = np.log1p(small)
-        log_value = np.log(value)
-    else:
-        log_value = log_logistic(b) + sigma + log_rest - small / 2.0  # log1p to second order
-        value = np.exp(log_value)
+    value, by_b, by_sigma = integral(b, wide)
     if value > 1e-300:
-        return log_value, (high - low) / value, high / value
-    return log_value, 1.0, 1.0 / rest
+        return np.log(value), by_b / value, by_sigma / value
+    return log_logistic(b) + wide[0] + wide[4], 1.0, 1.0 / wide[2]  # low (exp(sigma) - 1)
 
 
 @njit(cache=True, error_model="numpy")
@@ -79,6 +92,14 @@ def log_untested(a, d, wide):  # type: ignore[no-untyped-def]
     # the integral of s(-b - z) over (0, sigma) is that of s(c + z), c = -(b + sigma)
     log_value, slope, by_sigma = log_integral(-(a + d + sigma), wide)
     return log_value - wide[3], -slope, -slope, by_sigma - slope - 1.0 / sigma
+
+
+@njit(cache=True, error_model="numpy")
+def positive(a, wide):  # type: ignore[no-untyped-def]
+    """P(Y = 1) and its derivatives in a and sigma."""
+    value, by_a, by_sigma = integral(a, wide)
+    p = value / wide[0]
+    return p, by_a / wide[0], (by_sigma - p) / wide[0]
 
 
 @njit(cache=True, error_model="numpy")
@@ -93,8 +114,8 @@ def log_untested_positive(a, d, wide):  # type: ignore[no-untyped-def]
     """Log P(T = 0, Y = 1) and its derivatives in a, d, sigma."""
     sigma, _, rest, log_sigma, log_rest = wide
     b, top = a + d, a + sigma
-    tested, untested = logistic(b), logistic(-b)
-    high, low = logistic(top), logistic(-top)
+    tested, untested = both_ways(b)
+    high, low = both_ways(top)
     q_by_a, q_by_d = low - tested, -tested
     q_by_sigma = low + (1.0 - rest) / rest
     if abs(b) < 300.0 and abs(top) < 300.0:

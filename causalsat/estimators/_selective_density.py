@@ -4,9 +4,9 @@ The model (Balachandar, Garg and Pierson 2024, section 3)::
 
     Y ~ Bernoulli(s(x'beta_Y + Z)),  T ~ Bernoulli(s(x'beta_Y + Z + x'beta_Delta)),  Z ~ U(0, sigma)
 
-with Y seen where T = 1, and priors beta_Y, beta_Delta ~ N(0, 3^2), sigma ~ half-normal(3). The prevalence constraint
-is a Gaussian on the model's implied mean of P(Y = 1 | x) over the units, the expertise constraint fixes entries of
-beta_Delta at zero.
+with Y seen where T = 1; by default the priors are beta_Y, beta_Delta ~ N(0, 3^2), sigma ~ half-normal(3)
+(:mod:`causalsat.estimators._selective_priors`). The prevalence constraint is a Gaussian on the model's implied mean
+of P(Y = 1 | x) over the units, the expertise constraint fixes entries of beta_Delta at zero.
 
 Z is integrated out exactly (:mod:`causalsat.estimators._selective_cells`). The sampled coordinates are
 ``(gamma, tau, u)`` with
@@ -30,19 +30,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from causalsat.estimators._selective_cells import (
-    log_positive,
     log_tested_positive,
     log_untested,
     log_untested_positive,
     logistic,
+    positive,
     width,
 )
+from causalsat.estimators._selective_priors import RISK_PRIORS, Priors
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-COEFFICIENT_SCALE = 3.0
-UNOBSERVABLE_SCALE = 3.0
 CURVATURE = 0.0288  # 0.346 / 12: how much a uniform of width 1 flattens a logistic curve
 NO_PREVALENCE = (0.0, np.inf)
 
@@ -63,6 +62,8 @@ class SelectiveData:
         Columns on which the decision may depend beyond risk (entries of beta_Delta that are not zero).
     prevalence : tuple of float
         Known mean of Y in the population, and its standard error (inf for none).
+    priors : Priors
+        Of the coefficients, sigma and alpha.
     """
 
     X: FloatArray
@@ -70,6 +71,7 @@ class SelectiveData:
     weight: FloatArray
     free: IntArray
     prevalence: tuple[float, float] = NO_PREVALENCE
+    priors: Priors = RISK_PRIORS
 
     @property
     def n_parameters(self) -> int:
@@ -78,7 +80,10 @@ class SelectiveData:
 
     def as_tuple(self) -> tuple[Any, ...]:
         """Plain arrays for the compiled density, in its order."""
-        return self.X, self.cell, self.weight, self.free, *self.prevalence
+        p, priors = self.X.shape[1], self.priors
+        normal = np.vstack([priors.coefficients("risk", p), priors.coefficients("decision", p)])
+        scales = np.array([priors.scale("sigma"), priors.mean("alpha"), priors.scale("alpha")])
+        return self.X, self.cell, self.weight, self.free, *self.prevalence, normal, scales
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,29 @@ def coefficients(coordinates: FloatArray, n_columns: int, free: IntArray) -> Coe
 
 
 @njit(cache=True, error_model="numpy")
-def log_density(x, X, cell, weight, free, prevalence, prevalence_se):  # type: ignore[no-untyped-def]
-    """Log posterior density at coordinates x, shape (p + free + 1,), and its gradient."""
+def log_prior(beta, delta, free, normal):  # type: ignore[no-untyped-def]
+    """Log normal priors of the coefficients, and their gradients in beta_Y and beta_Delta (0 where that is fixed).
+
+    ``normal`` of shape (4, p): mean and sd of beta_Y, mean and sd of beta_Delta.
+    """
+    value, by_beta, by_delta = 0.0, np.empty(len(beta)), np.zeros(len(beta))
+    for j in range(len(beta)):
+        z = (beta[j] - normal[0, j]) / normal[1, j]
+        value -= 0.5 * z * z
+        by_beta[j] = -z / normal[1, j]
+    for j in free:
+        z = (delta[j] - normal[2, j]) / normal[3, j]
+        value -= 0.5 * z * z
+        by_delta[j] = -z / normal[3, j]
+    return value, by_beta, by_delta
+
+
+@njit(cache=True, error_model="numpy")
+def log_density(x, X, cell, weight, free, prevalence, prevalence_se, normal, scales):  # type: ignore[no-untyped-def]
+    """Log posterior density at coordinates x, shape (p + free + 1,), and its gradient.
+
+    ``normal`` as in :func:`log_prior`; ``scales``: that of sigma first.
+    """
     n, p = X.shape
     f = free.shape[0]
     u = x[p + f]
@@ -136,20 +162,18 @@ def log_density(x, X, cell, weight, free, prevalence, prevalence_se):  # type: i
         by_risk[i], by_shift[i] = w * one, w * two
         by_sigma += w * three
         if constrained:
-            log_p, p_by_risk, p_by_sigma = log_positive(a, wide)
-            share = w * np.exp(log_p) / total
-            mean += share
-            mean_by_risk[i] = share * p_by_risk
-            mean_by_sigma += share * p_by_sigma
+            share, share_by_risk, share_by_sigma = positive(a, wide)
+            mean += w * share / total
+            mean_by_risk[i] = w * share_by_risk / total
+            mean_by_sigma += w * share_by_sigma / total
     if constrained:
         error = (mean - prevalence) / prevalence_se
         logp -= 0.5 * error * error
         by_risk -= error / prevalence_se * mean_by_risk
         by_sigma -= error / prevalence_se * mean_by_sigma
-    g_beta = by_risk @ X - beta / COEFFICIENT_SCALE**2
-    g_delta = by_shift @ X - delta / COEFFICIENT_SCALE**2
-    logp -= 0.5 * (np.sum(beta**2) + np.sum(delta**2)) / COEFFICIENT_SCALE**2
-    logp -= 0.5 * (sigma / UNOBSERVABLE_SCALE) ** 2
+    prior, prior_by_beta, prior_by_delta = log_prior(beta, delta, free, normal)
+    g_beta, g_delta = by_risk @ X + prior_by_beta, by_shift @ X + prior_by_delta
+    logp += prior - 0.5 * (sigma / scales[0]) ** 2
     logp += (p + f) * np.log(k) + wide[4]
     grad = np.zeros(p + f + 1)
     grad[:p] = k * g_beta
@@ -158,7 +182,7 @@ def log_density(x, X, cell, weight, free, prevalence, prevalence_se):  # type: i
         grad[free[j]] -= k * g_delta[free[j]]
         grad[p + j] = k * g_delta[free[j]]
         by_sigma += k_slope * g_delta[free[j]] * (x[p + j] - x[free[j]])
-    by_sigma += (p + f) * k_slope / k - sigma / UNOBSERVABLE_SCALE**2
+    by_sigma += (p + f) * k_slope / k - sigma / scales[0] ** 2
     grad[p + f] = by_sigma * wide[2] + logistic(-u)
     return logp, grad
 
@@ -170,7 +194,7 @@ def positive_probability(logit, sigma):  # type: ignore[no-untyped-def]
     for s in range(logit.shape[0]):
         wide = width(sigma[s])
         for i in range(logit.shape[1]):
-            out[s, i] = np.exp(log_positive(logit[s, i], wide)[0])
+            out[s, i] = positive(logit[s, i], wide)[0]
     return out
 
 

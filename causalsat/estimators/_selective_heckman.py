@@ -6,8 +6,9 @@ The model (Heckman 1979, as in Balachandar, Garg and Pierson 2024, appendix B)::
 
 with Y seen where T = 1. With alpha = r / sigma, the decision is that of someone who sees the outcome,
 T = 1 where alpha Y + x'beta_Delta + (rest) > 0, beta_Delta = beta_T - alpha beta_Y: where it departs from the
-outcome. Priors, for standardised features and an outcome of unit variance among the tested: beta_Y, beta_Delta ~
-N(0, 3^2), sigma half-normal(3), r uniform. A known population mean (m, se) is a Gaussian on the mean of x'beta_Y.
+outcome. Priors, for standardised features and an outcome of unit variance among the tested, by default: beta_Y,
+beta_Delta ~ N(0, 3^2), sigma half-normal(3), r uniform (:mod:`causalsat.estimators._selective_priors`). A known
+population mean (m, se) is a Gaussian on the mean of x'beta_Y.
 
 The sampled coordinates are ``(beta_Y, beta_T where free, log sigma, w)`` with r = tanh(w): w, which only the
 curvature of the inverse Mills ratio determines where every feature is free, comes last, as
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators._selective_density import COEFFICIENT_SCALE, NO_PREVALENCE, UNOBSERVABLE_SCALE
+from causalsat.estimators._selective_density import NO_PREVALENCE
+from causalsat.estimators._selective_priors import OUTCOME_PRIORS, Priors
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -47,6 +49,8 @@ class HeckmanData:
         Columns on which the decision may depend beyond the outcome.
     mean : tuple of float
         Known population mean of Y, in the units of ``y``, and its standard error (inf for none).
+    priors : Priors
+        Of the coefficients, sigma and the correlation.
     """
 
     X: FloatArray
@@ -55,6 +59,7 @@ class HeckmanData:
     weight: FloatArray
     free: IntArray
     mean: tuple[float, float] = NO_PREVALENCE
+    priors: Priors = OUTCOME_PRIORS
 
     @property
     def n_parameters(self) -> int:
@@ -106,9 +111,12 @@ def log_density(x: FloatArray, data: HeckmanData) -> tuple[float, FloatArray]:
     by_r = float(seen @ (mills * k**3 * (e + r * t)))
     g_beta, g_total = -(by_e @ data.X) / sigma, by_t @ data.X
     departure = total - alpha * beta
-    logp -= 0.5 * (beta @ beta + departure @ departure) / COEFFICIENT_SCALE**2
-    g_beta -= beta / COEFFICIENT_SCALE**2
-    g_total[free] -= departure[free] / COEFFICIENT_SCALE**2
+    of_outcome, of_decision = data.priors.coefficients("outcome", p), data.priors.coefficients("decision", p)[:, free]
+    pull, pull_free = (beta - of_outcome[0]) / of_outcome[1], (departure[free] - of_decision[0]) / of_decision[1]
+    logp -= 0.5 * (pull @ pull + pull_free @ pull_free)
+    g_beta -= pull / of_outcome[1]
+    by_departure = pull_free / of_decision[1]
+    g_total[free] -= by_departure
     if data.mean[1] < np.inf:
         share = w @ data.X / w.sum()
         error = (share @ beta - data.mean[0]) / data.mean[1]
@@ -117,12 +125,13 @@ def log_density(x: FloatArray, data: HeckmanData) -> tuple[float, FloatArray]:
     # beta_T follows beta_Y where the decision is that of an expert; elsewhere beta_Delta's prior holds alpha
     rest = np.ones(p, dtype=bool)
     rest[free] = False
-    by_alpha = float(beta[rest] @ g_total[rest] + beta[free] @ departure[free] / COEFFICIENT_SCALE**2)
+    by_alpha = float(beta[rest] @ g_total[rest] + beta[free] @ by_departure)
     g_beta[rest] += alpha * g_total[rest]
-    g_beta[free] += alpha * departure[free] / COEFFICIENT_SCALE**2
-    by_log_sigma = float(-seen.sum() - by_e @ e) - alpha * by_alpha + 1.0 - (sigma / UNOBSERVABLE_SCALE) ** 2
-    by_w = (by_r + by_alpha / sigma) / k**2 - 2.0 * r
-    logp += x[-2] - 0.5 * (sigma / UNOBSERVABLE_SCALE) ** 2 - 2.0 * np.log(k)
+    g_beta[free] += alpha * by_departure
+    scale, eta = data.priors.scale("sigma"), data.priors.scale("correlation")
+    by_log_sigma = float(-seen.sum() - by_e @ e) - alpha * by_alpha + 1.0 - (sigma / scale) ** 2
+    by_w = (by_r + by_alpha / sigma) / k**2 - 2.0 * eta * r
+    logp += x[-2] - 0.5 * (sigma / scale) ** 2 - 2.0 * eta * np.log(k)  # d r / d w = 1 - r^2
     return float(logp), np.concatenate([g_beta, g_total[free], [by_log_sigma, by_w]])
 
 
@@ -137,7 +146,7 @@ def log_normal_cdf(z: FloatArray) -> tuple[FloatArray, FloatArray]:
 def starting_point(data: HeckmanData) -> FloatArray:
     """Coordinates from which the mode is sought: least squares on the tested, the share tested, no correlation."""
     w = np.sqrt(data.weight * data.tested)
-    rows = np.vstack([w[:, None] * data.X, np.eye(data.X.shape[1]) / COEFFICIENT_SCALE])
+    rows = np.vstack([w[:, None] * data.X, np.diag(1.0 / data.priors.coefficients("outcome", data.X.shape[1])[1])])
     beta = np.linalg.lstsq(rows, np.append(w * data.y, np.zeros(data.X.shape[1])), rcond=None)[0]
     start = np.zeros(data.n_parameters)
     start[: len(beta)] = beta

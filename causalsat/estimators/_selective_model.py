@@ -11,12 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from causalsat.estimators._selective_density import (
-    COEFFICIENT_SCALE,
-    CURVATURE,
-    UNOBSERVABLE_SCALE,
-    SelectiveData,
-)
+from causalsat.estimators._selective_density import CURVATURE, SelectiveData
 
 
 def build_model(data: SelectiveData, *, raw: bool = False) -> Any:
@@ -25,7 +20,7 @@ def build_model(data: SelectiveData, *, raw: bool = False) -> Any:
     Parameters
     ----------
     data : SelectiveData
-        Standardised features, cells, weights, constraints.
+        Standardised features, cells, weights, constraints, priors.
     raw : bool
         Whether to sample beta_Y, beta_Delta and sigma themselves.
 
@@ -38,11 +33,12 @@ def build_model(data: SelectiveData, *, raw: bool = False) -> Any:
     import pytensor.tensor as pt
 
     p, free = data.X.shape[1], data.free
+    of_risk, of_decision = data.priors.coefficients("risk", p), data.priors.coefficients("decision", p)[:, free]
     with pm.Model() as model:
         if raw:
-            risk = pm.Normal("risk", 0.0, COEFFICIENT_SCALE, shape=p)
-            sigma = pm.HalfNormal("sigma", UNOBSERVABLE_SCALE)
-            departures = pm.Normal("departures", 0.0, COEFFICIENT_SCALE, shape=len(free))
+            risk = pm.Normal("risk", of_risk[0], of_risk[1], shape=p)
+            sigma = pm.HalfNormal("sigma", data.priors.scale("sigma"))
+            departures = pm.Normal("departures", of_decision[0], of_decision[1], shape=len(free))
         else:
             gamma, tau, u = pm.Flat("gamma", shape=p), pm.Flat("tau", shape=len(free)), pm.Flat("u")
             sigma = pm.Deterministic("sigma", pt.softplus(u))
@@ -52,9 +48,9 @@ def build_model(data: SelectiveData, *, raw: bool = False) -> Any:
             risk = pm.Deterministic("risk", k * gamma - shift * sigma)
             departures = k * (tau - gamma[free])
             pm.Potential("jacobian", (p + len(free)) * pt.log(k) + pt.log1p(-pt.exp(-sigma)))
-            pm.Potential("risk prior", pm.logp(pm.Normal.dist(0.0, COEFFICIENT_SCALE), risk).sum())
-            pm.Potential("decision prior", pm.logp(pm.Normal.dist(0.0, COEFFICIENT_SCALE), departures).sum())
-            pm.Potential("sigma prior", pm.logp(pm.HalfNormal.dist(UNOBSERVABLE_SCALE), sigma))
+            pm.Potential("risk prior", pm.logp(pm.Normal.dist(of_risk[0], of_risk[1]), risk).sum())
+            pm.Potential("decision prior", pm.logp(pm.Normal.dist(of_decision[0], of_decision[1]), departures).sum())
+            pm.Potential("sigma prior", pm.logp(pm.HalfNormal.dist(data.priors.scale("sigma")), sigma))
         decision = pm.Deterministic("decision", pt.set_subtensor(pt.zeros(p)[free], departures))
         a, d = pt.dot(data.X, risk), pt.dot(data.X, decision)
         pm.Potential("cells", (data.weight * _log_cells(a, d, sigma, data.cell)).sum())

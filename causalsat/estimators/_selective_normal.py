@@ -4,8 +4,8 @@ The model (Balachandar, Garg and Pierson 2024, appendix B)::
 
     Y ~ Bernoulli(s(x'beta_Y + Z)),  T ~ Bernoulli(s(alpha (x'beta_Y + Z) + x'beta_Delta)),  Z ~ N(0, sigma^2)
 
-in which sigma and alpha cannot both be learnt: one of them is given and the other has a prior, sigma half-normal(3),
-alpha N(0, 3^2). The rest of the priors and the constraints are those of
+in which sigma and alpha cannot both be learnt: one of them is given and the other has a prior, by default sigma
+half-normal(3), alpha N(0, 3^2). The rest of the priors and the constraints are those of
 :mod:`causalsat.estimators._selective_density`. Z is integrated out by Gauss-Hermite quadrature. The sampled
 coordinates are ``(gamma, tau, v)`` with
 
@@ -22,13 +22,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from causalsat.estimators._selective_cells import logistic
-from causalsat.estimators._selective_density import COEFFICIENT_SCALE, UNOBSERVABLE_SCALE, Coefficients
+from causalsat.estimators._selective_density import Coefficients, log_prior
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 CURVATURE = 0.346  # (16 sqrt(3) / (15 pi))^2: how much a normal of unit variance flattens a logistic curve
-ALPHA_SCALE = 3.0
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 NODES, WEIGHTS = _NODES.copy(), _WEIGHTS / _WEIGHTS.sum()
 
@@ -92,9 +91,12 @@ def _positive(a, sigma):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")
 def log_density(  # type: ignore[no-untyped-def]
-    x, X, cell, weight, free, prevalence, prevalence_se, known_alpha, known_sigma
+    x, X, cell, weight, free, prevalence, prevalence_se, normal, scales, known_alpha, known_sigma
 ):
-    """Log posterior density at coordinates x, shape (p + free + 1,), and its gradient."""
+    """Log posterior density at coordinates x, shape (p + free + 1,), and its gradient.
+
+    ``scales``: scale of sigma, mean and sd of alpha.
+    """
     n, p = X.shape
     f = free.shape[0]
     v = x[p + f]
@@ -128,10 +130,9 @@ def log_density(  # type: ignore[no-untyped-def]
         logp -= 0.5 * error * error
         by_risk -= error / prevalence_se * mean_by_risk
         by_sigma -= error / prevalence_se * mean_by_sigma
-    g_beta = by_risk @ X - beta / COEFFICIENT_SCALE**2
-    g_delta = by_shift @ X - delta / COEFFICIENT_SCALE**2
-    logp -= 0.5 * (np.sum(beta**2) + np.sum(delta**2)) / COEFFICIENT_SCALE**2
-    logp += p * np.log(k_y) + f * np.log(k_t)
+    prior, prior_by_beta, prior_by_delta = log_prior(beta, delta, free, normal)
+    g_beta, g_delta = by_risk @ X + prior_by_beta, by_shift @ X + prior_by_delta
+    logp += prior + p * np.log(k_y) + f * np.log(k_t)
     grad = np.empty(p + f + 1)
     grad[:p] = k_y * g_beta
     k_y_sigma, k_t_sigma = CURVATURE * sigma / k_y, CURVATURE * alpha**2 * sigma / k_t
@@ -145,11 +146,11 @@ def log_density(  # type: ignore[no-untyped-def]
         by_sigma += g_delta[c] * (k_t_sigma * x[p + j] - alpha * k_y_sigma * x[c])
         by_alpha += g_delta[c] * (k_t_alpha * x[p + j] - beta[c])
     if seek_sigma:
-        logp += -0.5 * (sigma / UNOBSERVABLE_SCALE) ** 2 + np.log(-np.expm1(-sigma))
-        grad[p + f] = (by_sigma - sigma / UNOBSERVABLE_SCALE**2) * -np.expm1(-sigma) + logistic(-v)
+        logp += -0.5 * (sigma / scales[0]) ** 2 + np.log(-np.expm1(-sigma))
+        grad[p + f] = (by_sigma - sigma / scales[0] ** 2) * -np.expm1(-sigma) + logistic(-v)
     else:
-        logp -= 0.5 * (alpha / ALPHA_SCALE) ** 2
-        grad[p + f] = by_alpha - alpha / ALPHA_SCALE**2
+        logp -= 0.5 * ((alpha - scales[1]) / scales[2]) ** 2
+        grad[p + f] = by_alpha - (alpha - scales[1]) / scales[2] ** 2
     return logp, grad
 
 

@@ -13,7 +13,7 @@ from causalsat._parameters import check_whole_numbers
 from causalsat._risk_base import RiskEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
-from causalsat.estimators._selective_density import COEFFICIENT_SCALE
+from causalsat.estimators._selective_priors import COEFFICIENT
 from causalsat.posterior import coefficient_table
 
 __all__ = ["TestedOnlyRisk", "UntestedNegativeRisk"]
@@ -24,8 +24,8 @@ def logistic_density(x: FloatArray, rows: FloatArray, y: FloatArray, weight: Flo
     eta = rows @ x
     tail = np.exp(-np.abs(eta))
     p = np.where(eta >= 0, 1.0, tail) / (1.0 + tail)
-    value = weight @ (y * eta - np.maximum(eta, 0.0) - np.log1p(tail)) - 0.5 * x @ x / COEFFICIENT_SCALE**2
-    return float(value), (weight * (y - p)) @ rows - x / COEFFICIENT_SCALE**2
+    value = weight @ (y * eta - np.maximum(eta, 0.0) - np.log1p(tail)) - 0.5 * x @ x / COEFFICIENT[1] ** 2
+    return float(value), (weight * (y - p)) @ rows - x / COEFFICIENT[1] ** 2
 
 
 class _LogisticRisk(RiskEstimator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._selective_density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators._selective_forms import NormalForm, UniformForm, form_of
+from causalsat.estimators._selective_priors import RISK, Priors, read_priors
 from causalsat.exceptions import DataWarning, ParameterError
 from causalsat.posterior import EffectPosterior, coefficient_table
 
@@ -57,7 +58,12 @@ class SelectiveLabelsRisk(RiskEstimator):
         x'beta_Delta)). With uniform ones it is 1, as in the paper.
     sigma : float or None
         Only with normal unobservables, whose sigma and alpha cannot both be learnt: None learns sigma and keeps
-        ``alpha``; a number keeps sigma and learns alpha, with a N(0, 3^2) prior.
+        ``alpha``; a number keeps sigma and learns alpha.
+    priors : dict of str to float or (float, float), or None
+        Priors other than those of the notes, by name: ``risk`` and ``decision`` (the coefficients of the features
+        in :math:`\beta_Y` and :math:`\beta_\Delta`), ``risk_intercept``, ``decision_intercept`` and ``alpha``: a
+        standard deviation round 0, or (mean, standard deviation), of a normal; ``sigma``: the scale of a half-normal.
+        In logits per standard deviation of a feature. The summary shows all that are in force.
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain, and chains; only NUTS tunes.
     random_state : int, RandomState or None
@@ -76,7 +82,8 @@ class SelectiveLabelsRisk(RiskEstimator):
 
     Notes
     -----
-    Priors: all coefficients N(0, 3^2) for standardised features, sigma half-normal(3). Z is integrated out exactly
+    Priors: all coefficients N(0, 3^2) for standardised features, sigma half-normal(3), alpha N(0, 3^2), unless
+    ``priors`` says otherwise. Z is integrated out exactly
     and sigma, the only poorly determined direction, is separated from the coefficients
     (:mod:`causalsat.estimators._selective_density`). Independent proposals along the path of conditional modes, made
     exact by Metropolis steps, sample what is left (:mod:`causalsat.estimators._mode_path`); where they do not fit the
@@ -114,6 +121,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         unobservables: str = "uniform",
         alpha: float = 1.0,
         sigma: float | None = None,
+        priors: Mapping[str, Any] | None = None,
         n_draws: int = 500,
         n_tune: int = 300,
         n_chains: int = 4,
@@ -125,6 +133,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         self.unobservables = unobservables
         self.alpha = alpha
         self.sigma = sigma
+        self.priors = priors
         self.n_draws = n_draws
         self.n_tune = n_tune
         self.n_chains = n_chains
@@ -136,6 +145,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1})
         if self.prevalence is not None:
             _check_prevalence(self.prevalence)
+        read_priors(self.priors, RISK)
         if self.unobservables not in UNOBSERVABLES:
             raise ParameterError(f"unobservables={self.unobservables!r}", expected="'uniform' or 'normal'")
         if self.unobservables == "uniform" and (self.alpha != 1.0 or self.sigma is not None):
@@ -144,10 +154,23 @@ class SelectiveLabelsRisk(RiskEstimator):
                 expected="alpha=1 and sigma=None: sigma is learnt",
                 todo="use unobservables='normal' to set one of them",
             )
+        for name in self._fixed_scales():
+            if self.priors and name in self.priors:
+                raise ParameterError(
+                    f"priors has {name!r}, which is not learnt here", expected="priors of what is learnt",
+                    todo="uniform unobservables have alpha 1; normal ones learn sigma, or alpha where sigma is given",
+                )  # fmt: skip
         if not np.isfinite(self.alpha) or (self.sigma is not None and not self.sigma > 0):
             raise ParameterError(
                 f"alpha={self.alpha!r}, sigma={self.sigma!r}", expected="a finite alpha, and sigma above 0 or None"
             )
+
+    def _fixed_scales(self) -> tuple[str, ...]:
+        """Which of sigma and alpha is not learnt."""
+        return ("alpha",) if self.unobservables == "uniform" or self.sigma is None else ("sigma",)
+
+    def _priors(self) -> Priors:
+        return read_priors(self.priors, RISK)
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
@@ -175,7 +198,7 @@ class SelectiveLabelsRisk(RiskEstimator):
                 free = np.append(free, 1 + select_columns(data.feature_names, named, role="expertise"))
         cell = np.where(data.treatment == 0, 0, np.where(data.y == 1, 2, 1)).astype(np.int64)
         prevalence = NO_PREVALENCE if self.prevalence is None else _check_prevalence(self.prevalence)
-        return SelectiveData(self._rows(X), cell, w, free, prevalence)
+        return SelectiveData(self._rows(X), cell, w, free, prevalence, self._priors())
 
     def _sweep(self, prepared: SelectiveData) -> dict[str, list[float]]:
         """Posterior modes under other prevalences, and a warning where the stated one is at odds with the data."""
@@ -236,6 +259,7 @@ class SelectiveLabelsRisk(RiskEstimator):
         labels = [f"risk: {n}" for n in names] + [f"decision beyond risk: {n}" for n in names] + ["sigma", "alpha"]
         table = coefficient_table(values, labels)
         notes = ["coefficients are logits per standard deviation of each feature"]
+        notes.append(self._priors().words(fixed=self._fixed_scales()))
         if self.sensitivity_ is not None:
             notes.append(
                 "risk of the untested at the posterior mode if the prevalence were "

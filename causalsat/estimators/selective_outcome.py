@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from causalsat._risk_base import GIVEN, SelectiveEstimator
 from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
+from causalsat.estimators._selective_priors import OUTCOME, Priors, read_priors
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.posterior import EffectPosterior, coefficient_table
 
@@ -41,6 +42,12 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
     expertise : sequence of str or int, or None
         The features on which the decision may depend beyond the outcome; along all others :math:`\beta_\Delta = 0`.
         Names, glob patterns or positions; an empty list for none. None: no constraint.
+    priors : dict of str to float or (float, float), or None
+        Priors other than those of the notes, by name: ``outcome`` and ``decision`` (the coefficients of the features
+        in :math:`\beta_Y` and :math:`\beta_\Delta`), ``outcome_intercept``, ``decision_intercept``: a standard
+        deviation round 0, or (mean, standard deviation), of a normal; ``sigma``: the scale of a half-normal;
+        ``correlation``: eta of (1 - r^2)^(eta - 1). Per standard deviation of a feature, the outcome in standard
+        deviations of the tested round their mean. The summary shows all that are in force.
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain, and chains; only NUTS tunes.
     random_state : int, RandomState or None
@@ -57,8 +64,8 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
 
     Notes
     -----
-    Priors, with y in standard deviations of the tested: coefficients N(0, 3^2), sigma half-normal(3), r uniform.
-    Sampled as :class:`SelectiveLabelsRisk` is.
+    Priors, with y in standard deviations of the tested: coefficients N(0, 3^2), sigma half-normal(3), r uniform,
+    unless ``priors`` says otherwise. Sampled as :class:`SelectiveLabelsRisk` is.
 
     References
     ----------
@@ -88,6 +95,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         *,
         mean: tuple[float, float] | None = None,
         expertise: Sequence[str] | Sequence[int] | None = None,
+        priors: Mapping[str, Any] | None = None,
         n_draws: int = 500,
         n_tune: int = 300,
         n_chains: int = 4,
@@ -96,6 +104,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
     ) -> None:
         self.mean = mean
         self.expertise = expertise
+        self.priors = priors
         self.n_draws = n_draws
         self.n_tune = n_tune
         self.n_chains = n_chains
@@ -107,6 +116,10 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1})
         if self.mean is not None:
             _check_mean(self.mean)
+        read_priors(self.priors, OUTCOME)
+
+    def _priors(self) -> Priors:
+        return read_priors(self.priors, OUTCOME)
 
     def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
         values = super()._check_outcome(y, treatment, n)
@@ -135,7 +148,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
             known = ((m - centre) / scale, se / scale)
         prepared = heckman.HeckmanData(
             self._rows(data.X), np.where(tested, (data.y - centre) / scale, 0.0), tested, data.sample_weight,
-            self._free_columns(data), known,
+            self._free_columns(data), known, self._priors(),
         )  # fmt: skip
         settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
         sampled = sampling.sample(heckman.log_density, (prepared,), heckman.starting_point(prepared), settings)
@@ -246,6 +259,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         notes = (
             "coefficients per standard deviation of each feature: of the outcome in its units, of the decision in "
             "probits",
+            self._priors().words() + " (of the outcome: in standard deviations of the tested round their mean)",
         )
         diagnostics = {**self._diagnostics(), "units": self.n_units_}
         return Summary("SelectiveLabelsOutcome", table, diagnostics, notes)
