@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-import bokeh.models
-import bokeh.plotting
 import numpy as np
 from bokeh.embed import file_html
-from bokeh.layouts import column, row
 from bokeh.resources import INLINE
-from numpy.typing import NDArray
 
-from causalsat.plots._geography import backdrop, shortening
-from causalsat.plots._layers import LAYERS, UNSUPPORTED, MapLayers, layer_style, read_layers
+from causalsat.mapping import _page_controls as controls
+from causalsat.mapping import _page_plot as drawing
+from causalsat.plots._layers import UNSUPPORTED, MapLayers, read_layers
 
 __all__ = ["write_page"]
 
-# bokeh's models are made at run time, which type checkers do not follow
-bk: Any = bokeh.models
-figure: Any = bokeh.plotting.figure
-
 MOST_CELLS = 400
-LATTICE = 17
+MOST_DISTRICTS = 2000
 
 TEMPLATE = """
 {% block title %}{{ heading }}{% endblock %}
@@ -38,18 +32,54 @@ TEMPLATE = """
   main { font: 16px/1.45 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; color: #222;
          margin: 0 auto; max-width: 64rem; padding: 1.2rem 1rem; }
   h1 { font-size: 1.5rem; margin: 0 0 .2rem; }
+  h2 { font-size: 1.1rem; margin: 1.2rem 0 .3rem; }
   .note { color: #a33f00; font-weight: 600; margin: .2rem 0; }
   .about { color: #444; font-size: .95rem; margin: .3rem 0 1rem; }
+  .skip { position: absolute; left: -99rem; }
+  .skip:focus { position: static; }
+  #map-frame { display: inline-block; padding: 3px; }
+  #map-frame:focus { outline: 3px solid #0072b2; }
+  #readout { min-height: 1.5em; margin: .3rem 0; font-variant-numeric: tabular-nums; }
+  dl.legend { display: grid; grid-template-columns: max-content 1fr; gap: .25rem .8rem; margin: .3rem 0; }
+  dl.legend dt { font-weight: 600; } dl.legend dd { margin: 0; }
+  .swatch { display: inline-block; width: 1.6em; height: 1em; border: 1px solid #777; vertical-align: -.15em;
+            margin-right: .5em; }
+  .hatch { background: repeating-linear-gradient(135deg, #fff 0 4px, #464646 4px 5.5px); }
+  .dot { border: 1.5px solid #222; border-radius: 50%; width: .7em; height: .7em; margin-right: 1.4em;
+         background: #fff; }
+  .border { border: 2px solid #222; background: none; }
+  .blank { background: #efefec; }
+  table.districts { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+  table.districts th, table.districts td { padding: .15rem .7rem .15rem 0; text-align: right; }
+  table.districts th:first-child { text-align: left; font-weight: 600; }
+  table.districts thead th { border-bottom: 1px solid #777; }
 </style>
 {% endblock %}
 {% block contents %}
-<main aria-label="Interactive map of treatment effects">
+<main aria-label="{{ label }}">
 <h1>{{ heading }}</h1>
 {% if note %}<p class="note">{{ note }}</p>{% endif %}
 <p class="about">{{ description }}</p>
 <noscript><p class="note">This map needs JavaScript; its values are also in the GeoTIFF.</p></noscript>
-{{ super() }}
+<a class="skip" href="#how-to-read">Skip the map</a>
+<div id="controls" role="group" aria-label="Layers and overlays">{{ embed(roots.controls) }}</div>
+<div id="map-frame" tabindex="0" role="application" aria-roledescription="map" aria-label="{{ label }}"
+ aria-describedby="keys">{{ embed(roots.map) }}</div>
+<p id="readout" role="status" aria-live="polite" aria-atomic="true"></p>
+<p class="about" id="keys">Click a cell to read its values here. By keyboard: Tab to the map, arrow keys for the next
+ cell (with Shift ten cells), + and - to zoom, 0 for the whole map.</p>
+<h2 id="how-to-read">How to read this map</h2>
+<dl class="legend">{% for name, words, swatch in legend %}
+<dt>{% if swatch %}<span class="swatch {{ swatch }}"></span>{% endif %}{{ name }}</dt><dd>{{ words }}</dd>{% endfor %}
+</dl>
+{% if districts %}<details><summary>Districts as a table ({{ districts | length }})</summary>
+<table class="districts"><thead><tr>{% for name in district_head %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
+</thead><tbody>{% for line in districts %}
+<tr><th scope="row">{{ line[0] }}</th>{% for value in line[1:] %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></details>{% endif %}
 </main>
+<script type="application/json" id="map-about">{{ about_json }}</script>
+<script>{{ keys_script }}</script>
 {% endblock %}
 """
 
@@ -60,252 +90,146 @@ def write_page(
     imagery: Any = None,
     *,
     sites: Any = None,
+    districts: Any = None,
     units: str = "",
     title: str = "",
     note: str = "",
 ) -> Path:
-    """Write the interactive page of a map of effects.
+    """Write the interactive page of a map of effects or of risk.
 
-    Layers (effect, sd, P(effect > 0), support) over a picture of the imagery; the pointer shows a cell's values;
-    bokeh's code is within the file. At most 400 by 400 cells are shown: larger maps are averaged, which the page
-    says.
+    Layers (effect or risk, sd, P(effect > 0) or P(tested), support, district means) over a picture of the imagery;
+    the pointer, a click or the arrow keys show a cell's values; bokeh's code is within the file, which asks nothing
+    of the network. At most 400 by 400 cells are shown: larger maps are averaged, which the page says.
 
     Parameters
     ----------
     result : MapResult or path
-        What map_effects returned, or its GeoTIFF.
+        What map_effects or map_risk returned, or its GeoTIFF.
     path : Path
         The file to write; it appears whole or not at all.
     imagery : Imagery, optional
         Backdrop.
     sites : GeoDataFrame, optional
         Places of the trial.
+    districts : DistrictEffects or its table, optional
+        What :func:`causalsat.district_effects` gave: a layer of mean effects, their borders, and a table.
     units, title, note : str
         Units of the effect, title, and a line beneath it; by default those in the file.
+
+    Raises
+    ------
+    DataError
+        If the raster is not a map of this package, or the districts are not those of district_effects.
     """
     layers = read_layers(getattr(result, "path", result), MOST_CELLS)
     units, title, note = (
         given or layers.tags.get(key, "") for key, given in (("units", units), ("title", title), ("note", note))
     )
-    title = title or "Map of treatment effects"
-    plot = _frame(layers)
-    shades = _draw_backdrop(plot, imagery, layers)
-    images, bars = _draw_layers(plot, layers, units)
-    hatch = _draw_hatch(plot, layers)
-    dots = _draw_sites(plot, sites, layers)
-    plot.add_tools(_hover(images, layers, units))
-    page = column(
-        _controls(images, bars, {"imagery": shades, "unlike the trial (support < 0.05)": hatch, "trial sites": dots}),
-        plot,
-    )
+    table = getattr(districts, "table", districts)
+    title = title or ("Map of treatment effects" if layers.main == "cate" else "Map of risk")
+    plot, buttons, swatches = _draw(layers, imagery, sites, table, units)
     words = {
         "heading": html.escape(title),
         "note": html.escape(note),
         "description": html.escape(_about(layers, units)),
+        "label": f"Interactive map of {'treatment effects' if layers.main == 'cate' else 'risk'}",
+        "legend": _legend(layers, swatches),
+        "districts": _district_rows(table),
+        "district_head": ("District", "Mean effect", "sd", "Lower", "Upper", "P(effect &gt; 0)", "Support"),
+        "about_json": json.dumps(_readout_words(layers, units)).replace("<", "\\u003c"),
+        "keys_script": controls.KEYS_SCRIPT,
     }
-    text = file_html(page, INLINE, title=html.escape(title), template=TEMPLATE, template_variables=words)
+    text = file_html([buttons, plot], INLINE, title=html.escape(title), template=TEMPLATE, template_variables=words)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
+def _draw(layers: MapLayers, imagery: Any, sites: Any, table: Any, units: str) -> tuple[Any, Any, set[str]]:
+    """The plot, its controls, and which overlays there are."""
+    plot = drawing.make_frame(layers)
+    shades = drawing.draw_backdrop(plot, imagery, layers)
+    images, bars = drawing.draw_layers(plot, layers, units)
+    fills, borders = drawing.draw_districts(plot, table, layers, images[layers.main])
+    hatch = drawing.draw_hatch(plot, layers)
+    dots = drawing.draw_sites(plot, sites, layers)
+    controls.add_mark(plot)
+    plot.add_tools(drawing.hover_cells(images, layers, units))
+    if fills is not None:
+        plot.add_tools(drawing.hover_districts(fills, float(layers.tags.get("level", "0.9")), units))
+    names = {"imagery": shades, controls.STRIPED: hatch, "trial sites": dots, "borders": borders}
+    kinds = {"hatch": hatch, "dot": dots, "border": borders}
+    buttons = controls.make_controls(images, bars, fills, names)
+    return plot, buttons, {key for key, renderer in kinds.items() if renderer is not None}
+
+
 def _about(layers: MapLayers, units: str) -> str:
-    effect, support = layers.values["cate"], layers.values["support"]
-    mapped = np.isfinite(effect)
+    values, support = layers.values[layers.main], layers.values["support"]
+    mapped = np.isfinite(values)
     level = float(layers.tags.get("level", "0.9"))
-    words = f"Posterior effect of treatment in {int(mapped.sum()):,} cells"
+    what = "Posterior effect of treatment" if layers.main == "cate" else "Posterior risk"
+    words = f"{what} in {int(mapped.sum()):,} cells"
     if mapped.any():
-        low, middle, high = np.percentile(effect[mapped], [5, 50, 95])
+        low, middle, high = np.percentile(values[mapped], [5, 50, 95])
         words += (
             f": median {middle:.3g}{' ' + units if units else ''}, 5th to 95th percentile {low:.3g} to {high:.3g}"
         )
         outside = float((support[mapped] < UNSUPPORTED).mean())
         words += f". {outside:.0%} of the cells are unlike the places of the trial (hatched)"
-    words += f". Move the pointer over the map for a cell's effect, its {level:.0%} interval and its support."
+    name = "effect" if layers.main == "cate" else "risk"
+    words += f". Move the pointer over the map for a cell's {name}, its {level:.0%} interval and its support."
     if layers.shrink > 1:
         words += f" Shown are averages of {layers.shrink} by {layers.shrink} cells; the GeoTIFF holds all."
     return words
 
 
-def _frame(layers: MapLayers) -> Any:
-    west, east, south, north = layers.extent
-    aspect = (east - west) / (north - south) * shortening(layers.extent, layers.crs)
-    width = int(np.clip(680 * aspect, 420, 900))
-    margin = 0.02 * max(east - west, north - south)
-    plot = figure(
-        frame_width=width,
-        frame_height=int(np.clip(width / aspect, 260, 760)),
-        x_range=bk.Range1d(west - margin, east + margin),
-        y_range=bk.Range1d(south - margin, north + margin),
-        tools="pan,wheel_zoom,box_zoom,reset,save",
-        active_scroll="wheel_zoom",
-        background_fill_color="#efefec",
-        outline_line_color="#777777",
-        toolbar_location="right",
-    )
-    plot.grid.visible = False
-    geographic = layers.crs is not None and layers.crs.is_geographic
-    for axis, letter in ((plot.xaxis, "xEW"), (plot.yaxis, "yNS")):
-        code = (
-            f"return Math.abs(tick).toFixed(2) + '°' + (tick >= 0 ? '{letter[1]}' : '{letter[2]}')"
-            if geographic
-            else "return (tick / 1000).toLocaleString('en', {maximumFractionDigits: 1}) + ' km'"
-        )
-        axis.formatter = bk.CustomJSTickFormatter(code=code)
-        axis.ticker.desired_num_ticks = 5
-        axis.major_label_text_font_size = "12px"
-    if not geographic:
-        plot.add_layout(
-            bk.ScaleBar(
-                range=plot.x_range,
-                unit="m",
-                location="bottom_right",
-                background_fill_alpha=0.8,
-                border_line_color=None,
-            )
-        )
-    return plot
-
-
-def _place(extent: tuple[float, float, float, float]) -> dict[str, float]:
-    west, east, south, north = extent
-    return {"x": west, "y": south, "dw": east - west, "dh": north - south}
-
-
-def _draw_backdrop(plot: Any, imagery: Any, layers: MapLayers) -> Any:
-    if imagery is None:
-        return None
-    picture, extent = backdrop(imagery, layers.extent, most=700)
-    packed = np.ascontiguousarray(picture[::-1]).view(np.uint32)[..., 0]
-    return plot.image_rgba(image=[packed], level="underlay", **_place(extent))
-
-
-def _draw_layers(plot: Any, layers: MapLayers, units: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    flipped = {name: [np.ascontiguousarray(values[::-1])] for name, values in layers.values.items()}
-    source = bk.ColumnDataSource({**flipped, **{key: [value] for key, value in _place(layers.extent).items()}})
-    images, bars = {}, {}
-    for name in LAYERS:
-        style = layer_style(layers, name, units)
-        colours = bk.LinearColorMapper(
-            palette=list(style.palette), low=style.low, high=style.high, nan_color=(0, 0, 0, 0)
-        )
-        images[name] = plot.image(
-            image=name, x="x", y="y", dw="dw", dh="dh", source=source, color_mapper=colours, visible=name == "cate"
-        )
-        bars[name] = bk.ColorBar(
-            color_mapper=colours,
-            title=style.label,
-            visible=name == "cate",
-            height=14,
-            title_text_font_style="normal",
-            title_text_font_size="14px",
-            major_label_text_font_size="13px",
-        )
-        if name in ("prob_positive", "support"):
-            bars[name].ticker = bk.FixedTicker(ticks=[0, 0.25, 0.5, 0.75, 1])
-        plot.add_layout(bars[name], "below")
-    return images, bars
-
-
-def _draw_hatch(plot: Any, layers: MapLayers) -> Any:
-    low = np.nan_to_num(layers.values["support"], nan=1.0) < UNSUPPORTED
-    if not low.any():
-        return None
-    finer = max(1, 800 // max(low.shape))
-    drawn = np.kron(low[::-1], np.ones((finer, finer), dtype=np.uint8))
-    rows, cols = np.indices(drawn.shape)
-    period = max(4, max(drawn.shape) // 90)
-    lines = (rows - cols) % period < max(1, period // 5)
-    colours = bk.LinearColorMapper(
-        palette=["rgba(0,0,0,0)", "rgba(255,255,255,0.35)", "rgba(70,70,70,0.75)"], low=0, high=2
-    )
-    pattern = (drawn * (1 + lines)).astype(np.uint8)
-    return plot.image(image=[pattern], color_mapper=colours, **_place(layers.extent))
-
-
-def _draw_sites(plot: Any, sites: Any, layers: MapLayers) -> Any:
-    if sites is None or not len(sites):
-        return None
-    geometry = getattr(sites, "geometry", sites)
-    geometry = geometry.to_crs(layers.crs) if geometry.crs is not None and layers.crs is not None else geometry
-    places = np.unique(np.column_stack([geometry.x, geometry.y]), axis=0)
-    return plot.scatter(
-        places[:, 0], places[:, 1], size=6, fill_color="white", line_color="#222222", line_width=1.2, fill_alpha=0.9
-    )
-
-
-def _hover(images: dict[str, Any], layers: MapLayers, units: str) -> Any:
-    level = float(layers.tags.get("level", "0.9"))
-    digits = bk.CustomJSHover(code="return Number.isFinite(value) ? value.toPrecision(3) : 'not mapped'")
-    share = bk.CustomJSHover(code="return Number.isFinite(value) ? value.toFixed(2) : 'not mapped'")
-    fields = {"@cate": digits, "@sd": digits, "@lower": digits, "@upper": digits}
-    fields |= {"@prob_positive": share, "@support": share, "$x": _lonlat(layers)}
+def _legend(layers: MapLayers, swatches: set[str]) -> list[tuple[str, str, str]]:
+    """Name, meaning and swatch of each layer and mark."""
+    effect = layers.main == "cate"
     lines = [
-        (f"effect{f' ({html.escape(units)})' if units else ''}", "<b>@cate{custom}</b> &nbsp; sd @sd{custom}"),
-        (f"{level:.0%} interval", "@lower{custom} to @upper{custom}"),
-        ("P(effect &gt; 0)", "@prob_positive{custom}"),
-        ("support", "@support{custom}"),
-        ("place", "$x{custom}"),
+        ("Effect", "posterior mean of what treatment changes, against no treatment", "")
+        if effect
+        else ("Risk", "posterior mean of the probability of the outcome", ""),
+        ("Uncertainty (sd)", "posterior standard deviation: how far the value may be from the one shown", ""),
+        ("P(effect &gt; 0)", "posterior probability that treatment raises the outcome here", "")
+        if effect
+        else ("P(tested)", "probability that somebody like this is tested", ""),
+        ("Support", "how much the place is like those of the trial: the share of trial units farther out", ""),
     ]
-    rows = "".join(
-        f"<tr><td style='color:#555;padding-right:.7em'>{name}</td><td>{field}</td></tr>" for name, field in lines
-    )
-    return bk.HoverTool(
-        renderers=list(images.values()),
-        tooltips=f"<table style='font-size:14px'>{rows}</table>",
-        formatters=fields,
-        point_policy="follow_mouse",
-    )
+    if "hatch" in swatches:
+        lines.append(("Hatched", "unlike the places of the trial (support below 0.05): an extrapolation", "hatch"))
+    if "dot" in swatches:
+        lines.append(("Dot", "a place of the trial", "dot"))
+    if "border" in swatches:
+        lines.append(("Border", "a district; among district means, hatched where the interval holds zero", "border"))
+    return [*lines, ("No colour", "not mapped: outside the region, or no valid imagery", "blank")]
 
 
-def _lonlat(layers: MapLayers) -> Any:
-    """Longitude and latitude under the pointer, interpolated on a small lattice."""
-    from pyproj import Transformer
-
-    west, east, south, north = layers.extent
-    x, y = np.meshgrid(np.linspace(west, east, LATTICE), np.linspace(south, north, LATTICE))
-    lon, lat = Transformer.from_crs(layers.crs, "EPSG:4326", always_xy=True).transform(x, y)
-    code = """
-    const fx = Math.min(Math.max((special_vars.x - west) / (east - west), 0), 1) * (n - 1)
-    const fy = Math.min(Math.max((special_vars.y - south) / (north - south), 0), 1) * (n - 1)
-    const i = Math.min(Math.floor(fx), n - 2), j = Math.min(Math.floor(fy), n - 2), u = fx - i, v = fy - j
-    const at = (a) => (1 - v) * ((1 - u) * a[j * n + i] + u * a[j * n + i + 1])
-                    + v * ((1 - u) * a[(j + 1) * n + i] + u * a[(j + 1) * n + i + 1])
-    const a = at(lat), o = at(lon)
-    const words = (d, plus, minus) => Math.abs(d).toFixed(4) + '° ' + (d >= 0 ? plus : minus)
-    return words(a, 'N', 'S') + ', ' + words(o, 'E', 'W')
-    """
-    constants = {"west": west, "east": east, "south": south, "north": north, "n": LATTICE}
-    return bk.CustomJSHover(args={**constants, "lon": _flat(lon), "lat": _flat(lat)}, code=code)
+def _readout_words(layers: MapLayers, units: str) -> dict[str, Any]:
+    fifth, words = drawing.FIFTH[layers.main]
+    return {
+        "main": layers.main,
+        "what": "effect" if layers.main == "cate" else "risk",
+        "units": f" {units}" if units else "",
+        "level": f"{float(layers.tags.get('level', '0.9')):.0%}",
+        "fifth": fifth,
+        "fifthWords": words,
+        "unsupported": UNSUPPORTED,
+        **drawing.lonlat_lattice(layers),
+    }
 
 
-def _flat(values: NDArray[Any]) -> list[float]:
-    return [round(float(v), 7) for v in np.ravel(values)]
-
-
-def _controls(images: dict[str, Any], bars: dict[str, Any], extras: dict[str, Any]) -> Any:
-    names = {"cate": "Effect", "sd": "Uncertainty (sd)", "prob_positive": "P(effect > 0)", "support": "Support"}
-    choose = bk.RadioButtonGroup(labels=[names[n] for n in LAYERS], active=0)
-    choose.js_on_change(
-        "active",
-        bk.CustomJS(
-            args={"images": [images[n] for n in LAYERS], "bars": [bars[n] for n in LAYERS]},
-            code="images.forEach((r, k) => { r.visible = k === this.active; bars[k].visible = k === this.active })",
-        ),
-    )
-    shown = {name: renderer for name, renderer in extras.items() if renderer is not None}
-    tick = bk.CheckboxGroup(labels=list(shown), active=list(range(len(shown))), inline=True)
-    tick.js_on_change(
-        "active",
-        bk.CustomJS(
-            args={"extras": list(shown.values())},
-            code="extras.forEach((r, k) => { r.visible = this.active.includes(k) })",
-        ),
-    )
-    fade = bk.Slider(start=0, end=1, step=0.05, value=0.9, title="Opacity of the layer", width=240)
-    for renderer in images.values():
-        renderer.glyph.global_alpha = 0.9
-        fade.js_link("value", renderer.glyph, "global_alpha")
-    return column(row(choose, bk.Div(text="", width=10), fade), tick)
+def _district_rows(table: Any) -> list[list[str]]:
+    if table is None:
+        return []
+    rows = []
+    for name, line in zip(table.index[:MOST_DISTRICTS], table.itertuples(), strict=False):
+        values = [f"{v:.3g}" for v in (line.mean, line.sd, line.lower, line.upper)]
+        values += [f"{v:.2f}" for v in (line.prob_positive, line.support)]
+        rows.append([html.escape(str(name)), *("no value" if v == "nan" else v for v in values)])
+    return rows

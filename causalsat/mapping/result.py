@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +64,44 @@ class MapResult:
         with xr.open_dataarray(self.path, engine="rasterio", masked=True) as raster:
             return raster.load().assign_coords(band=list(self.bands)).rename(self._what)
 
+    def to_html(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        imagery: Any = None,
+        *,
+        sites: Any = None,
+        districts: Any = None,
+        units: str = "",
+        title: str = "",
+    ) -> Path:
+        """Write the interactive map: one file that opens without a network; needs the extra ``maps``.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            The file; beside the GeoTIFF by default.
+        imagery : Imagery, optional
+            Backdrop.
+        sites : GeoDataFrame, optional
+            Places of the trial.
+        districts : DistrictEffects, optional
+            What :func:`causalsat.district_effects` gave: a layer of their mean effects, borders and a table.
+        units, title : str
+            Words; those of the map by default.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        try:
+            from causalsat.mapping.html import write_page
+        except ImportError as error:
+            raise _no_bokeh(error) from error
+        target = self.path.with_suffix(".html") if path is None else Path(path)
+        words = {"units": units, "title": title, "note": self.note}
+        return write_page(self.path, target, imagery, sites=sites, districts=districts, **words)
+
     @property
     def _what(self) -> str:
         return "effects" if self.bands == BANDS else "risks"
@@ -110,5 +149,7 @@ def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, un
 
 def _no_bokeh(error: ImportError) -> CausalsatError:
     return ParameterError(
-        f"html=True without bokeh ({error})", expected="bokeh", todo="pip install 'causalsat[maps]', or html=False"
+        f"an interactive map without bokeh ({error})",
+        expected="bokeh",
+        todo="pip install 'causalsat[maps]', or html=False",
     )

@@ -32,6 +32,7 @@ def map_risk(
     progress: bool = True,
     overwrite: bool = False,
     png: bool | str | os.PathLike[str] = True,
+    html: bool | str | os.PathLike[str] = "auto",
     sites: Any = None,
     title: str = "",
     note: str = "",
@@ -54,10 +55,10 @@ def map_risk(
         What is taken as known of the decision, as in ``model.risk``; the sd and the interval are those of that risk.
     level : float
         Level of the intervals.
-    png : bool or path-like
-        Also draw a picture, beside ``out`` unless a path is given.
+    png, html : bool or path-like
+        Also draw a picture and an interactive page, as for :func:`map_effects`.
     sites : GeoDataFrame, optional
-        Units of the fit, drawn on the picture.
+        Units of the fit, drawn on picture and page.
     title, note, citation : str
         Words for the picture and the metadata.
 
@@ -83,5 +84,5 @@ def map_risk(
     return make_map(
         "risk", given, model, imagery, region, resolution, out, region_crs=region_crs, covariates=covariates,
         size_m=size_m, level=level, min_valid=min_valid, tile_px=tile_px, client=client, progress=progress,
-        overwrite=overwrite, png=png, html=False, sites=sites, title=title, note=note, citation=citation,
+        overwrite=overwrite, png=png, html=html, sites=sites, title=title, note=note, citation=citation,
     )  # fmt: skip

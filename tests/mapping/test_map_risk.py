@@ -44,7 +44,7 @@ def world(tmp_path):
     return imagery, points, model.fit(points, outcome, toyrisk__treatment=tested.astype(int))
 
 
-QUICK = {"progress": False, "png": False}
+QUICK = {"progress": False, "png": False, "html": False}
 
 
 @pytest.mark.parametrize("given", [None, "tested", "untested"])
@@ -83,7 +83,9 @@ def test_picture_shows_risk_uncertainty_and_decision(world, tmp_path):
     imagery, points, model = world
     result = map_risk(model, imagery, resolution=300, out=tmp_path / "risk.tif", sites=points, progress=False)
     assert result.png.stat().st_size > 10_000
-    assert result.html is None
+    page = result.html.read_text(encoding="utf-8")
+    assert "Posterior risk in" in page
+    assert '["Risk","Uncertainty (sd)","P(tested)","Support"]' in page
     figure = plot_map(result)
     assert {"Risk", "Uncertainty (posterior sd)", "P(tested)"} <= {ax.get_title(loc="left") for ax in figure.axes}
     assert plot_map(result, layer="decision").get_title(loc="left") == "P(tested)"
