@@ -76,6 +76,13 @@ def _moves(draws: FloatArray) -> bool:
 
 def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> Laplace:
     """Mode by BFGS and curvature by central differences of the gradient."""
+    mode = find_mode(density, arguments, start)
+    curvature = negative_hessian(lambda x: density(x, *arguments), mode)
+    return Laplace(mode, inverse_root(curvature, share=FLATTEST))
+
+
+def find_mode(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> FloatArray:
+    """Mode by BFGS."""
     from scipy.optimize import minimize
 
     def negative(x: FloatArray) -> tuple[float, FloatArray]:
@@ -85,9 +92,8 @@ def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: Floa
             return 1e100, np.zeros_like(x)
         return -value, -gradient
 
-    mode = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxfun": 1000}).x
-    curvature = negative_hessian(lambda x: density(x, *arguments), mode)
-    return Laplace(mode, inverse_root(curvature, share=FLATTEST))
+    found = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxfun": 1000})
+    return np.asarray(found.x)
 
 
 def sample_whitened(

@@ -23,8 +23,6 @@ from causalsat.posterior import EffectPosterior, coefficient_table
 __all__ = ["SelectiveLabelsRisk"]
 
 UNOBSERVABLES = ("uniform", "normal")
-SWEEP = (0.8, 0.9, 1.0, 1.1, 1.2)
-CONFLICT = 3.0  # standard errors between a stated prevalence and what the data imply, from which to warn
 
 
 class SelectiveLabelsRisk(RiskEstimator):
@@ -44,8 +42,8 @@ class SelectiveLabelsRisk(RiskEstimator):
     ----------
     prevalence : (float, float) or None
         Mean of Y in the population that the units represent, and its standard error. A wrong figure with a small
-        standard error spoils the fit and nothing else in it shows: see ``sensitivity_``, which every fit with a
-        prevalence computes, and :meth:`sensitivity`.
+        standard error spoils the fit, and diagnostics do not show it: every fit with a prevalence computes
+        ``sensitivity_`` and warns where data and prevalence are at odds.
     expertise : sequence of str or int, or None
         The features on which the decision may depend beyond risk; along all others the decision makers are taken to
         be experts, :math:`\beta_\Delta = 0`. Names, glob patterns or positions; an empty list for none. None: no
@@ -78,7 +76,8 @@ class SelectiveLabelsRisk(RiskEstimator):
         :math:`\beta_Y` and :math:`\beta_\Delta` per standard deviation of each feature, intercept first;
         ``sigma`` and ``alpha`` (draw,).
     sensitivity_ : dict of str to list, or None
-        With a prevalence: what the posterior mode says if the prevalence were 0.8 to 1.2 times the stated one.
+        With a prevalence: what the posterior mode says if it were 0.8 to 1.2 times the stated one, and the p-value of
+        each, how well the data bear it (a likelihood-ratio test; small: they do not).
 
     Notes
     -----
@@ -204,18 +203,17 @@ class SelectiveLabelsRisk(RiskEstimator):
         """Posterior modes under other prevalences, and a warning where the stated one is at odds with the data."""
         from causalsat.estimators import _selective_sweep as sweep
 
-        stated, se = prepared.prevalence
-        implied, implied_se = sweep.implied_prevalence(self._form(), prepared)
-        distance = abs(stated - implied) / np.hypot(se, implied_se)
-        if distance > CONFLICT:
+        found = sweep.by_prevalence(self._form(), prepared)
+        if found.p_value < sweep.CONFLICT:
+            stated, se = prepared.prevalence
             warnings.warn(
-                f"the prevalence {stated:g} (se {se:g}) is {distance:.1f} standard errors from {implied:.3f} (se "
-                f"{implied_se:.3f}), which the data imply without it. What to do: check that it is of the population "
-                "that these units represent, and look at sensitivity_.",
+                f"the prevalence {stated:g} (se {se:g}) is at odds with the data, which imply about "
+                f"{found.implied:.3f} without it (likelihood-ratio test, p = {found.p_value:.1g}). What to do: check "
+                "that it is of the population that these units represent, and look at sensitivity_.",
                 DataWarning,
                 stacklevel=4,
             )
-        return sweep.by_prevalence(self._form(), prepared, [stated * share for share in SWEEP]).to_columns()
+        return found.columns
 
     # ------------------------------------------------------------------ predictions
     def departure(self, X: Any) -> EffectPosterior:
@@ -261,12 +259,11 @@ class SelectiveLabelsRisk(RiskEstimator):
         notes = ["coefficients are logits per standard deviation of each feature"]
         notes.append(self._priors().words(fixed=self._fixed_scales()))
         if self.sensitivity_ is not None:
+            from causalsat.estimators._selective_sweep import said
+
             notes.append(
                 "risk of the untested at the posterior mode if the prevalence were "
-                + ", ".join(
-                    f"{p:.3g}: {r:.3f}"
-                    for p, r in zip(self.sensitivity_["prevalence"], self.sensitivity_["untested_risk"], strict=True)
-                )
+                + said(self.sensitivity_, "prevalence", "untested_risk")
             )
         fixed = values.std(axis=0) == 0
         if fixed.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from causalsat._table_estimator import Summary
 from causalsat.estimators._chains import Settings, seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._selective_priors import OUTCOME, Priors, read_priors
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.posterior import EffectPosterior, coefficient_table
 
 __all__ = ["SelectiveLabelsOutcome"]
@@ -38,7 +39,9 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
     Parameters
     ----------
     mean : (float, float) or None
-        Mean of Y in the population that the units represent, and its standard error.
+        Mean of Y in the population that the units represent, and its standard error. A wrong figure with a small
+        standard error spoils the fit: every fit with a mean computes ``sensitivity_`` and warns where data and mean
+        are at odds.
     expertise : sequence of str or int, or None
         The features on which the decision may depend beyond the outcome; along all others :math:`\beta_\Delta = 0`.
         Names, glob patterns or positions; an empty list for none. None: no constraint.
@@ -61,6 +64,9 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         Posterior draws: ``outcome`` (draw, p + 1) and ``decision`` (draw, p + 1), the coefficients of :math:`\beta_Y`
         and :math:`\beta_T` per standard deviation of each feature, intercept first; ``sigma`` and ``correlation``
         (draw,). ``outcome`` and ``sigma`` are in the units of y.
+    sensitivity_ : dict of str to list, or None
+        With a mean: what the posterior mode says if it were up to 0.2 standard deviations of the tested off, and the
+        p-value of each, how well the data bear it (a likelihood-ratio test; small: they do not).
 
     Notes
     -----
@@ -159,6 +165,28 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         self.draws_ = heckman.HeckmanDraws(outcome, found.decision, found.sigma * scale, found.correlation)
         self.sampler_diagnostics_ = sampled.diagnostics(vars(self.draws_))
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
+        self.sensitivity_ = None if self.mean is None else self._sweep(prepared, centre, scale)
+
+    def _sweep(self, prepared: Any, centre: float, scale: float) -> dict[str, list[float]]:
+        """Posterior modes under other means, and a warning where the stated one is at odds with the data."""
+        from causalsat.estimators import _selective_sweep as sweep
+
+        found = sweep.by_mean(prepared)
+        if found.p_value < sweep.CONFLICT:
+            m, se = _check_mean(self.mean)
+            warnings.warn(
+                f"the mean {m:g} (se {se:g}) is at odds with the data, which imply about "
+                f"{centre + scale * found.implied:.4g} without it (likelihood-ratio test, p = {found.p_value:.1g}). "
+                "What to do: check that it is of the population that these units represent, and look at "
+                "sensitivity_.",
+                DataWarning,
+                stacklevel=4,
+            )
+        of_y = {"mean": centre, "mean_outcome": centre, "untested_outcome": centre, "sigma": 0.0}
+        return {
+            name: [of_y[name] + scale * v for v in values] if name in of_y else values
+            for name, values in found.columns.items()
+        }
 
     def _free_columns(self, data: FitData) -> Any:
         free = np.arange(data.X.shape[1] + 1, dtype=np.int64)
@@ -256,13 +284,18 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         values = np.hstack([found.outcome, self.departures_, scales])
         labels = [f"outcome: {n}" for n in names] + [f"decision beyond it: {n}" for n in names]
         table = coefficient_table(values, [*labels, "sigma", "correlation"])
-        notes = (
+        notes = [
             "coefficients per standard deviation of each feature: of the outcome in its units, of the decision in "
             "probits",
             self._priors().words() + " (of the outcome: in standard deviations of the tested round their mean)",
-        )
+        ]
+        if self.sensitivity_ is not None:
+            from causalsat.estimators._selective_sweep import said
+
+            words = said(self.sensitivity_, "mean", "untested_outcome")
+            notes.append(f"outcome of the untested at the posterior mode if the mean were {words}")
         diagnostics = {**self._diagnostics(), "units": self.n_units_}
-        return Summary("SelectiveLabelsOutcome", table, diagnostics, notes)
+        return Summary("SelectiveLabelsOutcome", table, diagnostics, tuple(notes))
 
 
 def _check_mean(value: Any) -> tuple[float, float]:

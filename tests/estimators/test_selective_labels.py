@@ -291,7 +291,7 @@ def test_score_prefers_the_truth_to_a_blunter_model(fitted):
 def test_a_prevalence_at_odds_with_the_data_warns():
     X, y, tested, truth = world(2000, seed=3)
     wrong = 0.5 * truth["risk"].mean()
-    with pytest.warns(DataWarning, match="standard errors from"):
+    with pytest.warns(DataWarning, match="at odds with the data, which imply about"):
         model = SelectiveLabelsRisk(prevalence=(wrong, 0.005), expertise=[0], **FAST).fit(X, y, treatment=tested)
     table = pd.DataFrame(model.sensitivity_)
     assert (table["mean_risk"] > table["prevalence"]).all()  # the positives that were seen pull it up
@@ -305,6 +305,9 @@ def test_the_sweep_follows_a_plausible_prevalence(fitted):
     assert table["untested_risk"][2] == pytest.approx(truth["untested"][fitted[3] == 0].mean(), abs=0.03)
     assert table["untested_risk"].is_monotonic_increasing
     assert table["untested_risk"][4] - table["untested_risk"][0] > 0.03
+    assert table["p_value"][2] > 0.1  # the true prevalence
+    assert table["p_value"][[0, 4]].max() < 0.01
+    assert f"{table['untested_risk'][2]:.3f} (p {table['p_value'][2]:.2g})" in str(fitted[0].summary())
 
 
 @quiet

@@ -16,7 +16,14 @@ from sklearn.model_selection import cross_val_score
 import causalsat
 from causalsat import SelectiveLabelsOutcome
 from causalsat.estimators import _selective_heckman as heckman
-from causalsat.exceptions import CausalsatWarning, ColumnError, DataError, ParameterError, TreatmentError
+from causalsat.exceptions import (
+    CausalsatWarning,
+    ColumnError,
+    DataError,
+    DataWarning,
+    ParameterError,
+    TreatmentError,
+)
 
 BETA, SIGMA, R = np.array([2.0, 1.5, 0.0]), 2.0, 0.6
 DECISION = np.array([0.2, 0.5, 1.0])  # the last feature moves the decision and not the outcome
@@ -162,6 +169,28 @@ def test_constraints_sharpen_what_they_know():
     np.testing.assert_allclose(slope, 0, atol=1e-12)
     assert free.departures_[:, 1:].std(axis=0).min() > 0.01
     assert np.ptp(expert.departure(X).draws, axis=1).max() < 1e-9  # the same departure everywhere
+
+
+@pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
+def test_the_sweep_shows_what_other_means_would_say_and_warns():
+    X, y, tested, truth = world(3000, seed=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        right = SelectiveLabelsOutcome(mean=(truth.mean(), 0.02), **FAST).fit(X, y, treatment=tested)
+    table, sd = pd.DataFrame(right.sensitivity_), np.std(y[tested == 1])
+    np.testing.assert_allclose(table["mean"], truth.mean() + sd * np.array([-0.2, -0.1, 0.0, 0.1, 0.2]))
+    np.testing.assert_allclose(table["mean_outcome"], table["mean"], atol=0.1)
+    assert table["untested_outcome"][2] == pytest.approx(truth[tested == 0].mean(), abs=0.1)
+    assert table["untested_outcome"].is_monotonic_increasing
+    assert table["correlation"].is_monotonic_decreasing  # the lower the mean, the more selected are those seen
+    assert table["correlation"][2] == pytest.approx(R, abs=0.1)
+    assert table["sigma"][2] == pytest.approx(SIGMA, abs=0.15)
+    assert table["p_value"][2] > 0.1
+    assert f"{table['untested_outcome'][2]:.3f} (p {table['p_value'][2]:.2g})" in str(right.summary())
+    with pytest.warns(DataWarning, match="at odds with the data, which imply about"):
+        wrong = SelectiveLabelsOutcome(mean=(truth.mean() + 2.0, 0.02), **FAST).fit(X, y, treatment=tested)
+    assert wrong.sensitivity_["p_value"][2] < 1e-4
+    assert SelectiveLabelsOutcome(**FAST).fit(X[:300], y[:300], treatment=tested[:300]).sensitivity_ is None
 
 
 def test_names_weights_files_and_scores(fitted, tmp_path):
