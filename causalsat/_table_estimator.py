@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat import _inputs, _support
 from causalsat._inputs import FitData, FloatArray
+from causalsat._tables import latex_table, markdown_table, markdown_text, text_cells
 from causalsat.exceptions import CausalsatError, DataError, ParameterError
 
 __all__ = ["Summary", "TableEstimator"]
@@ -21,7 +22,34 @@ __all__ = ["Summary", "TableEstimator"]
 
 @dataclass(frozen=True)
 class Summary:
-    """A printed table, as statsmodels prints them: title, coefficient table, diagnostics, notes."""
+    r"""A printed table, as statsmodels prints them: title, coefficient table, diagnostics, notes.
+
+    Attributes
+    ----------
+    title : str
+        Heading of the table; caption in a paper.
+    table : DataFrame
+        Coefficients or effects, one row each.
+    diagnostics : mapping
+        What the fit says of itself: sizes, R-hat, effective samples, overlap.
+    notes : tuple of str
+        What the columns mean.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> found = Summary("Effects", pd.DataFrame({"mean": [0.72], "sd": [0.07]}, index=["ATE"]), {"units": 2082})
+    >>> print(found.to_markdown(digits=2))
+    **Effects**
+    <BLANKLINE>
+    |  | mean | sd |
+    |:---|---:|---:|
+    | ATE | 0.72 | 0.07 |
+    <BLANKLINE>
+    - units: 2082
+    >>> r"ATE & 0.720 & 0.070 \\" in found.to_latex()
+    True
+    """
 
     title: str
     table: Any
@@ -39,6 +67,35 @@ class Summary:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def to_markdown(self, *, digits: int = 3) -> str:
+        """The same as Markdown: title, table, diagnostics and notes as a list.
+
+        Parameters
+        ----------
+        digits : int
+            Decimal places of numbers that are not whole.
+        """
+        words = [f"{name}: {_show(value)}" for name, value in self.diagnostics.items()] + list(self.notes)
+        parts = [f"**{markdown_text(self.title)}**", markdown_table(*text_cells(self.table, digits))]
+        return "\n\n".join([*parts, *(["\n".join(f"- {markdown_text(w)}" for w in words)] if words else [])])
+
+    def to_latex(self, *, digits: int = 3, caption: str | None = None, label: str = "") -> str:
+        r"""The same as a floating LaTeX table, diagnostics and notes below it; the document loads booktabs.
+
+        Parameters
+        ----------
+        digits : int
+            Decimal places of numbers that are not whole.
+        caption : str, optional
+            The title by default.
+        label : str
+            For ``\ref{label}``.
+        """
+        facts = "; ".join(f"{name}: {_show(value)}" for name, value in self.diagnostics.items())
+        notes = [text for text in (*self.notes, facts) if text]
+        title = self.title if caption is None else caption
+        return latex_table(*text_cells(self.table, digits), title, label, notes)
 
 
 def _show(value: Any) -> str:

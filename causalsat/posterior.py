@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def coefficient_table(draws: FloatArray, labels: Sequence[str], level: float = 0
 
 
 @dataclass(frozen=True, eq=False)
-class EffectPosterior:
+class EffectPosterior(Tabular):
     """Posterior draws of a quantity for each unit: an effect, or a potential outcome.
 
     Parameters

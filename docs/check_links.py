@@ -1,4 +1,4 @@
-"""Check a built site without the network: internal links and anchors lead somewhere, nothing is loaded from elsewhere.
+"""Check a built site offline: internal links and anchors lead somewhere, nothing is loaded from elsewhere.
 
 python docs/check_links.py docs/_build/html
 """

@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from causalsat._tables import Tabular
 from causalsat.exceptions import DataError
 
 Level = Literal["error", "warning", "note"]
@@ -40,7 +41,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class StudyReport:
+class StudyReport(Tabular):
     """What :meth:`causalsat.Study.check` found; prints as a table.
 
     Attributes

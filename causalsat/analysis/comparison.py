@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.analysis import _compare_sources as parts
 from causalsat.analysis._compare_metrics import METRICS, Judged, resolve_metrics
 from causalsat.evaluation import crossfit_nuisances, dr_scores
@@ -25,7 +26,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Tabular):
     """Data source x model x metric; what :func:`compare` gives.
 
     Attributes

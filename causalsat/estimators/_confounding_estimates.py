@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat._tables import Tabular
 from causalsat.estimators._nuisances import Nuisances
 from causalsat.estimators._projection import project
 from causalsat.estimators.doubly_robust import AverageEffect, average_effect
@@ -92,7 +93,7 @@ def att(
 
 
 @dataclass(frozen=True, eq=False)
-class Balance:
+class Balance(Tabular):
     """Standardised differences of the arms before and after weighting by the inverse propensity.
 
     Attributes

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _solve(f: float) -> float:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Tabular):
     """An estimate, and what an omitted confounder could make of it.
 
     Attributes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError
 from causalsat.posterior import EffectPosterior
@@ -21,7 +22,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class ConformalIntervals:
+class ConformalIntervals(Tabular):
     """Intervals with a marginal, finite-sample guarantee.
 
     Attributes
@@ -83,7 +84,7 @@ class ConformalIntervals:
 
 
 @dataclass(frozen=True, eq=False)
-class ConformalOutcomes:
+class ConformalOutcomes(Tabular):
     """Conformal intervals of both potential outcomes.
 
     Attributes
@@ -105,7 +106,7 @@ class ConformalOutcomes:
 
 
 @dataclass(frozen=True)
-class ConformalCalibration:
+class ConformalCalibration(Tabular):
     """How much intervals have to be widened at both ends to reach their level.
 
     Attributes

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.estimators._projection import Projection, project
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError
@@ -26,7 +27,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class BlpResult:
+class BlpResult(Tabular):
     """Best linear predictor of the effect by the predicted effect.
 
     Attributes
@@ -79,7 +80,7 @@ class BlpResult:
 
 
 @dataclass(frozen=True, eq=False)
-class GatesResult:
+class GatesResult(Tabular):
     """Average effects of the units with the lowest to the highest predicted effects.
 
     Attributes

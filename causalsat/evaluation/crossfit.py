@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat import _inputs
+from causalsat._tables import Tabular
 from causalsat.estimators._folds import assign_folds
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError, ParameterError
@@ -24,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class CrossfitEffects:
+class CrossfitEffects(Tabular):
     """Out-of-fold posterior effects, one value a unit.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat import _inputs
+from causalsat._tables import Tabular
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError, ParameterError
 
@@ -22,7 +23,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class OverlapResult:
+class OverlapResult(Tabular):
     """Propensities by arm, effective sample sizes and balance.
 
     Attributes

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat import _inputs
+from causalsat._tables import Tabular
 from causalsat.estimators._folds import MIXED, assign_folds, cluster_arms
 from causalsat.evaluation import _checks
 from causalsat.evaluation._rlearner import fold_ridge
@@ -32,7 +33,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class PermutationResult:
+class PermutationResult(Tabular):
     """A test of no heterogeneity.
 
     Attributes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.evaluation import _checks
 from causalsat.evaluation.crossfit import CrossfitEffects
 from causalsat.exceptions import DataError
@@ -25,7 +26,7 @@ LARGEST = 50.0  # factors are looked for up to here
 
 
 @dataclass(frozen=True, eq=False)
-class PosteriorScale:
+class PosteriorScale(Tabular):
     """A diagnostic, not a guarantee: the factor by which posterior sds should be multiplied, with its uncertainty.
 
     Attributes

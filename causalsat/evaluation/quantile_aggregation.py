@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat import _inputs
+from causalsat._tables import Tabular
 from causalsat.estimators._folds import assign_folds
 from causalsat.evaluation import _checks
 from causalsat.evaluation._conformal import fit_quantiles
@@ -38,7 +39,7 @@ MONOTONE = ("sort", "isotonic", None)
 
 
 @dataclass(frozen=True, eq=False)
-class QuantileAggregation:
+class QuantileAggregation(Tabular):
     """Weights of models, by quantile, and what they achieve.
 
     Attributes

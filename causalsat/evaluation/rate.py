@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.evaluation import _checks
 from causalsat.exceptions import ParameterError
 
@@ -30,7 +31,7 @@ DEFAULT_Q = tuple(i / 10 for i in range(1, 11))
 
 
 @dataclass(frozen=True, eq=False)
-class TocCurve:
+class TocCurve(Tabular):
     """Targeting operator characteristic on a grid.
 
     Attributes
@@ -65,7 +66,7 @@ class TocCurve:
 
 
 @dataclass(frozen=True, eq=False)
-class RateResult:
+class RateResult(Tabular):
     """A rank-weighted average treatment effect with its TOC.
 
     Attributes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError
 
@@ -20,7 +21,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class RiskCalibration:
+class RiskCalibration(Tabular):
     """Predicted against observed shares in bins of about equal counts.
 
     Attributes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._tables import Tabular
 from causalsat.estimators._folds import assign_folds
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError, DataWarning, ParameterError
@@ -142,7 +143,7 @@ class SpatialBlockCV:
 
 
 @dataclass(frozen=True, eq=False)
-class BlockSize:
+class BlockSize(Tabular):
     """A suggested block size with the variogram that it rests on.
 
     Attributes

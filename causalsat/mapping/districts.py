@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
+from causalsat._tables import Tabular
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.mapping import compute, effects_map
 from causalsat.mapping.compute import MapJob, constant_columns, image_encoders, largest_chip_px, valid_share
@@ -31,7 +32,7 @@ _PROBE = 3
 
 
 @dataclass(frozen=True, eq=False)
-class DistrictEffects:
+class DistrictEffects(Tabular):
     """Mean effects of districts; what :func:`district_effects` gives.
 
     Attributes

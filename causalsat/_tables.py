@@ -1,0 +1,187 @@
+"""Tables for papers: one table of text cells as Markdown or LaTeX, and what results share to give theirs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Tabular", "latex_table", "latex_text", "markdown_table", "markdown_text", "text_cells"]
+
+Rows = Sequence[Sequence[str]]
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "\u2212": r"$-$",
+        "\u00d7": r"$\times$",
+    }
+)
+_MINUS = re.compile(r"(?<![^\s(])-(?=[\d.])")  # before a number, at the start of a word
+
+
+def text_cells(frame: Any, digits: int = 3) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text from a data frame: its index names the rows, numbers that are not whole are rounded.
+
+    A missing number is an empty cell. Levels of an index or of column names are joined with a comma.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> text_cells(pd.DataFrame({"error": [0.12345, float("nan")], "units": [1200, 80]}, index=["ours", "theirs"]))
+    (['', 'error', 'units'], [['ours', '0.123', '1,200'], ['theirs', '', '80']])
+    """
+
+    def cells(column: Any) -> list[str]:
+        if column.dtype.kind == "f":
+            return ["" if math.isnan(value) else f"{value:,.{digits}f}" for value in column]
+        if column.dtype.kind in "iu":
+            return [f"{value:,}" for value in column]
+        return [("" if math.isnan(v) else f"{v:,.{digits}f}") if isinstance(v, float) else str(v) for v in column]
+
+    columns = [cells(frame.iloc[:, j]) for j in range(frame.shape[1])]
+    names = [_label(name) for name in frame.index]
+    rows = [list(row) for row in zip(names, *columns, strict=True)]
+    corner = ", ".join(str(name) for name in frame.index.names if name is not None)
+    return [corner, *(_label(name) for name in frame.columns)], rows
+
+
+def _label(name: Any) -> str:
+    return ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+
+
+# ---------------------------------------------------------------------- Markdown
+def markdown_text(text: str) -> str:
+    r"""Text in which no character is read as markup.
+
+    Examples
+    --------
+    >>> print(markdown_text("prob_positive <0.1> of *a|b*"))
+    prob\_positive \<0.1\> of \*a\|b\*
+    """
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
+
+
+def markdown_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
+    """A table as GitHub and Pandoc read it: first column to the left, the others to the right, caption above.
+
+    Examples
+    --------
+    >>> print(markdown_table(["", "estimate"], [["ATE", "0.7"]], "Effects"))
+    Effects
+    <BLANKLINE>
+    |  | estimate |
+    |:---|---:|
+    | ATE | 0.7 |
+    """
+    head = f"{markdown_text(caption)}\n\n" if caption else ""
+    rule = "|" + "|".join([":---", *["---:"] * (len(columns) - 1)]) + "|"
+    lines = [
+        "| " + " | ".join(markdown_text(" ".join(cell.split())) for cell in row) + " |" for row in [columns, *rows]
+    ]
+    return head + "\n".join([lines[0], rule, *lines[1:]])
+
+
+# ---------------------------------------------------------------------- LaTeX
+def latex_text(text: str) -> str:
+    r"""Text in which LaTeX reads no character as a command; a minus before a number is one in print too.
+
+    Examples
+    --------
+    >>> print(latex_text("a_1 & 90 %: -0.2"))
+    a\_1 \& 90 \%: $-$0.2
+    """
+    return _MINUS.sub("$-$", text.translate(_LATEX))
+
+
+def latex_table(
+    columns: Sequence[str], rows: Rows, caption: str = "", label: str = "", notes: Sequence[str] = ()
+) -> str:
+    r"""A floating table with the rules of the package booktabs, which is all that its document must load.
+
+    Examples
+    --------
+    >>> print(latex_table(["", "estimate"], [["ATE", "-0.7"]], "Effects", "tab:ate"))
+    \begin{table}[htbp]
+    \centering
+    \caption{Effects}
+    \label{tab:ate}
+    \begin{tabular}{lr}
+    \toprule
+     & estimate \\
+    \midrule
+    ATE & $-$0.7 \\
+    \bottomrule
+    \end{tabular}
+    \end{table}
+    """
+    lines = [" & ".join(latex_text(" ".join(cell.split())) for cell in row) + r" \\" for row in [columns, *rows]]
+    body = [
+        rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    head = [rf"\caption{{{latex_text(caption)}}}"] if caption else []
+    head += [rf"\label{{{label}}}"] if label else []
+    words = " ".join(latex_text(note.rstrip(".") + ".") for note in notes)
+    foot = [r"\par\smallskip", rf"\parbox{{\linewidth}}{{\footnotesize \emph{{Notes:}} {words}}}"] if words else []
+    return "\n".join([r"\begin{table}[htbp]", r"\centering", *head, *body, *foot, r"\end{table}"])
+
+
+# ---------------------------------------------------------------------- results
+class Tabular:
+    """A result that gives its table to a paper: whatever has ``to_dataframe()``."""
+
+    __slots__ = ()
+
+    def to_markdown(self, *, digits: int = 3, caption: str = "", **options: Any) -> str:
+        """The table of ``to_dataframe(**options)`` as Markdown.
+
+        Parameters
+        ----------
+        digits : int
+            Decimal places of numbers that are not whole.
+        caption : str
+            Stands above the table.
+        **options
+            Passed to ``to_dataframe``, such as ``level=0.9``.
+        """
+        return markdown_table(*self._cells(digits, options), caption)
+
+    def to_latex(self, *, digits: int = 3, caption: str = "", label: str = "", **options: Any) -> str:
+        r"""The table of ``to_dataframe(**options)`` as LaTeX; the document loads the package booktabs.
+
+        Parameters
+        ----------
+        digits : int
+            Decimal places of numbers that are not whole.
+        caption, label : str
+            Of the floating table; ``\ref{label}`` refers to it.
+        **options
+            Passed to ``to_dataframe``, such as ``level=0.9``.
+        """
+        return latex_table(*self._cells(digits, options), caption, label)
+
+    def _cells(self, digits: int, options: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+        frame = self.to_dataframe(**options)  # type: ignore[attr-defined]
+        columns, rows = text_cells(frame, digits)
+        if len(columns) > 1 and frame.index.name is None and type(frame.index).__name__ == "RangeIndex":
+            return columns[1:], [row[1:] for row in rows]  # numbers of rows say nothing
+        return columns, rows
