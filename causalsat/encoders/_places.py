@@ -28,6 +28,9 @@ FloatArray = NDArray[np.float64]
 _CHIP_BYTES = 64 << 20  # chips read at a time
 _WINDOW_BYTES = 64 << 20  # pixels of a dense window
 _WINDOW_SIDE = 1536
+_WIDE_BYTES = 128 << 20  # the same for encoders that look beyond their chips, surroundings included
+_WIDE_SIDE = 2368  # without the surroundings
+_WIDE_LEAST = 512
 _DENSE_GAIN = 1.3  # chips' area over the window's from which encoding the window is cheaper
 
 
@@ -119,12 +122,14 @@ def encode_places(
     *,
     dense: bool | str,
     bar: Any,
+    head: Any = None,
 ) -> Encoded:
     """Encode places with a fitted encoder.
 
     Where windows overlap so much that encoding their surroundings once is cheaper, and the encoder has a method
     ``dense``, the surroundings are read and encoded once and pooled over each window; elsewhere chips are read and
-    encoded. Both give the same features. Memory is bounded by tiles and batches, not by the number of places.
+    encoded. Both give the same features. Memory is bounded by tiles and batches, not by the number of places. An
+    encoder that looks beyond its chips (``halo_px``) is always given windows with their surroundings.
 
     Parameters
     ----------
@@ -139,8 +144,10 @@ def encode_places(
         Whether to take the dense form.
     bar : tqdm
         Progress bar, advanced by places.
+    head : LinearHead, optional
+        Linear map of the features, for encoders that look beyond their chips: applied before pooling.
     """
-    n = len(windows)
+    n, halo = len(windows), int(getattr(encoder, "halo_px", 0))
     features: FloatArray | None = None
     valid = np.zeros(n)
     alone = np.ones(n, dtype=bool)
@@ -153,7 +160,11 @@ def encode_places(
         features[index], valid[index] = part, share
         bar.update(len(index))
 
-    if dense and hasattr(encoder, "dense"):
+    if halo:
+        for index in _wide_tiles(windows, imagery, size_px, halo):
+            store(index, *_encode_window(imagery, encoder, windows[index], size_px, halo, head))
+        alone[:] = False
+    elif dense and hasattr(encoder, "dense"):
         for index in _tiles(windows, _tile_side(imagery, size_px)):
             if dense == "auto" and not _worthwhile(windows[index], size_px):
                 continue
@@ -175,12 +186,25 @@ def _tile_side(imagery: Any, size_px: int) -> int:
     return max(window - size_px, size_px)
 
 
-def _tiles(windows: NDArray[np.int64], side: int) -> Iterator[NDArray[np.int64]]:
+def _tiles(windows: NDArray[np.int64], side: int | NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Groups of places whose upper-left pixels lie in the same tile."""
     tile = (windows - windows.min(axis=0)) // side
     _, label = np.unique(tile, axis=0, return_inverse=True)
     order = np.argsort(label.ravel(), kind="stable")
     yield from np.split(order, np.flatnonzero(np.diff(label.ravel()[order])) + 1)
+
+
+def _wide_tiles(windows: NDArray[np.int64], imagery: Any, size_px: int, halo: int) -> Iterator[NDArray[np.int64]]:
+    """Groups of places to encode together with their surroundings: tiles of even size, lone places by themselves."""
+    layers = len(imagery.bands) * max(len(imagery.dates), 1)
+    most = min(_WIDE_SIDE, int(np.sqrt(_WIDE_BYTES / (4 * layers))) - 2 * halo)
+    extent = np.ptp(windows, axis=0) + size_px
+    side = -(-extent // -(-extent // max(most, size_px, _WIDE_LEAST)))
+    for index in _tiles(windows, side):
+        if _worthwhile(windows[index], size_px + 2 * halo):
+            yield index
+        else:
+            yield from index[:, None]
 
 
 def _worthwhile(windows: NDArray[np.int64], size_px: int) -> bool:
@@ -190,17 +214,32 @@ def _worthwhile(windows: NDArray[np.int64], size_px: int) -> bool:
 
 
 def _encode_window(
-    imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px: int
+    imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px: int, halo: int = 0, head: Any = None
 ) -> tuple[FloatArray, FloatArray]:
-    corner = windows.min(axis=0)
-    height, width = windows.max(axis=0) - corner + size_px
-    pixels = imagery.read_window(int(corner[0]), int(corner[1]), int(height), int(width))
+    """Features and shares of valid pixels of places, from one window that holds them and their surroundings."""
+    lattice = int(getattr(encoder, "lattice_px", 1))
+    corner = windows.min(axis=0) // lattice * lattice - halo
+    end = -(-(windows.max(axis=0) + size_px) // lattice) * lattice + halo
+    pixels = imagery.read_window(*(int(v) for v in (*corner, *(end - corner))))
     rows, cols = (windows - corner).T
-    good = np.isfinite(pixels).all(axis=-3).reshape(-1, height, width).sum(axis=0)
+    share = _share_of_chips(pixels, rows, cols, size_px)
+    window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
+    more = {} if head is None else {"head": head}
+    return encoder.dense(window, rows, cols, size_px, **more), share
+
+
+def _share_of_chips(
+    pixels: Float32Array, rows: NDArray[np.int64], cols: NDArray[np.int64], size_px: int
+) -> FloatArray:
+    """Share of valid pixels of each chip of a window."""
+    height, width = pixels.shape[-2:]
+    dates = pixels.shape[0] if pixels.ndim == 4 else 1
+    good = np.isfinite(pixels).all(axis=-3).reshape(-1, height, width)
+    if good.all():
+        return np.ones(len(rows))
     table = np.zeros((height + 1, width + 1), dtype=np.int64)
-    table[1:, 1:] = good.cumsum(axis=0).cumsum(axis=1)
+    np.cumsum(good.sum(axis=0), axis=0, out=table[1:, 1:])
+    np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
     r1, c1 = rows + size_px, cols + size_px
     counts = table[r1, c1] - table[rows, c1] - table[r1, cols] + table[rows, cols]
-    dates = pixels.shape[0] if pixels.ndim == 4 else 1
-    window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
-    return encoder.dense(window, rows, cols, size_px), counts / (dates * size_px**2)
+    return np.asarray(counts / (dates * size_px**2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _places
+from causalsat.encoders._dense_window import LinearHead
 from causalsat.encoders._reduce import Reduction, learn_reduction
 from causalsat.encoders._units import check_keep, check_units
 from causalsat.encoders.random_conv import RandomConvFeatures
@@ -188,13 +190,21 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         geometry = check_units(X)
         check_keep(X, self.keep, self.prefix)
         places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
+        heads = self._heads()
         with self._bar(len(places) * len(sources)) as bar:
             encoded = [
-                _places.encode_places(image, encoder, places.geometry, windows, size, dense=self.dense, bar=bar)
-                for (_, image, size), windows, encoder in zip(sources, places.windows, self.encoders_, strict=True)
+                _places.encode_places(
+                    image, encoder, places.geometry, windows, size, dense=self.dense, bar=bar, head=head
+                )
+                for (_, image, size), windows, encoder, head in zip(
+                    sources, places.windows, self.encoders_, heads, strict=True
+                )
             ]
         features, usable = self._join(encoded, places, geometry)
-        return self._table(X, features, usable, places)
+        if heads[0] is None:
+            return self._table(X, features, usable, places)
+        scores = np.nansum([part.features for part in encoded], axis=0)
+        return self._table(X, scores, usable, places, reduced=True)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns that come out."""
@@ -271,7 +281,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             encoder.fit(training, None)  # a frozen encoder's fit has no default for y
         else:
             crossfitted = encoder.fit_transform(training, **_places.of_places(trained_on, chosen[good]))
-        if len(chosen) < len(geometry):
+        if len(chosen) < len(geometry) or int(getattr(encoder, "halo_px", 0)):
             found = _places.encode_places(imagery, encoder, geometry, windows, size, dense=self.dense, bar=bar)
             if crossfitted is not None:
                 found.features[chosen[good]] = crossfitted
@@ -317,11 +327,29 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             return [f"{self.prefix}{j}" for j in range(self.reduction_.n_out)]
         return [f"{self.prefix}_{name}" for name in self.feature_names_]
 
-    def _table(self, X: Any, features: NDArray[np.float64], usable: NDArray[np.bool_], places: _places.Places) -> Any:
+    def _heads(self) -> list[Any]:
+        """Each source's part of the projection, where all their encoders apply one before pooling; else None."""
+        components = self.reduction_.components
+        if components is None or not all(getattr(encoder, "halo_px", 0) for encoder in self.encoders_):
+            return [None] * len(self.encoders_)
+        weight = components.T / self.reduction_.scale[:, None]
+        edges = np.cumsum([0, *(len(encoder.get_feature_names_out()) for encoder in self.encoders_)])
+        whole = LinearHead(self.reduction_.mean, weight)
+        return [whole.part(int(a), int(b)) for a, b in pairwise(edges)]
+
+    def _table(
+        self,
+        X: Any,
+        features: NDArray[np.float64],
+        usable: NDArray[np.bool_],
+        places: _places.Places,
+        *,
+        reduced: bool = False,
+    ) -> Any:
         import pandas as pd
 
         scores = np.full((len(places), self.reduction_.n_out), np.nan)
-        scores[usable] = self.reduction_.apply(features[usable])
+        scores[usable] = features[usable] if reduced else self.reduction_.apply(features[usable])
         table = pd.DataFrame(scores[places.unit_place], index=X.index, columns=self._image_names())
         for name in self.keep:
             table[name] = X[name]
