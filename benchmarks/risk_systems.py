@@ -1,11 +1,15 @@
-"""Three smaller systems for risks, each on its simulation against the named baselines, in one table.
+"""Four smaller systems for risks, each on its simulation against the named baselines, in one table.
 
 CaPE (``CalibratedProbability``): images of 12 x 12 pixels whose two patterns together decide a probability from 0.05
-to 0.55; squared error to the true probability and Brier score on new images of the same small network trained for 30
-epochs, the same with its temperature fitted on held-out images, stopped early, and calibrated. PRESTO
+to 0.55; squared error to the true probability and Brier score on new images of the same network trained for 30
+epochs, the same with its temperature fitted on held-out images, stopped early, and calibrated; and how often no
+epoch of the calibration had a better held-out loss than early stopping's, whose weights are then kept. Two regimes: a
+small convolutional network, and a wide one of dense layers at a learning rate of 0.003, which overfits fast. PRESTO
 (``RareOutcome``): the paper's design (2,500 units, 10 features, four classes; Faletto and Bien 2023), squared error
 of the rare class's probability. DEUP (``DirectUncertainty``): 15 regions of a trial and 15 new ones further out;
-Spearman correlation with the squared error in the new regions. Quantile aggregation is in the section on stacks.
+Spearman correlation with the squared error in the new regions. Quantile aggregation (``aggregate_quantiles``) and the
+conformal step (``conformal_outcome_intervals``), for the outcomes of each arm of cluster-randomised trials with
+heteroscedastic, non-linear outcomes: pinball loss, and coverage of 80 % intervals, in new villages.
 
     python benchmarks/risk_systems.py [--seeds 4]
 """
@@ -50,15 +54,29 @@ def network(seed: int) -> Any:
     return nn.Sequential(*body, nn.Linear(288, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
+def wide_network(seed: int) -> Any:
+    """Two wide dense layers."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    layers = [nn.Linear(288, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 1)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+REGIMES = {"small network": (network, 1e-3), "wide network, fast": (wide_network, 3e-3)}
+
+
 def long_training(
-    X: Any, y: Any, held: NDArray[np.bool_], fresh: Any, seed: int, epochs: int = 30
+    regime: str, X: Any, y: Any, held: NDArray[np.bool_], fresh: Any, seed: int, epochs: int = 30
 ) -> tuple[Any, Any]:
     """Probabilities of new images after many epochs, and the same at the best temperature on held-out images."""
     import torch
     from scipy.optimize import minimize_scalar
 
-    net = network(seed)
-    optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-4)
+    make, rate = REGIMES[regime]
+    net = make(seed)
+    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-4)
     rows, labels = torch.from_numpy(X[~held]), torch.from_numpy(y[~held]).float()
     for _ in range(epochs):
         for part in torch.randperm(len(rows)).split(64):
@@ -74,19 +92,22 @@ def long_training(
     return expit(test), expit(np.exp(minimize_scalar(loss, bounds=(-5, 2), method="bounded").x) * test)
 
 
-def cape(seed: int) -> dict[str, list[float]]:
-    """Squared error to the probability (times 10^4) and Brier score of each way of training."""
+def cape(seed: int, regime: str) -> dict[str, list[float]]:
+    """Squared error to the probability (times 10^4), Brier score, and whether early stopping's weights were kept."""
     from causalsat import CalibratedProbability
 
     X, y, fresh, outcome, p = images(seed)
     held = np.arange(len(y)) % 5 == 0
-    shared = {"learning_rate": 1e-3, "random_state": seed}
-    found = dict(zip(("30 epochs", "30 epochs, temperature"), long_training(X, y, held, fresh, seed), strict=True))
+    make, rate = REGIMES[regime]
+    shared = {"learning_rate": rate, "random_state": seed}
+    trained = long_training(regime, X, y, held, fresh, seed)
+    found = {name: (q, 0.0) for name, q in zip(("30 epochs", "30 epochs, temperature"), trained, strict=True)}
     for name, more in (("early stopping", {"cycles": 0}), ("CaPE", {}), ("CaPE, kernel", {"smoothing": "kernel"})):
-        model = CalibratedProbability(network(seed), **shared, **more).fit(X, y)
-        found[name] = model.predict_proba(fresh)[:, 1]
+        model = CalibratedProbability(make(seed), **shared, **more).fit(X, y)
+        found[name] = (model.predict_proba(fresh)[:, 1], float(model.log_loss_ == model.log_loss_early_))
     return {
-        name: [1e4 * float(np.mean((q - p) ** 2)), float(np.mean((q - outcome) ** 2))] for name, q in found.items()
+        name: [1e4 * float(np.mean((q - p) ** 2)), float(np.mean((q - outcome) ** 2)), same]
+        for name, (q, same) in found.items()
     }
 
 
@@ -155,17 +176,82 @@ def deup(seed: int, predict: Callable[..., Any]) -> dict[str, list[float]]:
     return {"DEUP": [float(spearmanr(excess, error)[0])], "posterior sd": [float(spearmanr(sd, error)[0])]}
 
 
+# ---------------------------------------------------------------------- quantiles
+def heteroscedastic(seed: int) -> dict[str, Any]:
+    """A cluster-randomised trial whose outcomes bend and spread with a feature."""
+    from stacking_and_conformal import trial
+
+    d = trial(np.random.default_rng(300 + seed), "two latents")
+    bend = 0.8 * np.sin(3 * d["X"][:, 1]) * np.abs(d["X"][:, 1])
+    return d | {"y0": d["y0"] + bend, "y1": d["y1"] + bend}
+
+
+def aggregation(seed: int, arm: int) -> dict[str, list[float]]:
+    """Pinball loss in new villages of an arm's outcome, by single models, their mean, and aggregates."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import QuantileRegressor
+    from stacking_and_conformal import out_of_fold_new
+
+    from causalsat.evaluation import aggregate_quantiles, out_of_fold_quantiles, pinball_loss
+
+    d, levels = heteroscedastic(seed), np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    models = {"linear": QuantileRegressor(alpha=0.0), "linear, penalised": QuantileRegressor(alpha=0.1)}
+    models["trees"] = HistGradientBoostingRegressor(loss="quantile", quantile=0.5, max_iter=40, max_leaf_nodes=7)
+    y, fresh = d[f"y{arm}"], ~d["old"]
+    seen = d["old"] & (d["t"] == arm)
+    q = out_of_fold_quantiles(list(models.values()), d["X"][seen], y[seen], levels, groups=d["groups"][seen])
+    new = out_of_fold_new(list(models.values()), d["X"][seen], y[seen], d["X"][fresh], levels)
+    found = {
+        f"aggregate, {by}": aggregate_quantiles(q, y[seen], levels, weighting=by).predict(new)
+        for by in ("medium", "coarse")
+    }
+    found["aggregate, medium, unsorted"] = aggregate_quantiles(q, y[seen], levels, monotone=None).predict(new)
+    found["mean of the models"] = new.mean(axis=0)
+    found |= {name: np.sort(one, axis=1) for name, one in zip(models, new, strict=True)}
+    found["trees, unsorted"] = new[-1]
+    return {name: [pinball_loss(y[fresh], one, levels)] for name, one in found.items()}
+
+
+def arms(seed: int) -> dict[str, list[float]]:
+    """Share of new villages' outcomes in 80 % intervals of each arm, with and without the conformal step."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    from causalsat.evaluation import conformal_outcome_intervals
+
+    d = heteroscedastic(seed)
+    old, y = d["old"], np.where(d["t"], d["y1"], d["y0"])
+    args = d["X"][old], y[old], d["t"][old], d["X"][~old]
+    both = conformal_outcome_intervals(*args, groups=d["groups"][old], level=0.8, random_state=seed)
+    found = {}
+    for arm, name, interval in ((1, "treated", both.treated), (0, "control", both.control)):
+        truth, seen = d[f"y{arm}"][~old], old & (d["t"] == arm)
+        low, high = (
+            HistGradientBoostingRegressor(loss="quantile", quantile=q)
+            .fit(d["X"][seen], y[seen])
+            .predict(d["X"][~old])
+            for q in (0.1, 0.9)
+        )
+        found[f"conformal, {name}"] = [float(interval.covers(truth).mean())]
+        found[f"quantile trees alone, {name}"] = [float(np.mean((low <= truth) & (truth <= high)))]
+    return found
+
+
 # ---------------------------------------------------------------------- table
 def rows(title: str, score: str, replicates: Sequence[dict[str, list[float]]], ours: str, least: bool) -> list[str]:
-    """One row a method: means, standard errors, and the share of data sets in which ours is better."""
+    """One row a method: means, standard errors, and in how many data sets ours is better (equal ones apart)."""
     lines = []
-    mine = np.array([r[ours][0] for r in replicates])
+    mine = np.array([r[ours][0] for r in replicates]) if ours else np.array([])
     for name in replicates[0]:
         values = np.array([r[name] for r in replicates])
         cells = [f"{v.mean():.4g} ({v.std(ddof=1) / np.sqrt(len(v)):.2g})" for v in values.T]
-        wins = (mine < values[:, 0]) if least else (mine > values[:, 0])
-        versus = "" if name == ours else f"{int(wins.sum())} of {len(wins)}"
-        lines.append(f"| {title} | {name} | {score} | {', Brier '.join(cells)} | {versus} |")
+        versus = ""
+        if ours and name != ours:
+            wins = (mine < values[:, 0]) if least else (mine > values[:, 0])
+            equal = int((mine == values[:, 0]).sum())
+            versus = f"{int(wins.sum())} of {len(wins)}" + (f", {equal} equal" if equal else "")
+        if values.shape[1] > 2 and values[:, 2].any() and name != "early stopping":
+            versus += f" (early stopping's weights kept: {int(values[:, 2].sum())})"
+        lines.append(f"| {title} | {name} | {score} | {', Brier '.join(cells[:2])} | {versus} |")
     return lines
 
 
@@ -174,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     seeds = range(options.seeds)
@@ -182,13 +268,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         warnings.simplefilter("ignore")
         lines = ["| system | method | score | mean (s.e.) | ours better |", "|---|---|---|---|---|"]
         score = "squared error of the probability, 1e-4"
-        lines += rows("CaPE", score, [cape(s) for s in seeds], "CaPE", least=True)
+        for regime in REGIMES:
+            lines += rows(f"CaPE, {regime}", score, [cape(s, regime) for s in seeds], "CaPE", least=True)
         for cuts in ((0.0, 3.0, 5.0), (0.0, 3.5, 5.5), (0.0, 4.0, 6.0)):
             title = f"PRESTO, intercepts {', '.join(f'{c:g}' for c in cuts)}"
             lines += rows(title, score, [presto(s, cuts) for s in seeds], "PRESTO", least=True)
         for name, predict in (("a forest", forest), ("a linear model", linear)):
             found = [deup(s, predict) for s in seeds]
             lines += rows(f"DEUP of {name}", "Spearman with the error, new regions", found, "DEUP", least=False)
+        for arm, name in enumerate(("control", "treated")):
+            single = [aggregation(s, arm) for s in seeds]
+            title = f"quantile aggregation, {name}"
+            lines += rows(title, "pinball loss, new villages", single, "aggregate, medium", least=True)
+        lines += rows("conformal step", "coverage of 80 %, new villages", [arms(s) for s in seeds], "", least=True)
     print(f"{options.seeds} data sets each; standard errors over them.\n")
     print("\n".join(lines))
 
