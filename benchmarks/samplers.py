@@ -194,7 +194,8 @@ def numpyro_python(environments: Path) -> str:
     if not mark.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
         inside = next((folder / "lib").glob("python3*")) / "site-packages"
-        (inside / "below.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        below = sysconfig.get_paths()["purelib"]
+        (inside / "below.pth").write_text(f"import site; site.addsitedir({below!r})\n")  # editable installs too
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "numpyro"], check=True, capture_output=True)
         mark.touch()
     return str(python)

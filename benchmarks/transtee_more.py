@@ -1,8 +1,8 @@
-"""TransTEE, more: ablations and doses outside the training support; dosages, images, 50,000 units when asked for.
+"""TransTEE, more: ablations, doses outside the training support, chips and covariates together, 50,000 units.
 
-Curves are judged as in benchmarks/transtee.py.
+Curves are judged as in benchmarks/transtee.py. Other kinds of treatments: benchmarks/transtee_treatments.py.
 
-    python benchmarks/transtee_more.py [--sections ablation shift dosage images size]
+    python benchmarks/transtee_more.py [--sections ablation shift images size]
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from dose_designs import ihdp_covariates
 from transtee import HEAD, evaluate, halves, row
+from transtee_treatments import mean_row
 
 import causalsat
 from causalsat.exceptions import CausalsatWarning
@@ -88,104 +87,6 @@ def size(args: argparse.Namespace) -> None:
     print(row("TransTEE", "simu1", [evaluate("TransTEE", {}, "simu1", lambda _: (train, test), FIRST_SEED)]))
 
 
-# ---------------------------------------------------------------------- dosages
-def dosage_errors(
-    predict: Callable[[np.ndarray, int, float], np.ndarray], trial: Any, X: np.ndarray
-) -> dict[str, float]:
-    """Root MISE of the curves, root error of the dosage policy and of the policy (SCIGAN), at 33 dosages."""
-    grid = np.linspace(0, 1, 33)
-    truth, found = (np.empty((3, len(grid), len(X))) for _ in range(2))
-    for w in range(3):
-        for k, s in enumerate(grid):
-            truth[w, k], found[w, k] = trial.response(X, w, np.full(len(X), s)), predict(X, w, float(s))
-    chosen, units = found.argmax(axis=1), np.arange(len(X))
-    reached = np.stack([truth[w, chosen[w], units] for w in range(3)])
-    best = truth.max(axis=1)
-    by_model = np.stack([found[w, chosen[w], units] for w in range(3)]).argmax(axis=0)
-    policy = best.max(axis=0) - reached[by_model, units]
-    return {
-        "root MISE": float(np.sqrt(np.mean((found - truth) ** 2))),
-        "root DPE": float(np.sqrt(np.mean((best - reached) ** 2))),
-        "root PE": float(np.sqrt(np.mean(policy**2))),
-    }
-
-
-class DosageNet(torch.nn.Module):
-    """TARNet (a head for each treatment, the dosage an input) or DRNet (one for each treatment and bin of dosage)."""
-
-    def __init__(self, p: int, bins: int) -> None:
-        super().__init__()
-        self.bins = bins
-        self.body = torch.nn.Sequential(
-            torch.nn.Linear(p, 48), torch.nn.ReLU(), torch.nn.Linear(48, 48), torch.nn.ReLU()
-        )
-        self.heads = torch.nn.ModuleList(
-            torch.nn.Sequential(torch.nn.Linear(49, 48), torch.nn.ReLU(), torch.nn.Linear(48, 1))
-            for _ in range(3 * bins)
-        )
-
-    def forward(self, x: Any, t: Any, s: Any) -> Any:
-        shared = torch.cat([self.body(x), s[:, None]], dim=1)
-        which = t.long() * self.bins + (s * self.bins).long().clamp(0, self.bins - 1)
-        return torch.cat([head(shared) for head in self.heads], dim=1).gather(1, which[:, None])[:, 0]
-
-
-def plain_dosage(train: Any, bins: int, seed: int) -> Callable[[np.ndarray, int, float], np.ndarray]:
-    """A plain network: Adam 1e-3, 200 epochs, batches of 128, outcome standardised."""
-    torch.manual_seed(seed)
-    net = DosageNet(train.X.shape[1], bins)
-    x, t, s, y = (
-        torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (train.X, train.treatment, train.dosage, train.y)
-    )
-    mean, sd = y.mean(), y.std()
-    steps = torch.optim.Adam(net.parameters(), lr=1e-3)
-    for _ in range(200):
-        for rows in torch.randperm(len(y)).split(128):
-            steps.zero_grad()
-            ((net(x[rows], t[rows], s[rows]) - (y[rows] - mean) / sd) ** 2).mean().backward()
-            steps.step()
-
-    def predict(X: np.ndarray, w: int, dosage: float) -> np.ndarray:
-        one = torch.ones(len(X))
-        with torch.inference_mode():
-            return (net(torch.from_numpy(X.astype(np.float32)), w * one, dosage * one) * sd + mean).numpy()
-
-    return predict
-
-
-def dosage(args: argparse.Namespace) -> None:
-    """Three treatments with dosages."""
-    names = ("root MISE", "root DPE", "root PE", "CPU s")
-    print(f"\nDosages: three treatments, 1,500 units, 20 covariates of rank 4, {args.few} replications (s.e.)\n")
-    print("| estimator | " + " | ".join(names) + " |\n" + "|---" * 5 + "|")
-    found: dict[str, list[dict[str, float]]] = {"TransTEE": [], "TARNet-style": [], "DRNet-style": []}
-    for seed in range(FIRST_SEED, FIRST_SEED + args.few):
-        rng = np.random.default_rng(seed)
-        trial = dose_response.dosage_trial(dose_response.low_rank_covariates(1800, 20, 4, rng), rng)
-        train = replace(trial, **{k: getattr(trial, k)[:1500] for k in ("X", "treatment", "dosage", "y")})
-        for name, results in found.items():
-            start = time.process_time()
-            if name == "TransTEE":
-                est = causalsat.TransTEE(n_draws=10, random_state=seed)
-                est.fit(train.X, train.y, treatment=train.treatment, dosage=train.dosage)
-
-                def predict(X: np.ndarray, w: int, s: float, est: Any = est) -> np.ndarray:
-                    return est.predict_outcome(X, treatment=w, dosage=s).mean()
-            else:
-                predict = plain_dosage(train, 5 if name.startswith("DR") else 1, seed)
-            cpu = time.process_time() - start
-            results.append({**dosage_errors(predict, trial, trial.X[1500:]), "CPU s": cpu})
-    for name, results in found.items():
-        print(mean_row(name, results, names), flush=True)
-
-
-def mean_row(label: str, results: list[dict[str, float]], names: Sequence[str]) -> str:
-    """A line of means with their standard errors."""
-    table = pd.DataFrame(results)
-    cells = [f"{table[k].mean():.3f} ({table[k].sem():.3f})" for k in names]
-    return f"| {label} | " + " | ".join(cells) + " |"
-
-
 # ---------------------------------------------------------------------- images
 def image_trial(n: int, rng: np.random.Generator) -> tuple[Any, ...]:
     """Chips in half of which a field is bright; it doubles the effect on the old. Chips, age, y, t, effect."""
@@ -243,15 +144,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     sections: dict[str, Callable[[argparse.Namespace], None]] = {
         "ablation": ablation,
         "shift": shift,
-        "dosage": dosage,
         "images": images,
         "size": size,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sections", nargs="+", default=["ablation", "shift"], choices=list(sections))
-    parser.add_argument("--simu1", type=int, default=4, help="replications of each row on simu1")
-    parser.add_argument("--ihdp", type=int, default=0, help="replications of each row on IHDP")
-    parser.add_argument("--few", type=int, default=2, help="replications of dosages and images")
+    parser.add_argument("--sections", nargs="+", default=list(sections), choices=list(sections))
+    parser.add_argument("--simu1", type=int, default=10, help="replications of each row on simu1")
+    parser.add_argument("--ihdp", type=int, default=10, help="replications of each row on IHDP")
+    parser.add_argument("--few", type=int, default=10, help="replications with images")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", CausalsatWarning)

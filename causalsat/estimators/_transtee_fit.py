@@ -28,6 +28,7 @@ __all__ = ["fit_estimator", "member_features", "outcome_draws"]
 
 PREDICT_CHUNK = 4096
 FEW_UNITS = 5000
+WIDEST_CROSSED = 16  # width up to which embeddings of treatments also enter multiplied with each covariate
 # a member trains without one of five folds; the variance of a delete-a-fold jackknife is (5 - 1) times its estimates'
 JACKKNIFE = (N_FOLDS - 1) ** 0.5
 
@@ -115,7 +116,7 @@ def _recode(groups: Any) -> Any:
 
 
 def _shape(est: TransTEE, units: Units, coding: TreatmentCoding, module: Any) -> NetworkShape:
-    n_basis = coding.n_basis
+    n_basis, crossed = coding.n_basis, coding.crossed
     if module is not None:
         import torch
 
@@ -126,6 +127,7 @@ def _shape(est: TransTEE, units: Units, coding: TreatmentCoding, module: Any) ->
                 f"treatment_module returns shape {tuple(out.shape)} for one treatment", expected="(1, width)"
             )
         n_basis = int(out.shape[1])
+        crossed = n_basis if n_basis <= WIDEST_CROSSED else 0
     return NetworkShape(
         n_members=est.n_members,
         n_columns=units.X.shape[1],
@@ -136,7 +138,7 @@ def _shape(est: TransTEE, units: Units, coding: TreatmentCoding, module: Any) ->
         n_features=est.n_features,
         column_embedding=est.column_embedding,
         norm=est.norm,
-        crossed=coding.crossed,
+        crossed=crossed,
         image=est.encoder_.image_shape_ if units.images is not None else None,
     )
 

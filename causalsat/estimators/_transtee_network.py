@@ -202,6 +202,8 @@ class TokenNetwork(nn.Module):
             for _ in range(shape.n_blocks)
         )
         self.treatments = treatment_module
+        if treatment_module is not None:  # what tells treatments apart may be a small part of their embeddings
+            self.spread = nn.ModuleList(nn.BatchNorm1d(shape.n_basis, affine=False) for _ in range(m))
         self.query = MemberLinear(m, shape.n_basis, d)
         self.query_more = FeedForward(m, d, 2 * d)
         self.key_norm = MemberNorm(m, d, active=shape.norm == "pre")
@@ -233,7 +235,8 @@ class TokenNetwork(nn.Module):
             return basis[None].expand(self.shape.n_members, -1, -1)
         rows, where = torch.unique(basis[:, 0].long(), return_inverse=True)
         table: Any = self.treatment_table[rows]  # type: ignore[index]
-        return torch.stack([module(table)[where] for module in self.treatments])
+        found = [module(table)[where] for module in self.treatments]
+        return torch.stack([_standardised(values, norm) for values, norm in zip(found, self.spread, strict=True)])
 
     def _tokens(self, columns: Any, unit_image: Any, cells: Any) -> Any:
         parts = [self.tokens(columns)] if self.shape.n_columns else []
@@ -274,6 +277,13 @@ class TokenNetwork(nn.Module):
         query = self._query(self._basis(basis))
         inner = query if self.read.post else self.read.norm(query)
         return self.read.layer.weights(inner, tokens)[:, :, 0]  # type: ignore[union-attr, operator]
+
+
+def _standardised(embeddings: Any, norm: Any) -> Any:
+    """Embeddings (B, K) with mean 0 and variance 1 over units; a batch of one unit by what is known so far."""
+    if len(embeddings) > 1:
+        return norm(embeddings)
+    return functional.batch_norm(embeddings, norm.running_mean, norm.running_var)
 
 
 def _turned(images: Any) -> Any:

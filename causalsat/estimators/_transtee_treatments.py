@@ -14,7 +14,7 @@ from causalsat.exceptions import ParameterError, TreatmentError
 __all__ = ["KINDS", "TreatmentCoding", "learn_coding"]
 
 KINDS = ("auto", "dose", "levels")
-N_CURVES = 6  # bell curves over the range of a dose
+KNOTS = (0.2, 0.4, 0.6, 0.8)  # of a dose's quadratic spline, as shares of its range
 MOST_CROSSED = 4  # levels up to which each has a linear part of its own in the covariates
 
 
@@ -45,7 +45,7 @@ class TreatmentCoding:
     @property
     def n_basis(self) -> int:
         """Number of treatment features."""
-        curves = N_CURVES + 1
+        curves = len(KNOTS) + 2
         sizes = {"dose": curves, "dosage": len(self.levels) * (1 + curves), "structured": 1}
         return sizes.get(self.kind, len(self.levels))
 
@@ -80,8 +80,9 @@ class TreatmentCoding:
     def basis(self, level: FloatArray, dosage: FloatArray | None = None) -> FloatArray:
         """Treatment features, shape (n, n_basis).
 
-        A dose has a straight line and bell curves over its range; levels have an indicator each; levels with a dosage
-        the product of both, so that each has a curve of its own. A structured treatment is its position in the table.
+        A dose has a quadratic spline, whose outer pieces go on beyond the range of the fit; levels have an indicator
+        each; levels with a dosage the product of both, so that each has a curve of its own. A structured treatment is
+        its position in the table.
 
         Examples
         --------
@@ -102,9 +103,8 @@ class TreatmentCoding:
 
     def _curves(self, dose: FloatArray) -> FloatArray:
         u = (dose - self.low) / (self.high - self.low)
-        centres = np.linspace(0, 1, N_CURVES)
-        bells = np.exp(-0.5 * ((u[:, None] - centres) * (N_CURVES - 1) / 1.5) ** 2)
-        return np.column_stack([(dose - self.mean) / self.sd, bells])
+        bends = [(2 * u - 1) ** 2, *((2 * np.maximum(u - knot, 0)) ** 2 for knot in KNOTS)]
+        return np.column_stack([(dose - self.mean) / self.sd, *bends])
 
     def target(self, level: FloatArray, dosage: FloatArray | None = None) -> FloatArray:
         """What the adversary is to predict: the position of the level, or the standardised dose."""

@@ -39,7 +39,8 @@ class TransTEE(TableOrImages):
         a dose. A ``dosage`` or a table of ``treatments`` in :meth:`fit` makes them levels.
     treatment_module : torch.nn.Module, optional
         Embeds structured treatments: called with rows of the table (k, ...), returns (k, d). Each member trains a
-        copy of its own. It is not saved with the model: set it again after loading.
+        copy of its own and standardises what it returns; embeddings of at most 16 columns also enter multiplied
+        with each covariate. It is not saved with the model: set it again after loading.
     backbone : {None, "cnn"}, default None
         None: X is a table. "cnn": X is chips, or places on ``imagery``; a small convolutional network, trained with
         the rest, makes the cells' tokens. Frozen features of an encoder are columns of a table: put the encoder

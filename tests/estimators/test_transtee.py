@@ -134,6 +134,26 @@ class GraphNetwork(torch.nn.Module):
         return hidden.mean(dim=1)
 
 
+class Faint(torch.nn.Module):
+    """An embedding in which treatments differ by a thousandth of what they share."""
+
+    def forward(self, table):
+        return 5 + 0.005 * table
+
+
+def test_embeddings_that_differ_little_are_told_apart():
+    """The effect of treatment k is its feature times a covariate; the module shows that feature faintly."""
+    rng, X = made(900)
+    table = rng.normal(size=(20, 1))
+    t = rng.integers(0, 20, 900)
+    y = X[:, 0] + table[t, 0] * X[:, 1] + 0.3 * rng.normal(size=900)
+    est = TransTEE(treatment_module=Faint(), **{**SMALL, "max_epochs": 15}).fit(X, y, treatment=t, treatments=table)
+    high, low = int(table.argmax()), int(table.argmin())
+    tau = (table[high] - table[low]) * X[:, 1]
+    found = est.effect(X, treatment=high, baseline=low).mean()
+    assert np.sqrt(np.mean((found - tau) ** 2)) < 0.15 * tau.std()
+
+
 def test_graphs_as_treatments(tmp_path):
     """The effect of a graph is its mean degree times a covariate: graphs that no unit had are predicted too."""
     rng, X = made(900)
