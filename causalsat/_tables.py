@@ -26,10 +26,12 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "[": "{[}",  # a row that begins with one would be an option of the line break before it
         "\u2212": r"$-$",
         "\u00d7": r"$\times$",
     }
 )
+_LONG = 36  # letters of a cell that LaTeX should break
 _MINUS = re.compile(r"(?<![^\s(])-(?=[\d.])")  # before a number, at the start of a word
 
 
@@ -59,6 +61,21 @@ def text_cells(frame: Any, digits: int = 3) -> tuple[list[str], list[list[str]]]
     return [corner, *(_label(name) for name in frame.columns)], rows
 
 
+def _to_the_right(columns: Sequence[str], rows: Rows) -> list[bool]:
+    """Which columns hold numbers; the first names the rows."""
+    numeric = [all(not row[j] or row[j][-1].isdigit() for row in rows) for j in range(len(columns))]
+    return [right and j > 0 for j, right in enumerate(numeric)]
+
+
+def _latex_columns(columns: Sequence[str], rows: Rows) -> str:
+    """Alignment of each column; long texts are broken into lines."""
+    longest = [max((len(row[j]) for row in rows), default=0) for j in range(len(columns))]
+    wide = sum(length > _LONG for length in longest)
+    text = rf"p{{{0.7 / wide:.2f}\linewidth}}" if wide else "l"
+    sides = zip(_to_the_right(columns, rows), longest, strict=True)
+    return "".join("r" if right else text if length > _LONG else "l" for right, length in sides)
+
+
 def _label(name: Any) -> str:
     return ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
@@ -76,7 +93,7 @@ def markdown_text(text: str) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
-    """A table as GitHub and Pandoc read it: first column to the left, the others to the right, caption above.
+    """A table as GitHub and Pandoc read it: numbers to the right, words to the left, caption above.
 
     Examples
     --------
@@ -88,7 +105,7 @@ def markdown_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str
     | ATE | 0.7 |
     """
     head = f"{markdown_text(caption)}\n\n" if caption else ""
-    rule = "|" + "|".join([":---", *["---:"] * (len(columns) - 1)]) + "|"
+    rule = "|" + "|".join("---:" if right else ":---" for right in _to_the_right(columns, rows)) + "|"
     lines = [
         "| " + " | ".join(markdown_text(" ".join(cell.split())) for cell in row) + " |" for row in [columns, *rows]
     ]
@@ -130,7 +147,7 @@ def latex_table(
     """
     lines = [" & ".join(latex_text(" ".join(cell.split())) for cell in row) + r" \\" for row in [columns, *rows]]
     body = [
-        rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        rf"\begin{{tabular}}{{{_latex_columns(columns, rows)}}}",
         r"\toprule",
         lines[0],
         r"\midrule",

@@ -213,8 +213,8 @@ class Analysis:
         Returns
         -------
         list of Path
-            ``report.html, effects.tif, effects.png, map.html, toc.png, metrics.json, model.safetensors``, and
-            ``places.csv`` where the study has further places.
+            ``report.html``, the same as ``report.md`` and ``report.tex``, ``effects.tif, effects.png, map.html,
+            toc.png, metrics.json, model.safetensors``, and ``places.csv`` where the study has further places.
         """
         from causalsat.analysis.outputs import write_outputs
 

@@ -54,8 +54,9 @@ def write_outputs(
         _places_table(analysis).to_csv(folder / "places.csv")
         written.append(folder / "places.csv")
     write_metrics(folder / "metrics.json", collect_metrics(analysis, mapped))
-    _page(analysis, mapped, figures).write(folder / "report.html")
-    return [folder / "report.html", *written, folder / "metrics.json", folder / "model.safetensors"]
+    page = _page(analysis, mapped, figures)
+    pages = [page.write(folder / f"report.{ending}") for ending in ("html", "md", "tex")]
+    return [*pages, *written, folder / "metrics.json", folder / "model.safetensors"]
 
 
 # ---------------------------------------------------------------------- figures
@@ -249,7 +250,7 @@ def _average_rows(average: pd.DataFrame) -> Table:
         [str(name), *(f"{row[c]:.4f}" for c in ("estimate", "se", "lower", "upper"))]
         for name, row in average.iterrows()
     ]
-    return Table(["Method", "Estimate", "Std. error", "Lower", "Upper"], rows)
+    return Table(["Method", "Estimate", "Std. error", "Lower", "Upper"], rows, "Average effect, 95 % intervals.")
 
 
 def _test_rows(analysis: Analysis) -> Table:
@@ -274,7 +275,7 @@ def _test_rows(analysis: Analysis) -> Table:
         ],
         ["Permutation test", f"{analysis.permutation.statistic:.4f}", "", "", f"{analysis.permutation.p_value:.4f}"],
     ]
-    return Table(["Test", "Estimate", "Std. error", "Ratio", "p-value"], rows)
+    return Table(["Test", "Estimate", "Std. error", "Ratio", "p-value"], rows, "Tests of heterogeneity.")
 
 
 def _seed_rows(analysis: Analysis) -> Iterator[Table]:

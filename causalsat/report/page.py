@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from causalsat._tables import latex_table, markdown_table, text_cells
+from causalsat.exceptions import ParameterError
+
 __all__ = ["Figure", "Page", "Section", "Table", "flat_metrics", "render_page", "write_atomically", "write_metrics"]
 
 
@@ -67,15 +70,16 @@ class Table:
         >>> Table.of(pd.DataFrame({"error": [0.12345, 1.0], "units": [1200, 80]}, index=["ours", "theirs"])).rows
         [['ours', '0.123', '1,200'], ['theirs', '1.000', '80']]
         """
+        columns, rows = text_cells(frame, digits)
+        return cls(columns, rows, caption)
 
-        def cells(column: Any) -> list[str]:
-            if column.dtype.kind == "f":
-                return ["" if math.isnan(value) else f"{value:,.{digits}f}" for value in column]
-            return [f"{value:,}" for value in column] if column.dtype.kind in "iu" else [str(v) for v in column]
+    def to_markdown(self) -> str:
+        """The table as Markdown, caption above."""
+        return markdown_table(self.columns, self.rows, self.caption)
 
-        columns = [cells(frame.iloc[:, j]) for j in range(frame.shape[1])]
-        rows = [list(row) for row in zip(map(str, frame.index), *columns, strict=True)]
-        return cls(["", *map(str, frame.columns)], rows, caption)
+    def to_latex(self, label: str = "") -> str:
+        r"""The table as LaTeX, floating; its document loads the package booktabs, ``\ref{label}`` refers to it."""
+        return latex_table(self.columns, self.rows, self.caption, label)
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,52 @@ class Page:
     sections: Sequence[Section]
     footer: Sequence[str] = ()
 
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """Identifier of each section for links within the page, no two alike."""
+        seen: dict[str, int] = {}
+        found = []
+        for name in (section.anchor for section in self.sections):
+            seen[name] = seen.get(name, 0) + 1
+            found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        return tuple(found)
+
+    def to_markdown(self, folder: str | os.PathLike[str] = ".") -> str:
+        """The page as Markdown, as GitHub and Pandoc read it; pictures by their paths as seen from ``folder``."""
+        from causalsat.report import text
+
+        return text.markdown_page(self, folder)
+
+    def to_latex(self, folder: str | os.PathLike[str] = ".") -> str:
+        r"""The page as a LaTeX document; pictures by their paths as seen from ``folder``.
+
+        It needs booktabs, geometry, graphicx, hyperref and iftex, which every distribution has. Any engine takes it;
+        letters that are not Latin need XeLaTeX or LuaLaTeX.
+        """
+        from causalsat.report import text
+
+        return text.latex_page(self, folder)
+
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page as one HTML file, whole or not at all, and return its path."""
-        write_atomically(path, render_page(self))
-        return Path(path)
+        """Write the page as one file, whole or not at all, and return its path.
+
+        Parameters
+        ----------
+        path : path-like
+            The ending decides: ``.html`` (pictures inside), ``.md`` or ``.tex`` (pictures by their paths).
+
+        Raises
+        ------
+        ParameterError
+            For another ending.
+        """
+        target = Path(path)
+        render = {".html": lambda: render_page(self), ".md": lambda: self.to_markdown(target.parent)}
+        render[".tex"] = lambda: self.to_latex(target.parent)
+        if target.suffix not in render:
+            raise ParameterError(f"a report named {target.name!r}", expected="a name that ends in .html, .md or .tex")
+        write_atomically(target, render[target.suffix]())
+        return target
 
 
 def render_page(page: Page) -> str:

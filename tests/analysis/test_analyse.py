@@ -66,7 +66,7 @@ def test_outputs_are_all_there_and_the_metrics_are_the_reports(written):
     assert all(path.stat().st_size > 0 for path in paths)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert all(not isinstance(value, dict) for value in metrics.values())
-    page = (folder / "report.html").read_text()
+    pages = [(folder / f"report.{ending}").read_text() for ending in ("html", "md", "tex")]
     for key in (
         "ate.difference_in_means.estimate",
         "autoc.estimate",
@@ -74,7 +74,7 @@ def test_outputs_are_all_there_and_the_metrics_are_the_reports(written):
         "blp.slope",
         "gates.group5.estimate",
     ):
-        assert f"{metrics[key]:.4f}" in page, key
+        assert all(f"{metrics[key]:.4f}" in page for page in pages), key
     assert metrics["study.n_units"] == 900
     assert len(metrics["autoc_ratios"]) == 2
 
