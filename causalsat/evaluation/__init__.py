@@ -24,7 +24,7 @@ from causalsat.evaluation.quantile_aggregation import (
     quantile_effects,
 )
 from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
-from causalsat.evaluation.risk_calibration import RiskCalibration, risk_calibration
+from causalsat.evaluation.risk_calibration import RiskCalibration, follow_up_calibration, risk_calibration
 from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 from causalsat.evaluation.trust import DirectUncertainty
@@ -59,6 +59,7 @@ __all__ = [
     "crossfit_nuisances",
     "dr_scores",
     "effective_sample_size",
+    "follow_up_calibration",
     "gates",
     "monotone_quantiles",
     "out_of_fold_draws",

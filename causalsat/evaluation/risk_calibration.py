@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._risk_base import risk
 from causalsat._tables import Tabular
 from causalsat.evaluation import _checks
 from causalsat.exceptions import DataError
@@ -15,7 +16,7 @@ from causalsat.exceptions import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RiskCalibration", "risk_calibration"]
+__all__ = ["RiskCalibration", "follow_up_calibration", "risk_calibration"]
 
 FloatArray = NDArray[np.float64]
 
@@ -128,6 +129,79 @@ def risk_calibration(
         share=mass[keep] / w.sum(),
         n_units=len(p),
     )
+
+
+def follow_up_calibration(
+    model: Any,
+    X: Any,
+    treatment: ArrayLike,
+    later: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    bins: int = 10,
+) -> dict[str, RiskCalibration]:
+    """Hold a risk model against outcomes that were learnt later, apart for the tested and the untested.
+
+    The only direct check of the risks of the untested: a second survey, an audit of some that nobody inspected, what
+    happened in the years after. Those followed up must be a fair sample of their group given the features; weights
+    can make them one. A later outcome that only goes with the one modelled (harvests of the next year) still tells
+    whether it rises with the risk, by ``observed`` against ``predicted``; not whether the level is right.
+
+    Parameters
+    ----------
+    model : RiskEstimator or Pipeline
+        Fitted model.
+    X : array, DataFrame, GeoDataFrame or DataArray of n units
+        Units, in the form that the model was fitted on.
+    treatment : array of shape (n,)
+        Who was tested: 1 or 0.
+    later : array of shape (n,)
+        Outcome at the follow-up, 0 or 1; NaN where there was none.
+    weights : array of shape (n,), optional
+        Positive survey weights.
+    bins : int
+        Bins of equal counts.
+
+    Returns
+    -------
+    dict of str to RiskCalibration
+        "tested" and "untested", those that were followed up; :func:`causalsat.plots.plot_risk_calibration` draws it.
+
+    Raises
+    ------
+    DataError
+        If nobody was followed up, or an outcome is neither 0 nor 1.
+
+    References
+    ----------
+    Balachandar, S., Garg, N. and Pierson, E. (2024). Domain constraints improve risk prediction when outcome data is
+    missing. ICLR, section 6.2. arXiv 2312.03878.
+
+    Examples
+    --------
+    >>> from causalsat import TestedOnlyRisk
+    >>> rng = np.random.default_rng(0)
+    >>> X, tested = rng.standard_normal((2000, 1)), rng.integers(0, 2, 2000)
+    >>> happens = rng.random(2000) < 1 / (1 + np.exp(1 - X[:, 0]))
+    >>> model = TestedOnlyRisk(random_state=0).fit(X, np.where(tested, happens, np.nan), treatment=tested)
+    >>> audited = rng.random(2000) < 0.5
+    >>> found = follow_up_calibration(model, X, tested, np.where(audited, happens, np.nan))
+    >>> sorted(found), abs(found["untested"].slope - 1) < 0.3
+    (['tested', 'untested'], True)
+    """
+    outcome = np.asarray(later, dtype=float)
+    t = _checks.numbers(treatment, "treatment", len(outcome))
+    given = _checks.weights(weights, len(outcome))
+    seen = ~np.isnan(outcome)
+    if not seen.any():
+        raise DataError("no outcome at the follow-up", expected="0 or 1 for those who were followed up, NaN else")
+    found = {}
+    for name, group in (("tested", seen & (t == 1)), ("untested", seen & (t == 0))):
+        if group.any():
+            p = np.asarray(risk(model, X, given=name).mean())[group]
+            w = None if given is None else given[group]
+            found[name] = risk_calibration(p, outcome[group], weights=w, bins=bins)
+    return found
 
 
 def _slope(p: FloatArray, y: FloatArray, weight: FloatArray) -> float:

@@ -16,7 +16,7 @@ from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
 from causalsat.plots.predictive import plot_predictive
-from causalsat.plots.risk import plot_risk_calibration
+from causalsat.plots.risk import plot_decision_against_risk, plot_risk_calibration, plot_testing_policy
 from causalsat.plots.salience import show_image, show_salience
 from causalsat.plots.unobserved import plot_strength, plot_unobserved
 
@@ -28,6 +28,7 @@ __all__ = [
     "plot_cluster_map",
     "plot_balance",
     "plot_comparison",
+    "plot_decision_against_risk",
     "plot_districts",
     "plot_effects",
     "plot_gates",
@@ -39,6 +40,7 @@ __all__ = [
     "plot_risk_calibration",
     "plot_strength",
     "plot_study",
+    "plot_testing_policy",
     "plot_toc",
     "plot_unobserved",
     "save_map",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from causalsat.exceptions import DataError
 from causalsat.plots import _style
 
-__all__ = ["LAYERS", "UNSUPPORTED", "LayerStyle", "MapLayers", "layer_style", "read_layers"]
+__all__ = ["LAYERS", "UNSUPPORTED", "LayerStyle", "MapLayers", "layer_style", "palette", "read_layers"]
 
 LAYERS = ("cate", "sd", "prob_positive", "support")
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
@@ -104,33 +104,34 @@ def layer_style(layers: MapLayers, name: str, units: str = "") -> LayerStyle:
     shown = layers.values[name][np.isfinite(layers.values[name])].astype(float)
     level = float(layers.tags.get("level", "0.9"))
     if name == "prob_positive":
-        return LayerStyle("P(effect > 0)", "posterior probability", _palette("PuOr"), 0.0, 1.0, "neither")
+        return LayerStyle("P(effect > 0)", "posterior probability", palette("PuOr"), 0.0, 1.0, "neither")
     if name == "support":
         title = "Support by the trial"
-        return LayerStyle(title, "share of trial units farther out", _palette("cividis"), 0.0, 1.0, "neither")
+        return LayerStyle(title, "share of trial units farther out", palette("cividis"), 0.0, 1.0, "neither")
     if name == "decision":
-        return LayerStyle("P(tested)", "probability of being tested", _palette("viridis"), 0.0, 1.0, "neither")
+        return LayerStyle("P(tested)", "probability of being tested", palette("viridis"), 0.0, 1.0, "neither")
     low, high = (float(v) for v in np.percentile(shown, [1, 99])) if len(shown) else (0.0, 1.0)
     if name == "risk":
         low, high = _apart(max(0.0, low), high)
         label = _style.with_units("probability", units)
-        return LayerStyle("Risk", label, _palette("inferno"), low, high, _extend(shown, low, high))
+        return LayerStyle("Risk", label, palette("inferno"), low, high, _extend(shown, low, high))
     if name == "sd":
         low, high = _apart(low, high)
         label = _style.with_units("posterior sd", units)
         return LayerStyle(
-            "Uncertainty (posterior sd)", label, _palette("YlGnBu"), low, high, _extend(shown, low, high)
+            "Uncertainty (posterior sd)", label, palette("YlGnBu"), low, high, _extend(shown, low, high)
         )
     label = _style.with_units("effect", units)
     title = "Effect of treatment" if name == "cate" else f"{name.capitalize()} bound of the {level:.0%} interval"
     if low < 0 < high:
         most = max(-low, high)
-        return LayerStyle(title, label, _palette("BrBG"), -most, most, _extend(shown, -most, most))
+        return LayerStyle(title, label, palette("BrBG"), -most, most, _extend(shown, -most, most))
     low, high = _apart(low, high)
-    return LayerStyle(title, label, _palette("viridis"), low, high, _extend(shown, low, high))
+    return LayerStyle(title, label, palette("viridis"), low, high, _extend(shown, low, high))
 
 
-def _palette(name: str) -> tuple[str, ...]:
+def palette(name: str) -> tuple[str, ...]:
+    """256 hex colours of a colour map, low to high."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 

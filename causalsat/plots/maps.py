@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_map", "save_map"]
+__all__ = ["draw_layer", "plot_map", "save_map"]
 
 
 def plot_map(
@@ -64,7 +64,7 @@ def plot_map(
             raise ParameterError(f"layer={layer!r}", expected=f"one of {', '.join(shown)}")
         ax = _style.new_axes(ax, (6.4, 5.6))
         style = layer_style(layers, name, units)
-        _panel(ax, layers, name, style, sites, large=True)
+        draw_layer(ax, layers, name, style, sites, large=True)
         ax.set_title(title or style.title, loc="left", fontsize=12, fontweight="bold", color=_style.INK)
         return ax
     import matplotlib.pyplot as plt
@@ -124,14 +124,15 @@ def _fill(figure: Any, layers: MapLayers, sites: Any, units: str, title: str, no
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03)
     for name, ax in panels.items():
         style = layer_style(layers, name, units)
-        _panel(ax, layers, name, style, sites if name == main else None, large=name == main)
+        draw_layer(ax, layers, name, style, sites if name == main else None, large=name == main)
         ax.set_title(style.title, loc="left", fontsize=12 if name == main else 10.5, color=_style.INK)
     _words(figure, title or ("Map of treatment effects" if main == "cate" else "Map of risk"), note)
     _legend(figure, layers, sites)
     return figure
 
 
-def _panel(ax: Any, layers: MapLayers, name: str, style: LayerStyle, sites: Any, *, large: bool) -> None:
+def draw_layer(ax: Any, layers: MapLayers, name: str, style: LayerStyle, sites: Any, *, large: bool) -> None:
+    """Draw one layer with its colour bar, unsupported cells hatched."""
     from matplotlib.colors import ListedColormap
 
     image = ax.imshow(

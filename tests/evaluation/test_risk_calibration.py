@@ -8,7 +8,9 @@ from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from causalsat.evaluation import risk_calibration
+import causalsat
+from causalsat import SelectiveLabelsRisk, TestedOnlyRisk
+from causalsat.evaluation import follow_up_calibration, risk_calibration
 from causalsat.exceptions import DataError
 
 
@@ -62,3 +64,44 @@ def test_constant_probability_is_one_bin():
 def test_bad_input(p, y, words):
     with pytest.raises(DataError, match=words):
         risk_calibration(p, y)
+
+
+@pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
+def test_a_follow_up_finds_which_model_knows_the_untested():
+    """Officials see more than the data: learning from the tested alone overstates the risk of the untested."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((3000, 2))
+    r = -2.0 + X[:, 0] + rng.uniform(0, 2.5, 3000)
+    tested = (rng.random(3000) < expit(2 * r + 1.0)).astype(int)
+    happens = rng.random(3000) < expit(r)
+    audited = np.where(rng.random(3000) < 0.6, happens, np.nan)
+    y = np.where(tested == 1, happens, np.nan)
+    settings = {"n_draws": 150, "n_chains": 2, "random_state": 0}
+    models = {"ours": SelectiveLabelsRisk(prevalence=(happens.mean(), 0.01), **settings),
+              "tested only": TestedOnlyRisk(**settings)}  # fmt: skip
+    found = {name: follow_up_calibration(m.fit(X, y, treatment=tested), X, tested, audited, bins=5)
+             for name, m in models.items()}  # fmt: skip
+    for name, both in found.items():
+        assert sorted(both) == ["tested", "untested"], name
+        seen = np.isfinite(audited)
+        assert [both[k].n_units for k in sorted(both)] == [(seen & (tested == 1)).sum(), (seen & (tested == 0)).sum()]
+        group = seen & (tested == 0)
+        p = models[name].risk(X, given="untested").mean()[group]
+        assert both["untested"].brier == pytest.approx(np.mean((p - audited[group]) ** 2))
+    assert found["ours"]["untested"].calibration_error < 0.04
+    assert found["tested only"]["untested"].calibration_error > 0.08
+    weighted = follow_up_calibration(models["ours"], X, tested, audited, weights=np.where(tested, 1.0, 2.0))
+    assert weighted["untested"].brier == pytest.approx(found["ours"]["untested"].brier)
+
+
+def test_a_follow_up_of_nobody_or_of_one_group():
+    X, tested = np.zeros((40, 1)) + np.arange(40)[:, None] / 40, np.arange(40) % 2
+    y = np.where(tested == 1, np.arange(40) % 3 == 0, np.nan)
+    model = TestedOnlyRisk(n_draws=100, n_tune=100, n_chains=2, random_state=0)
+    with pytest.warns(causalsat.exceptions.ConvergenceWarning, match="effective"):
+        model.fit(X, y, treatment=tested)
+    with pytest.raises(DataError, match="follow-up"):
+        follow_up_calibration(model, X, tested, np.full(40, np.nan))
+    with pytest.raises(DataError, match="0 and 1"):
+        follow_up_calibration(model, X, tested, np.full(40, 2.0))
+    assert list(follow_up_calibration(model, X, tested, np.where(tested == 0, 1.0, np.nan))) == ["untested"]
