@@ -1,7 +1,9 @@
 """Save and load fitted models without pickle: arrays as safetensors, everything else as JSON in its header.
 
 Loading runs no code from the file: it looks classes up by name among causalsat's and scikit-learn's estimators
-and dataclasses, makes empty instances and fills in their attributes. Anything else is refused.
+and dataclasses, makes empty instances and fills in their attributes. Anything else is refused. A checksum of all of
+it is in the file, so that a damaged file is not taken for a model; memory is bounded by the size of the file. What a
+model remembers may be addresses of imagery, which are read when it is used and not when it is loaded.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import __version__
-from causalsat.exceptions import ModelFileError
+from causalsat.exceptions import ModelFileError, OutputError, writing
 
 __all__ = ["digest", "load", "save"]
 
 FORMAT = 1
+CHECKSUM = "causalsat-sha256"
 _MODULE = re.compile(r"(causalsat|sklearn)(\.[A-Za-z_]\w*)*")
 _ARRAY_KINDS = "biuf"
 
@@ -46,6 +49,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     ------
     ModelFileError
         If an attribute cannot be stored without pickle; the message names it.
+    OutputError
+        If the file cannot be written.
 
     Examples
     --------
@@ -57,17 +62,24 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     ...     load(f"{folder}/scaler.safetensors").mean_
     array([2., 3.])
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays: dict[str, NDArray[Any]] = {}
     header = {"format": FORMAT, "version": __version__, "model": _encode(model, arrays, type(model).__name__)}
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
+    text, target = json.dumps(header), Path(path)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
     try:
-        save_file(arrays, temporary, metadata={"causalsat": json.dumps(header)})
-        os.replace(temporary, target)
+        with writing(target):
+            save_file(arrays, temporary, metadata={"causalsat": text, CHECKSUM: _checksum(text, arrays)})
+            os.replace(temporary, target)
+    except SafetensorError as error:
+        raise OutputError(
+            f"{target} cannot be written ({error})", todo="free space, or choose another folder"
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -97,12 +109,19 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ModelFileError(f"no file {source.name!r}", expected="a model file", todo=f"check the path {source}")
     try:
         with safe_open(source, framework="numpy") as file:
-            text = (file.metadata() or {}).get("causalsat")
+            found = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        text = found.get("causalsat")
         if text is None:
             raise ModelFileError(f"{source.name} is a safetensors file without a causalsat header", todo=_REMEDY)
+        if found.get(CHECKSUM, "") != _checksum(text, arrays) and (CHECKSUM in found or len(found) > 1):
+            raise ModelFileError(
+                f"{source.name} is damaged: its checksum is another", todo="copy it again, or " + _REMEDY
+            )
         header = json.loads(text)
-    except (SafetensorError, json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+    except ModelFileError:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError, TypeError) as error:
         raise ModelFileError(f"{source.name} cannot be read ({error})", todo=_REMEDY) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ModelFileError(
@@ -141,6 +160,16 @@ def digest(model: Any) -> str:
         array = arrays[key]
         sha.update(f"{key} {array.dtype.str} {array.shape}".encode())
         sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
+    """SHA-256 of a model's structure and arrays."""
+    sha = hashlib.sha256(text.encode())
+    for key in sorted(arrays):
+        array = arrays[key]
+        sha.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 
@@ -271,9 +300,14 @@ _SEQUENCES: dict[str, Any] = {"$list": list, "$tuple": tuple, "$set": set, "$fro
 
 def _decode_special(tag: str, body: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     if tag == "$datetimes":
+        if np.dtype(body[0]).kind not in "mM":
+            raise ModelFileError(f"dates of type {body[0]!r} in a model header", todo=_REMEDY)
         return _decode(body[1], arrays).astype(np.dtype(body[0]))
     if tag == "$objects":
         dtype, shape, items = body
+        longest = max((len(v) for v in items if isinstance(v, str)), default=0)
+        if np.dtype(dtype).kind not in "OU" or np.dtype(dtype).itemsize > 4 * (longest + 4096):
+            raise ModelFileError(f"texts of type {dtype!r} in a model header", todo=_REMEDY)
         out = np.empty(len(items), dtype=object)
         out[:] = [_decode(v, arrays) for v in items]
         return (out if dtype.endswith("O") else out.astype(np.dtype(dtype))).reshape(shape)

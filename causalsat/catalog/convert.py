@@ -18,11 +18,13 @@ from causalsat.catalog.patches import PatchLayout, write_mosaic
 from causalsat.exceptions import CatalogError
 
 Files = Mapping[str, Path]
+MOST_UNPACKED = 64 << 20  # bytes of one member of an archive
 
 
 def copy_files(raw: Files, out: Path) -> None:
     """Copy the files as they are."""
     for name, path in raw.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)
 
 
@@ -105,6 +107,12 @@ def _patch(members: Mapping[str, Any], site: int, layout: PatchLayout) -> Any:
     bands = []
     for name in names:
         archive, member = members[name]
+        if (size := archive.getinfo(member).file_size) > MOST_UNPACKED:
+            raise CatalogError(
+                f"{name} unpacks to {size:,} bytes",
+                expected=f"{layout.source_px} rows of {layout.source_px} numbers",
+                todo="the archive is damaged or not what it says: get it again from its page",
+            )
         with archive.open(member) as stream:
             values = pd.read_csv(stream, header=0).to_numpy(dtype=float)
         if values.shape != (layout.source_px, layout.source_px):

@@ -48,6 +48,7 @@ def fetch(name: str, spec: Download, target: Path) -> None:
     """
     from causalsat.catalog.convert import CONVERTERS, copy_files
 
+    _plain_name(name, f"the name of an entry that is downloaded, {name!r}")
     if spec.convert is not None and spec.convert not in CONVERTERS:
         near = close_matches(spec.convert, CONVERTERS)
         raise CatalogError(
@@ -74,6 +75,8 @@ def _download(name: str, spec: Download, folder: Path) -> dict[str, Path]:
     try:
         store, downloader = (_doi_store if spec.doi else _url_store)(pooch, spec, folder)
         wanted = _wanted(name, spec, list(store.registry))
+        for file in wanted:
+            _plain_name(file, f"the archive of {name!r} names the file {file!r}", folders=True)
         return {file: Path(store.fetch(file, downloader=downloader(file))) for file in wanted}
     except CatalogError:
         raise
@@ -85,6 +88,15 @@ def _download(name: str, spec: Download, folder: Path) -> dict[str, Path]:
             todo="try again later, or fetch the files by hand, put them into "
             f"{folder} under the archive's names and call again",
         ) from error
+
+
+def _plain_name(name: str, what: str, *, folders: bool = False) -> None:
+    """Refuse a name that leads out of the cache."""
+    parts = name.replace("\\", "/").split("/")
+    if (len(parts) > 1 and not folders) or name != name.strip() or {"", ".", ".."} & set(parts) or ":" in parts[0]:
+        raise CatalogError(
+            what, expected="a plain name that stays in its folder", todo="do not use this catalogue or archive"
+        )
 
 
 def _url_store(pooch: Any, spec: Download, folder: Path) -> tuple[Any, Callable[[str], Any]]:

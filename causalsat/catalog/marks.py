@@ -1,6 +1,7 @@
 """YAML that remembers on which line each key stands, and errors that say so.
 
-Only plain data is read (PyYAML's SafeLoader); a tag that would make an object is refused.
+Only plain data is read (PyYAML's SafeLoader); a tag that would make an object is refused, and so is a file whose
+anchors unfold to more than any catalogue needs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from causalsat._study.columns import close_matches, list_names
 from causalsat.exceptions import CatalogError
 
 Path_ = tuple[Any, ...]
+
+MOST_BYTES = 8 << 20
+MOST_NODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -53,21 +57,46 @@ def read_yaml(file: Path) -> Marked:
         If the file does not exist, is not YAML, repeats a key, indents by tabs or holds a tag for an object.
     """
     try:
+        if file.is_file() and file.stat().st_size > MOST_BYTES:
+            raise CatalogError(f"{file} has {file.stat().st_size:,} bytes", expected=f"at most {MOST_BYTES:,}")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CatalogError(f"{file} does not exist", expected="a data catalogue", todo="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{file} cannot be read: {error}", expected="a text file in UTF-8") from error
-    loader = yaml.SafeLoader(text)
     lines: dict[Path_, int] = {}
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
+        if root is not None and _unfolded(root, {}) > MOST_NODES:
+            raise CatalogError(f"{file}: anchors and aliases that unfold to more than {MOST_NODES:,} values")
         data = None if root is None else _plain(loader, root, (), lines, file)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(file, error) from error
+    except (RecursionError, yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, CatalogError):
+            raise
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise CatalogError(
+            f"{file} cannot be read: {reason}",
+            expected="key: value pairs of plain words, numbers and dates",
+            todo="correct the value, or put it in quotes where it is meant as text",
+        ) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Marked(file, data, lines)
+
+
+def _unfolded(node: Any, known: dict[int, float]) -> float:
+    """Number of values below a node when every alias is written out; infinite where one holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # while its own parts are counted: only a cycle comes back to it
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in pairs for part in pair]
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _plain(loader: yaml.SafeLoader, node: Any, path: Path_, lines: dict[Path_, int], file: Path) -> Any:

@@ -1,14 +1,17 @@
 """Training of small networks on images, on skorch: augmented batches, held-out early stopping, checkpoints.
 
-The order of the images and their augmentation depend on the seed and the number of the epoch alone, so a training
-that was killed and goes on from its checkpoint ends with the same weights.
+The order of the images and their augmentation depend on the seed and the number of the epoch alone, and the state of
+all else that is drawn is in the checkpoint: a training that was killed and goes on from there ends with the same
+weights (on the CPU; some of CUDA's sums have no fixed order).
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.encoders._device import resolve_device
+from causalsat.exceptions import ResumeError, writing
 
 __all__ = ["TrainSettings", "Trained", "augment_batch", "train_network"]
 
@@ -151,6 +155,7 @@ def train_network(
         **net_options,
     )
     net.initialize()
+    keeper.job = "" if settings.checkpoint is None else _job(module, images, targets, held_out, settings)
     read_checkpoint(net, keeper, settings.checkpoint)
     if not keeper.finished:
         net.partial_fit(parts[0], None)
@@ -158,6 +163,21 @@ def train_network(
     weights = {name: value.numpy().copy() for name, value in keeper.best.items()}
     learned = {name: value.numpy().copy() for name, value in keeper.best_criterion.items()}
     return Trained(weights, keeper.best_loss, list(keeper.losses), learned)
+
+
+def _job(module: Any, images: Any, targets: Any, held_out: Any, settings: TrainSettings) -> str:
+    """Digest of what a training is of: its data, the first weights, and the settings but for how long it takes."""
+    digest = hashlib.sha256()
+    free = ("checkpoint", "progress", "device", "max_epochs", "patience", "valid_batch")
+    digest.update(repr([(k, v) for k, v in sorted(asdict(settings).items()) if k not in free]).encode())
+    parts = {**(images if isinstance(images, dict) else {"": images}), "targets": targets}
+    parts |= {f"weight {name}": value for name, value in module.state_dict().items()}
+    for name, value in sorted(parts.items()):
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    digest.update(b"" if held_out is None else np.ascontiguousarray(held_out).tobytes())
+    return digest.hexdigest()
 
 
 def _rows(inputs: Any, targets: Any) -> Any:
@@ -260,6 +280,7 @@ def _keeper(settings: TrainSettings) -> Any:
 
         def __init__(self) -> None:
             self.epoch, self.best_loss, self.best_epoch, self.finished = 0, float("inf"), -1, False
+            self.job = ""
             self.best: dict[str, Any] = {}
             self.best_criterion: dict[str, Any] = {}
             self.losses: list[tuple[float, float]] = []
@@ -284,10 +305,13 @@ def _keeper(settings: TrainSettings) -> Any:
             self.epoch += 1
             self.bar.update()
             self.bar.set_postfix(held_out=f"{self.best_loss:.4f}")
-            self.finished = self.epoch - 1 - self.best_epoch >= settings.patience or self.epoch >= settings.max_epochs
+            self.finished = self.over()
             write_checkpoint(net, self, settings.checkpoint)
             if self.finished and self.epoch < settings.max_epochs:
                 raise KeyboardInterrupt  # how skorch's own early stopping ends a training
+
+        def over(self) -> bool:
+            return self.epoch - 1 - self.best_epoch >= settings.patience or self.epoch >= settings.max_epochs
 
         def finish(self, net: Any) -> None:
             if hasattr(self, "bar"):
@@ -310,23 +334,52 @@ def write_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
         "best": keeper.best,
         "best_criterion": keeper.best_criterion,
         "losses": keeper.losses,
+        "job": keeper.job,
+        "random": torch.get_rng_state(),  # of dropout, and of networks that draw views or masks
     }
     path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_name(path.name + ".part"))
-    os.replace(path.with_name(path.name + ".part"), path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            memory = io.BytesIO()
+            torch.save(state, memory)
+            content = memory.getbuffer()
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
-    """Go on from the state in the file, where there is one; loading it runs no code."""
+    """Go on from the state in the file, where there is one; loading it runs no code.
+
+    Raises
+    ------
+    ResumeError
+        If the file is damaged, or of a training on other data or with other settings.
+    """
     if file is None or not Path(file).exists():
         return
     import torch
 
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    content = memoryview(Path(file).read_bytes())
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ResumeError(
+            f"the checkpoint {file} is damaged, or not one of causalsat", todo="delete it: the training begins anew"
+        )
+    state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    if state["job"] != keeper.job:
+        raise ResumeError(
+            f"the checkpoint {file} is of a training on other data or with other settings",
+            expected="the same images, outcomes, network and settings (but for max_epochs and patience)",
+            todo="delete it, or name another checkpoint=",
+        )
     net.module_.load_state_dict(state["module"])
     net.criterion_.load_state_dict(state["criterion"])
     net.optimizer_.load_state_dict(state["optimizer"])
-    keeper.epoch, keeper.best_loss, keeper.best_epoch, keeper.finished = state["keeper"]
+    keeper.epoch, keeper.best_loss, keeper.best_epoch, _ = state["keeper"]
+    keeper.finished = keeper.over()  # by the epochs and the patience of now
     keeper.best, keeper.best_criterion = state["best"], state["best_criterion"]
     keeper.losses = [tuple(pair) for pair in state["losses"]]
+    torch.set_rng_state(state["random"])

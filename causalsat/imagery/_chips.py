@@ -126,6 +126,7 @@ class _Reading:
     data: Any
     which: IntArray
     valid: NDArray[np.float64]
+    sums: Any = None
 
 
 def _check_parameters(on_invalid: str, min_valid: float, size_m: Any, size_px: Any) -> None:
@@ -190,7 +191,7 @@ def _read(
             disk.store(folder, key, shape, fill)
             found = disk.load(folder, key, shape, lazy)
         if found is not None:
-            return _Reading(found[0], which, found[1])
+            return _Reading(found[0], which, *found[1:])
     if lazy:
         valid = np.empty(len(row))
         for positions, batch in source.iter_windows(row, col, px, threads=threads):
@@ -288,7 +289,7 @@ def _assemble(
     kept = np.arange(len(reading.which)) if keep is None else np.flatnonzero(keep)
     which = reading.which[kept]
     dims = ("unit", "time", "band", "y", "x") if source.has_time else ("unit", "band", "y", "x")
-    variable = xarray.Variable(dims, _units(reading.data, which))
+    variable = xarray.Variable(dims, _units(reading.data, which, reading.sums))
     height, width = source.grid.pixel_size_m
     offsets = np.arange(px) - px // 2
     coords: dict[str, Any] = {
@@ -314,12 +315,12 @@ def _assemble(
     return xarray.DataArray(variable, coords=coords, attrs=attrs, name="chips")
 
 
-def _units(data: Any, which: IntArray) -> Any:
+def _units(data: Any, which: IntArray, sums: Any = None) -> Any:
     """The chips of the units: as they are, indexed, or lazily."""
     if isinstance(data, _LazyChips):
         return indexing.LazilyIndexedArray(_LazyChips(data.imagery, data.row0[which], data.col0[which], data.size_px))
     if isinstance(data, np.memmap):
-        return indexing.LazilyIndexedArray(_MappedChips(data, which))
+        return indexing.LazilyIndexedArray(_MappedChips(data, which, sums))
     return data if _identity(which, data) else data[which]
 
 
@@ -351,8 +352,8 @@ class _LazyChips(BackendArray):
 class _MappedChips(BackendArray):
     """Chips in a memory-mapped file, which xarray would otherwise read at once."""
 
-    def __init__(self, data: Any, which: IntArray) -> None:
-        self._data, self._which = data, which
+    def __init__(self, data: Any, which: IntArray, sums: Any) -> None:
+        self._data, self._which, self._sums = data, which, sums
         self.shape, self.dtype = (len(which), *data.shape[1:]), data.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -361,6 +362,7 @@ class _MappedChips(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> Any:
         units = self._which[key[0]]
         part = self._data[units]
+        disk.check(part if np.ndim(units) else part[None], np.atleast_1d(self._sums[units]), self._data.filename)
         return np.array(_outer(part, key[1:], part.ndim - len(key) + 1))
 
 

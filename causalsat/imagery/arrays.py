@@ -159,6 +159,10 @@ class ZarrImagery(GriddedImagery):
                 _OPENED[key] = _read_zarr(self.path, self.variable, self.given_crs)
             return _OPENED[key]  # type: ignore[no-any-return]
 
+    def stamps(self) -> tuple[Any, ...]:
+        """Path and newest modification time."""
+        return ((self.path, _newest(self.path)),)
+
     def fingerprint(self) -> dict[str, Any]:
         """Settings, path and newest modification time."""
         where = os.path.abspath(self.path) if "://" not in self.path else self.path

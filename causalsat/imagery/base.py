@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -72,6 +73,24 @@ class Imagery(ABC):
     @abstractmethod
     def _select_bands(self, positions: list[int]) -> Self:
         """The bands at these positions."""
+
+    def stamps(self) -> tuple[Any, ...]:
+        """What tells that files changed (path, modification time, size); empty for sources without files."""
+        return ()
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse what was read while a file changed: it may be of two images."""
+        before = self.stamps()
+        yield
+        after = self.stamps()
+        if before != after:
+            changed = sorted({str(old[0]) for old, new in zip(before, after, strict=False) if old != new})
+            raise ImageryError(
+                f"{', '.join(changed) or self.name} changed while it was read",
+                expected="files that nobody writes",
+                todo="run it again when they are whole",
+            )
 
     # georeference
 
@@ -164,7 +183,7 @@ class Imagery(ABC):
             The file cannot be read.
         """
         out = np.empty((*self.leading, int(height), int(width)), dtype=np.float32)
-        with gdal_env():
+        with self._unchanged(), gdal_env():
             for where, source in self.layers():
                 window_into(out[where], source, int(row0), int(col0))
         return out
@@ -193,7 +212,7 @@ class Imagery(ABC):
         """
         layers = self.layers()
         order = block_order(row0, col0, layers[0][1].unit)
-        with gdal_env():
+        with self._unchanged(), gdal_env():
             readers = [
                 (where, WindowReader(source, row0, col0, size_px, order, threads, len(layers)))
                 for where, source in layers
@@ -222,7 +241,7 @@ class Imagery(ABC):
         """
         layers = self.layers()
         valid = np.zeros(len(row0))
-        with gdal_env():
+        with self._unchanged(), gdal_env():
             for where, source in layers:
                 order = block_order(row0, col0, source.unit)
                 with WindowReader(source, row0, col0, out.shape[-1], order, threads) as reader:

@@ -1,15 +1,20 @@
 """Chips kept on disk under a key of everything that decides their pixels.
 
-One ``<key>.npy`` with the chips and one ``<key>.valid.npy`` with their valid fractions, written to temporary files
-and renamed, the valid fractions last: where those are, the chips are complete. No pickle.
+One ``<key>.npy`` with the chips and one ``<key>.valid.npy`` with their valid fractions and the checksum of both,
+written to temporary files and renamed, the valid fractions last: where those are, the chips are complete. Any number
+of threads and processes may read and write one folder: equal keys have equal content, and a file is replaced whole.
+What is damaged is read anew. No pickle.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import ImageryError
+from causalsat.exceptions import ImageryError, writing
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.grid import IntArray
 
-__all__ = ["content_key", "load", "store"]
+__all__ = ["check", "content_key", "load", "store"]
 
-_FORMAT = 1
+_FORMAT = 2
 Chips = NDArray[np.float32]
 
 
@@ -36,14 +41,41 @@ def content_key(imagery: Imagery, row0: IntArray, col0: IntArray, size_px: int) 
     return digest.hexdigest()[:40]
 
 
-def load(folder: Path, key: str, shape: tuple[int, ...], lazy: bool) -> tuple[Chips, NDArray[np.float64]] | None:
-    """Chips and valid fractions; None where they are not there or not whole."""
+def load(
+    folder: Path, key: str, shape: tuple[int, ...], lazy: bool
+) -> tuple[Chips, NDArray[np.float64], NDArray[np.int64]] | None:
+    """Chips, valid fractions and each chip's checksum; None where they are not there, not whole or damaged.
+
+    Lazy chips are not read here, so that their checksums have to be compared where they are: :func:`check`.
+    """
     try:
-        valid = np.load(folder / f"{key}.valid.npy", allow_pickle=False)
+        marked = np.load(folder / f"{key}.valid.npy", allow_pickle=False)
         chips = np.load(folder / f"{key}.npy", allow_pickle=False, mmap_mode="r" if lazy else None)
     except (OSError, ValueError, EOFError):
         return None
-    return (chips, valid) if chips.shape == shape and valid.shape == shape[:1] else None
+    if chips.shape != shape or chips.dtype != np.float32 or marked.shape != (2, shape[0] + 1):
+        return None
+    valid, sums = marked[0, :-1], marked[1, :-1].astype(np.int64)
+    if marked[0, -1] != zlib.crc32(marked[:, :-1].tobytes()):
+        return None
+    return (chips, valid, sums) if lazy or (_checksums(chips) == sums).all() else None
+
+
+def check(chips: Chips, sums: NDArray[np.int64], folder: str) -> None:
+    """Refuse chips whose checksums are others.
+
+    Raises
+    ------
+    ImageryError
+        The file was damaged, or is being written.
+    """
+    if (_checksums(chips) != sums).any():
+        raise ImageryError(f"the chip cache {folder} is damaged", todo="delete that file: the chips are read again")
+
+
+def _checksums(chips: Chips) -> NDArray[np.int64]:
+    """CRC-32 of each chip's bytes, shape (n,)."""
+    return np.array([zlib.crc32(np.ascontiguousarray(chip).view(np.uint8).data) for chip in chips], dtype=np.int64)
 
 
 def store(
@@ -56,27 +88,41 @@ def store(
 
     Raises
     ------
-    ImageryError
-        The folder cannot be written.
+    OutputError
+        The folder cannot be written, or has no room for the chips.
     """
-    try:
+    remedy = "pass another cache= folder, or free space"
+    with writing(folder, todo=remedy):
         folder.mkdir(parents=True, exist_ok=True)
         chips_file, valid_file = _temporary(folder), _temporary(folder)
-    except OSError as error:
-        raise ImageryError(
-            f"the chip cache {folder} cannot be written ({error})", todo="pass another cache= folder"
-        ) from error
     try:
-        chips: Any = np.lib.format.open_memmap(chips_file, mode="w+", dtype=np.float32, shape=shape)
+        with writing(folder, todo=remedy):
+            chips: Any = np.lib.format.open_memmap(chips_file, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(chips_file)
         valid = fill(chips)
-        chips.flush()
-        with open(valid_file, "wb") as out:
-            np.save(out, valid, allow_pickle=False)
-        os.replace(chips_file, folder / f"{key}.npy")
-        os.replace(valid_file, folder / f"{key}.valid.npy")
+        marked = np.zeros((2, len(valid) + 1))  # checksums are exact in float64
+        marked[:, :-1] = valid, _checksums(chips)
+        marked[0, -1] = zlib.crc32(marked[:, :-1].tobytes())
+        with writing(folder, todo=remedy):
+            chips.flush()
+            with open(valid_file, "wb") as out:
+                np.save(out, marked, allow_pickle=False)
+            os.replace(chips_file, folder / f"{key}.npy")
+            os.replace(valid_file, folder / f"{key}.valid.npy")
     finally:
         for file in (chips_file, valid_file):
             Path(file).unlink(missing_ok=True)
+
+
+def _reserve(file: str) -> None:
+    """Take the room on the disk now: a mapped file that finds none later would end the process (SIGBUS)."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(file, "r+b") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if shutil.disk_usage(Path(file).parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
+        os.posix_fallocate(opened.fileno(), 0, size)
 
 
 def _temporary(folder: Path) -> str:

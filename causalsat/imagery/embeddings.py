@@ -71,6 +71,11 @@ class EmbeddingImagery(RasterImagery):
         values[:, gone] = np.nan
         return Block(values.astype(np.float32, copy=False), block.invalid)
 
+    def stamps(self) -> tuple[Any, ...]:
+        """Those of the raster and of the scales."""
+        scales = ((self.scales_path, *file_stamp(self.scales_path)),) if self.scales_path else ()
+        return (*super().stamps(), *scales)
+
     def fingerprint(self) -> dict[str, Any]:
         """Those of the raster and of the scales."""
         scales = (os.path.abspath(self.scales_path), *file_stamp(self.scales_path)) if self.scales_path else None

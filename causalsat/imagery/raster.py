@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import ImageryError
-from causalsat.imagery.blocks import Block
+from causalsat.imagery.blocks import Block, read_unit
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.grid import make_grid
 from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
@@ -20,6 +20,8 @@ from causalsat.imagery.layers import LayerImagery, check_unique, per_band
 from causalsat.imagery.masks import MaskRule, mask_rule
 
 __all__ = ["Bands", "RasterImagery", "choose_bands", "open_raster"]
+
+MOST_DECODED = 1 << 30  # bytes that have to be decoded at a time, at most: guards memory against damaged headers
 
 Bands = Sequence[str | int] | Mapping[str, str | int] | str | None
 
@@ -67,6 +69,12 @@ class RasterImagery(LayerImagery):
 
         window = Window(c0, r0, c1 - c0, r1 - r0)
         source = dataset(self.path)
+        if source.shape != self.shape or source.count < max(self.indexes):
+            raise ImageryError(
+                f"{self.path} is another raster than when it was opened: {source.count} bands of {source.shape}",
+                expected=f"the bands {list(self.indexes)} of {self.shape}",
+                todo="open it again",
+            )
         try:
             values = source.read(list(self.indexes), window=window)
             invalid = source.dataset_mask(window=window)[None] == 0 if self.file_mask else None
@@ -78,6 +86,10 @@ class RasterImagery(LayerImagery):
         if self.mask is not None:
             invalid = _either(invalid, self.mask.flags(self._quality(window))[None])
         return Block(values, invalid)
+
+    def stamps(self) -> tuple[Any, ...]:
+        """Path, modification time and size of the image and of its mask's file."""
+        return tuple((path, *file_stamp(path)) for path in (self.path, self.mask_path) if path)
 
     def _quality(self, window: Any) -> NDArray[Any]:
         from rasterio.errors import RasterioError
@@ -132,6 +144,7 @@ def open_raster(
     names, indexes = choose_bands(
         source.descriptions, bands, file, hidden=_hidden_bands(source, mask_index if mask_path == file else 0)
     )
+    _check_unit(source, indexes, file)
     file_nodata = [source.nodatavals[i - 1] for i in indexes]
     same = len({str(v) for v in file_nodata}) == 1
     return RasterImagery(
@@ -227,6 +240,20 @@ def _check_raster(source: Any, file: str) -> None:
     if any(kind.startswith("complex") for kind in kinds):
         raise ImageryError(
             f"{file} holds {kinds[0]} pixels", expected="real numbers", todo="write amplitudes instead"
+        )
+
+
+def _check_unit(source: Any, indexes: Sequence[int], file: str) -> None:
+    """Refuse blocks that do not fit in memory."""
+    rows, cols = read_unit(source.block_shapes[0], source.shape)
+    size = np.dtype(source.dtypes[0]).itemsize
+    together = source.count if str(source.interleaving).lower().endswith("pixel") else 1
+    most = max(rows * cols * len(indexes), np.prod(source.block_shapes[0], dtype=float) * together) * size
+    if most > MOST_DECODED:
+        raise ImageryError(
+            f"{file} has blocks of {source.block_shapes[0]} pixels: {most / 2**30:.1f} GiB are decoded at a time",
+            expected=f"at most {MOST_DECODED >> 30} GiB",
+            todo="if it is not damaged, rewrite it (gdal_translate -of COG in.tif out.tif) or read fewer bands=",
         )
 
 

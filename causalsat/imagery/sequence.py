@@ -46,6 +46,10 @@ class SequenceImagery(Imagery):
         """The scenes."""
         return [((t,), scene) for t, scene in enumerate(self.scenes)]
 
+    def stamps(self) -> tuple[Any, ...]:
+        """Those of the scenes."""
+        return tuple(stamp for scene in self.scenes for stamp in scene.stamps())
+
     def fingerprint(self) -> dict[str, Any]:
         """Those of the scenes."""
         return {"kind": "SequenceImagery", "scenes": [scene.fingerprint() for scene in self.scenes]}

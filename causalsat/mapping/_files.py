@@ -13,7 +13,7 @@ __all__ = ["blocks_of", "count_mapped", "finished_tags", "map_notes", "model_wor
 
 
 def finished_tags(path: Path, job_hash: str, bands: tuple[str, ...]) -> dict[str, str]:
-    """Tags of a map of the same job that is already there; empty where there is none."""
+    """Tags of a map of the same job that is already there and can be read; empty where there is none."""
     if not path.exists():
         return {}
     import rasterio
@@ -21,10 +21,14 @@ def finished_tags(path: Path, job_hash: str, bands: tuple[str, ...]) -> dict[str
     try:
         with rasterio.open(path) as raster:
             tags, same_bands = raster.tags(), raster.descriptions == bands
-    except rasterio.errors.RasterioIOError:
+        if not same_bands or tags.get("job") != job_hash:
+            return {}
+        for _ in blocks_of(path):  # a damaged one is made anew
+            pass
+    except rasterio.errors.RasterioError:
         return {}
     tags.pop("AREA_OR_POINT", None)
-    return tags if same_bands and tags.get("job") == job_hash else {}
+    return tags
 
 
 def blocks_of(path: Path) -> Iterator[tuple[int, int, NDArray[np.float32]]]:

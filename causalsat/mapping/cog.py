@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.exceptions import OutputError, writing
 from causalsat.mapping.grid import MapGrid
 
 __all__ = ["write_cog"]
@@ -45,11 +46,17 @@ def write_cog(
     blocksize : int
         Side of the internal tiles.
 
+    Raises
+    ------
+    OutputError
+        If there is no room for it. The finished file is read back and compared before it takes its place.
+
     Notes
     -----
     Overviews average the cells; memory is bounded by GDAL's block cache (64 MB), not by the map.
     """
     import rasterio
+    from rasterio.errors import RasterioError
     from rasterio.shutil import copy
 
     plain = work / f"map.{os.getpid()}.tmp"
@@ -70,23 +77,40 @@ def write_cog(
         "bigtiff": "IF_SAFER",
         "interleave": "band",
     }
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="1"):
-        with rasterio.open(plain, "w", **profile) as raster:
-            raster.update_tags(**dict(tags))
-            for number, name in enumerate(bands, start=1):
-                raster.set_band_description(number, name)
-            for row, col, values in blocks:
-                window = rasterio.windows.Window(col, row, values.shape[2], values.shape[1])
-                raster.write(values, window=window)
-        copy(
-            plain,
-            partial,
-            driver="COG",
-            COMPRESS="DEFLATE",
-            PREDICTOR="FLOATING_POINT",
-            BLOCKSIZE=blocksize,
-            OVERVIEW_RESAMPLING="AVERAGE",
-            BIGTIFF="IF_SAFER",
-        )
-    os.replace(partial, path)
-    plain.unlink(missing_ok=True)
+    try:
+        with writing(path), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="1"):
+            with rasterio.open(plain, "w", **profile) as raster:
+                raster.update_tags(**dict(tags))
+                for number, name in enumerate(bands, start=1):
+                    raster.set_band_description(number, name)
+                for row, col, values in blocks:
+                    window = rasterio.windows.Window(col, row, values.shape[2], values.shape[1])
+                    raster.write(values, window=window)
+            copy(
+                plain,
+                partial,
+                driver="COG",
+                COMPRESS="DEFLATE",
+                PREDICTOR="FLOATING_POINT",
+                BLOCKSIZE=blocksize,
+                OVERVIEW_RESAMPLING="AVERAGE",
+                BIGTIFF="IF_SAFER",
+            )
+            if _checksums(plain) != _checksums(partial):
+                raise OSError("what was written reads back differently")
+            os.replace(partial, path)
+    except RasterioError as error:
+        cause = error.__cause__ or error
+        raise OutputError(
+            f"{path} cannot be written ({cause})", todo="free space, and run it again: finished tiles are kept"
+        ) from error
+    finally:
+        for leftover in (plain, partial):
+            leftover.unlink(missing_ok=True)
+
+
+def _checksums(path: Path) -> list[int]:
+    import rasterio
+
+    with rasterio.open(path) as raster:
+        return [int(raster.checksum(number)) for number in raster.indexes]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
-from causalsat.exceptions import ColumnError, DataError
+from causalsat.encoders._boxes import valid_shares
+from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
 
@@ -20,6 +21,7 @@ __all__ = [
     "BANDS_OF",
     "RISK_BANDS",
     "MapJob",
+    "check_unchanged",
     "constant_columns",
     "image_encoders",
     "imagery_digest",
@@ -148,13 +150,7 @@ def valid_share(imagery: Any, points: Any, chip_px: int) -> NDArray[np.float64]:
     top, left = int(row.min()), int(col.min())
     height, width = int(row.max()) + size - top, int(col.max()) + size - left
     pixels = np.asarray(imagery.read_window(top, left, height, width))
-    finite = np.isfinite(pixels).all(axis=-3)
-    share = finite.reshape(-1, height, width).mean(axis=0)
-    total = np.zeros((height + 1, width + 1))
-    np.cumsum(np.cumsum(share, axis=0), axis=1, out=total[1:, 1:])
-    r, c = row - top, col - left
-    sums = total[r + size, c + size] - total[r, c + size] - total[r + size, c] + total[r, c]
-    return np.asarray(np.clip(sums / size**2, 0.0, 1.0))
+    return valid_shares(pixels, row - top, col - left, size)
 
 
 def _bands(job: MapJob, points: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -268,6 +264,16 @@ def largest_chip_px(model: Any, imagery: Any) -> int:
 def imagery_digest(imagery: Any) -> str:
     """What decides the pixels of the imagery, in one word."""
     return fingerprint(imagery.fingerprint() if hasattr(imagery, "fingerprint") else imagery)
+
+
+def check_unchanged(imagery: Any, before: str) -> None:
+    """Refuse a map whose tiles may be of two images: the imagery's digest is another than before."""
+    if imagery_digest(imagery) != before:
+        raise ResumeError(
+            f"the imagery {getattr(imagery, 'name', '')!r} changed while it was mapped",
+            expected="files that nobody writes",
+            todo="open the imagery again and map with overwrite=True",
+        )
 
 
 def constant_columns(model: Any, covariates: Mapping[str, float] | None) -> dict[str, float]:

@@ -20,6 +20,7 @@ from causalsat.mapping.compute import (
     BANDS,
     BANDS_OF,
     MapJob,
+    check_unchanged,
     constant_columns,
     image_encoders,
     imagery_digest,
@@ -183,6 +184,7 @@ def make_map(
         open_job(folder, parts, overwrite=overwrite)
         tiles = [] if finished else _plan(job, side)
         _run(job, tiles, client, progress)
+        check_unchanged(job.imagery, parts["imagery"])
         blocks = blocks_of(path) if finished else _blocks(job, tiles)
         write_cog(path, blocks, grid=job.grid, bands=bands, tags=tags, work=folder)
         remove_job(folder)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import threading
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import ResumeError
+from causalsat.exceptions import ResumeError, writing
 
 __all__ = ["Tile", "fingerprint", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
 
@@ -51,22 +54,41 @@ def tile_path(folder: Path, tile: Tile) -> Path:
 
 
 def write_tile(path: Path, values: FloatArray) -> None:
-    """Write a tile under a temporary name, then rename it: a killed job leaves no half tile behind."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{id(values):x}.tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, np.ascontiguousarray(values, dtype=np.float32), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write a tile and its checksum under a temporary name, then rename it: no half tile is left behind.
+
+    Raises
+    ------
+    OutputError
+        If there is no room for it.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident():x}.tmp")
+    whole = np.ascontiguousarray(values, dtype=np.float32)
+    try:
+        with writing(path), open(temporary, "wb") as file:
+            np.save(file, whole, allow_pickle=False)
+            file.write(_checksum(whole))
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checksum(values: FloatArray) -> bytes:
+    return zlib.crc32(values.reshape(-1).view(np.uint8).data).to_bytes(4, "little")
 
 
 def read_tile(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
     """Values of a finished tile, or None where it is absent, damaged or of another shape."""
     try:
-        values = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            values = np.load(file, allow_pickle=False)
+            mark = file.read(5)
     except (OSError, ValueError, EOFError):
         return None
-    return values if values.shape == shape and values.dtype == np.float32 else None
+    if values.shape != shape or values.dtype != np.float32 or mark != _checksum(values):
+        return None
+    return np.asarray(values)
 
 
 def fingerprint(value: Any) -> str:
@@ -151,10 +173,15 @@ def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:
             if earlier is not None and not overwrite:
                 raise _mismatch(folder, earlier, parts)
             remove_job(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = manifest.with_name(f"manifest.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"job": job, "parts": dict(parts)}, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(temporary, manifest)
+    text = json.dumps({"job": job, "parts": dict(parts)}, indent=1, sort_keys=True)
+    try:
+        with writing(manifest):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, manifest)
+    finally:
+        temporary.unlink(missing_ok=True)
     return job
 
 
@@ -184,8 +211,8 @@ def _short(value: Any, most: int = 24) -> str:
 
 def remove_job(folder: Path) -> None:
     """Remove a job's tiles and manifest, and the folder where nothing else lies in it."""
-    for path in folder.iterdir():
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
         if path.name.endswith((".npy", ".tmp")) or path.name == "manifest.json":
             path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
+    with contextlib.suppress(OSError):  # something else lies in it, or another process was first
         folder.rmdir()

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 import causalsat
 from causalsat.encoders import ImageEncoder, RandomConvFeatures, SelfSupervisedEncoder, SequenceEncoder, pretrain
-from causalsat.exceptions import DataError, ImageryError, ParameterError
+from causalsat.exceptions import DataError, ImageryError, ParameterError, ResumeError
 from causalsat.imagery import open_imagery
 from causalsat.simulate import render_landscape
 
@@ -50,10 +50,18 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
     settings = {"width": 4, "batch_size": 16, "patience": 9}
     whole = SelfSupervisedEncoder(max_epochs=4, **settings).fit(chips)
     path = str(tmp_path / "check.pt")
-    SelfSupervisedEncoder(max_epochs=2, checkpoint=path, **settings).fit(chips)
-    state = __import__("torch").load(path, weights_only=True)
-    assert state["keeper"][0] == 2
-    assert len(whole.losses_) == 4
+    half = SelfSupervisedEncoder(max_epochs=2, checkpoint=path, **settings).fit(chips)
+    assert len(half.losses_) == 2
+    resumed = SelfSupervisedEncoder(max_epochs=4, checkpoint=path, **settings).fit(chips)
+    assert resumed.losses_ == whole.losses_
+    np.testing.assert_array_equal(resumed.transform(chips), whole.transform(chips))
+    with pytest.raises(ResumeError, match=r"other data or with other settings.*delete it"):
+        SelfSupervisedEncoder(max_epochs=4, checkpoint=path, **settings).fit(chips[::-1].copy())
+    content = bytearray((tmp_path / "check.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "check.pt").write_bytes(content)
+    with pytest.raises(ResumeError, match="damaged"):
+        SelfSupervisedEncoder(max_epochs=4, checkpoint=path, **settings).fit(chips)
 
 
 def test_invalid_pixels_and_chips():

@@ -16,6 +16,7 @@ import xarray
 
 from causalsat.exceptions import DataError, DataWarning, ImageryError, ParameterError
 from causalsat.imagery import chips, open_imagery
+from causalsat.imagery.raster import RasterImagery
 
 DATA = Path(os.environ.get("CAUSALSAT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -139,7 +140,7 @@ def test_lazy_chips_read_what_is_used(write, image, monkeypatch):
     xarray.testing.assert_identical(lazy.load(), eager)
 
 
-def test_cache_is_keyed_by_content(write, image, tmp_path):
+def test_cache_is_keyed_by_content(write, image, tmp_path, monkeypatch):
     folder, path = tmp_path / "cache", write("scene.tif", image)
     units = places([20, 50, 20], [30, 60, 30])
     first = open_imagery(path).chips(units, size_px=7, cache=folder)
@@ -147,11 +148,19 @@ def test_cache_is_keyed_by_content(write, image, tmp_path):
     assert len(entries) == 2
     assert not [name for name in entries if name.endswith(".tmp")]
     chip_file = next(file for file in folder.iterdir() if not file.name.endswith(".valid.npy"))
-    stored = np.load(chip_file, allow_pickle=False)
-    assert stored.shape == (2, 3, 7, 7)
-    np.save(chip_file, stored + 1)  # to see that the second call reads the file
-    again = open_imagery(path).chips(units, size_px=7, cache=folder)
-    np.testing.assert_array_equal(again.values, first.values + 1)
+    assert np.load(chip_file, allow_pickle=False).shape == (2, 3, 7, 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(RasterImagery, "load", None)  # nothing is decoded any more
+        again = open_imagery(path).chips(units, size_px=7, cache=folder)
+        np.testing.assert_array_equal(again.values, first.values)
+        lazy = open_imagery(path).chips(units, size_px=7, cache=folder, lazy=True)
+        np.testing.assert_array_equal(lazy.values, first.values)
+    flipped = bytearray(chip_file.read_bytes())
+    flipped[-5] ^= 4
+    chip_file.write_bytes(flipped)
+    with pytest.raises(ImageryError, match=r"chip cache .* is damaged.*delete"):
+        open_imagery(path).chips(units, size_px=7, cache=folder, lazy=True).values  # noqa: B018
+    np.testing.assert_array_equal(open_imagery(path).chips(units, size_px=7, cache=folder).values, first.values)
     lazy = open_imagery(path).chips(units, size_px=7, cache=folder, lazy=True)
     np.testing.assert_array_equal(lazy.isel(unit=[2, 1]).values, again.values[[2, 1]])
     open_imagery(path, scale=2.0).chips(units, size_px=7, cache=folder)
