@@ -48,7 +48,15 @@ def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatAr
     >>> draw_quantiles(np.arange(1, 100), [0.05, 0.95])
     array([ 5., 95.])
     """
-    return np.asarray(np.quantile(np.asarray(draws), np.asarray(probs, dtype=float), axis=axis, method="weibull"))
+    values = np.sort(np.ascontiguousarray(np.moveaxis(np.asarray(draws), axis, -1)), axis=-1)
+    at = np.clip(np.asarray(probs, dtype=float) * (values.shape[-1] + 1) - 1, 0, values.shape[-1] - 1)
+    low = np.floor(at).astype(np.int64)
+    below, above = (
+        np.moveaxis(values[..., k], range(-at.ndim, 0), range(at.ndim)) for k in (low, np.ceil(at).astype(int))
+    )
+    weight = (at - low).reshape(at.shape + (1,) * (values.ndim - 1))
+    found = below + weight * (above - below)
+    return np.where(np.isnan(values[..., -1]), np.nan, found)  # missing draws come last in order
 
 
 def coefficient_table(draws: FloatArray, labels: Sequence[str], level: float = 0.95) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.encoders._boxes import valid_shares
 from causalsat.encoders._dense_resnet import DenseResNet, Geometry
 from causalsat.exceptions import DataError
 
@@ -176,11 +177,4 @@ def pool_squares(
 
 def any_valid(pixels: NDArray[np.float32], rows: IntArray, cols: IntArray, size_px: int) -> NDArray[np.bool_]:
     """Whether a chip of the window (band, h, w) has any pixel that is valid in all bands, shape (n,)."""
-    good = np.isfinite(pixels).all(axis=0)
-    if good.all():
-        return np.ones(len(rows), dtype=bool)
-    table = np.zeros((good.shape[0] + 1, good.shape[1] + 1), dtype=np.int32)
-    np.cumsum(good, axis=0, dtype=np.int32, out=table[1:, 1:])
-    np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
-    r1, c1 = rows + size_px, cols + size_px
-    return np.asarray(table[r1, c1] - table[rows, c1] - table[r1, cols] + table[rows, cols] > 0)
+    return np.asarray(valid_shares(pixels, rows, cols, size_px) > 0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.encoders._boxes import valid_shares
 from causalsat.encoders._chips import Float32Array
 from causalsat.exceptions import DataError
 
@@ -222,24 +223,7 @@ def _encode_window(
     end = -(-(windows.max(axis=0) + size_px) // lattice) * lattice + halo
     pixels = imagery.read_window(*(int(v) for v in (*corner, *(end - corner))))
     rows, cols = (windows - corner).T
-    share = _share_of_chips(pixels, rows, cols, size_px)
+    share = valid_shares(pixels, rows, cols, size_px)
     window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
     more = {} if head is None else {"head": head}
     return encoder.dense(window, rows, cols, size_px, **more), share
-
-
-def _share_of_chips(
-    pixels: Float32Array, rows: NDArray[np.int64], cols: NDArray[np.int64], size_px: int
-) -> FloatArray:
-    """Share of valid pixels of each chip of a window."""
-    height, width = pixels.shape[-2:]
-    dates = pixels.shape[0] if pixels.ndim == 4 else 1
-    good = np.isfinite(pixels).all(axis=-3).reshape(-1, height, width)
-    if good.all():
-        return np.ones(len(rows))
-    table = np.zeros((height + 1, width + 1), dtype=np.int64)
-    np.cumsum(good.sum(axis=0), axis=0, out=table[1:, 1:])
-    np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
-    r1, c1 = rows + size_px, cols + size_px
-    counts = table[r1, c1] - table[rows, c1] - table[r1, cols] + table[rows, cols]
-    return np.asarray(counts / (dates * size_px**2))
