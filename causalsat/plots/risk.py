@@ -17,6 +17,8 @@ from causalsat.posterior import draw_quantiles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LEAST_GAP = 0.25  # of ranks, at the end of the colours: smaller gaps are to look small
+
 __all__ = ["plot_decision_against_risk", "plot_risk_calibration", "plot_testing_policy"]
 
 
@@ -125,7 +127,7 @@ def plot_testing_policy(
 
 
 def plot_decision_against_risk(
-    result: Any, *, sites: Any = None, title: str = "Where nobody looks, though the risk is high", ax: Any = None
+    result: Any, *, sites: Any = None, title: str = "Risk beyond attention", ax: Any = None
 ) -> Axes:
     """Map of the decision against the risk: how much higher a cell ranks in risk than in being tested.
 
@@ -155,9 +157,9 @@ def plot_decision_against_risk(
         raise DataError("a map of effects", expected="a map of risk", todo="write it with causalsat.map_risk")
     gap = _rank(layers.values["risk"]) - _rank(layers.values["decision"])
     layers = replace(layers, values={**layers.values, "neglect": gap})
-    most = float(np.nanmax(np.abs(gap))) if np.isfinite(gap).any() else 1.0
+    most = max(LEAST_GAP, float(np.nanmax(np.abs(gap), initial=0.0)))
     label = "rank of the risk minus rank of P(tested)"
-    style = LayerStyle(title, label, palette("PuOr_r"), -max(most, 1e-9), max(most, 1e-9), "neither")
+    style = LayerStyle(title, label, palette("PuOr_r"), -most, most, "neither")
     ax = _style.new_axes(ax, (6.4, 5.6))
     draw_layer(ax, layers, "neglect", style, sites, large=True)
     ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_style.INK)
