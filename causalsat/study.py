@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._study.building import check_imagery, check_table, imagery_names, one_probability, resolve_roles
+from causalsat._study.building import check_imagery, check_table, one_probability, resolve_roles
 from causalsat._study.columns import code_treatment, numeric_column, require_column, resolve_covariates
 from causalsat._study.dates import parse_dates
+from causalsat._study.describing import facts_of, html_of, sites_of
 from causalsat._study.geometry import places_frame, to_geoframe
 from causalsat._study.reading import StudyFileNotFoundError, read_units
 from causalsat._study.report import Finding, StudyReport
-from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
+from causalsat.exceptions import DataError, ParameterError
 
 __all__ = ["Finding", "Study", "StudyFileNotFoundError", "StudyReport"]
 
@@ -294,22 +293,7 @@ class Study:
             Index is the cluster; ``n_units``, ``n_treated``, ``mean_outcome`` and a point: the cluster's
             place if its units share one, otherwise the mean of their places.
         """
-        import geopandas as gpd
-
-        units = self.units
-        points = units.geometry.representative_point() if (units.geom_type != "Point").any() else units.geometry
-        table = pd.DataFrame(
-            {"x": points.x, "y": points.y, "treated": self.treatment, "outcome": self.y}, index=units.index
-        )
-        label = self.groups if self.groups is not None else [f"{x:.7g}, {y:.7g}" for x, y in table[["x", "y"]].values]
-        grouped = table.groupby(np.asarray(label), sort=True)
-        summary = grouped.agg(
-            n_units=("x", "size"), n_treated=("treated", "sum"), mean_outcome=("outcome", "mean"), x=("x", "mean"),
-            y=("y", "mean"),
-        )  # fmt: skip
-        geometry = gpd.points_from_xy(summary["x"], summary["y"])
-        summary.index.name = self.roles.get("cluster", "place")
-        return gpd.GeoDataFrame(summary.drop(columns=["x", "y"]), geometry=geometry, crs=self.crs)
+        return sites_of(self)
 
     # ------------------------------------------------------------------ other studies from this one
     def replace(self, **changes: Any) -> Study:
@@ -390,78 +374,21 @@ class Study:
         ParameterError
             If the final estimator takes no treatment.
         """
-        from sklearn import config_context
+        from causalsat._study.fitting import fit_study
 
-        features = self.X if X is None else X
-        steps = getattr(model, "steps", None)
-        final = steps[-1][1] if steps else model
-        arguments = self._fit_arguments(final)
-        if not steps:
-            return model.fit(features, self.y, **arguments)
-        prefix = steps[-1][0]
-        routed = {f"{prefix}__{k}": v for k, v in arguments.items()}
-        for name, step in steps[:-1]:
-            if getattr(step, "requests_roles", False):  # an encoder that is trained on outcomes
-                routed |= {f"{name}__{k}": v for k, v in arguments.items() if k in ("treatment", "groups")}
-        with config_context(enable_metadata_routing=False):  # the step's name routes, so no step need ask for it
-            return model.fit(features, self.y, **routed)
-
-    def _fit_arguments(self, estimator: Any) -> dict[str, Any]:
-        roles = {
-            "treatment": self.treatment,
-            "groups": self.groups,
-            "sample_weight": self.weights,
-            "propensity": self.propensity,
-        }
-        known = inspect.signature(estimator.fit).parameters
-        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-        if "treatment" not in known and not takes_any:
-            raise ParameterError(
-                f"{type(estimator).__name__}.fit takes no treatment",
-                expected="an effect estimator, or a Pipeline that ends in one",
-                todo="end the pipeline with one of causalsat's estimators, such as DoublyRobustEffect()",
-            )
-        given = {k: v for k, v in roles.items() if v is not None}
-        unused = [k for k in given if k not in known and not takes_any]
-        if unused:
-            warnings.warn(
-                f"{type(estimator).__name__}.fit takes no {', '.join(unused)}: the study's are not used",
-                DataWarning,
-                stacklevel=3,
-            )
-        return {k: v for k, v in given.items() if k not in unused}
+        return fit_study(self, model, X)
 
     # ------------------------------------------------------------------ how it looks
     def facts(self) -> list[str]:
         """Counts in words: units and clusters, arms, covariates, further places, imagery."""
-        clusters = "" if self.n_clusters is None else f" in {self.n_clusters:,} clusters"
-        facts = [f"{len(self):,} units{clusters}"]
-        try:
-            t = self.treatment
-            if np.isin(t[~np.isnan(t)], (0.0, 1.0)).all():
-                facts.append(f"{int((t == 1).sum()):,} treated and {int((t == 0).sum()):,} control")
-            else:
-                facts.append(f"treatment from {np.nanmin(t):g} to {np.nanmax(t):g}")
-        except (DataError, ColumnError):
-            facts.append("treatment not coded")
-        facts.append(f"{len(self.covariates)} covariate{'s' if len(self.covariates) != 1 else ''}")
-        if self.places is not None:
-            facts.append(f"{len(self.places):,} further places")
-        facts.append("no imagery" if self.imagery is None else f"imagery {imagery_names(self.imagery)}")
-        return facts
+        return facts_of(self)
 
     def __repr__(self) -> str:
         """One line: units, clusters, arms, covariates, imagery."""
         return f"<Study {self.name!r}: {', '.join(self.facts())}>"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = {"units": ", ".join(self.facts()), **{k: str(v) for k, v in self.roles.items()}}
-        rows["covariates"] = ", ".join(self.covariates) or "none"
-        rows |= {k: str(getattr(self, k)) for k in ("description", "citation", "licence") if getattr(self, k)}
-        body = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-        return f"<strong>Study {escape(self.name)}</strong><table>{body}</table>"
+        return html_of(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse: a study does not change."""

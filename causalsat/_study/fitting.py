@@ -1,0 +1,56 @@
+"""A study's roles handed to a model's fit, each where it belongs."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+from causalsat.exceptions import DataWarning, ParameterError
+
+__all__ = ["fit_study"]
+
+
+def fit_study(study: Any, model: Any, X: Any = None) -> Any:
+    """Fit an estimator, or the Pipeline that ends in one, to the study's X (or another) and roles."""
+    from sklearn import config_context
+
+    features = study.X if X is None else X
+    steps = getattr(model, "steps", None)
+    final = steps[-1][1] if steps else model
+    arguments = _arguments(study, final)
+    if not steps:
+        return model.fit(features, study.y, **arguments)
+    prefix = steps[-1][0]
+    routed = {f"{prefix}__{k}": v for k, v in arguments.items()}
+    for name, step in steps[:-1]:
+        if getattr(step, "requests_roles", False):  # an encoder that is trained on outcomes
+            routed |= {f"{name}__{k}": v for k, v in arguments.items() if k in ("treatment", "groups")}
+    with config_context(enable_metadata_routing=False):  # the step's name routes, so no step need ask for it
+        return model.fit(features, study.y, **routed)
+
+
+def _arguments(study: Any, estimator: Any) -> dict[str, Any]:
+    roles = {
+        "treatment": study.treatment,
+        "groups": study.groups,
+        "sample_weight": study.weights,
+        "propensity": study.propensity,
+    }
+    known = inspect.signature(estimator.fit).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    if "treatment" not in known and not takes_any:
+        raise ParameterError(
+            f"{type(estimator).__name__}.fit takes no treatment",
+            expected="an effect estimator, or a Pipeline that ends in one",
+            todo="end the pipeline with one of causalsat's estimators, such as DoublyRobustEffect()",
+        )
+    given = {k: v for k, v in roles.items() if v is not None}
+    unused = [k for k in given if k not in known and not takes_any]
+    if unused:
+        warnings.warn(
+            f"{type(estimator).__name__}.fit takes no {', '.join(unused)}: the study's are not used",
+            DataWarning,
+            stacklevel=4,
+        )
+    return {k: v for k, v in given.items() if k not in unused}
