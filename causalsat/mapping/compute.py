@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from causalsat import base
 from causalsat.encoders._boxes import valid_shares
 from causalsat.exceptions import ColumnError, DataError, ResumeError
+from causalsat.mapping._layers import DISAGREEMENT, LEARNED_ERROR, learned_error, spread
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
 
@@ -73,6 +74,10 @@ class MapJob:
         What is mapped.
     given : str or None
         Of a risk: what is known of the decision.
+    others : tuple of (model, bool)
+        Models whose disagreement with this one is mapped, and whether their features are this one's.
+    learned_error : DirectUncertainty or None
+        Its expected excess loss is mapped.
     """
 
     model: Any
@@ -89,6 +94,14 @@ class MapJob:
     threads: int | None = None
     quantity: str = "effect"
     given: str | None = None
+    others: tuple[tuple[Any, bool], ...] = ()
+    learned_error: Any = None
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the map's bands."""
+        more = (LEARNED_ERROR,) if self.learned_error is not None else ()
+        return BANDS_OF[self.quantity] + more + ((DISAGREEMENT,) if self.others else ())
 
 
 def map_tile(job: MapJob, tile: Tile) -> int:
@@ -97,27 +110,34 @@ def map_tile(job: MapJob, tile: Tile) -> int:
     A plain function of a job and a position, so that it runs in a loop, in a thread or on a dask worker.
     """
     path = tile_path(job.folder, tile)
-    done = read_tile(path, (len(BANDS), tile.height, tile.width))
+    done = read_tile(path, (len(job.bands), tile.height, tile.width))
     if done is None:
         if job.threads is not None:
-            _limit_torch(job.threads)
+            _limit_torch(job)
         done = tile_values(job, tile)
         write_tile(path, done)
     return int(np.isfinite(done[0]).sum())
 
 
 def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
-    """Bands of a tile, shape (6, height, width); NaN outside the region and on invalid imagery."""
-    values = np.full((len(BANDS), tile.height * tile.width), np.nan, dtype=np.float32)
+    """Bands of a tile, shape (band, height, width); NaN outside the region and on invalid imagery."""
+    values = np.full((len(job.bands), tile.height * tile.width), np.nan, dtype=np.float32)
     x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
     cells = np.flatnonzero(_in_region(job.region, x, y))
     if len(cells):
         points = _cell_points(job, x[cells], y[cells])
         keep = valid_share(job.imagery, points, job.chip_px) >= job.min_valid
         cells, points = cells[keep], points[keep]
-    for position, bands in _bands(job, points) if len(cells) else ():
-        values[:, cells[position]] = bands
-    return values.reshape(len(BANDS), tile.height, tile.width)
+    if len(cells):
+        own = len(job.bands) - bool(job.others)
+        means = [np.full(len(cells), np.nan) for _ in range(1 + len(job.others))]
+        for model, position, found in _bands(job, points):
+            means[model][position] = found[0]
+            if model == 0:
+                values[:own, cells[position]] = found
+        if job.others:
+            values[own, cells] = spread(means)
+    return values.reshape(len(job.bands), tile.height, tile.width)
 
 
 def _in_region(region: bytes | None, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
@@ -153,15 +173,41 @@ def valid_share(imagery: Any, points: Any, chip_px: int) -> NDArray[np.float64]:
     return valid_shares(pixels, row - top, col - left, size)
 
 
-def _bands(job: MapJob, points: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Positions and bands of the points, chunk by chunk: features for the whole tile, draws for a chunk."""
+def _bands(job: MapJob, points: Any) -> Iterator[tuple[int, NDArray[np.int64], NDArray[Any]]]:
+    """Which model, positions and values of the points: features for the whole tile, draws for a chunk.
+
+    The job's own model is number 0 and has all its bands; of the others there is the mean effect.
+    """
     transformers, estimator = base.final_estimator(job.model)
+    alike = [(k, base.final_estimator(other)[1]) for k, (other, same) in enumerate(job.others, start=1) if same]
     for start, features in _features(job, transformers, points):
-        features, keep = _complete(estimator, features)
-        for low in range(0, len(keep), job.chunk):
-            part = slice(low, low + job.chunk)
-            chunk = features.iloc[part] if hasattr(features, "iloc") else features[part]
-            yield start + keep[part], posterior_bands(estimator, chunk, job.level, job.quantity, job.given)
+        for position, chunk in _chunks(job, estimator, start, features):
+            yield 0, position, _own_bands(job, estimator, chunk)
+        for k, other in alike:
+            for position, chunk in _chunks(job, other, start, features):
+                yield k, position, other.effect(chunk).mean()[None]
+    for k, (model, same) in enumerate(job.others, start=1):
+        if not same:
+            transformers, other = base.final_estimator(model)
+            for start, features in _features(job, transformers, points):
+                for position, chunk in _chunks(job, other, start, features):
+                    yield k, position, other.effect(chunk).mean()[None]
+
+
+def _chunks(job: MapJob, estimator: Any, start: int, features: Any) -> Iterator[tuple[NDArray[np.int64], Any]]:
+    """Positions and features of the points that have features, ``job.chunk`` at a time."""
+    features, keep = _complete(estimator, features)
+    for low in range(0, len(keep), job.chunk):
+        part = slice(low, low + job.chunk)
+        yield start + keep[part], features.iloc[part] if hasattr(features, "iloc") else features[part]
+
+
+def _own_bands(job: MapJob, estimator: Any, features: Any) -> NDArray[np.float32]:
+    bands = posterior_bands(estimator, features, job.level, job.quantity, job.given)
+    if job.learned_error is None:
+        return bands
+    error = learned_error(job.learned_error, estimator, features, bands[1].astype(float))
+    return np.vstack([bands, error[None].astype(np.float32)])
 
 
 def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int, Any]]:
@@ -229,18 +275,16 @@ def _modifier_columns(estimator: Any) -> NDArray[np.bool_] | None:
     return mask
 
 
-def _limit_torch(threads: int) -> None:
+def _limit_torch(job: MapJob) -> None:
+    """Set a worker's torch threads, before the model uses any."""
     import sys
 
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    else:
-        import os
+    if "torch" in sys.modules or image_encoders(job.model):
+        import torch
 
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        torch.set_num_threads(int(job.threads or 1))
 
 
-# ---------------------------------------------------------------------- what the model needs
 def image_encoders(model: Any) -> list[Any]:
     """Image encoders within a model: steps that hold an ``imagery`` and a ``size_m``."""
     if getattr(model, "imagery", None) is not None and hasattr(model, "size_m"):

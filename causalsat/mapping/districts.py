@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from causalsat import base
 from causalsat._tables import Tabular
 from causalsat.exceptions import DataError, DataWarning, ParameterError
-from causalsat.mapping import compute, effects_map
-from causalsat.mapping.compute import MapJob, constant_columns, image_encoders, largest_chip_px, valid_share
-from causalsat.mapping.grid import grid_over, region_geometry
+from causalsat.mapping import _job, compute
+from causalsat.mapping.compute import MapJob, valid_share
+from causalsat.mapping.grid import region_geometry
 from causalsat.posterior import EffectPosterior
 
 if TYPE_CHECKING:
@@ -149,8 +149,11 @@ def district_effects(
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
     polygons = _polygons(districts, imagery.crs, name)
-    job = _job(model, imagery, polygons, resolution, covariates, size_m, level, min_valid)
-    side = effects_map._tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
+    job = _job.make_job(
+        model, imagery, polygons.geometry.union_all(), resolution, covariates,
+        size_m=size_m, level=level, min_valid=min_valid, folder=Path(),
+    )  # fmt: skip
+    side = _job.tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
     sums = _Sums(len(polygons))
     for points, district in _tiles(job, polygons, side, progress):
         sums.lay(district)
@@ -182,44 +185,12 @@ def _polygons(districts: Any, crs: Any, name: str | None) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(geometry=shapes, index=list(labels), crs=crs)
 
 
-def _job(
-    model: Any,
-    imagery: Any,
-    polygons: Any,
-    resolution: float | None,
-    covariates: Mapping[str, float] | None,
-    size_m: float | None,
-    level: float,
-    min_valid: float | None,
-) -> MapJob:
-    model = effects_map._ready_for_map(model, imagery, min_valid)
-    columns = constant_columns(model, covariates)
-    if not image_encoders(model) and size_m is None and not columns:
-        raise ParameterError(
-            f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
-            expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
-        )
-    everything = polygons.geometry.union_all()
-    return MapJob(
-        model=model,
-        imagery=imagery,
-        grid=grid_over(imagery, everything, resolution),
-        region=bytes(everything.wkb),
-        columns=columns,
-        level=level,
-        size_m=size_m,
-        chip_px=largest_chip_px(model, imagery) if size_m is None else int(imagery.size_px(float(size_m))),
-        min_valid=effects_map._smallest_share(model) if min_valid is None else min_valid,
-        folder=Path(),
-    )
-
-
 def _tiles(job: MapJob, polygons: Any, side: int, progress: bool) -> Iterator[tuple[Any, IntArray]]:
     """Cell centres of each tile that lie in a district, and the position of the district."""
     from tqdm import tqdm
 
     tree = polygons.geometry.sindex
-    for tile in tqdm(effects_map._plan(job, side), desc="districts", unit="tile", disable=not progress):
+    for tile in tqdm(_job.tiles_of(job, side), desc="districts", unit="tile", disable=not progress):
         x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
         points = compute._cell_points(job, x, y)
         cell, district = tree.query(points.geometry, predicate="within")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import __version__, base
-from causalsat.exceptions import DataError, DataWarning, ModelFileError, ParameterError, ResumeError
+from causalsat.exceptions import DataError, DataWarning, ParameterError, ResumeError
 from causalsat.mapping._files import blocks_of, count_mapped, finished_tags, map_notes, model_words
+from causalsat.mapping._job import job_parts, make_job, tile_side, tiles_of
+from causalsat.mapping._layers import check_layers
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import (
     BANDS,
-    BANDS_OF,
     MapJob,
     check_unchanged,
-    constant_columns,
-    image_encoders,
-    imagery_digest,
-    largest_chip_px,
     map_tile,
 )
-from causalsat.mapping.grid import grid_over, region_geometry, to_coordinates
+from causalsat.mapping.grid import region_geometry
 from causalsat.mapping.result import MapResult, draw
-from causalsat.mapping.tiles import Tile, fingerprint, open_job, plan_tiles, read_tile, remove_job, tile_path
+from causalsat.mapping.tiles import Tile, fingerprint, open_job, read_tile, remove_job, tile_path
 
 __all__ = ["BANDS", "MapResult", "make_map", "map_effects"]
-
-WINDOW_BYTES = 64 << 20
 
 
 def map_effects(
@@ -60,6 +55,8 @@ def map_effects(
     note: str = "",
     citation: str = "",
     heterogeneity_p: float | None = None,
+    others: Sequence[Any] = (),
+    learned_error: Any = None,
 ) -> MapResult:
     """Map the posterior effect of treatment for every cell of a region.
 
@@ -105,6 +102,13 @@ def map_effects(
         Words for legends and metadata.
     heterogeneity_p : float, optional
         P-value of a test of no heterogeneity; above 0.05 the map says so.
+    others : sequence of fitted models, optional
+        Adds the band ``disagreement``: the standard deviation of the posterior mean effect across ``model`` and
+        these. Places are encoded once for models that share their encoder.
+    learned_error : DirectUncertainty, optional
+        Adds the band ``learned_error``: the excess loss to be expected at a cell, learnt from held-out regions. Fit
+        it on ``model[:-1].transform(units)`` (with the posterior sd or without) and on the losses of models that had
+        not seen the unit's region.
 
     Returns
     -------
@@ -136,7 +140,8 @@ def map_effects(
         "effect", None, model, imagery, region, resolution, out, region_crs=region_crs, covariates=covariates,
         size_m=size_m, level=level, min_valid=min_valid, tile_px=tile_px, client=client, progress=progress,
         overwrite=overwrite, png=png, html=html, sites=sites, units=units, title=title, note=note, citation=citation,
-        heterogeneity_p=heterogeneity_p,
+        heterogeneity_p=heterogeneity_p, others=check_layers(model, others, learned_error),
+        learned_error=learned_error,
     )  # fmt: skip
 
 
@@ -166,23 +171,26 @@ def make_map(
     note: str = "",
     citation: str = "",
     heterogeneity_p: float | None = None,
+    others: tuple[Any, ...] = (),
+    learned_error: Any = None,
 ) -> MapResult:
     """Map a quantity of a model, "effect" or "risk" (``given`` what is known of the decision): the conductor."""
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
     folder = path.with_name(path.name + ".tiles")
-    job = _plan_job(
+    job = make_job(
         model, imagery, region_geometry(region, imagery.crs, region_crs), resolution, covariates,
         size_m=size_m, level=level, min_valid=min_valid, folder=folder.absolute(), quantity=quantity, given=given,
+        others=others, learned_error=learned_error,
     )  # fmt: skip
-    side = _tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
-    parts = {**_job_parts(job), "tile": side}
+    side = tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
+    parts = {**job_parts(job), "tile": side}
     job_hash, words = fingerprint(parts), map_notes(note, heterogeneity_p)
     tags = _tags(job, job_hash, units, title, words, citation, heterogeneity_p)
-    bands = BANDS_OF[quantity]
+    bands = job.bands
     finished = {} if overwrite else finished_tags(path, job_hash, bands)
     if finished != tags:
         open_job(folder, parts, overwrite=overwrite)
-        tiles = [] if finished else _plan(job, side)
+        tiles = [] if finished else tiles_of(job, side)
         _run(job, tiles, client, progress)
         check_unchanged(job.imagery, parts["imagery"])
         blocks = blocks_of(path) if finished else _blocks(job, tiles)
@@ -216,115 +224,6 @@ def _check_settings(out: Any, level: float, min_valid: float | None, tile_px: in
         raise ParameterError(f"out={str(out)!r}", expected="a file name that ends in .tif")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _plan_job(
-    model: Any,
-    imagery: Any,
-    geometry: Any,
-    resolution: float | None,
-    covariates: Mapping[str, float] | None,
-    *,
-    size_m: float | None,
-    min_valid: float | None,
-    **more: Any,
-) -> MapJob:
-    """What every tile of the map needs: the model ready for this imagery, the grid, the constant columns."""
-    model = _ready_for_map(model, imagery, min_valid)
-    columns = constant_columns(model, covariates)
-    if not image_encoders(model) and size_m is None and not columns:
-        raise ParameterError(
-            f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
-            expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
-        )
-    return MapJob(
-        model=model,
-        imagery=imagery,
-        grid=grid_over(imagery, geometry, resolution),
-        region=None if geometry is None else bytes(geometry.wkb),
-        columns=columns,
-        size_m=size_m,
-        chip_px=largest_chip_px(model, imagery) if size_m is None else int(imagery.size_px(float(size_m))),
-        min_valid=_smallest_share(model) if min_valid is None else min_valid,
-        **more,
-    )
-
-
-def _ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:
-    """A copy of the model whose encoders read the given imagery, where its bands are theirs, and mask."""
-    if not image_encoders(model):
-        return model
-    from copy import deepcopy
-
-    model = deepcopy(model)
-    for encoder in image_encoders(model):
-        if _replaces(encoder, imagery):
-            encoder.imagery = imagery
-        settings = {"on_invalid": "mask", "progress": False, "min_valid": min_valid}
-        for name, value in settings.items():
-            if hasattr(encoder, name) and value is not None:
-                setattr(encoder, name, value)
-    return model
-
-
-def _smallest_share(model: Any) -> float:
-    return min((float(getattr(e, "min_valid", 0.5)) for e in image_encoders(model)), default=0.5)
-
-
-def _replaces(encoder: Any, imagery: Any) -> bool:
-    own = encoder.imagery
-    if isinstance(own, Mapping) or own is imagery or imagery_digest(own) == imagery_digest(imagery):
-        return False
-    return tuple(own.bands) == tuple(imagery.bands) and len(own.dates) == len(imagery.dates)
-
-
-def _tile_side(tile_px: int, cell_px: int, chip_px: int, imagery: Any) -> int:
-    layers = max(len(imagery.bands), 1) * max(len(imagery.dates), 1)
-    side_px = int((WINDOW_BYTES / (4 * layers)) ** 0.5)
-    return max(1, min(int(tile_px), (side_px - chip_px) // cell_px))
-
-
-def _plan(job: MapJob, side: int) -> list[Tile]:
-    """Tiles that touch the region."""
-    tiles = plan_tiles(job.grid.height, job.grid.width, side)
-    if job.region is None:
-        return tiles
-    import shapely
-
-    region = shapely.from_wkb(job.region)
-    shapely.prepare(region)
-    edges = np.array([(t.col, t.row, t.col + t.width, t.row + t.height) for t in tiles])
-    corners = to_coordinates(job.grid.transform, edges[:, [0, 2, 2, 0]], edges[:, [1, 1, 3, 3]])
-    touching = shapely.intersects(region, shapely.polygons(np.stack(corners, axis=-1)))
-    return [tile for tile, hit in zip(tiles, touching, strict=True) if hit]
-
-
-def _job_parts(job: MapJob) -> dict[str, Any]:
-    """What the pixels of the map depend on, as strings and numbers."""
-    grid = job.grid
-    return {
-        "model": _model_digest(job.model),
-        "imagery": imagery_digest(job.imagery),
-        "grid": fingerprint([grid.crs, grid.imagery_transform]),
-        "cells": [grid.cell_px, grid.row0, grid.col0, grid.height, grid.width],
-        "region": "all" if job.region is None else fingerprint(job.region),
-        "columns": {name: repr(value) for name, value in sorted(job.columns.items())},
-        "level": job.level,
-        "size_m": job.size_m,
-        "min_valid": job.min_valid,
-        "chunk": job.chunk,
-        "version": __version__,
-        **({} if job.quantity == "effect" else {"quantity": job.quantity, "given": str(job.given)}),
-    }
-
-
-def _model_digest(model: Any) -> str:
-    from causalsat import persistence
-
-    try:
-        return str(persistence.digest(model))
-    except (ModelFileError, AttributeError):
-        return fingerprint(model)
 
 
 # ---------------------------------------------------------------------- work
@@ -367,7 +266,7 @@ def _map_tile_of(tile: Tile, *, job: MapJob) -> int:
 
 def _blocks(job: MapJob, tiles: list[Tile]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     for tile in tiles:
-        values = read_tile(tile_path(job.folder, tile), (len(BANDS), tile.height, tile.width))
+        values = read_tile(tile_path(job.folder, tile), (len(job.bands), tile.height, tile.width))
         if values is None:
             raise ResumeError(
                 f"tile {tile_path(job.folder, tile)} vanished while the map was written",

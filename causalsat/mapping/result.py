@@ -24,8 +24,8 @@ class MapResult:
     Attributes
     ----------
     path : Path
-        Cloud-Optimised GeoTIFF with the bands cate, sd, lower, upper, prob_positive, support; of a risk model risk,
-        sd, lower, upper, decision, support.
+        Cloud-Optimised GeoTIFF with the bands cate, sd, lower, upper, prob_positive, support, and where asked for
+        learned_error and disagreement; of a risk model risk, sd, lower, upper, decision, support.
     png : Path or None
         Picture of the map.
     html : Path or None
@@ -104,7 +104,7 @@ class MapResult:
 
     @property
     def _what(self) -> str:
-        return "effects" if self.bands == BANDS else "risks"
+        return "effects" if self.bands[: len(BANDS)] == BANDS else "risks"
 
     def _repr_png_(self) -> bytes | None:
         return self.png.read_bytes() if self.png is not None and self.png.exists() else None

@@ -1,0 +1,87 @@
+"""Layers beyond the effect: the error that was learnt from held-out places, and the disagreement of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat import base
+from causalsat.exceptions import DataError, ParameterError
+
+__all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "spread"]
+
+FloatArray = NDArray[np.float64]
+
+LEARNED_ERROR, DISAGREEMENT = "learned_error", "disagreement"
+
+
+def check_layers(model: Any, others: Sequence[Any], trust: Any) -> tuple[Any, ...]:
+    """Check the models and the learnt error that a map is asked to show besides; returns the models as a tuple.
+
+    Raises
+    ------
+    ParameterError
+        If something is no fitted model, or no fitted DirectUncertainty.
+    DataError
+        If the learnt error is of other features than the model's.
+    """
+    models = (others,) if hasattr(others, "fit") else tuple(others)
+    for other in models:
+        _, estimator = base.final_estimator(other)
+        if not hasattr(estimator, "effect"):
+            raise ParameterError(
+                f"others with a {type(estimator).__name__}, which has no effect()",
+                expected="fitted effect models, such as other estimators on the same encoder",
+            )
+    if trust is None:
+        return models
+    if not hasattr(trust, "points_") or not hasattr(trust, "predict"):
+        raise ParameterError(
+            f"learned_error={type(trust).__name__}",
+            expected="a fitted causalsat.evaluation.DirectUncertainty",
+            todo="fit it on the model's features and held-out losses",
+        )
+    _, estimator = base.final_estimator(model)
+    sizes = {int(getattr(estimator, "n_features_in_", len(trust.centre_))), _n_modifiers(estimator)}
+    if len(trust.centre_) not in sizes:
+        raise DataError(
+            f"learned_error of {len(trust.centre_)} features for a model of {min(sizes)} to {max(sizes)}",
+            expected="the features that the estimator is fitted on, or those that may modify the effect",
+            todo="fit it on model[:-1].transform(units)",
+        )
+    return models
+
+
+def _n_modifiers(estimator: Any) -> int:
+    columns = _modifiers(estimator)
+    return -1 if columns is None else len(columns)
+
+
+def _modifiers(estimator: Any) -> NDArray[np.int64] | None:
+    columns = estimator._support_columns() if hasattr(estimator, "_support_columns") else None
+    if columns is None or isinstance(columns, slice):
+        return None
+    return np.asarray(columns)
+
+
+def learned_error(trust: Any, estimator: Any, features: Any, sd: FloatArray) -> FloatArray:
+    """Expected excess loss of each row of the estimator's features, shape (n,)."""
+    table = np.asarray(features, dtype=float)
+    columns = _modifiers(estimator)
+    if table.shape[1] != len(trust.centre_) and columns is not None:
+        table = table[:, columns]
+    return np.asarray(trust.predict(table, sd if trust.has_sd_ else None))
+
+
+def spread(means: Sequence[FloatArray]) -> FloatArray:
+    """Standard deviation across models of the posterior mean effect, shape (n,); NaN where one of them has none.
+
+    Examples
+    --------
+    >>> spread([np.array([1.0, 2.0]), np.array([1.0, 4.0])])
+    array([0.        , 1.41421356])
+    """
+    return np.asarray(np.std(np.stack(means), axis=0, ddof=1))
