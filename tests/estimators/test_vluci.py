@@ -6,9 +6,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 
 import causalsat
-from causalsat import VLUCI, BayesianLinearEffect, DoublyRobustEffect
+from causalsat import VLUCI, BayesianLinearEffect, DoublyRobustEffect, RandomConvFeatures
 from causalsat.estimators._vluci_report import design_effect, report
 from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
 from causalsat.simulate import hidden_confounding
@@ -228,6 +231,57 @@ def test_negative_control_and_placebo_show_no_effect():
     dealt = model.placebo(w.X, w.outcome, treatment=w.treatment, n_repeats=1)
     assert covers(dealt.loc["placebo 0", ["lower", "upper"]].to_numpy(), 0)
     assert dealt.loc["placebo 0", "treatment_r2"] < 0.1
+
+
+def test_sensitivity_to_the_dimension_of_the_confounder_refits_the_networks():
+    """The row is what networks with that many latents say: a part of the strong confounding, on the right side."""
+    w = world(strength=2.0, n=400)
+    quick = {"n_networks": 1, "n_imputations": 2, "max_epochs": 25, "warmup": 5, "hidden": 16, "device": "cpu"}
+    naive = float(robust().fit(w.X, w.outcome, treatment=w.treatment).effect(w.X).ate())
+    model = fit(w, prior_confounding=0.0, n_grid=3, **quick)
+    table = model.sensitivity(
+        w.X, w.outcome, treatment=w.treatment, link_scales=(), prior_confounding=(), n_latents=(3,)
+    )
+    assert list(table.index) == ["as fitted", "networks, 3 latent(s)"]
+    again = fit(w, inference="variational", n_latents=3, prior_confounding=0.0, n_grid=3, **quick)
+    assert again.latents_.shape == (2, 400, 3)
+    networks = table.loc["networks, 3 latent(s)"]
+    assert networks["ate"] == pytest.approx(float(again.ate_draws_.mean()), abs=1e-9)
+    assert table.loc["as fitted", "probability"] == 0
+    assert table.loc["as fitted", "ate"] == pytest.approx(naive, abs=0.1)
+    assert np.isnan(networks["probability"])
+    assert networks["lower"] < networks["ate"] < networks["upper"]
+    assert networks["ate"] < naive - 0.1  # towards the truth, which lies below
+
+
+# ---------------------------------------------------------------------- images
+def test_chips_through_a_frozen_encoder_find_the_confounder_that_pixels_do_not_show(tmp_path):
+    """The observed covariates are in the pixels only, the confounder nowhere: found as it is from a table."""
+    w = world(strength=2.0)
+    rng = np.random.default_rng(0)
+    pixels = w.X[:, :, None, None] + 0.3 * rng.standard_normal((*w.X.shape, 6, 6))
+    chips = xr.DataArray(pixels.astype(np.float32), dims=("unit", "band", "y", "x"))
+    encoder = make_pipeline(RandomConvFeatures(n_features=64, random_state=0), PCA(5, random_state=0))
+    model = VLUCI(robust(), encoder=encoder, **QUICK).fit(chips, w.outcome, treatment=w.treatment)
+    latents, truth = model.encoder_.transform(chips), w.tau.mean()
+    naive = float(robust().fit(latents, w.outcome, treatment=w.treatment).effect(latents).ate())
+    ate = model.effect(chips).ate()
+    assert naive - truth > 2
+    assert abs(float(ate) - truth) < 0.3 * (naive - truth)
+    assert covers(ate.interval(0.9)[0], truth)
+    inferred = model.infer_confounders(chips, w.outcome, w.treatment).mean(axis=0)[:, 0]
+    assert np.corrcoef(inferred, w.confounder[:, 0])[0, 1] > 0.75
+    own = model.counterfactual(chips[:50], w.outcome[:50], w.treatment[:50])
+    assert own.draws.shape[1] == 50
+    assert (model.support(chips[:5]) > 0).all()
+    model.save(tmp_path / "model.safetensors")
+    again = causalsat.load(tmp_path / "model.safetensors")
+    np.testing.assert_allclose(again.effect(chips[:20]).draws, model.effect(chips[:20]).draws)
+    plain = VLUCI(robust(), **QUICK)
+    with pytest.raises(DataError, match="encode chips first"):
+        plain.fit(chips, w.outcome, treatment=w.treatment)
+    with pytest.raises(ParameterError, match="encoder"):
+        plain.set_params(encoder=PCA).fit(chips, w.outcome, treatment=w.treatment)
 
 
 # ---------------------------------------------------------------------- forms, files, errors
