@@ -195,8 +195,8 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 def _mismatch(folder: Path, earlier: Mapping[str, Any], parts: Mapping[str, Any]) -> ResumeError:
     before = earlier.get("parts", {})
-    changed = sorted(key for key in parts if before.get(key) != parts[key])
-    shown = ", ".join(f"{key} ({_short(before.get(key))} before, {_short(parts[key])} now)" for key in changed)
+    changed = sorted(key for key in {*parts, *before} if before.get(key) != parts.get(key))
+    shown = ", ".join(f"{key} ({_short(before.get(key))} before, {_short(parts.get(key))} now)" for key in changed)
     return ResumeError(
         f"{folder} holds the tiles of an unfinished map with other inputs: {shown or 'its manifest differs'}",
         expected="the same model, imagery, region and settings as the interrupted run",
