@@ -58,6 +58,7 @@ _LAZY: dict[str, str] = {
     "district_effects": "causalsat.mapping",
     "map_effects": "causalsat.mapping",
     "map_risk": "causalsat.mapping",
+    "plan_map": "causalsat.mapping",
     "analyse": "causalsat.analysis",
     "compare": "causalsat.analysis",
     "image_model": "causalsat.analysis",
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from causalsat.mapping import district_effects as district_effects
     from causalsat.mapping import map_effects as map_effects
     from causalsat.mapping import map_risk as map_risk
+    from causalsat.mapping import plan_map as plan_map
     from causalsat.persistence import load as load
     from causalsat.persistence import save as save
     from causalsat.posterior import EffectPosterior as EffectPosterior

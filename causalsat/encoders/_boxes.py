@@ -31,7 +31,7 @@ def valid_shares(pixels: NDArray[np.float32], rows: Any, cols: Any, size_px: int
     >>> valid_shares(pixels, [0, 1], [0, 3], 2)
     array([0.5, 1. ])
     """
-    good = np.isfinite(pixels).all(axis=-3)
+    good = np.asarray(np.isfinite(pixels).all(axis=-3))
     dates = 1 if good.ndim == 2 else len(good)
     if good.all():
         return np.ones(len(rows))

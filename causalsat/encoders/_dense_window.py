@@ -19,7 +19,15 @@ from causalsat.encoders._boxes import valid_shares
 from causalsat.encoders._dense_resnet import DenseResNet, Geometry
 from causalsat.exceptions import DataError
 
-__all__ = ["LinearHead", "any_valid", "pool_squares", "squares_of", "wanted_squares", "window_responses"]
+__all__ = [
+    "LinearHead",
+    "any_valid",
+    "block_squares",
+    "pool_squares",
+    "squares_of",
+    "wanted_squares",
+    "window_responses",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

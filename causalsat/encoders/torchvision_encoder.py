@@ -194,6 +194,14 @@ class TorchvisionEncoder(ChipEncoder):
         geometry = self._dense().geometry
         return 2.0 * geometry.macs_per_response / geometry.stride**2
 
+    def block_bytes(self, window_px: int) -> float:
+        """Memory of the activations of a block of the dense form, in a window of that side; 0 chip by chip."""
+        if self.dense_stride is None:
+            return 0.0
+        geometry = self._dense().geometry
+        side = _dense_window.block_squares(geometry) * geometry.stride + geometry.field_px
+        return geometry.bytes_per_px * min(side, window_px) ** 2
+
     @available_if(_is_dense)
     def dense(
         self, window: Float32Array, rows: ArrayLike, cols: ArrayLike, size_px: int, head: LinearHead | None = None

@@ -90,7 +90,7 @@ def map_effects(
     client : distributed.Client, optional
         Computes the tiles on a dask cluster, whose workers see the folder of ``out``.
     progress : bool
-        Show a progress bar.
+        Say what the map takes (:func:`plan_map` also measures it), and show a progress bar.
     overwrite : bool
         Compute anew what exists, and discard the tiles of an interrupted job with other inputs.
     png, html : bool or path-like
@@ -191,6 +191,8 @@ def make_map(
     if finished != tags:
         open_job(folder, parts, overwrite=overwrite)
         tiles = [] if finished else tiles_of(job, side)
+        if progress and len(tiles) > 1:
+            _tell(job, tiles, side)
         _run(job, tiles, client, progress)
         check_unchanged(job.imagery, parts["imagery"])
         blocks = blocks_of(path) if finished else _blocks(job, tiles)
@@ -233,6 +235,17 @@ def _run(job: MapJob, tiles: list[Tile], client: Any, progress: bool) -> None:
     with tqdm(total=len(tiles), desc="mapping", unit="tile", disable=not progress) as bar:
         for _ in _on_cluster(job, tiles, client) if client is not None else _in_a_loop(job, tiles):
             bar.update()
+
+
+def _tell(job: MapJob, tiles: list[Tile], side: int) -> None:
+    """Say, where the progress bar will be, what the map takes."""
+    import sys
+
+    from tqdm import tqdm
+
+    from causalsat.mapping.plan import plan_of
+
+    tqdm.write(str(plan_of(job, tiles, side)), file=sys.stderr)
 
 
 def _in_a_loop(job: MapJob, tiles: list[Tile]) -> Iterator[int]:

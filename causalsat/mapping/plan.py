@@ -1,0 +1,250 @@
+"""What a map will take, before it is made: tiles, pixels, memory, operations, hours and money."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalsat.exceptions import ImageryError, ParameterError
+from causalsat.mapping._job import make_job, tile_side, tiles_of
+from causalsat.mapping._layers import check_layers
+from causalsat.mapping.compute import MapJob, image_encoders, tile_values
+from causalsat.mapping.grid import region_geometry
+from causalsat.mapping.tiles import Tile
+
+__all__ = ["MapPlan", "plan_map", "plan_of"]
+
+_COPIES = 4  # of a window's pixels that are alive at once
+_DRAWS = 1000  # of a cell, in double precision: what a chunk's posterior takes at most about
+_TRIED = 7  # tiles that are looked at for one with valid imagery
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """What a map will take.
+
+    Attributes
+    ----------
+    n_tiles, n_cells : int
+        Tiles that touch the region, and cells in them.
+    tile_px : int
+        Side of a tile in cells.
+    resolution_m : float
+        Side of a cell in metres.
+    area_km2 : float
+        Area of the tiles' cells.
+    pixels_read : int
+        Pixels, of all bands and dates together, with what tiles read of their neighbours.
+    bytes_read : int
+        The same as 32-bit numbers, as they lie in memory.
+    flops : float
+        Floating point operations of the encoders' networks; NaN where an encoder does not say.
+    worker_bytes : int
+        Working memory of a worker beyond what it takes to import the libraries: an estimate, from the size of the
+        windows and of the networks' blocks.
+    cpu_s_per_tile, seconds_per_tile : float
+        CPU and clock seconds of one tile, measured here on a tile with valid imagery; NaN where not measured.
+    peak_bytes : int
+        Most memory of this process up to the end of that tile, libraries included; 0 where not measured.
+    measured_share : float
+        Valid share of the measured tile's cells. Other tiles may hold fewer, so that hours are rather too many.
+    workers : int
+        Workers that share the tiles.
+    price_per_hour : float or None
+        Price of a worker for an hour.
+    """
+
+    n_tiles: int
+    n_cells: int
+    tile_px: int
+    resolution_m: float
+    area_km2: float
+    pixels_read: int
+    bytes_read: int
+    flops: float
+    worker_bytes: int
+    cpu_s_per_tile: float = float("nan")
+    seconds_per_tile: float = float("nan")
+    peak_bytes: int = 0
+    measured_share: float = float("nan")
+    workers: int = 1
+    price_per_hour: float | None = None
+
+    @property
+    def hours(self) -> float:
+        """Hours from start to end, on the given number of workers, each as fast as this process was."""
+        return self.n_tiles * self.seconds_per_tile / self.workers / 3600
+
+    @property
+    def cpu_hours(self) -> float:
+        """CPU hours of all workers together."""
+        return self.n_tiles * self.cpu_s_per_tile / 3600
+
+    @property
+    def cost(self) -> float:
+        """Price of all workers' hours; NaN without a price or a measurement."""
+        return float("nan") if self.price_per_hour is None else self.hours * self.workers * self.price_per_hour
+
+    def hours_for(self, area_km2: float) -> float:
+        """Hours for an area of another size, at the same rate."""
+        return self.hours * area_km2 / self.area_km2
+
+    def __str__(self) -> str:
+        """The plan in a few lines."""
+        lines = [
+            f"{self.n_tiles:,} tiles of at most {self.tile_px} x {self.tile_px} cells of {self.resolution_m:g} m: "
+            f"{self.n_cells:,} cells, {self.area_km2:,.0f} km2",
+            f"reads {self.pixels_read / 1e6:,.1f} million pixels ({_size(self.bytes_read)} in memory, in turn)",
+            f"working memory of a worker about {_size(self.worker_bytes)}, besides the libraries",
+        ]
+        if np.isfinite(self.flops):
+            lines.append(f"networks: {self.flops / 1e12:,.2f} million million operations")
+        if np.isfinite(self.seconds_per_tile):
+            lines.append(
+                f"one tile took {self.seconds_per_tile:.2f} s ({self.cpu_s_per_tile:.2f} CPU s, peak of the process "
+                f"{_size(self.peak_bytes)}): {self.hours:,.2f} hours on {self.workers} worker"
+                f"{'s' if self.workers > 1 else ''}, {self.cpu_hours:,.2f} CPU hours"
+            )
+        if np.isfinite(self.cost):
+            lines.append(f"cost {self.cost:,.2f} at {self.price_per_hour:g} for a worker's hour")
+        return "\n".join(lines)
+
+
+def plan_map(
+    model: Any,
+    imagery: Any,
+    region: Any = None,
+    resolution: float | None = None,
+    *,
+    region_crs: Any = None,
+    covariates: Mapping[str, float] | None = None,
+    size_m: float | None = None,
+    min_valid: float | None = None,
+    tile_px: int = 128,
+    others: Sequence[Any] = (),
+    learned_error: Any = None,
+    measure: bool = True,
+    workers: int = 1,
+    price_per_hour: float | None = None,
+) -> MapPlan:
+    """What :func:`map_effects` would take with the same arguments; nothing is written.
+
+    Parameters
+    ----------
+    model, imagery, region, resolution, region_crs, covariates, size_m, min_valid, tile_px, others, learned_error
+        As for :func:`map_effects`.
+    measure : bool, default True
+        Compute one tile in this process, to know hours and memory. Set torch's threads before to those of a worker.
+    workers : int
+        Workers that will share the tiles.
+    price_per_hour : float, optional
+        Price of a worker for an hour, in any currency.
+
+    Returns
+    -------
+    MapPlan
+        ``print`` shows it in a few lines.
+
+    Raises
+    ------
+    ParameterError, DataError, ColumnError, ImageryError
+        As for :func:`map_effects`; ImageryError also where no tile with valid imagery is found to measure.
+    """
+    if int(workers) != workers or workers < 1:
+        raise ParameterError(f"workers={workers!r}", expected="a whole number, at least 1")
+    if price_per_hour is not None and not price_per_hour >= 0:
+        raise ParameterError(f"price_per_hour={price_per_hour!r}", expected="a number of at least 0, or None")
+    job = make_job(
+        model, imagery, region_geometry(region, imagery.crs, region_crs), resolution, covariates,
+        size_m=size_m, min_valid=min_valid, level=0.9, folder=Path(), learned_error=learned_error,
+        others=check_layers(model, others, learned_error),
+    )  # fmt: skip
+    side = tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
+    tiles = tiles_of(job, side)
+    plan = replace(plan_of(job, tiles, side), workers=int(workers), price_per_hour=price_per_hour)
+    return _measured(plan, job, tiles) if measure else plan
+
+
+def plan_of(job: MapJob, tiles: Sequence[Tile], side: int) -> MapPlan:
+    """The plan of a job, without a measurement."""
+    cell_px, layers = job.grid.cell_px, max(len(job.imagery.bands), 1) * max(len(job.imagery.dates), 1)
+    halos = [int(getattr(e, "halo_px", 0)) for e in _fitted_encoders(job)]
+    margins = [job.chip_px, *(job.chip_px + 2 * halo for halo in halos)]  # of the validity check, and of each encoder
+    pixels = sum(
+        (tile.height * cell_px + margin) * (tile.width * cell_px + margin) for tile in tiles for margin in margins
+    )
+    cells = sum(tile.height * tile.width for tile in tiles)
+    area_px = cells * cell_px**2
+    flops = area_px * sum((float(getattr(e, "flops_per_px", np.nan)) for e in _fitted_encoders(job)), 0.0)
+    dates = max(len(job.imagery.dates), 1)
+    window = max(min(side, job.grid.height) * cell_px, 1) + max(margins)
+    window = min(window, max(min(side, job.grid.width) * cell_px, 1) + max(margins))
+    return MapPlan(
+        n_tiles=len(tiles),
+        n_cells=cells,
+        tile_px=side,
+        resolution_m=job.grid.resolution_m,
+        area_km2=cells * (job.grid.resolution_m / 1000) ** 2,
+        pixels_read=int(pixels),
+        bytes_read=int(4 * layers * pixels),
+        flops=float(flops * dates) if halos else float("nan"),
+        worker_bytes=int(_COPIES * 4 * layers * window**2 + _network_bytes(job, window) + 3 * 8 * _DRAWS * job.chunk),
+    )
+
+
+def _fitted_encoders(job: MapJob) -> Iterator[Any]:
+    """Encoders of chips inside the model's image encoders, and of the other models that encode by themselves."""
+    for model in (job.model, *(other for other, same in job.others if not same)):
+        for image in image_encoders(model):
+            yield from getattr(image, "encoders_", ())
+
+
+def _network_bytes(job: MapJob, window: int) -> float:
+    """Activations of the largest block of a dense network."""
+    per_px = [float(getattr(e, "block_bytes", lambda side: 0.0)(window)) for e in _fitted_encoders(job)]
+    return max(per_px, default=0.0)
+
+
+def _measured(plan: MapPlan, job: MapJob, tiles: Sequence[Tile]) -> MapPlan:
+    """The plan with the seconds and the memory of a tile in the middle of the region that has valid imagery."""
+    order = sorted(range(len(tiles)), key=lambda k: abs(k - len(tiles) // 2))[:: max(1, len(tiles) // _TRIED)]
+    for tile in (tiles[k] for k in order):
+        middle = Tile(tile.row + tile.height // 2, tile.col + tile.width // 2, 1, 1)
+        if not np.isfinite(tile_values(job, middle)[0]).any():  # this also imports and builds what is needed
+            continue
+        cpu, clock = time.process_time(), time.perf_counter()
+        values = tile_values(job, tile)
+        cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
+        scale = plan.n_cells / plan.n_tiles / (tile.height * tile.width)  # tiles at the border are smaller
+        return replace(
+            plan,
+            cpu_s_per_tile=cpu * scale,
+            seconds_per_tile=clock * scale,
+            peak_bytes=_peak(),
+            measured_share=float(np.isfinite(values[0]).mean()),
+        )
+    raise ImageryError(
+        "no valid imagery in the middle of the tiles that were looked at",
+        expected="a region with imagery",
+        todo="pass measure=False, or plan a part of the region",
+    )
+
+
+def _peak() -> int:
+    """Most memory of this process so far, in bytes."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    unit = 1 if os.uname().sysname == "Darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _size(n: float) -> str:
+    return f"{n / 2**30:,.1f} GB" if n >= 2**30 else f"{n / 2**20:,.0f} MB"
