@@ -27,6 +27,7 @@ from causalsat.estimators._linear_layout import (
     R2D2,
     Layout,
 )
+from causalsat.estimators._nuts import run_chains
 
 if TYPE_CHECKING:
     from causalsat.estimators._linear_fit import Settings
@@ -170,21 +171,10 @@ def sample(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[Fl
     """
     from dataclasses import replace
 
-    import nutpie
-
     padded = -(-design.n_groups // GROUP_BLOCK) * GROUP_BLOCK if layout.n_random else 0
     compiled, used = _compiled(replace(layout, global_scale=1.0), padded)
     data = model_data(design, layout)
-    trace = nutpie.sample(
-        compiled.with_data(**{name: data[name] for name in used}),
-        draws=settings.n_draws,
-        tune=settings.n_tune,
-        chains=settings.n_chains,
-        cores=1,
-        seed=settings.seed,
-        save_warmup=False,
-        progress_bar=settings.progress,
-    )
+    trace = run_chains(compiled.with_data(**{name: data[name] for name in used}), settings)
     posterior = trace.posterior
 
     def draws(name: str, width: int) -> FloatArray:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.estimators._chains import Settings
 
-__all__ = ["chain_summary", "complaints", "inverse_root", "negative_hessian", "sample_nuts"]
+__all__ = ["chain_summary", "complaints", "inverse_root", "negative_hessian", "run_chains", "sample_nuts"]
 
 FloatArray = NDArray[np.float64]
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -43,7 +43,6 @@ def sample_nuts(
     divergences : int
         Divergent transitions after tuning.
     """
-    import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 
     dim = len(centre)
@@ -56,7 +55,15 @@ def sample_nuts(
         ["x"],
         make_initial_point_fn=lambda seed: centre + spread * np.random.default_rng(seed).standard_normal(dim),
     )
-    trace = nutpie.sample(
+    trace = run_chains(model, settings)
+    return np.array(trace.posterior["x"]), int(trace.sample_stats["diverging"].sum())
+
+
+def run_chains(model: Any, settings: Settings) -> Any:
+    """Trace of a model that nutpie has compiled, its chains one after another."""
+    import nutpie
+
+    return nutpie.sample(
         model,
         draws=settings.n_draws,
         tune=settings.n_tune,
@@ -66,7 +73,6 @@ def sample_nuts(
         save_warmup=False,
         progress_bar=settings.progress,
     )
-    return np.array(trace.posterior["x"]), int(trace.sample_stats["diverging"].sum())
 
 
 def _guarded(density: Density, x: FloatArray, limit: float) -> tuple[float, FloatArray]:
