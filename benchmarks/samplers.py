@@ -130,7 +130,8 @@ def by_numpyro(data: dict[str, Any], draws: int) -> tuple[dict[str, Any], float,
     jax.config.update("jax_enable_x64", True)
     model = pymc_model(data)
     began = clock()
-    kernel = NUTS(potential_fn=get_jaxified_logp(model), target_accept_prob=0.8)
+    negative = get_jaxified_logp(model, negative_logp=False)  # as PyMC itself calls it: the name says the opposite
+    kernel = NUTS(potential_fn=negative, target_accept_prob=0.8)
     sampler = MCMC(
         kernel,
         num_warmup=draws,
