@@ -83,7 +83,7 @@ print(f"p = {test.p_value:.3f}")
 block = suggest_block_size(scores, study.X)
 print(f"blocks of {block.block_m:,.0f} m")
 ratios = {}
-for seed in range(3):
+for seed in range(2):
     again = crossfit_effects(model, study.X, study.y, **roles, random_state=seed, progress=False)
     ratios[f"villages, seed {seed}"] = rate(again.tau, scores, **shared).ratio
     blocks = SpatialBlockCV(block.block_m, random_state=seed)
