@@ -3,7 +3,8 @@
 Worlds of causalsat.simulate.hidden_confounding: ten covariates, L of d dimensions with a linear link of length
 ``strength`` to treatment and outcome, X with one of length ``observed`` to the treatment. Strength 0 is no unobserved
 confounder; correlation 0.6 makes L depend on X; "skewed" gives the outcome centred exponential noise. Effects are
-compared with those of the units, given X and L.
+compared with those of the units, given X and L. "region" is VLUCI.likelihood_region(0.9), which has no prior of the
+strength: how often it holds the average effect of the units, and its width.
 
     python benchmarks/vluci.py [--cells NAME ...] [--seeds 0 1 ...]
 
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from ihdp import load_replication
-from kept_rows import keep, kept
+from kept_rows import keep, kept, kept_row
 from vluci_cevae import cevae_effects
 
 import causalsat
@@ -53,12 +54,16 @@ HARD = (
 )
 
 
+ROBUST = ("DoublyRobustEffect",)
+REGION_SEEDS = 10  # of the small cells
+
+
 class Part(NamedTuple):
     """Cells that are run alike: number of seeds, methods, prior probability of confounding if not the default."""
 
     cells: tuple[str, ...]
     seeds: int
-    methods: tuple[str, ...] = ("DoublyRobustEffect",)
+    methods: tuple[str, ...] = ROBUST
     prior: float | None = None
 
 
@@ -147,6 +152,15 @@ def run(cell: str, seed: int, names: list[str], prior: float | None) -> Iterator
         yield {"cell": cell, "seed": seed, "method": labelled(name, prior), **row}
 
 
+def region(cell: str, seed: int) -> dict[str, Any]:
+    """Whether the likelihood region holds the truth, and its width; it needs no base."""
+    X, t, y, _, tau = make_world(cell, seed)
+    quick = causalsat.DoublyRobustEffect(propensity_model="logistic")
+    model = causalsat.VLUCI(quick, n_imputations=1, random_state=seed).fit(X, y, treatment=t)
+    found = model.likelihood_region(0.9)
+    return {"held": float(found.lower <= tau.mean() <= found.upper), "width": found.upper - found.lower}
+
+
 def cevae(world: tuple[Any, ...], seed: int) -> dict[str, Any]:
     """What the plain CEVAE finds, and its CPU seconds."""
     X, t, y, _, tau = world
@@ -162,12 +176,13 @@ def labelled(name: str, prior: float | None) -> str:
     return name if prior is None else f"{name}, prior_confounding={prior:g}"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], regions: dict[str, list[dict[str, Any]]]) -> str:
     """A line for each cell and method."""
     lines = [
         "| cell | method | seeds | ATE error: X only | inferred L | CEVAE or true L | gap closed | coverage X only "
-        "| coverage inferred | width | sqrt-PEHE X / inferred / true | R2 of L | P(confounding) | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| coverage inferred | width | region: coverage | width | sqrt-PEHE X / inferred / true | R2 of L "
+        "| P(confounding) | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     frame = pd.DataFrame(rows)
     for cell in [c for c in CELLS if c in set(frame["cell"])]:
@@ -178,7 +193,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 r2 = f"{part['R2'].mean():.2f}" if part["R2"].notna().all() else ""
                 cover = "" if np.isnan(inner[:, 1]).any() else f"{inner[:, 1].mean():.2f}"
                 width = "" if np.isnan(inner[:, 2]).any() else f"{inner[:, 2].mean():.2f}"
-                middle = f"| | {error:.3f} | | | | {cover} | {width} | / {inner[:, 3].mean():.2f} / | {r2} | "
+                middle = f"| | {error:.3f} | | | | {cover} | {width} | | | / {inner[:, 3].mean():.2f} / | {r2} | "
                 lines.append(f"| {cell} | {method} | {len(part)} {middle}| {part['cpu'].mean():.1f} |")
                 continue
             alone, oracle = (np.array(part[k].tolist(), dtype=float) for k in ("X only", "oracle"))
@@ -187,10 +202,33 @@ def table(rows: list[dict[str, Any]]) -> str:
             pehe = " / ".join(f"{v[:, 3].mean():.2f}" for v in (alone, inner, oracle))
             lines.append(
                 f"| {cell} | {method} | {len(part)} | {before:.3f} | {error:.3f} | {best:.3f} | {gap} "
-                f"| {alone[:, 1].mean():.2f} | {inner[:, 1].mean():.2f} | {inner[:, 2].mean():.2f} | {pehe} "
+                f"| {alone[:, 1].mean():.2f} | {inner[:, 1].mean():.2f} | {inner[:, 2].mean():.2f} "
+                f"| {region_words(regions.get(cell, []) if method == 'DoublyRobustEffect' else [])} | {pehe} "
                 f"| {part['R2'].mean():.2f} | {part['probability'].mean():.2f} | {part['cpu'].mean():.1f} |"
             )
     return "\n".join(lines)
+
+
+def region_words(found: list[dict[str, Any]]) -> str:
+    """Coverage (number of data sets) and mean width of regions, as cells of the table."""
+    if not found:
+        return "|"
+    held, width = (np.mean([row[name] for row in found]) for name in ("held", "width"))
+    return f"{held:.2f} ({len(found)}) | {width:.2f}"
+
+
+def collect_regions(cells: list[str], seeds: list[int] | None) -> dict[str, list[dict[str, Any]]]:
+    """Regions of the cells that the plan runs with the default prior, kept as the rows are."""
+    number = {c: p.seeds for p in reversed(PLAN) if p.prior is None and p.methods == ROBUST for c in p.cells}
+    return {
+        cell: [
+            kept_row("vluci_region", f"{cell}|{seed}", lambda cell=cell, seed=seed: region(cell, seed))
+            for seed in range(REGION_SEEDS if cell in SMALL else number[cell])
+            if seeds is None or seed in seeds
+        ]
+        for cell in cells
+        if cell in number
+    }
 
 
 def collect(cells: list[str], seeds: list[int] | None) -> list[dict[str, Any]]:
@@ -217,7 +255,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=None)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(table(collect(args.cells, args.seeds)))
+    print(table(collect(args.cells, args.seeds), collect_regions(args.cells, args.seeds)))
 
 
 if __name__ == "__main__":

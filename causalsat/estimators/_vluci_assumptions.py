@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat import _inputs
 from causalsat.estimators import _vluci_checks
+from causalsat.estimators._vluci_region import LikelihoodRegion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,35 @@ class AssumptionChecks(BaseEstimator):
         """
         check_is_fitted(self)
         return _vluci_checks.strength_curve(self.engine_, level)
+
+    def likelihood_region(self, level: float = 0.9) -> LikelihoodRegion:
+        """Average effects at all strengths of confounding that the data bear, with no prior of the strength.
+
+        Where the data say little, the interval of the posterior is mostly its prior's, and too narrow if confounding
+        is rather strong. This region asks the likelihood alone (given the shapes that the class's documentation sets
+        out): every strength within its joint confidence region, with the sampling error there. It is wide, and
+        conservative where there is no confounding. In simulated studies of 500 units it held the truth where the
+        interval of the posterior did not: ``benchmarks/vluci.py``.
+
+        Parameters
+        ----------
+        level : float
+            Of the region.
+
+        Returns
+        -------
+        LikelihoodRegion
+            ``estimate`` at the likeliest strength, ``lower``, ``upper``, in the units of the outcome (logits where it
+            is binary); ``none``, whether no confounding is among those strengths. For a dose: every strength that the
+            prior allows, as the data say nothing.
+
+        Raises
+        ------
+        ParameterError
+            If the model was fitted with networks, or confounding was ruled out beforehand.
+        """
+        check_is_fitted(self)
+        return _vluci_checks.region(self, level)
 
     def sensitivity(
         self,

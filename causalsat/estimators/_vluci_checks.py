@@ -11,7 +11,8 @@ from scipy.stats import norm
 from causalsat import _inputs
 from causalsat._inputs import FloatArray
 from causalsat.estimators._vluci_network import NetworkSettings
-from causalsat.estimators._vluci_posterior import curve_points
+from causalsat.estimators._vluci_posterior import all_strengths, curve_points
+from causalsat.estimators._vluci_region import LikelihoodRegion, likelihood_region
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.posterior import draw_quantiles
 
@@ -26,6 +27,7 @@ __all__ = [
     "placebos",
     "prior_nodes",
     "refits",
+    "region",
     "strength_curve",
     "summary_table",
     "warn_once",
@@ -135,6 +137,25 @@ def strength_curve(engine: Any, level: float) -> pd.DataFrame:
     return table[["link", "share", "ate", "lower", "upper", "evidence"]]
 
 
+def region(model: Any, level: float) -> LikelihoodRegion:
+    """Region of :meth:`VLUCI.likelihood_region`."""
+    engine = model.engine_
+    if not hasattr(engine, "grid"):
+        raise ParameterError("a model fitted with networks", expected="inference='marginal'")
+    if not len(engine.grid.places):
+        raise ParameterError(
+            "a fit that ruled unobserved confounding out (prior_confounding=0, a known propensity, or few units)",
+            expected="a fit that looked at strengths of confounding",
+        )
+    if not 0 < level < 1:
+        raise ParameterError(f"level={level!r}", expected="a number between 0 and 1")
+    ate, sd, evidence = all_strengths(engine.grid)
+    unit = engine.scaling.y_sd / engine.scaling.t_sd
+    if not model.binary_:
+        evidence = np.zeros_like(evidence)  # of a dose the data say nothing
+    return likelihood_region(ate * unit, sd * unit, evidence, level)
+
+
 def _row(model: Any, level: float) -> dict[str, float]:
     low, high = draw_quantiles(model.ate_draws_, [(1 - level) / 2, (1 + level) / 2])
     mean = float(model.ate_draws_.mean())
@@ -191,6 +212,12 @@ def notes(model: Any) -> tuple[str, ...]:
         "known: share of L that the data determine (0: collapsed); treatment_r2: share of the treatment given X that "
         "goes with L (1: leak); x_r2: share of L that X explains (should be 0).",
     ]
+    if hasattr(model.engine_, "grid") and len(model.engine_.grid.places):
+        found = region(model, 0.95)
+        told.append(
+            f"Without a prior of the strength: {found.lower:.3f} to {found.upper:.3f}, the average effects of the "
+            "latent model at all strengths of confounding that the data bear (95 %, likelihood_region())."
+        )
     if not model.binary_:
         told.append("For a dose the strength of confounding is not identified: its posterior is its prior.")
     return (*told, *model.report_.notes)

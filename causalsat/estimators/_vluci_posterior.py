@@ -13,6 +13,7 @@ from causalsat.estimators._vluci_likelihood import Link, log_joint
 __all__ = [
     "Grid",
     "Prior",
+    "all_strengths",
     "choose",
     "curve_points",
     "draw_confounder",
@@ -114,10 +115,7 @@ def _link(beta: float, a: float, shift: float) -> Link:
 def _weigh(table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArray, none: Mode, prior: Prior) -> Grid:
     fine_a = np.linspace(-REACH, REACH, FINE[0])
     fine_s = np.linspace(SHIFTS[0], SHIFTS[-1], FINE[1]) if len(shifts) > 1 else np.zeros(1)
-    filled = np.array([[_fill(table[i, :, k], a) for k in range(len(shifts))] for i in range(3)]).transpose(
-        0, 2, 1, 3
-    )
-    fine = np.array([_interpolate(filled[i], a, shifts, fine_a, fine_s) for i in range(3)])
+    fine = _refine(table, a, shifts, fine_a, fine_s)
     A, S = np.meshgrid(fine_a, fine_s, indexing="ij")
     density = np.abs(np.tanh(A)) / np.cosh(A)  # of a, where rho^2 is Beta(1, 1/2)
     density = density * np.exp(-0.5 * (S / SHIFT_SD) ** 2)
@@ -143,6 +141,26 @@ def _weigh(table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArr
     keep = np.r_[True, w[1:] > 1e-7]
     b, r0, r1, ate, sd = (c[keep] for c in columns)
     return Grid(b, r0, r1, w[keep] / w[keep].sum(), ate, sd, table[..., 0], table[..., 1:], betas, a)
+
+
+def _refine(
+    table: FloatArray, a: FloatArray, shifts: FloatArray, fine_a: FloatArray, fine_s: FloatArray
+) -> FloatArray:
+    """Evidence, average effect and its sd between the strengths at which they were computed."""
+    filled = np.array([[_fill(table[i, :, k], a) for k in range(len(shifts))] for i in range(3)])
+    return np.array([_interpolate(filled[i].transpose(1, 0, 2), a, shifts, fine_a, fine_s) for i in range(3)])
+
+
+def all_strengths(grid: Grid) -> FloatArray:
+    """Average effect, its sd and log evidence, shape (3, k), of all strengths; the first is no confounding."""
+    fine_a = np.linspace(-REACH, REACH, FINE[0])
+    both = grid.evidence.shape[2] > 1
+    shifts = np.array(SHIFTS) if both else np.zeros(1)
+    fine_s = np.linspace(SHIFTS[0], SHIFTS[-1], FINE[1]) if both else np.zeros(1)
+    table = np.concatenate([grid.evidence[..., None], grid.computed], axis=3)
+    evidence, ate, sd = (_refine(table, grid.places, shifts, fine_a, fine_s)[..., k].ravel() for k in range(3))
+    none = np.array([[grid.ate[0]], [grid.ate_sd[0]], [0.0]])
+    return np.hstack([none, np.array([ate, np.maximum(sd, 1e-9), evidence])])
 
 
 def _fill(values: FloatArray, a: FloatArray) -> FloatArray:

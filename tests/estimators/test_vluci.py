@@ -138,6 +138,9 @@ def test_a_dose_is_not_identified_and_the_interval_says_so():
     assert covers(ate.interval(0.9)[0], w.tau.mean())
     assert not covers(naive.interval(0.9)[0], w.tau.mean())
     assert "not identified" in str(model.summary())
+    region = model.likelihood_region(0.9)  # of every strength
+    assert region.none
+    assert region.lower < w.tau.mean() < float(naive) < region.upper
     with pytest.raises(TreatmentError, match="dose"):
         fit(w, robust())
 
@@ -216,6 +219,41 @@ def test_sensitivity_refits_and_says_how_the_average_moves():
     assert table.loc["prior of confounding 0", "ate"] > 3
     assert table.loc["prior of confounding 0", "probability"] == 0
     assert table.loc["link scale 0.5", "ate"] < 3
+
+
+def test_the_likelihood_region_needs_no_prior_of_the_strength():
+    w, model = strong()
+    region, wide = model.likelihood_region(0.9), model.likelihood_region(0.99)
+    assert wide.lower < region.lower < w.tau.mean() < region.upper < wide.upper
+    assert (
+        region.upper
+        < model.sensitivity(w.X, w.outcome, treatment=w.treatment, link_scales=(), prior_confounding=(0.0,)).loc[
+            "prior of confounding 0", "lower"
+        ]
+    )
+    assert not region.none
+    again = fit(w, prior_confounding=0.9, n_imputations=1).likelihood_region(0.9)
+    assert (again.lower, again.upper) == pytest.approx((region.lower, region.upper))
+    found = model.likelihood_region(0.95)
+    assert f"{found.lower:.3f} to {found.upper:.3f}" in str(model.summary())
+    with pytest.raises(ParameterError, match="level"):
+        model.likelihood_region(90)
+    with pytest.raises(ParameterError, match="ruled"):
+        fit(w, prior_confounding=0.0, n_imputations=1).likelihood_region()
+
+
+@pytest.mark.statistical
+def test_the_likelihood_region_holds_the_truth_where_data_say_little():
+    """Small studies with and without a confounder: the region holds the truth, the posterior's interval seldom."""
+    held = {"region": 0, "posterior": 0}
+    for strength, seed in ((0.0, 0), (0.0, 1), (0.5, 2), (0.5, 3), (1.0, 4), (1.0, 5), (1.0, 6), (2.0, 7)):
+        w = world(n=500, strength=strength, seed=20 + seed, n_features=6)
+        model = fit(w, n_imputations=6)
+        region = model.likelihood_region(0.9)
+        held["region"] += covers((region.lower, region.upper), w.tau.mean())
+        held["posterior"] += covers(np.quantile(model.ate_draws_, [0.05, 0.95]), w.tau.mean())
+    assert held["region"] >= 7
+    assert held["posterior"] < held["region"]
 
 
 def test_negative_control_and_placebo_show_no_effect():
