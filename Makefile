@@ -32,4 +32,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) outputs build docs/_build docs/api docs/examples docs/command_line_help.md *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) outputs build docs/_build docs/api docs/examples docs/results docs/command_line_help.md *.egg-info .pytest_cache .mypy_cache .ruff_cache

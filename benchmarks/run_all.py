@@ -50,6 +50,7 @@ ORDER = [
     ("districts", "District means: coverage"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
     ("vluci", "VLUCI: an unobserved confounder, inferred"),
+    ("examples", "The examples: run times, and from a clean machine to the first map"),
 ]
 HEAD = """# Benchmarks
 

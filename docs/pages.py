@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import import_module
@@ -26,7 +27,7 @@ CONTRACT = ("causalsat.base.EffectEstimator", "causalsat._table_estimator.Summar
 
 
 def write(folder: Path) -> None:
-    """Write everything below ``folder``: ``api/``, ``examples/`` and ``command_line_help.md``."""
+    """Write everything below ``folder``: ``api/``, ``examples/``, ``results/`` and ``command_line_help.md``."""
     for name, text in {**api_pages(), **example_pages()}.items():
         put(folder / name, text)
     for script in examples():
@@ -34,6 +35,8 @@ def write(folder: Path) -> None:
         put(folder / "examples" / "files" / f"{script.stem}.ipynb", jupytext.writes(notebook, fmt="ipynb"))
         shutil.copy(script, folder / "examples" / "files" / script.name)
     put(folder / "command_line_help.md", command_line_page())
+    for name, text in results().items():
+        put(folder / "results" / f"{name}.md", text)
 
 
 def put(path: Path, text: str) -> None:
@@ -122,6 +125,18 @@ def _example(script: Path, cells: list) -> Iterator[str]:
     if (record / f"{script.stem}.txt").exists():
         yield f"## What it prints\n\n```text\n{(record / f'{script.stem}.txt').read_text().rstrip()}\n```"
     yield ""
+
+
+# ---------------------------------------------------------------------- benchmarks
+def results() -> dict[str, str]:
+    """Each section of the benchmarks' results by its script, so that concepts can include the tables themselves."""
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    found = {}
+    for section in re.split(r"^## .*\n", text, flags=re.M)[1:]:
+        script = re.search(r"`python benchmarks/(\w+)\.py", section)
+        if script:
+            found[script.group(1)] = section.strip() + "\n"
+    return found
 
 
 # ---------------------------------------------------------------------- command line
