@@ -215,9 +215,8 @@ def _measured(plan: MapPlan, job: MapJob, tiles: Sequence[Tile]) -> MapPlan:
     """The plan with the seconds and the memory of a tile in the middle of the region that has valid imagery."""
     order = sorted(range(len(tiles)), key=lambda k: abs(k - len(tiles) // 2))[:: max(1, len(tiles) // _TRIED)]
     for tile in (tiles[k] for k in order):
-        middle = Tile(tile.row + tile.height // 2, tile.col + tile.width // 2, 1, 1)
-        if not np.isfinite(tile_values(job, middle)[0]).any():  # this also imports and builds what is needed
-            continue
+        if not any(np.isfinite(tile_values(job, cell)[0]).any() for cell in _probes(tile)):
+            continue  # a probe that is valid has also imported and built what is needed
         cpu, clock = time.process_time(), time.perf_counter()
         values = tile_values(job, tile)
         cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
@@ -230,10 +229,16 @@ def _measured(plan: MapPlan, job: MapJob, tiles: Sequence[Tile]) -> MapPlan:
             measured_share=float(np.isfinite(values[0]).mean()),
         )
     raise ImageryError(
-        "no valid imagery in the middle of the tiles that were looked at",
+        "no valid imagery at the cells that were looked at",
         expected="a region with imagery",
         todo="pass measure=False, or plan a part of the region",
     )
+
+
+def _probes(tile: Tile) -> Iterator[Tile]:
+    """Cells of a tile: in its middle and in the middle of its quarters."""
+    for row, col in ((2, 2), (1, 1), (1, 3), (3, 1), (3, 3)):
+        yield Tile(tile.row + tile.height * row // 4, tile.col + tile.width * col // 4, 1, 1)
 
 
 def _peak() -> int:
