@@ -1,6 +1,8 @@
-"""Every example runs as it stands, in an empty folder."""
+"""Every example runs as it stands, in an empty folder; those that load a study by name, on Uganda too."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,26 +11,78 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NAMED = [path for path in EXAMPLES if 'load_study("simulated_trial")' in path.read_text()]
+UGANDA = Path(os.environ.get("CAUSALSAT_DATA", "")) / "uganda_yop" / "units.csv"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(path, tmp_path):
+def cells(text):
+    """The cells of a script, each with its marker."""
+    return re.split(r"^(?=# %%)", text, flags=re.M)[1:]
+
+
+def run(script, folder):
     done = subprocess.run(
-        [sys.executable, str(path)],
-        cwd=tmp_path,
+        [sys.executable, str(script)],
+        cwd=folder,
         capture_output=True,
         text=True,
         env={**os.environ, "MPLBACKEND": "Agg"},
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path, tmp_path):
+    run(path, tmp_path)
     assert (tmp_path / "outputs" / path.stem / "report.html").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not UGANDA.is_file(), reason="set CAUSALSAT_DATA to the folder that holds uganda_yop")
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+def test_example_runs_on_uganda(path, tmp_path):
+    """The same cells but those that look at a simulated truth, on coarser cells of the map."""
+    text = "".join(cell for cell in cells(path.read_text()) if "simulate.satellite_trial" not in cell)
+    text = text.replace('load_study("simulated_trial")', 'load_study("uganda_yop")')
+    script = tmp_path / path.name
+    script.write_text(re.sub(r"resolution=\d+", "resolution=2500", text))
+    run(script, tmp_path)
+    report = (tmp_path / "outputs" / path.stem / "report.html").read_text()
+    assert "Permutation test" in report
+
+
 def test_examples_have_cells_and_a_heading():
-    assert EXAMPLES
+    assert len(EXAMPLES) >= 11
     for path in EXAMPLES:
         text = path.read_text()
         assert text.startswith("# %% [markdown]\n# # "), path
         assert text.count("# %%") >= 4, path
+
+
+def test_examples_answer_the_questions_that_were_promised():
+    names = {path.stem for path in EXAMPLES}
+    assert names >= {
+        "first_effect_map",
+        "is_it_real",
+        "which_images_respond",
+        "image_sequences",
+        "dose_response",
+        "image_confounding",
+        "unobserved_confounding",
+        "selective_labels",
+        "coming_from_other_packages",
+        "laptop_to_cluster",
+        "foundation_model_embeddings",
+    }
+
+
+def test_the_first_map_takes_ten_lines():
+    text = (ROOT / "examples" / "first_effect_map.py").read_text()
+    to_the_map = "".join(cell for cell in cells(text) if "simulate.satellite_trial" not in cell)
+    code = [line for line in to_the_map.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(code) <= 10, code
+    assert any(".write(" in line for line in code)
+    ast.parse(to_the_map)
