@@ -48,6 +48,7 @@ ORDER = [
     ("sequences", "Image sequences: a moderator in the change between dates"),
     ("compare", "Comparing data and models: does the RATE rank them as the truth does?"),
     ("districts", "District means: coverage"),
+    ("faults", "Faults: damaged files, full disks, kill -9, hostile input"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
     ("vluci", "VLUCI: an unobserved confounder, inferred"),
     ("examples", "The examples: run times, and from a clean machine to the first map"),

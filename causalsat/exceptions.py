@@ -19,8 +19,11 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DataWarning",
+    "IgnoredWarning",
     "ImageryError",
     "ImageryNotFoundError",
+    "ImageryWarning",
+    "MapWarning",
     "ModelFileError",
     "OutputError",
     "OverlapWarning",
@@ -141,6 +144,18 @@ class CausalsatWarning(UserWarning):
 
 class DataWarning(CausalsatWarning):
     """Data that can be used, with something that the user should know."""
+
+
+class ImageryWarning(DataWarning):
+    """Imagery that can be used, with something that the user should know."""
+
+
+class MapWarning(DataWarning):
+    """A map or a mean of a district that is not quite what was asked for."""
+
+
+class IgnoredWarning(DataWarning):
+    """Something that was asked for was left out, such as weights that a learner does not take."""
 
 
 class OverlapWarning(CausalsatWarning):

@@ -70,7 +70,10 @@ def read_yaml(file: Path) -> Marked:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is not None and _unfolded(root, {}) > MOST_NODES:
-            raise CatalogError(f"{file}: anchors and aliases that unfold to more than {MOST_NODES:,} values")
+            raise CatalogError(
+                f"{file}: anchors and aliases that unfold to more than {MOST_NODES:,} values",
+                todo="write the values out, or do not use a catalogue of people you do not trust",
+            )
         data = None if root is None else _plain(loader, root, (), lines, file)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(file, error) from error

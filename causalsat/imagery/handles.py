@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import warnings
 from collections import OrderedDict
 from typing import Any
 
 import rasterio
 from rasterio.errors import RasterioError
 
-from causalsat.exceptions import ImageryError, ImageryNotFoundError
+from causalsat.exceptions import ImageryError, ImageryNotFoundError, ImageryWarning
 
 __all__ = ["CACHE_BYTES", "close_all", "dataset", "file_stamp", "gdal_env", "not_readable", "sibling"]
 
 CACHE_BYTES = 512 << 20  # bytes: rasterio takes GDAL_CACHEMAX=512 for 512 bytes
 _MAX_OPEN = 256
 _LOCAL = threading.local()
+_TEXT_BYTES = 16 << 20
+_SERVICES = (b"GDAL_WMS", b"GDAL_WMTS", b"WCS_GDAL", b"WMTS_Capabilities", b"WMT_MS_Capabilities", b"GDAL_OGCAPI")
+_REMOTE = re.compile(rb"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|https?://")
 
 
 def gdal_env() -> Any:
@@ -72,6 +77,8 @@ def _open(path: str) -> Any:
         raise ImageryNotFoundError(
             f"no such raster: {path}", todo="check the path, and the working directory it is relative to"
         )
+    if local:
+        _look_into(path)
     try:
         return rasterio.open(path)
     except RasterioError as error:
@@ -80,6 +87,23 @@ def _open(path: str) -> Any:
             expected="GeoTIFF, COG, VRT or another format that GDAL reads",
             todo="check with gdalinfo that it is a raster and that it was downloaded completely",
         ) from error
+
+
+def _look_into(path: str) -> None:
+    """Tell of a local file that would have GDAL ask the network: refuse a web service, warn of a VRT."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_TEXT_BYTES if file.read(1) == b"<" else 0)
+    except OSError:  # a folder, or no permission: GDAL says it better
+        return
+    if any(tag in head[:4096] for tag in _SERVICES):
+        raise ImageryError(
+            f"{path} describes a web service",
+            expected="a raster",
+            todo="download the part that you need (gdal_translate), or name the service in a VRT",
+        )
+    if b"VRTDataset" in head[:4096] and _REMOTE.search(head):
+        warnings.warn(f"{path} is a VRT of files on the net, which are read from there", ImageryWarning, stacklevel=4)
 
 
 def sibling(path: str, texts: tuple[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -109,7 +110,7 @@ def check_unique(names: Sequence[str], what: str) -> None:
     ------
     ImageryError
     """
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise ImageryError(
             f"{what}: band names {repeated} occur more than once",

@@ -39,7 +39,7 @@ class RasterImagery(LayerImagery):
     block_shape : tuple of int
         Rows and columns of the file's blocks.
     dtype : str
-        Data type in the file.
+        Data type in the file; where bands differ, the smallest that holds all of them.
     band_nodata : tuple of (float or None), or None
         Nodata value of each band, where they differ.
     file_mask : bool
@@ -76,7 +76,7 @@ class RasterImagery(LayerImagery):
                 todo="open it again",
             )
         try:
-            values = source.read(list(self.indexes), window=window)
+            values = _read(source, self.indexes, window, self.dtype)
             invalid = source.dataset_mask(window=window)[None] == 0 if self.file_mask else None
         except RasterioError as error:
             raise not_readable(self.path, error) from error
@@ -114,6 +114,13 @@ class RasterImagery(LayerImagery):
             "band_nodata": None if self.band_nodata is None else tuple(self.band_nodata[i] for i in positions),
         }
         return replace(self, **chosen, **self._select_gain(positions))
+
+
+def _read(source: Any, indexes: tuple[int, ...], window: Any, dtype: str) -> NDArray[Any]:
+    """Bands of a window; one by one where their data types differ, which GDAL does not read together."""
+    if len({source.dtypes[i - 1] for i in indexes}) == 1:
+        return source.read(list(indexes), window=window)  # type: ignore[no-any-return]
+    return np.stack([source.read(i, window=window).astype(dtype) for i in indexes])
 
 
 def _either(first: NDArray[np.bool_] | None, second: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -158,7 +165,7 @@ def open_raster(
         path=file,
         indexes=indexes,
         block_shape=tuple(source.block_shapes[0]),
-        dtype=str(source.dtypes[0]),
+        dtype=str(np.result_type(*(source.dtypes[i - 1] for i in indexes))),
         band_nodata=None if same or nodata is not None else tuple(file_nodata),
         file_mask=_has_mask(source),
         mask=rule,
@@ -246,7 +253,7 @@ def _check_raster(source: Any, file: str) -> None:
 def _check_unit(source: Any, indexes: Sequence[int], file: str) -> None:
     """Refuse blocks that do not fit in memory."""
     rows, cols = read_unit(source.block_shapes[0], source.shape)
-    size = np.dtype(source.dtypes[0]).itemsize
+    size = max(np.dtype(source.dtypes[i - 1]).itemsize for i in indexes)
     together = source.count if str(source.interleaving).lower().endswith("pixel") else 1
     most = max(rows * cols * len(indexes), np.prod(source.block_shapes[0], dtype=float) * together) * size
     if most > MOST_DECODED:

@@ -12,6 +12,7 @@ import numpy as np
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
+from causalsat.exceptions import writing
 from causalsat.mapping import _page_controls as controls
 from causalsat.mapping import _page_plot as drawing
 from causalsat.plots._layers import UNSUPPORTED, MapLayers, read_layers
@@ -120,6 +121,8 @@ def write_page(
     ------
     DataError
         If the raster is not a map of this package, or the districts are not those of district_effects.
+    OutputError
+        If the file cannot be written.
     """
     layers = read_layers(getattr(result, "path", result), MOST_CELLS)
     units, title, note = (
@@ -143,8 +146,9 @@ def write_page(
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with writing(path):
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
