@@ -19,6 +19,7 @@ from causalsat.estimators import _selective_normal as normal
 from causalsat.estimators import _selective_sample as sampling
 from causalsat.estimators._chains import Settings
 from causalsat.estimators._selective_forms import NormalForm, UniformForm
+from causalsat.estimators._selective_priors import RISK, read_priors
 from causalsat.exceptions import (
     ColumnError,
     ConvergenceWarning,
@@ -406,8 +407,11 @@ def test_given_is_checked(fitted):
 
 
 # ---------------------------------------------------------------------- the reference
-@pytest.mark.parametrize("prevalence", [density.NO_PREVALENCE, (0.3, 0.02)])
-def test_fast_density_equals_the_model_in_pymc(prevalence):
+OTHERS = {"risk": (0.5, 0.7), "risk_intercept": (-2, 0.4), "decision": (-0.3, 0.5), "sigma": 1.2}
+
+
+@pytest.mark.parametrize(("prevalence", "priors"), [(density.NO_PREVALENCE, None), ((0.3, 0.02), OTHERS)])
+def test_fast_density_equals_the_model_in_pymc(prevalence, priors):
     from causalsat.estimators._selective_model import build_model
 
     X, y, tested, _ = world(300)
@@ -418,6 +422,7 @@ def test_fast_density_equals_the_model_in_pymc(prevalence):
         rng.uniform(0.5, 2, 300),
         np.array([0, 2]),
         prevalence,
+        read_priors(priors, RISK),
     )
     reference = build_model(data).compile_logp()
     gaps = []

@@ -70,13 +70,13 @@ def test_bad_input(p, y, words):
 def test_a_follow_up_finds_which_model_knows_the_untested():
     """Officials see more than the data: learning from the tested alone overstates the risk of the untested."""
     rng = np.random.default_rng(1)
-    X = rng.standard_normal((3000, 2))
-    r = -2.0 + X[:, 0] + rng.uniform(0, 2.5, 3000)
-    tested = (rng.random(3000) < expit(2 * r + 1.0)).astype(int)
-    happens = rng.random(3000) < expit(r)
-    audited = np.where(rng.random(3000) < 0.6, happens, np.nan)
+    X = rng.standard_normal((2000, 2))
+    r = -2.0 + X[:, 0] + rng.uniform(0, 2.5, 2000)
+    tested = (rng.random(2000) < expit(2 * r + 1.0)).astype(int)
+    happens = rng.random(2000) < expit(r)
+    audited = np.where(rng.random(2000) < 0.6, happens, np.nan)
     y = np.where(tested == 1, happens, np.nan)
-    settings = {"n_draws": 150, "n_chains": 2, "random_state": 0}
+    settings = {"n_draws": 100, "n_chains": 2, "random_state": 0}
     models = {"ours": SelectiveLabelsRisk(prevalence=(happens.mean(), 0.01), **settings),
               "tested only": TestedOnlyRisk(**settings)}  # fmt: skip
     found = {name: follow_up_calibration(m.fit(X, y, treatment=tested), X, tested, audited, bins=5)
