@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.encoders._device import resolve_device
+from causalsat.encoders._distributed import bare, shared_net, sharing
 from causalsat.exceptions import ResumeError, writing
 
 __all__ = ["TrainSettings", "Trained", "augment_batch", "train_network"]
@@ -126,14 +127,17 @@ def train_network(
     from skorch import NeuralNet
     from skorch.helper import predefined_split
 
-    device = resolve_device(settings.device)
-    keeper = _keeper(settings)
+    shared = sharing(settings.device)
+    device = resolve_device(settings.device) if shared is None else shared.accelerator.device
+    keeper = _keeper(settings, shared)
     everything = np.ones(len(targets), dtype=bool)
     masks = (everything, everything) if held_out is None else (~held_out, held_out)
     keep, out = (torch.from_numpy(np.flatnonzero(mask)) for mask in masks)
     parts = [_rows(_move(_take(images, rows), device), targets[rows].to(device)) for rows in (keep, out)]
     n_steps = settings.max_epochs * ((len(keep) + settings.batch_size - 1) // settings.batch_size)
-    net = (net_type or NeuralNet)(
+    kind = net_type or NeuralNet
+    alone = {"device": device, "callbacks__print_log": None} if shared is None else shared.options
+    net = (kind if shared is None else shared_net(kind, shared))(
         module,
         criterion=criterion,
         optimizer=torch.optim.AdamW,
@@ -149,9 +153,8 @@ def train_network(
         **({} if settings.valid_batch is None else {"iterator_valid__batch_size": settings.valid_batch}),
         train_split=predefined_split(parts[1]),
         callbacks=[("keeper", keeper), *_schedule(settings, n_steps)],
-        callbacks__print_log=None,
-        device=device,
         verbose=0,
+        **alone,
         **net_options,
     )
     net.initialize()
@@ -241,7 +244,9 @@ class _Batches:
             batch = _take(images, rows)
             if self.settings.augment:
                 batch = augment_batch(batch, generator, self.settings.shift_px)
-            yield batch, targets[rows]
+            shared = self.keeper.shared
+            mine = slice(None) if shared is None else shared.part(len(rows))
+            yield _take(batch, mine), targets[rows][mine]
 
 
 def augment_batch(images: Any, generator: Any, shift_px: int) -> Any:
@@ -272,7 +277,7 @@ def augment_batch(images: Any, generator: Any, shift_px: int) -> Any:
     return out.roll((dy, dx), (-2, -1))
 
 
-def _keeper(settings: TrainSettings) -> Any:
+def _keeper(settings: TrainSettings, shared: Any = None) -> Any:
     from skorch.callbacks import Callback
 
     class Keeper(Callback):
@@ -280,7 +285,7 @@ def _keeper(settings: TrainSettings) -> Any:
 
         def __init__(self) -> None:
             self.epoch, self.best_loss, self.best_epoch, self.finished = 0, float("inf"), -1, False
-            self.job = ""
+            self.job, self.shared = "", shared
             self.best: dict[str, Any] = {}
             self.best_criterion: dict[str, Any] = {}
             self.losses: list[tuple[float, float]] = []
@@ -290,16 +295,21 @@ def _keeper(settings: TrainSettings) -> Any:
 
             net.max_epochs = settings.max_epochs - self.epoch
             self.bar = tqdm(
-                total=settings.max_epochs, initial=self.epoch, desc="training", disable=not settings.progress
+                total=settings.max_epochs,
+                initial=self.epoch,
+                desc="training",
+                disable=not settings.progress or bool(shared and shared.rank),
             )
 
         def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
             train, valid = (float(net.history[-1, name]) for name in ("train_loss", "valid_loss"))
+            if shared is not None:
+                train, valid = shared.mean(train, valid)
             self.losses.append((train, valid))
             if valid < self.best_loss or not self.best:
                 self.best_loss, self.best_epoch = valid, self.epoch
                 self.best, self.best_criterion = (
-                    {k: v.detach().cpu().clone() for k, v in part.state_dict().items()}
+                    {k: v.detach().cpu().clone() for k, v in bare(part).state_dict().items()}
                     for part in (net.module_, net.criterion_)
                 )
             self.epoch += 1
@@ -322,13 +332,13 @@ def _keeper(settings: TrainSettings) -> Any:
 
 def write_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
     """Put the training's whole state into the file, whole or not at all; nothing without a file."""
-    if file is None:
+    if file is None or (keeper.shared is not None and keeper.shared.rank):
         return
     import torch
 
     state = {
-        "module": net.module_.state_dict(),
-        "criterion": net.criterion_.state_dict(),
+        "module": bare(net.module_).state_dict(),
+        "criterion": bare(net.criterion_).state_dict(),
         "optimizer": net.optimizer_.state_dict(),
         "keeper": [keeper.epoch, keeper.best_loss, keeper.best_epoch, keeper.finished],
         "best": keeper.best,
@@ -375,8 +385,8 @@ def read_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
             expected="the same images, outcomes, network and settings (but for max_epochs and patience)",
             todo="delete it, or name another checkpoint=",
         )
-    net.module_.load_state_dict(state["module"])
-    net.criterion_.load_state_dict(state["criterion"])
+    bare(net.module_).load_state_dict(state["module"])
+    bare(net.criterion_).load_state_dict(state["criterion"])
     net.optimizer_.load_state_dict(state["optimizer"])
     keeper.epoch, keeper.best_loss, keeper.best_epoch, _ = state["keeper"]
     keeper.finished = keeper.over()  # by the epochs and the patience of now
