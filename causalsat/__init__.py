@@ -6,10 +6,13 @@ matplotlib or pandas.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+logging.getLogger("causalsat").addHandler(logging.NullHandler())  # silent unless the program asks for the log
 
 # public name -> module that defines it; a new estimator is one new module plus its line here
 _LAZY: dict[str, str] = {

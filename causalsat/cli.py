@@ -1,7 +1,8 @@
 """The command line: ``causalsat run | check | catalog | map``.
 
-Exit codes: 0 done; 1 the check of a study found errors; 2 wrong usage or input that cannot be used;
-130 interrupted (a map continues where it stopped when run again).
+Exit codes: 0 done; 1 done, and the check of a study found errors; 2 wrong usage, or input that cannot be used; 70 a
+defect of the program; 130 interrupted (a map continues where it stopped when run again). With ``--json`` every
+command prints one line with the same keys, see :mod:`causalsat._reply`; log and warnings go to standard error.
 """
 
 from __future__ import annotations
@@ -13,19 +14,38 @@ from typing import Annotated, Any
 
 import typer
 
+from causalsat._reply import INTERRUPTED, UNUSABLE, answer
+
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="causalsat",
     help="From a trial and satellite imagery to a validated, honestly uncertain map of treatment effects.",
+    epilog="Exit codes: 0 done; 1 the check of a study found errors; 2 wrong usage or input that cannot be used; 70 "
+    "a defect of the program; 130 interrupted. Completion of commands, options and data sets: --install-completion.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _data_sets(incomplete: str) -> list[str]:
+    """Names of the catalogue that begin so, for the completion of the shell."""
+    from causalsat.catalog import load_catalog
+    from causalsat.exceptions import CatalogError
+
+    try:
+        return [name for name in load_catalog() if name.startswith(incomplete)]
+    except CatalogError:
+        return []
+
+
 # ---------------------------------------------------------------------- options shared by commands
 StudyArgument = Annotated[
-    str, typer.Argument(help="Name of a catalogue entry, or a units file (.csv, .parquet, .dta, .gpkg).")
+    str,
+    typer.Argument(
+        help="Name of a catalogue entry, or a units file (.csv, .parquet, .dta, .gpkg).", autocompletion=_data_sets
+    ),
 ]
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", help="Catalogue file instead of the default one.")]
 OutcomeOption = Annotated[str | None, typer.Option(help="Outcome column (for a units file).")]
@@ -36,8 +56,9 @@ LonOption = Annotated[str | None, typer.Option(help="Longitude column.")]
 LatOption = Annotated[str | None, typer.Option(help="Latitude column.")]
 ImageryOption = Annotated[str | None, typer.Option(help="Raster file, folder of dated scenes, Zarr or STAC.")]
 SizeOption = Annotated[float | None, typer.Option("--size-m", help="Side of the image chip of a unit, in metres.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, warnings or log.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log of each step, and tracebacks, on stderr.")]
 
 
 def _study(
@@ -91,15 +112,19 @@ def check(
     imagery: ImageryOption = None,
     size_m: SizeOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Look for everything that could spoil the analysis of a study; exit code 1 if there are errors."""
-    report = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery).check(size_m=size_m)
-    if as_json:
-        typer.echo(report.to_dataframe().to_json(orient="records"))
-    else:
-        typer.echo(str(report))
-    if not report.ok:
-        raise typer.Exit(1)
+    """Look for everything that could spoil the analysis of a study; exit code 1 if there are errors.
+
+    causalsat check units.csv --outcome y --treatment t --lon lon --lat lat --imagery scene.tif --size-m 960
+    """
+    with answer("check", as_json, verbose, quiet) as reply:
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
+        report = loaded.check(size_m=size_m)
+        found = json.loads(report.to_dataframe().to_json(orient="records"))
+        reply.result = {"study": loaded.name, "ok": bool(report.ok), "findings": found}
+        reply.text, reply.findings = str(report), not report.ok
 
 
 @app.command()
@@ -118,23 +143,24 @@ def run(
     resolution: Annotated[float | None, typer.Option(help="Side of a map cell in metres.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds, encoder and draws.")] = 0,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """The main job: effects, tests of heterogeneity, report and map of a study."""
-    from causalsat.analysis import analyse, image_model
+    """The main job: effects, tests of heterogeneity, report and map of a study.
 
-    loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
-    model = image_model(loaded, size_m=size_m, random_state=seed)
-    analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
-    folder = out or Path("outputs") / loaded.name
-    written = analysis.write(folder, resolution=resolution, progress=not quiet)
-    if as_json:
-        typer.echo(json.dumps({path.name: str(path) for path in written}))
-    else:
-        typer.echo(str(analysis))
-        typer.echo("\nOutputs:")
-        for path in written:
-            typer.echo(f"  {path}")
+    causalsat run simulated_trial --out outputs/first
+    """
+    with answer("run", as_json, verbose, quiet) as reply:
+        from causalsat.analysis import analyse, image_model
+
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
+        model = image_model(loaded, size_m=size_m, random_state=seed)
+        analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
+        folder = out or Path("outputs") / loaded.name
+        written = analysis.write(folder, resolution=resolution, progress=not quiet)
+        files = {path.name: str(path) for path in written}
+        reply.result = {"study": loaded.name, "folder": str(folder), "files": files}
+        reply.text = "\n".join([str(analysis), "", "Outputs:", *(f"  {path}" for path in written)])
 
 
 @app.command("map")
@@ -149,44 +175,75 @@ def map_(
     overwrite: Annotated[
         bool, typer.Option(help="Discard the tiles of an interrupted job with other inputs.")
     ] = False,
+    districts: Annotated[
+        Path | None, typer.Option(help="Vector file of districts: their mean effects, as a table and on the page.")
+    ] = None,
+    district_name: Annotated[str | None, typer.Option(help="Column with the districts' names.")] = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Map the effects of a saved model; run again after an interruption to continue."""
-    from causalsat.imagery import open_imagery
-    from causalsat.mapping import map_effects
-    from causalsat.persistence import load
+    """Map the effects, or the risk, of a saved model; run again after an interruption to continue.
 
-    result = map_effects(
-        load(model),
-        open_imagery(imagery),
-        region,
-        resolution,
-        out,
-        overwrite=overwrite,
-        progress=not quiet,
-    )
-    paths = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}
-    typer.echo(json.dumps(paths) if as_json else "\n".join(paths.values()))
+    causalsat map model.safetensors --imagery scene.tif --resolution 480 --out effects.tif
+    """
+    with answer("map", as_json, verbose, quiet) as reply:
+        from causalsat.base import final_estimator
+        from causalsat.imagery import open_imagery
+        from causalsat.mapping import map_effects, map_risk
+        from causalsat.persistence import load
+
+        fitted, source = load(model), open_imagery(imagery)
+        mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
+        result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
+        files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}
+        if districts is not None:
+            files |= _districts(result, fitted, source, districts, district_name, resolution, quiet)
+        reply.result = {
+            "files": files, "bands": list(result.bands), "cells": result.n_mapped,
+            "resolution_m": result.resolution_m, "note": result.note,
+        }  # fmt: skip
+        reply.text = "\n".join(files.values())
+
+
+def _districts(
+    result: Any, model: Any, imagery: Any, districts: Path, name: str | None, resolution: float | None, quiet: bool
+) -> dict[str, str]:
+    """Mean effects of districts beside a map, and on its page."""
+    from causalsat.mapping import district_effects
+
+    found = district_effects(model, imagery, districts, resolution, name=name, progress=not quiet)
+    files = {"districts": str(found.write(result.path.with_suffix(".districts.csv")))}
+    if result.html is not None:
+        files["html"] = str(result.to_html(result.html, imagery, districts=found))
+    return files
 
 
 @app.command("catalog")
 def catalog_(
-    name: Annotated[str | None, typer.Argument(help="Entry to show; all are listed without it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Entry to show; all are listed without it.", autocompletion=_data_sets)
+    ] = None,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """List the data sets of the catalogue, or show one."""
-    from causalsat.catalog import load_catalog
+    """List the data sets of the catalogue, or show one.
 
-    loaded = load_catalog(catalog)
-    if name is not None:
-        entry = loaded[name]
-        typer.echo(entry.model_dump_json(indent=1, exclude_none=True))
-    elif as_json:
-        typer.echo(loaded.list().to_json(orient="records"))
-    else:
-        typer.echo(loaded.list().to_string(index=False))
+    causalsat catalog uganda_yop
+    """
+    with answer("catalog", as_json, verbose, quiet) as reply:
+        from causalsat.catalog import load_catalog
+
+        loaded = load_catalog(catalog)
+        if name is not None:
+            text = loaded[name].model_dump_json(indent=1, exclude_none=True)
+            reply.result, reply.text = {"name": name, "entry": json.loads(text)}, text
+        else:
+            listed = loaded.list()
+            reply.result = {"datasets": json.loads(listed.to_json(orient="records"))}
+            reply.text = str(listed.to_string(index=False))
 
 
 def _version(value: bool) -> None:
@@ -207,17 +264,17 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors of the package become one message and exit code 2."""
+    """Run the command line; what goes wrong becomes one message and an exit code."""
     from causalsat.exceptions import CausalsatError
 
     try:
         app(args=arguments)
     except CausalsatError as error:
         typer.secho(f"causalsat: {error}", err=True, fg="red")
-        sys.exit(2)
+        sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         typer.secho("causalsat: interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -27,6 +28,7 @@ from causalsat.exceptions import ModelFileError, OutputError, writing
 
 __all__ = ["digest", "load", "save"]
 
+LOG = logging.getLogger(__name__)
 FORMAT = 1
 CHECKSUM = "causalsat-sha256"
 _MODULE = re.compile(r"(causalsat|sklearn)(\.[A-Za-z_]\w*)*")
@@ -76,6 +78,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         with writing(target):
             save_file(arrays, temporary, metadata={"causalsat": text, CHECKSUM: _checksum(text, arrays)})
             os.replace(temporary, target)
+            LOG.info("saved a %s in %s", type(model).__name__, target)
     except SafetensorError as error:
         raise OutputError(
             f"{target} cannot be written ({error})", todo="free space, or choose another folder"

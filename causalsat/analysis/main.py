@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from causalsat.posterior import EffectPosterior
 __all__ = ["Analysis", "analyse", "image_model"]
 
 FloatArray = NDArray[np.float64]
+LOG = logging.getLogger(__name__)
 
 
 def image_model(
@@ -269,17 +271,20 @@ def analyse(
     check = study.check()
     check.raise_if_errors()
     model = image_model(study, random_state=random_state) if model is None else model
+    LOG.info("cross-fitting %s units of %s", len(study), study.name)
     y, t, groups, weights = study.y, study.treatment, study.groups, study.weights
     roles = {"treatment": t, "groups": groups, "sample_weight": weights, "propensity": study.propensity}
     fits = tuple(
         crossfit_effects(model, study.X, y, **roles, cv=n_folds, random_state=seed, level=level, progress=progress)
         for seed in fold_seeds
     )
+    LOG.info("fitting the model on all units")
     study.fit(model)
     latents, covariates = _features(model, study)
     nuisances = crossfit_nuisances(
         np.column_stack([latents, covariates]), y, n_splits=n_folds, random_state=random_state, **roles
     )
+    LOG.info("testing heterogeneity")
     scores = dr_scores(y, t, nuisances)
     shared = {"groups": groups, "weights": weights}
     ranked = {**shared, "n_bootstrap": n_bootstrap, "random_state": random_state}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from causalsat._study.columns import close_matches, list_names
 from causalsat.catalog.schema import Download
 from causalsat.exceptions import CatalogError
 
+LOG = logging.getLogger(__name__)
 DONE = "conversion.json"  # written last, so that its presence means a whole conversion
 
 
@@ -56,6 +58,7 @@ def fetch(name: str, spec: Download, target: Path) -> None:
             expected=f"one of {list_names(CONVERTERS)}",
             todo=f"did you mean {near[0]}?" if near else "a catalogue names one of the package's own converters",
         )
+    LOG.info("downloading %s to %s", name, target.parent / "raw")
     raw = _download(name, spec, target.parent / "raw")
     convert: Callable[..., None] = CONVERTERS[spec.convert] if spec.convert else copy_files
     work = target.with_name(target.name + ".part")

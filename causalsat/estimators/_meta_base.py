@@ -18,7 +18,7 @@ from causalsat.estimators._bootstrap import default_regressor, draw_weights, tak
 from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._levels import is_binary
 from causalsat.estimators._nuisances import Nuisances
-from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.exceptions import DataError, IgnoredWarning, ParameterError
 from causalsat.posterior import draw_quantiles
 
 __all__ = [
@@ -82,7 +82,7 @@ class MetaLearner(EffectEstimator):
         self._prepare(data)
         counts = not all(takes_weights(learner) for learner in self._learners())
         if counts and data.weighted:
-            warnings.warn("a learner takes no sample_weight: fitted without", DataWarning, stacklevel=5)
+            warnings.warn("a learner takes no sample_weight: fitted without", IgnoredWarning, stacklevel=5)
         self.models_ = []
         for _ in range(int(self.n_bootstrap)):
             drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)

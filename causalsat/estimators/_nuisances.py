@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat import _inputs
 from causalsat.estimators._folds import assign_folds
-from causalsat.exceptions import DataError, DataWarning, OverlapWarning, ParameterError
+from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
 
 __all__ = ["Nuisances", "crossfit_nuisances", "dr_scores"]
 
@@ -246,7 +246,7 @@ def _weight_option(learner: Any, weight: FloatArray | None, train: NDArray[np.bo
     steps = getattr(learner, "steps", None)
     last, prefix = (learner, "") if steps is None else (steps[-1][1], f"{steps[-1][0]}__")
     if not has_fit_parameter(last, "sample_weight"):
-        warnings.warn(f"{type(last).__name__} takes no sample_weight: fitted without", DataWarning, stacklevel=4)
+        warnings.warn(f"{type(last).__name__} takes no sample_weight: fitted without", IgnoredWarning, stacklevel=4)
         return {}
     return {f"{prefix}sample_weight": weight[train]}
 

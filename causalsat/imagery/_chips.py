@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from causalsat.exceptions import DataWarning, ImageryError, ParameterError
+from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery import cache as disk
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.grid import IntArray, lonlat
@@ -23,6 +24,7 @@ from causalsat.imagery.grid import IntArray, lonlat
 __all__ = ["chips"]
 
 Chips = NDArray[np.float32]
+LOG = logging.getLogger(__name__)
 ON_INVALID = ("raise", "mask", "drop")
 
 
@@ -187,6 +189,7 @@ def _read(
     if folder is not None:
         key = disk.content_key(source, row, col, px)
         found = disk.load(folder, key, shape, lazy)
+        LOG.info("%s chips of %s: %s", len(row), source.name, "read" if found is None else f"kept in {folder}")
         if found is None:
             disk.store(folder, key, shape, fill)
             found = disk.load(folder, key, shape, lazy)
@@ -258,7 +261,7 @@ def _decide(
                 "min_valid, or check that the coordinates and the raster cover the same area",
             )
         none = int((reading.valid[reading.which] == 0).sum())
-        warnings.warn(f"{what}; kept with NaN, {none} of them without a valid pixel", DataWarning, stacklevel=3)
+        warnings.warn(f"{what}; kept with NaN, {none} of them without a valid pixel", ImageryWarning, stacklevel=3)
     if keep.all():
         return None
     if on_invalid == "drop":
@@ -271,7 +274,7 @@ def _decide(
         warnings.warn(
             f"dropped {(~keep).sum()} of {len(index)} units with less than {min_valid:.0%} valid pixels: {labels}; "
             'their labels are in attrs["dropped"]',
-            DataWarning,
+            ImageryWarning,
             stacklevel=3,
         )
         return keep

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causalsat.exceptions import DataWarning, ImageryError, ParameterError
+from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 
 if TYPE_CHECKING:
     import xarray
@@ -130,7 +130,7 @@ def indices(
             warnings.warn(
                 f"{name} presumes reflectances between 0 and 1, and the bands reach "
                 f"{max(float(array.max()) for array in arrays):g}: open the imagery with scale=",
-                DataWarning,
+                ImageryWarning,
                 stacklevel=2,
             )
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import DataWarning, ImageryError, ParameterError
+from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
@@ -169,7 +169,7 @@ def open_embeddings(
 
     Warns
     -----
-    DataWarning
+    ImageryWarning
         Undated: an annual embedding may hold images from after the treatment.
     """
     if formula is not None and formula not in (*FORMULAS, "none"):
@@ -190,7 +190,7 @@ def open_embeddings(
     if not opened.days:
         warnings.warn(
             f"{opened.name} is undated: an annual embedding may hold images from after the treatment; pass dates=",
-            DataWarning,
+            ImageryWarning,
             stacklevel=2,
         )
     return opened

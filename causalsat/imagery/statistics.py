@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import DataError, DataWarning, ImageryError
+from causalsat.exceptions import DataError, ImageryError, ImageryWarning
 from causalsat.imagery.base import Imagery
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def channel_statistics(
     sd = np.sqrt(spread / count)
     constant = [name for name, value in zip(bands, sd, strict=True) if value == 0]
     if constant:
-        warnings.warn(f"constant in the training units: {constant}; their sd is set to 1", DataWarning, stacklevel=2)
+        words = f"constant in the training units: {constant}; their sd is set to 1"
+        warnings.warn(words, ImageryWarning, stacklevel=2)
     sd[sd == 0] = 1.0
     return ChannelStatistics(bands, tuple(mean.tolist()), tuple(sd.tolist()), tuple(int(n) for n in count))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from causalsat.mapping.grid import MapGrid
 __all__ = ["write_cog"]
 
 CACHE_BYTES = 64 << 20
+LOG = logging.getLogger(__name__)
 
 
 def write_cog(
@@ -106,6 +108,7 @@ def write_cog(
                 if any(_checksum(raster.read(window=window)) != mark for window, mark in written):
                     raise OSError("what was written reads back differently")
             os.replace(partial, path)
+            LOG.info("wrote %s", path)
     except (RasterioError, CPLE_BaseError) as error:
         cause = error.__cause__ or error
         raise OutputError(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import __version__, base
-from causalsat.exceptions import DataError, DataWarning, ParameterError, ResumeError
+from causalsat.exceptions import DataError, MapWarning, ParameterError, ResumeError
 from causalsat.mapping._files import blocks_of, count_mapped, finished_tags, map_notes, model_words
 from causalsat.mapping._job import job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping._layers import check_layers
@@ -204,7 +204,7 @@ def make_map(
         warnings.warn(
             f"no cell of the map has {'an effect' if quantity == 'effect' else 'a risk'}: all lie outside the region "
             f"or on invalid imagery (min_valid={job.min_valid:g})",
-            DataWarning,
+            MapWarning,
             stacklevel=3,
         )
         return result

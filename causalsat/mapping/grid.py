@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import DataError, DataWarning, ImageryError, ParameterError
+from causalsat.exceptions import DataError, ImageryError, MapWarning, ParameterError
 
 __all__ = ["MapGrid", "grid_over", "region_geometry", "to_coordinates"]
 
@@ -191,7 +191,7 @@ def _whole_pixels(resolution: float, pixel_m: float, tell: bool) -> int:
         warnings.warn(
             f"resolution {resolution:g} m is not a whole number of {pixel_m:g} m pixels: "
             f"the map's cells are {cell} pixels, {actual:g} m",
-            DataWarning,
+            MapWarning,
             stacklevel=4,
         )
     return cell

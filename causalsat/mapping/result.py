@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalsat.exceptions import CausalsatError, DataWarning, ParameterError
+from causalsat.exceptions import CausalsatError, IgnoredWarning, ParameterError
 from causalsat.mapping.compute import BANDS
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, un
             raise _no_bokeh(error) from error
         warnings.warn(
             "the interactive map was not drawn, because bokeh is not installed: pip install 'causalsat[maps]'",
-            DataWarning,
+            IgnoredWarning,
             stacklevel=3,
         )
         return result

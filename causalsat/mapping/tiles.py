@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import threading
 import zlib
@@ -21,6 +22,7 @@ from causalsat.exceptions import ResumeError, writing
 __all__ = ["Tile", "fingerprint", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
 
 FloatArray = NDArray[np.float32]
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:
             if earlier is not None and not overwrite:
                 raise _mismatch(folder, earlier, parts)
             remove_job(folder)
+        else:
+            LOG.info("going on with the tiles of %s", folder)
     temporary = manifest.with_name(f"manifest.{os.getpid()}.tmp")
     text = json.dumps({"job": job, "parts": dict(parts)}, indent=1, sort_keys=True)
     try:

@@ -1,6 +1,7 @@
 """The command line in process and as a program: outputs, JSON, errors and exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -32,6 +33,19 @@ def roles(files, *more):
     ]  # fmt: skip
 
 
+def reply(arguments, *, status="ok", code=0):
+    """What a command says with --json: one line, always with the same keys."""
+    done = RUN.invoke(app, arguments)
+    assert done.exit_code == code, done.output
+    (line,) = done.stdout.strip().splitlines()
+    told = json.loads(line)
+    assert list(told) == ["schema", "version", "command", "status", "result", "warnings", "error"]
+    assert (told["schema"], told["version"], told["command"]) == (1, __version__, arguments[0])
+    assert told["status"] == status
+    assert (told["error"] is None) == (status != "error")
+    return told
+
+
 def test_version_and_help():
     assert RUN.invoke(app, ["--version"]).output.strip() == __version__
     text = RUN.invoke(app, ["--help"]).output
@@ -43,18 +57,21 @@ def test_catalog_lists_and_shows():
     assert listed.exit_code == 0
     assert "simulated_trial" in listed.output
     assert "uganda_yop" in listed.output
-    names = [row["name"] for row in json.loads(RUN.invoke(app, ["catalog", "--json"]).output)]
+    names = [row["name"] for row in reply(["catalog", "--json"])["result"]["datasets"]]
     assert "simulated_trial" in names
     shown = json.loads(RUN.invoke(app, ["catalog", "uganda_yop"]).output)
     assert shown["chip_size_m"] == 5000
+    assert reply(["catalog", "uganda_yop", "--json"])["result"] == {"name": "uganda_yop", "entry": shown}
 
 
 def test_check_of_a_file_prints_and_gives_json(files):
     done = RUN.invoke(app, ["check", *roles(files)])
     assert done.exit_code == 0, done.output
     assert "Ready to fit" in done.output
-    found = json.loads(RUN.invoke(app, ["check", *roles(files), "--json"]).output)
-    assert all({"level", "topic", "what", "todo"} <= set(row) for row in found)
+    found = reply(["check", *roles(files), "--json"])["result"]
+    assert found["ok"] is True
+    assert found["study"] == "units"
+    assert all({"level", "topic", "what", "todo"} <= set(row) for row in found["findings"])
 
 
 def test_check_exits_with_1_where_the_study_has_errors(files, tmp_path):
@@ -65,6 +82,9 @@ def test_check_exits_with_1_where_the_study_has_errors(files, tmp_path):
     done = RUN.invoke(app, ["check", *arguments])
     assert done.exit_code == 1
     assert "treatment" in done.output
+    told = reply(["check", *arguments, "--json"], status="findings", code=1)
+    assert told["result"]["ok"] is False
+    assert "treatment" in json.dumps(told["result"]["findings"])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +108,114 @@ def test_unusable_input_is_one_message_and_exit_code_2(arguments, says, capsys):
     assert "Traceback" not in error
 
 
+def test_an_error_is_json_too():
+    told = reply(["check", "units.csv", "--json"], status="error", code=2)
+    assert told["result"] is None
+    assert told["error"]["kind"] == "ParameterError"
+    assert "--outcome" in told["error"]["expected"]
+    assert told["error"]["todo"].startswith("causalsat check units.csv")
+
+
+def test_a_defect_is_told_with_code_70(monkeypatch):
+    import causalsat.catalog
+
+    monkeypatch.setattr(causalsat.catalog, "load_catalog", lambda path: 1 / 0)
+    told = reply(["catalog", "--json"], status="error", code=70)
+    assert told["error"]["kind"] == "ZeroDivisionError"
+    done = RUN.invoke(app, ["catalog"])
+    assert done.exit_code == 70
+    assert "a defect of the program" in done.stderr
+    assert "--verbose" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in RUN.invoke(app, ["catalog", "--verbose"]).stderr
+
+
+def test_an_interruption_exits_with_130(monkeypatch):
+    import causalsat.catalog
+
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(causalsat.catalog, "load_catalog", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(["catalog"])
+    assert stop.value.code == 130
+
+
+def test_warnings_and_log_go_to_standard_error_as_far_as_asked():
+    from causalsat import cli
+    from causalsat.exceptions import ImageryWarning
+
+    def warn(*args):
+        import logging
+        import warnings
+
+        warnings.warn("half of it is cloudy", ImageryWarning, stacklevel=1)
+        logging.getLogger("causalsat.imagery").info("reading")
+        raise cli.typer.Exit(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_study", lambda *a: warn())
+        plain = RUN.invoke(app, ["check", "x.csv"])
+        assert plain.stderr == "causalsat: ImageryWarning: half of it is cloudy\n"
+        assert plain.stdout == ""
+        assert RUN.invoke(app, ["check", "x.csv", "--quiet"]).stderr == ""
+        assert "causalsat.imagery: reading" in RUN.invoke(app, ["check", "x.csv", "-v"]).stderr
+
+
+def test_warnings_are_in_the_json(monkeypatch):
+    import warnings
+
+    import causalsat.catalog
+    from causalsat.exceptions import DataWarning
+
+    known = causalsat.catalog.load_catalog()
+
+    def load(path):
+        warnings.warn("something", DataWarning, stacklevel=1)
+        return known
+
+    monkeypatch.setattr(causalsat.catalog, "load_catalog", load)
+    assert reply(["catalog", "--json", "--quiet"])["warnings"] == [{"kind": "DataWarning", "message": "something"}]
+
+
+def complete(line):
+    """What bash would offer at the end of a line."""
+    words = line.split(" ")
+    environment = {**os.environ, "_CAUSALSAT_COMPLETE": "complete_bash", "COMP_WORDS": line,
+                   "COMP_CWORD": str(len(words) - 1)}  # fmt: skip
+    command = [sys.executable, "-c", "from causalsat.cli import app; app(prog_name='causalsat')"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("causalsat c", {"check", "catalog"}),
+        ("causalsat catalog uga", {"uganda_yop"}),
+        ("causalsat map --qu", {"--quiet"}),
+    ],
+)
+def test_the_shell_completes_commands_options_and_data_sets(line, offers):
+    assert offers <= set(complete(line))
+
+
+def test_help_says_exit_codes_and_an_example():
+    text = " ".join(RUN.invoke(app, ["--help"]).output.replace("│", " ").split())
+    for words in (
+        "Exit codes: 0 done",
+        "1 the check of a study found errors",
+        "130 interrupted",
+        "--install-completion",
+    ):
+        assert words in text
+    for command in ("check", "run", "map", "catalog"):
+        told = " ".join(RUN.invoke(app, [command, "--help"]).output.replace("│", " ").split())
+        assert f"causalsat {command} " in told
+        assert all(option in told for option in ("--json", "--verbose", "--quiet"))
+
+
 def test_wrong_usage_exits_with_2():
     assert RUN.invoke(app, ["run"]).exit_code == 2
     assert RUN.invoke(app, ["nonsense"]).exit_code == 2
@@ -98,7 +226,7 @@ def test_run_then_map_of_the_saved_model(files, tmp_path):
     out = tmp_path / "out"
     done = RUN.invoke(app, ["run", *roles(files), "--out", str(out), "--resolution", "480", "--json", "--quiet"])
     assert done.exit_code == 0, done.output
-    written = json.loads(done.stdout.strip().splitlines()[-1])
+    written = json.loads(done.stdout.strip())["result"]["files"]
     assert {"report.html", "effects.tif", "effects.png", "toc.png", "map.html", "metrics.json"} <= set(written)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["study.n_units"] == 400
