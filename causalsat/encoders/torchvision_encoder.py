@@ -285,8 +285,14 @@ class TorchvisionEncoder(ChipEncoder):
         import torch
 
         weight = self._dense().stem.weight
-        images = torch.from_numpy(self._standardise(pixels)[0][None])
-        return images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
+        mean, sd = (
+            torch.from_numpy(v.astype(np.float32)).to(weight.device)[None, :, None, None]
+            for v in (self.band_mean_, self.band_sd_)
+        )
+        images = (torch.from_numpy(np.ascontiguousarray(pixels)[None]).to(weight.device) - mean).div_(sd)
+        if not torch.isfinite(images.sum()):
+            images.masked_fill_(~torch.isfinite(images).all(dim=1, keepdim=True), 0.0)
+        return images.to(dtype=weight.dtype, memory_format=torch.channels_last)
 
     # ------------------------------------------------------------------ chip by chip
     def _network(self) -> Any:
