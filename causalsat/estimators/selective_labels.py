@@ -89,6 +89,9 @@ class SelectiveLabelsRisk(RiskEstimator):
     posterior, as with few units, nutpie's NUTS does, in the coordinates of the curvature at the mode. The diagnostics
     say which it was.
 
+    In 200 simulated data sets of 5,000 units (``benchmarks/selective_labels.py``) a prevalence 20 % too low was found
+    to be at odds with the data in 184, one 20 % too high in 200, the true one in 2 (p below 0.01).
+
     References
     ----------
     Balachandar, S., Garg, N. and Pierson, E. (2024). Domain constraints improve risk prediction when outcome data is
