@@ -53,7 +53,7 @@ class AssumptionChecks(BaseEstimator):
         is rather strong. This region asks the likelihood alone (given the shapes that the class's documentation sets
         out): every strength within its joint confidence region, with the sampling error there. It is wide, and
         conservative where there is no confounding. In simulated studies of 500 units it held the truth where the
-        interval of the posterior did not: ``benchmarks/vluci.py``.
+        interval of the posterior did not (``benchmarks/vluci.py``); where the outcome's noise was skewed it did not.
 
         Parameters
         ----------
