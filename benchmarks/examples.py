@@ -71,8 +71,8 @@ def keep_for_the_page(name: str, printed: str, outputs: Path) -> None:
     picture = outputs / FIGURES.get(name, "")
     if picture.is_file():
         image = Image.open(picture).convert("RGB")
-        image.thumbnail((900, 900))
-        image.quantize(128).save(RECORDED / f"{name}.png", optimize=True)
+        image.thumbnail((720, 720))
+        image.quantize(64).save(RECORDED / f"{name}.png", optimize=True)
 
 
 def first_time() -> kept_rows.Row:
