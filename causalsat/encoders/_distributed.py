@@ -3,7 +3,8 @@
 A script is started once a process (``accelerate launch --num_processes 2 script.py``, or torchrun); every training in
 it is then shared. Each process shuffles and augments whole batches alike and takes its part of the rows; gradients
 are averaged by the rows' number, so that the steps, and the weights at the end, are those of one process to rounding
-wherever the loss is a mean over rows. Held-out rows are evaluated by every process.
+wherever the loss is a mean over rows and nothing else is drawn, such as dropout. Every process evaluates all held-out
+rows.
 """
 
 from __future__ import annotations
@@ -88,11 +89,26 @@ def shared_net(net_type: Any, shared: Sharing) -> Any:
     from skorch.hf import AccelerateMixin
 
     class SharedNet(AccelerateMixin, net_type):  # type: ignore[misc]
+        _criteria: list[str]
+
         def get_loss(self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False) -> Any:
             loss = super().get_loss(y_pred, y_true, X=X, training=training)
             return loss * shared.weight if training else loss
 
+        def _initialize_accelerator(self) -> Any:
+            """Share what has parameters: a loss without any has no gradients to average."""
+            everything = self._criteria
+            self._criteria = [name for name in everything if _learns(getattr(self, f"{name}_"))]
+            try:
+                return super()._initialize_accelerator()
+            finally:
+                self._criteria = everything
+
     return SharedNet
+
+
+def _learns(part: Any) -> bool:
+    return any(p.requires_grad for p in getattr(part, "parameters", tuple)())
 
 
 def bare(module: Any) -> Any:

@@ -127,7 +127,8 @@ def map_effects(
     Notes
     -----
     Tiles are written one by one to ``<out>.tiles`` under a job hash: a killed run continues where it stopped,
-    and its pixels are those of an uninterrupted one. Memory is bounded by a tile and not by the raster.
+    and its pixels are those of an uninterrupted one (with networks, on the same number of torch threads; workers of a
+    cluster have one). Memory is bounded by a tile and not by the raster.
     """
     _, estimator = base.final_estimator(model)
     if not hasattr(estimator, "effect"):

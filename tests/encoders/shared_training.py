@@ -31,11 +31,15 @@ def build():
     return module, Scaled(), torch.from_numpy(images), torch.from_numpy(outcomes.astype("f4"))
 
 
-def train(checkpoint: str | None = None, epochs: int = 6):
-    """Batches of 15, whose two parts have 7 and 8 rows, and held-out rows."""
+def train(checkpoint: str | None = None, epochs: int = 6, *, plain: bool = False):
+    """Batches of 15, whose two parts have 7 and 8 rows, and held-out rows; ``plain``: a loss without parameters."""
     from causalsat.encoders._training import TrainSettings, train_network
 
     module, criterion, images, outcomes = build()
+    if plain:
+        import torch
+
+        criterion, outcomes = torch.nn.MSELoss(), outcomes[:, None]
     settings = TrainSettings(
         max_epochs=epochs, batch_size=15, device="cpu", checkpoint=checkpoint, schedule="one_cycle"
     )
@@ -50,5 +54,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     found = train(str(out / "checkpoint.pt") if "--checkpoint" in sys.argv else None)
+    plain = {f"plain_{name}": value for name, value in train(plain=True).weights.items()}
     rank = os.environ.get("RANK", "0")
-    np.savez(out / f"{rank}.npz", **found.weights, **found.criterion, history=found.history, valid=found.valid_loss)
+    np.savez(
+        out / f"{rank}.npz",
+        **found.weights,
+        **found.criterion,
+        **plain,
+        history=found.history,
+        valid=found.valid_loss,
+    )

@@ -53,12 +53,12 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         from shared_training import train
     finally:
         sys.path.pop(0)
-    alone = train()
+    alone, plain = train(), {f"plain_{name}": value for name, value in train(plain=True).weights.items()}
     first, second = in_two(tmp_path, "--checkpoint")
-    assert set(first) == {*alone.weights, *alone.criterion, "history", "valid"}
+    assert set(first) == {*alone.weights, *alone.criterion, *plain, "history", "valid"}
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
-    for name, value in {**alone.weights, **alone.criterion}.items():
+    for name, value in {**alone.weights, **alone.criterion, **plain}.items():
         np.testing.assert_allclose(first[name], value, atol=2e-5)
     np.testing.assert_allclose(first["history"], alone.history, rtol=2e-4)
     assert first["history"][-1, 0] < first["history"][0, 0]

@@ -60,3 +60,28 @@ def test_an_error_on_a_worker_is_raised_here(model, imagery, tmp_path, monkeypat
         pytest.raises(ArithmeticError, match="from a worker"),
     ):
         map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, client=client, **QUIET)
+
+
+@pytest.mark.slow
+def test_workers_compute_with_one_torch_thread(imagery, trial, tmp_path):
+    """Also in their first tile, before which torch was not imported there."""
+    from sklearn.pipeline import make_pipeline
+
+    from causalsat import DoublyRobustEffect, ImageEncoder, RandomConvFeatures
+
+    encoder = ImageEncoder(imagery, 240.0, RandomConvFeatures(8), n_components=2)
+    model = make_pipeline(encoder, DoublyRobustEffect(random_state=0))
+    model.fit(trial, np.arange(len(trial)) / 9, doublyrobusteffect__treatment=np.arange(len(trial)) % 2)
+
+    def threads():
+        import torch
+
+        return torch.get_num_threads()
+
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.run(lambda: __import__("os").environ.update(OMP_NUM_THREADS="2"))
+        map_effects(model, imagery, None, 120, tmp_path / "e.tif", client=client, **QUIET)
+        assert list(client.run(threads).values()) == [1]
