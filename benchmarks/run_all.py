@@ -26,6 +26,7 @@ ORDER = [
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("mapping", "Mapping a large raster"),
+    ("country", "Maps at the scale of a country"),
     ("rate", "RATE of a million units"),
     ("bayesian_linear", "BayesianLinearEffect"),
     ("large_linear", "BayesianLinearEffect on 100,000 units"),
