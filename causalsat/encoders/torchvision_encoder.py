@@ -80,8 +80,8 @@ class TorchvisionEncoder(ChipEncoder):
 
     Notes
     -----
-    With ``precision="bfloat16"`` on a CPU the features of the dense form differ from those in float32 by a fiftieth of
-    their standard deviation (the median; the tests allow 0.05), 99 % of them by less than a sixth.
+    With ``precision="bfloat16"`` on a CPU the features of the dense form differ from those in float32 by a fiftieth
+    of their standard deviation (the median; the tests allow 0.05), 99 % of them by less than a sixth.
 
     Examples
     --------
