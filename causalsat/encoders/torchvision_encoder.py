@@ -42,7 +42,7 @@ class TorchvisionEncoder(ChipEncoder):
     strides replaced by dilation, is run over the imagery, and a place's features are the average over its chip of the
     responses, one a square of ``dense_stride`` pixels, counted from the imagery's first pixel. Training places and
     the cells of a map are then encoded by one and the same function, and a map costs a fraction of encoding chips one
-    by one (a seventh in float32, an eighteenth in bfloat16, in ``benchmarks/country.py``). A response sees ``halo_px``
+    by one (a seventh in float32, an eighteenth in bfloat16: ``benchmarks/country.py``). A response sees ``halo_px``
     pixels round the chip (224 for a ResNet-18 at stride 16), so :class:`ImageEncoder` reads them too.
 
     Parameters
