@@ -26,7 +26,7 @@ class Case:
     name: str
     run: Callable[[], bool]
     names: str = ""
-    seconds: float = 120.0
+    seconds: float = 300.0
     warm: bool = True  # whether the first of its kind is run here once, so that children find all imports done
 
 

@@ -74,8 +74,8 @@ def no_network(folder: Path) -> Iterable[Case]:
         status, calls = asked_of_the_network([sys.executable, "-c", words])
         return status != 0 and calls > 0
 
-    yield Case("main job", main_job, seconds=400, warm=False)
-    yield Case("a request through GDAL is counted", control, seconds=300)
+    yield Case("main job", main_job, seconds=600, warm=False)
+    yield Case("a request through GDAL is counted", control, seconds=600)
 
 
 def campaign(folder: Path, size: float = 1.0) -> list[tuple[str, Callable[[Path], Iterable[Case]]]]:
@@ -195,7 +195,7 @@ def main() -> None:
         print(table(found))
         for item in found:
             for words in item.failures:
-                print(f"\n{item.fault}: {words}")
+                print(f"\n{item.fault}: {words}", file=sys.stderr)
         if not all(item.good for item in found):
             raise SystemExit(1)
         if options.no_memory:

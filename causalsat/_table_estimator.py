@@ -227,7 +227,8 @@ class TableEstimator(BaseEstimator):
         except CausalsatError:
             raise
         except ValueError as error:
-            raise DataError(str(error)) from error
+            words = "finite numbers (NaN where missing), one row a unit, the columns of the fit"
+            raise DataError(str(error), expected=words) from error
         if np.isinf(table).any():
             column = int(np.flatnonzero(np.isinf(table).any(axis=0))[0])
             name = getattr(self, "feature_names_in_", range(table.shape[1]))[column]

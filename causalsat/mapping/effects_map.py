@@ -189,7 +189,9 @@ def make_map(
     tags = _tags(job, job_hash, units, title, words, citation, heterogeneity_p)
     bands = job.bands
     finished = {} if overwrite else finished_tags(path, job_hash, bands)
-    if finished != tags:
+    if finished == tags:
+        remove_job(folder, job_hash)  # what a job left that was killed after its map was in place
+    else:
         open_job(folder, parts, overwrite=overwrite)
         tiles = [] if finished else tiles_of(job, side)
         if progress and len(tiles) > 1:

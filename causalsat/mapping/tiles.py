@@ -213,8 +213,10 @@ def _short(value: Any, most: int = 24) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
-def remove_job(folder: Path) -> None:
-    """Remove a job's tiles and manifest, and the folder where nothing else lies in it."""
+def remove_job(folder: Path, job: str | None = None) -> None:
+    """Remove a job's tiles and manifest, and the folder where nothing else lies in it; only if it is of that job."""
+    if job is not None and (_read_manifest(folder / "manifest.json") or {}).get("job") != job:
+        return
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         if path.name.endswith((".npy", ".tmp")) or path.name == "manifest.json":
             path.unlink(missing_ok=True)

@@ -198,3 +198,13 @@ def test_fingerprints_follow_content_and_not_identity():
     assert fingerprint(first) == fingerprint(same)
     for other in (np.arange(4), np.arange(4.0).reshape(2, 2), np.array([0, 1, 2, 3.5]), [0.0, 1.0, 2.0, 3.0]):
         assert fingerprint({**first, "a": Thing(other)}) != fingerprint(first)
+
+
+def test_what_a_job_left_that_was_killed_after_its_map_was_in_place_is_removed(model, imagery, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(effects_map, "remove_job", lambda folder, job=None: None)  # as if killed just before
+        first = map_effects(model, imagery, None, 60, tmp_path / "e.tif", **QUIET)
+    assert (tmp_path / "e.tif.tiles").is_dir()
+    again = map_effects(model, imagery, None, 60, tmp_path / "e.tif", **QUIET)
+    assert again.job == first.job
+    assert [path.name for path in tmp_path.iterdir()] == ["e.tif"]
