@@ -6,8 +6,8 @@ A subclass stores its parameters in ``__init__`` and writes ``_fit(data)`` and
 
 With an integer ``random_state`` a fit gives the same numbers in every run on one machine with the same number of
 threads. Another number of threads (``OMP_NUM_THREADS``, ``torch.set_num_threads``) sums in another order: small
-linear models and random filters then agreed to 1e-6 and a small trained network to 1e-3 (tests/reliability), since training
-follows the last bits. Across machines, and on a GPU, nothing is promised to the last bit.
+linear models and random filters then agreed to 1e-6 and a small trained network to 1e-3 (tests/reliability), since
+training follows the last bits. Across machines, and on a GPU, nothing is promised to the last bit.
 """
 
 from __future__ import annotations
