@@ -49,11 +49,10 @@ HARD = (
     "n2000 d1 s0.5",
     "weaker X n2000 d1 s0",
     "weaker X n2000 d1 s1",
+    "weaker X n2000 d1 s2",
     "L depends on X n2000 d1 s1",
     "skewed noise, no confounder n2000",
 )
-
-
 ROBUST = ("DoublyRobustEffect",)
 REGION_SEEDS = 10  # of the small cells
 
@@ -67,13 +66,15 @@ class Part(NamedTuple):
     prior: float | None = None
 
 
+LARGE = ("n10000 d1 s2", "n10000 d1 s1", "no confounder n10000")
+HELD = (*MAIN, *SMALL, "IHDP, birth covariates hidden")
 PLAN = (
-    Part((*MAIN, *SMALL, "IHDP, birth covariates hidden"), 5),
-    Part((*MAIN, *SMALL, "IHDP, birth covariates hidden"), 2, ("CEVAE",)),
-    Part(MAIN, 2, ("TLearnerEffect", "BayesianLinearEffect")),
+    Part((*HELD, "n500 d1 s0.5"), 5),
+    Part(HELD, 5, ("CEVAE",)),
+    Part(MAIN, 5, ("TLearnerEffect", "BayesianLinearEffect")),
     Part((*SMALL, "n2000 d1 s1"), 5, prior=1.0),
-    Part(("weaker X n2000 d1 s2",), 3),
-    Part(HARD, 2),
+    Part(HARD, 5),
+    Part(LARGE, 5),
 )
 
 
