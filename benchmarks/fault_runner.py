@@ -7,11 +7,17 @@ import json
 import os
 import select
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tqdm import tqdm
+
+# tqdm's own lock is shared by forked processes: one that is killed while it holds it would stop the others
+tqdm.set_lock(threading.RLock())
 
 ENDS = ("right", "error", "wrong", "unclear", "crash")
 
