@@ -7,10 +7,6 @@ built-in exception that a user would guess (``ValueError``, ``TypeError``, ``Fil
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 __all__ = [
     "CatalogError",
     "CausalsatError",
@@ -30,7 +26,6 @@ __all__ = [
     "ParameterError",
     "ResumeError",
     "TreatmentError",
-    "writing",
 ]
 
 
@@ -114,28 +109,6 @@ class OutputError(CausalsatError, OSError):
     """A file that cannot be written: no space, no permission, a folder that is gone."""
 
     __str__ = Exception.__str__
-
-
-@contextmanager
-def writing(path: str | os.PathLike[str], todo: str = "") -> Iterator[None]:
-    """Turn the operating system's refusal to write a file into an :class:`OutputError` that names it.
-
-    Examples
-    --------
-    >>> with writing("/proc/x/y"):  # doctest: +IGNORE_EXCEPTION_DETAIL
-    ...     open("/proc/x/y", "w")
-    Traceback (most recent call last):
-    causalsat.exceptions.OutputError: /proc/x/y cannot be written (No such file or directory). ...
-    """
-    try:
-        yield
-    except CausalsatError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{os.fspath(path)} cannot be written ({error.strerror or error})",
-            todo=todo or "free space or choose another folder, and run it again: what is finished is kept",
-        ) from error
 
 
 class CausalsatWarning(UserWarning):

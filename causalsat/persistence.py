@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import __version__
-from causalsat.exceptions import ModelFileError, OutputError, writing
+from causalsat._disk import add_arrays, whole_file, writing
+from causalsat.exceptions import ModelFileError, OutputError
 
 __all__ = ["digest", "load", "save"]
 
@@ -70,21 +70,14 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     header = {"format": FORMAT, "version": __version__, "model": _encode(model, arrays, type(model).__name__)}
     text, target = json.dumps(header), Path(path)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
     try:
-        with writing(target):
+        with writing(target), whole_file(target) as temporary:
             save_file(arrays, temporary, metadata={"causalsat": text, CHECKSUM: _checksum(text, arrays)})
-            os.replace(temporary, target)
-            LOG.info("saved a %s in %s", type(model).__name__, target)
     except SafetensorError as error:
         raise OutputError(
             f"{target} cannot be written ({error})", todo="free space, or choose another folder"
         ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    LOG.info("saved a %s in %s", type(model).__name__, target)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -169,10 +162,7 @@ def digest(model: Any) -> str:
 def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
     """SHA-256 of a model's structure and arrays."""
     sha = hashlib.sha256(text.encode())
-    for key in sorted(arrays):
-        array = arrays[key]
-        sha.update(f"{key} {array.dtype.str} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    add_arrays(sha, arrays)
     return sha.hexdigest()
 
 

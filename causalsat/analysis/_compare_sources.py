@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat import __version__
+from causalsat._disk import whole_file, writing
 from causalsat.exceptions import ColumnError, DataWarning, ImageryError, ParameterError
 from causalsat.mapping.compute import image_encoders
 from causalsat.mapping.tiles import fingerprint
@@ -190,13 +190,9 @@ def read_fold(folder: Path | None, key: str, n: int) -> FloatArray | None:
 
 
 def write_fold(folder: Path | None, key: str, values: FloatArray) -> None:
-    """Write a fold under a temporary name, then rename it: a killed run leaves no half file behind."""
+    """Write a fold whole or not at all: a killed run leaves no half file behind."""
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{key}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
+    path = folder / f"{key}.npy"
+    with writing(path), whole_file(path, lasting=True) as temporary, open(temporary, "wb") as file:
         np.save(file, values, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / f"{key}.npy")

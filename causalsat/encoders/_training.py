@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat._disk import add_arrays, whole_file, writing
 from causalsat.encoders._device import resolve_device
 from causalsat.encoders._distributed import bare, shared_net, sharing
-from causalsat.exceptions import ResumeError, writing
+from causalsat.exceptions import ResumeError
 
 __all__ = ["TrainSettings", "Trained", "augment_batch", "train_network"]
 
@@ -175,10 +175,7 @@ def _job(module: Any, images: Any, targets: Any, held_out: Any, settings: TrainS
     digest.update(repr([(k, v) for k, v in sorted(asdict(settings).items()) if k not in free]).encode())
     parts = {**(images if isinstance(images, dict) else {"": images}), "targets": targets}
     parts |= {f"weight {name}": value for name, value in module.state_dict().items()}
-    for name, value in sorted(parts.items()):
-        array = value.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+    add_arrays(digest, {name: value.detach().cpu().numpy() for name, value in parts.items()})
     digest.update(b"" if held_out is None else np.ascontiguousarray(held_out).tobytes())
     return digest.hexdigest()
 
@@ -348,17 +345,11 @@ def write_checkpoint(net: Any, keeper: Any, file: str | None) -> None:
         "random": torch.get_rng_state(),  # of dropout, and of networks that draw views or masks
     }
     path = Path(file)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            memory = io.BytesIO()
-            torch.save(state, memory)
-            content = memory.getbuffer()
-            partial.write_bytes(hashlib.sha256(content).digest() + content)
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    content = memory.getbuffer()
+    with writing(path), whole_file(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def read_checkpoint(net: Any, keeper: Any, file: str | None) -> None:

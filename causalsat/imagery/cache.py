@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import ImageryError, writing
+from causalsat._disk import checksum, whole_file, writing
+from causalsat.exceptions import ImageryError
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.grid import IntArray
 
@@ -56,7 +55,7 @@ def load(
     if chips.shape != shape or chips.dtype != np.float32 or marked.shape != (2, shape[0] + 1):
         return None
     valid, sums = marked[0, :-1], marked[1, :-1].astype(np.int64)
-    if marked[0, -1] != zlib.crc32(marked[:, :-1].tobytes()):
+    if marked[0, -1] != checksum(marked[:, :-1]):
         return None
     return (chips, valid, sums) if lazy or (_checksums(chips) == sums).all() else None
 
@@ -75,7 +74,7 @@ def check(chips: Chips, sums: NDArray[np.int64], folder: str) -> None:
 
 def _checksums(chips: Chips) -> NDArray[np.int64]:
     """CRC-32 of each chip's bytes, shape (n,)."""
-    return np.array([zlib.crc32(np.ascontiguousarray(chip).view(np.uint8).data) for chip in chips], dtype=np.int64)
+    return np.array([checksum(chip) for chip in chips], dtype=np.int64)
 
 
 def store(
@@ -92,40 +91,26 @@ def store(
         The folder cannot be written, or has no room for the chips.
     """
     remedy = "pass another cache= folder, or free space"
-    with writing(folder, todo=remedy):
-        folder.mkdir(parents=True, exist_ok=True)
-        chips_file, valid_file = _temporary(folder), _temporary(folder)
-    try:
+    with whole_file(folder / f"{key}.valid.npy") as valid_file, whole_file(folder / f"{key}.npy") as chips_file:
         with writing(folder, todo=remedy):
             chips: Any = np.lib.format.open_memmap(chips_file, mode="w+", dtype=np.float32, shape=shape)
             _reserve(chips_file)
         valid = fill(chips)
         marked = np.zeros((2, len(valid) + 1))  # checksums are exact in float64
         marked[:, :-1] = valid, _checksums(chips)
-        marked[0, -1] = zlib.crc32(marked[:, :-1].tobytes())
+        marked[0, -1] = checksum(marked[:, :-1])
         with writing(folder, todo=remedy):
             chips.flush()
             with open(valid_file, "wb") as out:
                 np.save(out, marked, allow_pickle=False)
-            os.replace(chips_file, folder / f"{key}.npy")
-            os.replace(valid_file, folder / f"{key}.valid.npy")
-    finally:
-        for file in (chips_file, valid_file):
-            Path(file).unlink(missing_ok=True)
 
 
-def _reserve(file: str) -> None:
+def _reserve(file: Path) -> None:
     """Take the room on the disk now: a mapped file that finds none later would end the process (SIGBUS)."""
     if not hasattr(os, "posix_fallocate"):
         return
     with open(file, "r+b") as opened:
         size = os.fstat(opened.fileno()).st_size
-        if shutil.disk_usage(Path(file).parent).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
+        if shutil.disk_usage(file.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
         os.posix_fallocate(opened.fileno(), 0, size)
-
-
-def _temporary(folder: Path) -> str:
-    handle, path = tempfile.mkstemp(dir=folder, prefix=".chips-", suffix=".tmp")
-    os.close(handle)
-    return path

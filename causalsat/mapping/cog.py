@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import OutputError, writing
+from causalsat._disk import checksum, writing
+from causalsat.exceptions import OutputError
 from causalsat.mapping.grid import MapGrid
 
 __all__ = ["write_cog"]
@@ -121,4 +121,4 @@ def write_cog(
 
 def _checksum(values: NDArray[np.float32]) -> int:
     """CRC-32 of float32 values, all NaN taken for one."""
-    return zlib.crc32(np.where(np.isnan(values), np.float32(np.nan), values).tobytes())
+    return checksum(np.where(np.isnan(values), np.float32(np.nan), values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
-from causalsat.exceptions import writing
+from causalsat._disk import whole_file, writing
 from causalsat.mapping import _page_controls as controls
 from causalsat.mapping import _page_plot as drawing
 from causalsat.plots._layers import UNSUPPORTED, MapLayers, read_layers
@@ -144,13 +143,8 @@ def write_page(
     }
     text = file_html([buttons, plot], INLINE, title=html.escape(title), template=TEMPLATE, template_variables=words)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path):
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path), whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

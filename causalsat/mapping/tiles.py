@@ -6,9 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import threading
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import ResumeError, writing
+from causalsat._disk import checksum, whole_file, writing
+from causalsat.exceptions import ResumeError
 
 __all__ = ["Tile", "fingerprint", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
 
@@ -56,28 +54,21 @@ def tile_path(folder: Path, tile: Tile) -> Path:
 
 
 def write_tile(path: Path, values: FloatArray) -> None:
-    """Write a tile and its checksum under a temporary name, then rename it: no half tile is left behind.
+    """Write a tile and its checksum, whole or not at all.
 
     Raises
     ------
     OutputError
         If there is no room for it.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident():x}.tmp")
     whole = np.ascontiguousarray(values, dtype=np.float32)
-    try:
-        with writing(path), open(temporary, "wb") as file:
-            np.save(file, whole, allow_pickle=False)
-            file.write(_checksum(whole))
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path), whole_file(path, lasting=True) as temporary, open(temporary, "wb") as file:
+        np.save(file, whole, allow_pickle=False)
+        file.write(_mark(whole))
 
 
-def _checksum(values: FloatArray) -> bytes:
-    return zlib.crc32(values.reshape(-1).view(np.uint8).data).to_bytes(4, "little")
+def _mark(values: FloatArray) -> bytes:
+    return checksum(values).to_bytes(4, "little")
 
 
 def read_tile(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
@@ -88,7 +79,7 @@ def read_tile(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
             mark = file.read(5)
     except (OSError, ValueError, EOFError):
         return None
-    if values.shape != shape or values.dtype != np.float32 or mark != _checksum(values):
+    if values.shape != shape or values.dtype != np.float32 or mark != _mark(values):
         return None
     return np.asarray(values)
 
@@ -177,15 +168,9 @@ def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:
             remove_job(folder)
         else:
             LOG.info("going on with the tiles of %s", folder)
-    temporary = manifest.with_name(f"manifest.{os.getpid()}.tmp")
     text = json.dumps({"job": job, "parts": dict(parts)}, indent=1, sort_keys=True)
-    try:
-        with writing(manifest):
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, manifest)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(manifest), whole_file(manifest) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return job
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causalsat._disk import whole_file, writing
 from causalsat.exceptions import ParameterError
 from causalsat.plots import _geography, _style
 from causalsat.plots._layers import LAYERS, UNSUPPORTED, LayerStyle, MapLayers, layer_style, read_layers
@@ -98,12 +98,8 @@ def save_map(
     FigureCanvasAgg(figure)
     _fill(figure, layers, sites, units, title, note)
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with writing(target), whole_file(target) as temporary:
         figure.savefig(temporary, dpi=dpi, format="png")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -6,12 +6,12 @@ import base64
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from causalsat._disk import whole_file, writing
 from causalsat._tables import latex_table, markdown_table, text_cells
 from causalsat.exceptions import ParameterError
 
@@ -204,8 +204,5 @@ def write_metrics(path: str | os.PathLike[str], values: Mapping[str, Any]) -> No
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file whole or not at all."""
-    target = Path(path)
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as handle:
-        handle.write(text)
-    os.chmod(handle.name, 0o644)
-    os.replace(handle.name, target)
+    with writing(path), whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
