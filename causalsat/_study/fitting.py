@@ -8,7 +8,7 @@ from typing import Any
 
 from causalsat.exceptions import DataWarning, ParameterError
 
-__all__ = ["fit_study"]
+__all__ = ["fit_study", "given_roles"]
 
 
 def fit_study(study: Any, model: Any, X: Any = None) -> Any:
@@ -30,13 +30,18 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
         return model.fit(features, study.y, **routed)
 
 
-def _arguments(study: Any, estimator: Any) -> dict[str, Any]:
+def given_roles(study: Any) -> dict[str, Any]:
+    """The roles that the study has, by the names under which ``fit`` takes them."""
     roles = {
         "treatment": study.treatment,
         "groups": study.groups,
         "sample_weight": study.weights,
         "propensity": study.propensity,
     }
+    return {k: v for k, v in roles.items() if v is not None}
+
+
+def _arguments(study: Any, estimator: Any) -> dict[str, Any]:
     known = inspect.signature(estimator.fit).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     if "treatment" not in known and not takes_any:
@@ -45,7 +50,7 @@ def _arguments(study: Any, estimator: Any) -> dict[str, Any]:
             expected="an effect estimator, or a Pipeline that ends in one",
             todo="end the pipeline with one of causalsat's estimators, such as DoublyRobustEffect()",
         )
-    given = {k: v for k, v in roles.items() if v is not None}
+    given = given_roles(study)
     unused = [k for k in given if k not in known and not takes_any]
     if unused:
         warnings.warn(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._study.fitting import given_roles
 from causalsat._tables import Tabular
 from causalsat.analysis import _compare_sources as parts
 from causalsat.analysis._compare_metrics import METRICS, Judged, resolve_metrics
@@ -368,14 +369,8 @@ def _encode(source: Any, study: Any, train: IntArray, test: IntArray) -> tuple[A
 
 
 def _roles(study: Any, model: Any, rows: IntArray) -> dict[str, Any]:
-    given = {
-        "treatment": study.treatment,
-        "groups": study.groups,
-        "sample_weight": study.weights,
-        "propensity": study.propensity,
-    }
     known = inspect.signature(model.fit).parameters
-    return {k: np.asarray(v)[rows] for k, v in given.items() if v is not None and k in known}
+    return {k: np.asarray(v)[rows] for k, v in given_roles(study).items() if k in known}
 
 
 def _assign(study: Any, cv: Any, seed: int) -> IntArray:
