@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from dose_designs import DESIGNS
 from scipy.interpolate import CubicSpline
+from sections import run_sections
 from transtee_baselines import SETTINGS, Plain
 
 import causalsat
-from causalsat.exceptions import CausalsatWarning
 from causalsat.posterior import draw_quantiles
 from causalsat.simulate.dose_response import DoseTrial
 
@@ -114,21 +112,17 @@ def binary(_: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    sections: dict[str, Callable[[argparse.Namespace], None]] = {
-        "curves": curves,
-        "binary": binary,
-    }
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sections", nargs="+", default=list(sections), choices=list(sections))
-    parser.add_argument("--replications", type=int, default=10)
-    parser.add_argument("--published", type=int, default=2, help="replications of the published settings")
-    parser.add_argument("--first-seed", type=int, default=100)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", CausalsatWarning)
     causalsat.TransTEE(max_epochs=1, n_members=1).fit(np.eye(20), np.arange(20.0), treatment=np.arange(20) % 3)
-    for name in args.sections:
-        sections[name](args)
+    run_sections(
+        __doc__,
+        {"curves": curves, "binary": binary},
+        {
+            "replications": (10, "of each row"),
+            "published": (2, "replications of the published settings"),
+            "first-seed": (100, "of the replications"),
+        },
+        argv,
+    )
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from dose_designs import ihdp_covariates
+from sections import run_sections
 from transtee import HEAD, evaluate, halves, row
 from transtee_treatments import mean_row
 
 import causalsat
-from causalsat.exceptions import CausalsatWarning
 from causalsat.simulate import dose_response
 from causalsat.simulate.dose_response import DoseTrial
 
@@ -141,22 +139,16 @@ def images(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    sections: dict[str, Callable[[argparse.Namespace], None]] = {
-        "ablation": ablation,
-        "shift": shift,
-        "images": images,
-        "size": size,
-    }
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sections", nargs="+", default=list(sections), choices=list(sections))
-    parser.add_argument("--simu1", type=int, default=10, help="replications of each row on simu1")
-    parser.add_argument("--ihdp", type=int, default=10, help="replications of each row on IHDP")
-    parser.add_argument("--few", type=int, default=10, help="replications with images")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", CausalsatWarning)
-    for name in args.sections:
-        sections[name](args)
+    run_sections(
+        __doc__,
+        {"ablation": ablation, "shift": shift, "images": images, "size": size},
+        {
+            "simu1": (10, "replications of each row on simu1"),
+            "ihdp": (10, "replications of each row on IHDP"),
+            "few": (10, "replications with images"),
+        },
+        argv,
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,9 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sections import run_sections
 
 import causalsat
-from causalsat.exceptions import CausalsatWarning
 from causalsat.simulate import dose_response
 
 FIRST_SEED = 300  # defaults were chosen on others
@@ -215,15 +214,7 @@ def graphs(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    sections: dict[str, Callable[[argparse.Namespace], None]] = {"dosage": dosage, "graphs": graphs}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sections", nargs="+", default=list(sections), choices=list(sections))
-    parser.add_argument("--replications", type=int, default=10)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", CausalsatWarning)
-    for name in args.sections:
-        sections[name](args)
+    run_sections(__doc__, {"dosage": dosage, "graphs": graphs}, {"replications": (10, "of each row")}, argv)
 
 
 if __name__ == "__main__":
