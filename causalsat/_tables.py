@@ -145,21 +145,22 @@ def latex_table(
     \end{tabular}
     \end{table}
     """
-    lines = [" & ".join(latex_text(" ".join(cell.split())) for cell in row) + r" \\" for row in [columns, *rows]]
-    body = [
-        rf"\begin{{tabular}}{{{_latex_columns(columns, rows)}}}",
-        r"\toprule",
-        lines[0],
-        r"\midrule",
-        *lines[1:],
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    head = [rf"\caption{{{latex_text(caption)}}}"] if caption else []
-    head += [rf"\label{{{label}}}"] if label else []
+    import pandas as pd
+
+    cells = [[latex_text(" ".join(cell.split())) for cell in row] for row in [columns, *rows]]
+    style = pd.DataFrame(cells[1:], columns=range(len(columns))).style.hide(axis="index")
+    head = [cell.replace("{", "{{").replace("}", "}}") for cell in cells[0]]  # pandas formats these names
+    table = style.relabel_index(head, axis="columns").to_latex(
+        hrules=True,
+        position="htbp",
+        position_float="centering",
+        caption=latex_text(caption) or None,
+        label=label or None,
+        column_format=_latex_columns(columns, rows),
+    )
     words = " ".join(latex_text(note.rstrip(".") + ".") for note in notes)
-    foot = [r"\par\smallskip", rf"\parbox{{\linewidth}}{{\footnotesize \emph{{Notes:}} {words}}}"] if words else []
-    return "\n".join([r"\begin{table}[htbp]", r"\centering", *head, *body, *foot, r"\end{table}"])
+    foot = f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\footnotesize \\emph{{Notes:}} {words}}}\n" if words else ""
+    return table.rstrip().replace(r"\end{table}", foot + r"\end{table}")
 
 
 # ---------------------------------------------------------------------- results
