@@ -185,18 +185,16 @@ def table_of_errors(found: pd.DataFrame) -> str:
 
 def table_of_scores(found: pd.DataFrame) -> str:
     """Scores among the untested, effective samples a CPU second and R-hat, by model."""
-    lines = [
-        "| model | Brier score, untested | calibration error, untested | CPU s | least ESS a CPU s | worst R-hat |"
-    ]
-    lines.append("|---|---|---|---|---|---|")
+    scores = f"Brier score, untested ({SCORED}) | calibration error, untested ({SCORED})"
+    lines = [f"| model | {scores} | CPU s | least ESS a CPU s | worst R-hat |", "|---|---|---|---|---|---|"]
     for mode in (*MODES, *BASELINES):
         rows = found[found["mode"] == mode]
         cost = ["", "", ""]
         if mode in MODES:
             speed = (rows["ESS"] / rows["CPU s"]).median()
             cost = [f"{rows['CPU s'].median():.1f}", f"{speed:.0f}", f"{rows['R-hat'].max():.3f}"]
-        scores = [f"{rows[c].mean():.4f} ({rows[c].sem():.4f})" for c in ("Brier", "calibration error")]
-        lines.append(f"| {mode} | {' | '.join([*scores, *cost])} |")
+        cells = [f"{rows[c].mean():.4f} ({rows[c].sem():.4f})" for c in ("Brier", "calibration error")]
+        lines.append(f"| {mode} | {' | '.join([*cells, *cost])} |")
     return "\n".join(lines)
 
 
@@ -204,10 +202,8 @@ def table_of_wrong_prevalence(found: pd.DataFrame, p: pd.DataFrame) -> str:
     """What a wrong prevalence does, and how often the fit warns."""
     from causalsat.estimators._selective_sweep import CONFLICT
 
-    head = (
-        f"| prevalence | data sets that warn | coverage of beta_Y / sigma ({MISLED}) | calibration error, untested |"
-    )
-    lines = [head, "|---|---|---|---|"]
+    scores = f"coverage of beta_Y / sigma ({MISLED}) | calibration error, untested ({MISLED})"
+    lines = [f"| prevalence | data sets that warn | {scores} |", "|---|---|---|---|"]
     for mode in ("prevalence", *WRONG):
         rows = found[(found["mode"] == mode) & (found["seed"] < MISLED)]
         warned = p["1.0" if mode == "prevalence" else mode.removeprefix("prevalence x ")] < CONFLICT
@@ -228,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(
         f"{found['seed'].nunique()} data sets (the paper: 200). beta_Y / beta_Delta / sigma: the first row in their "
-        "units, the others as medians over data sets of the change against it, with bootstrap standard errors."
+        "units, the others as medians over data sets of the change against it, with bootstrap standard errors. "
+        "Numbers of data sets in brackets where there are fewer."
     )
     print(table_of_errors(found), table_of_scores(found), table_of_wrong_prevalence(found, p), sep="\n\n")
 
