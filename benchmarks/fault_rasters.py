@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -276,17 +277,16 @@ def disappearing(folder: Path, blocks: tuple[int, ...] = (0, 1, 5, 11)) -> Itera
                 def run(harm: Any = harm, after: int = after, threads: int = threads, name: str = name) -> bool:
                     path = write(folder / f"{name}_{after}_{threads}.tif", pixels(), **KINDS["deflate"])
                     imagery = open_imagery(path)
-                    done, load = [], RasterImagery.load
+                    reads, load = itertools.count(), RasterImagery.load  # its next is one step for all threads
 
                     def loading(self: RasterImagery, *where: int) -> Any:
-                        if len(done) == after:
+                        if next(reads) == after:
                             harm(path)
-                        done.append(1)
                         return load(self, *where)
 
                     with mock.patch.object(RasterImagery, "load", loading):
                         chips = imagery.chips(points(), size_px=21, on_invalid="mask", threads=threads)
-                    return len(done) <= after or np.array_equal(chips, expected_chips(pixels()), equal_nan=True)
+                    return next(reads) <= after or np.array_equal(chips, expected_chips(pixels()), equal_nan=True)
 
                 yield Case(f"{name} after {after} blocks, {threads} threads", run, f"{name}_{after}")
 
