@@ -87,7 +87,7 @@ def plot_testing_policy(
     risk, decision : EffectPosterior
         ``model.risk(X)`` and ``model.decision(X)`` of the same units.
     groups : array of shape (n,), optional
-        Group of each unit, or None for one curve.
+        Group of each unit, or None for one curve. Groups of a pandas Categorical keep their order.
     bins : int
         Bins of equal counts of each group's posterior mean risk.
     level : float
@@ -101,17 +101,21 @@ def plot_testing_policy(
     -------
     matplotlib Axes
     """
+    import pandas as pd
+
     mean, draws = np.asarray(risk.mean(), dtype=float), np.asarray(decision.draws, dtype=float)
-    label = np.zeros(len(mean), dtype=int) if groups is None else np.asarray(groups)
-    if draws.shape[1:] != mean.shape or label.shape != mean.shape:
+    group, names = pd.factorize(pd.Series(np.zeros(len(mean)) if groups is None else groups), sort=True)
+    if draws.shape[1:] != mean.shape or group.shape != mean.shape:
         raise DataError(
-            f"{len(mean)} risks, {draws.shape[1]} decisions, {len(label)} groups", expected="the same units in each"
+            f"{len(mean)} risks, {draws.shape[1]} decisions, {len(group)} groups", expected="the same units in each"
         )
+    if (group < 0).any():
+        raise DataError(f"{int((group < 0).sum())} units without a group", expected="the group of each unit")
     if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
         raise ParameterError(f"bins={bins!r}", expected="an integer of at least 1")
     ax = _style.new_axes(ax)
-    for number, name in enumerate(np.unique(label)):
-        units = np.flatnonzero(label == name)
+    for number, name in enumerate(names):
+        units = np.flatnonzero(group == number)
         parts = np.array_split(units[np.argsort(mean[units], kind="stable")], min(int(bins), len(units)))
         x = np.array([mean[part].mean() for part in parts])
         tested = np.column_stack([draws[:, part].mean(axis=1) for part in parts])

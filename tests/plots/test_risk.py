@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from causalsat.evaluation import risk_calibration
@@ -49,6 +50,10 @@ def test_testing_policy_shows_a_group_tested_less_at_the_same_risk():
     band = ax.collections[0].get_paths()[0].vertices
     assert np.ptp(band[np.isclose(band[:, 0], lines[0][0, 0]), 1]) == pytest.approx(2 * 1.645 * 0.02, rel=0.15)
     assert plot_testing_policy(risk, decision).get_legend() is None
+    ordered = pd.Categorical(np.where(far, "far", "near"), ["near", "far"])
+    assert plot_testing_policy(risk, decision, ordered).get_legend_handles_labels()[1] == ["near", "far"]
+    with pytest.raises(DataError, match="200 units without a group"):
+        plot_testing_policy(risk, decision, np.where(far, "far", None))
     with pytest.raises(DataError, match="same units"):
         plot_testing_policy(risk, decision, far[:3])
     with pytest.raises(ParameterError, match="bins"):
