@@ -72,7 +72,8 @@ def keep_for_the_page(name: str, printed: str, outputs: Path) -> None:
     if picture.is_file():
         image = Image.open(picture).convert("RGB")
         image.thumbnail((720, 720))
-        image.quantize(64).save(RECORDED / f"{name}.png", optimize=True)
+        palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=5)  # rare colours of a scale stay
+        palette.save(RECORDED / f"{name}.png", optimize=True)
 
 
 def first_time() -> kept_rows.Row:
