@@ -8,7 +8,7 @@ k = exp(q), or Matern 5/2 (Rasmussen and Williams 2006, equation 4.17), which is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,16 @@ __all__ = [
     "coordinates",
     "covariance",
     "cross_product",
+    "curve_features",
+    "dose_factor",
     "half_squares",
     "n_parameters",
     "prior_variance",
     "profile",
     "slope_of_profile",
 ]
+
+CURVE_LENGTH = 1.8  # length of a learnt curve in distances of its knots
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,19 @@ class Term:
     x : {"const", "linear", "rbf", "index"}
         Kernel over the features: 1; linear with a weight for each feature; stationary with an inverse length for
         each feature (ARD); stationary in one learnt projection (a ridge function).
-    t : {"one", "arms", "linear", "rbf"}
+    t : {"one", "arms", "linear", "rbf", "curve"}
         Kernel over the treatment: 1; two correlated arms, f1 = rho f0 + kappa h; t t'; stationary (with stationary
-        features: one kernel over both).
+        features: one kernel over both); c(t) c(t') with one learnt curve c.
     columns : ndarray of int
         Features that the term sees.
     start : int
         Position of its first parameter: log amplitude, then those of x, then those of t.
     matern : bool
         Stationary parts are Matern 5/2 instead of squared exponential.
+    knots : ndarray of shape (K,)
+        Equally spaced treatments that carry the learnt curve.
+    shared : int
+        Position of the curve's weights where an earlier term holds them; -1 where this one does.
     """
 
     name: str
@@ -58,6 +66,8 @@ class Term:
     columns: NDArray[np.int64]
     start: int
     matern: bool = False
+    knots: FloatArray = field(default_factory=lambda: np.zeros(0))
+    shared: int = -1
 
     @property
     def n_x(self) -> int:
@@ -67,12 +77,20 @@ class Term:
     @property
     def n_t(self) -> int:
         """Number of parameters of the treatment kernel."""
+        if self.t == "curve":
+            return 0 if self.shared >= 0 else len(self.knots)
         return {"one": 0, "linear": 0, "rbf": 1, "arms": 2}[self.t]
 
     @property
     def stop(self) -> int:
         """Position after its last parameter."""
         return self.start + 1 + self.n_x + self.n_t
+
+    @property
+    def curve(self) -> slice:
+        """Where the weights of the learnt curve lie."""
+        first = self.shared if self.shared >= 0 else self.start + 1 + self.n_x
+        return slice(first, first + len(self.knots))
 
     @property
     def stationary(self) -> bool:
@@ -82,7 +100,8 @@ class Term:
     def split(self, theta: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """Amplitude squared, parameters of x, parameters of t."""
         own = theta[self.start : self.stop]
-        return float(np.exp(2 * own[0])), own[1 : 1 + self.n_x], own[1 + self.n_x :]
+        pt = theta[self.curve] if self.t == "curve" else own[1 + self.n_x :]
+        return float(np.exp(2 * own[0])), own[1 : 1 + self.n_x], pt
 
 
 def n_parameters(terms: Sequence[Term]) -> int:
@@ -99,6 +118,29 @@ def arm_matrix(params: FloatArray) -> FloatArray:
     """Covariance (2, 2) of control and treated surfaces: [[1, rho], [rho, rho^2 + kappa^2]]."""
     pair = arm_features(np.array([0.0, 1.0]), params)
     return np.asarray(pair @ pair.T)
+
+
+def curve_features(knots: FloatArray, t: FloatArray) -> FloatArray:
+    """Features (n, K) whose standard normal weights make a smooth Gaussian process in t, of unit variance.
+
+    Its length is :data:`CURVE_LENGTH` distances of knots, so that the knots lose little of it.
+
+    Examples
+    --------
+    >>> phi = curve_features(np.linspace(0, 1, 9), np.array([0.1, 0.5]))
+    >>> phi.shape, bool(np.allclose((phi**2).sum(axis=1), 1, atol=1e-3))
+    ((2, 9), True)
+    """
+    from scipy.linalg import cholesky, solve_triangular
+
+    length = CURVE_LENGTH * (knots[1] - knots[0])
+    K, cross = (np.exp(-0.5 * (np.subtract.outer(knots, other) / length) ** 2) for other in (knots, t))
+    return np.asarray(solve_triangular(cholesky(K + 1e-6 * np.eye(len(knots)), lower=True), cross, lower=True).T)
+
+
+def dose_factor(term: Term, theta: FloatArray, t: FloatArray) -> FloatArray:
+    """The factor f(t) of a treatment kernel f(t) f(t'): t itself, or the learnt curve."""
+    return t if term.t == "linear" else np.asarray(curve_features(term.knots, t) @ term.split(theta)[2])
 
 
 def coordinates(term: Term, theta: FloatArray, X: FloatArray, t: FloatArray) -> FloatArray:
@@ -165,8 +207,8 @@ def covariance(
     for term in terms:
         scale, _, pt = term.split(theta)
         k = _base(term, theta, A, s, B, t)
-        if term.t == "linear":
-            k *= np.multiply.outer(s, t)
+        if term.t in ("linear", "curve"):
+            k *= np.multiply.outer(dose_factor(term, theta, s), dose_factor(term, theta, t))
         elif term.t == "arms":
             k *= arm_features(s, pt) @ arm_features(t, pt).T
         k *= scale
@@ -200,9 +242,10 @@ def cross_product(
             own = arm_features(level, pt) - (0.0 if baseline is None else arm_features(baseline, pt))
             both = base @ (arm_features(t, pt)[:, :, None] * V[:, None]).reshape(len(Z), -1)
             out += scale * np.einsum("nk,nks->ns", own, both.reshape(len(X), 2, -1))
-        elif term.t == "linear":
-            own = level if baseline is None else level - baseline
-            out += scale * own[:, None] * (base @ (t[:, None] * V))
+        elif term.t in ("linear", "curve"):
+            own = dose_factor(term, theta, level)
+            own = own if baseline is None else own - dose_factor(term, theta, baseline)
+            out += scale * own[:, None] * (base @ (dose_factor(term, theta, t)[:, None] * V))
         elif baseline is None:
             out += scale * (base @ V)
     return out
@@ -214,7 +257,7 @@ def prior_variance(terms: Sequence[Term], theta: FloatArray, X: FloatArray, t: F
     for term in terms:
         scale, px, pt = term.split(theta)
         kx = (X[:, term.columns] ** 2) @ np.exp(2 * px) if term.x == "linear" else 1.0
-        kt = {"linear": t**2}.get(term.t, 1.0)
+        kt = dose_factor(term, theta, t) ** 2 if term.t in ("linear", "curve") else np.ones(len(X))
         if term.t == "arms":
             kt = (arm_features(t, pt) ** 2).sum(axis=1)
         total += scale * kx * kt

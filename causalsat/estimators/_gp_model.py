@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators._gp_kernels import FloatArray, Term
+from causalsat.estimators._gp_kernels import FloatArray, Term, curve_features, dose_factor
 from causalsat.estimators._gp_likelihood import Model
 
 __all__ = ["Scaling", "learn_scaling", "binary_model", "continuous_model", "relevance", "starting_points"]
+
+N_KNOTS = 11  # of a learnt dose-response curve
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,18 @@ class _Builder:
         sd: float = 1.0,
         *,
         matern: bool = False,
+        knots: FloatArray | None = None,
     ) -> None:
-        """Append a term; ``amplitude`` is its prior median in standard deviations of the outcome."""
+        """Append a term; ``amplitude`` is its prior median in standard deviations of the outcome.
+
+        Terms with a learnt curve share it.
+        """
         d = max(len(columns), 1)
         if x != "const" and not len(columns):
             return
-        self.terms.append(Term(name, x, t, columns, len(self.mean), matern))
+        shared = next((term.curve.start for term in self.terms if term.t == t == "curve"), -1)
+        own = np.zeros(0) if knots is None else knots
+        self.terms.append(Term(name, x, t, columns, len(self.mean), matern, own, shared))
         self._prior(np.log(amplitude), sd)
         for _ in range(len(columns) if x != "const" else 0):
             if x == "linear":  # all features together give the amplitude
@@ -100,6 +108,8 @@ class _Builder:
                 self._prior(0.0, 1.0 / np.sqrt(d))
         if t == "rbf":
             self._prior(0.0, 0.7)
+        for _ in range(self.terms[-1].n_t if t == "curve" else 0):
+            self._prior(0.0, 1.0)
         if t == "arms":
             self._prior(1.0, 0.5)
             self._prior(np.log(0.5), 1.0)
@@ -133,8 +143,15 @@ def binary_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: 
     return build.finish(2, n_random)
 
 
-def continuous_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: bool = True) -> Model:
-    """Prognostic surface, average dose response, and dose responses that change with the modifiers."""
+def continuous_model(
+    p: int, modifiers: NDArray[np.int64], n_random: int, span: tuple[float, float] = (-2.0, 2.0)
+) -> Model:
+    """Prognostic surface, average dose response, and dose responses that change with the modifiers.
+
+    Two terms are one learnt curve times a size that depends on the modifiers: many dose responses differ in size, not
+    in shape, and such terms need far fewer units than a surface over features and dose. The curve's knots reach
+    beyond the ``span`` of the doses by a fifth of it.
+    """
     build, everything = _Builder(loose=True), np.arange(p)
     none = np.zeros(0, dtype=np.int64)
     build.add("level", "const", "one", none, 1.0, 0.5)
@@ -144,11 +161,17 @@ def continuous_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, rid
     build.add("dose, smooth", "const", "rbf", none, 0.5, 2.0)
     build.add("dose x features, linear", "linear", "rbf", modifiers, 0.3, 2.0)
     build.add("dose x features, smooth", "rbf", "rbf", modifiers, 0.5, 2.0)
+    reach = 0.2 * (span[1] - span[0])
+    knots = np.linspace(span[0] - reach, span[1] + reach, N_KNOTS)
+    build.add("curve x features, linear", "linear", "curve", modifiers, 0.3, 2.0, knots=knots)
+    build.add("curve x features, smooth", "rbf", "curve", modifiers, 0.5, 2.0, knots=knots)
     return build.finish(1, n_random)
 
 
-def starting_points(model: Model, Z: FloatArray, y: FloatArray, n: int, rng: np.random.Generator) -> list[FloatArray]:
-    """The prior's mean, with the index along a ridge regression, and random ones."""
+def starting_points(
+    model: Model, Z: FloatArray, t: FloatArray, y: FloatArray, n: int, rng: np.random.Generator
+) -> list[FloatArray]:
+    """The prior's mean, with index and curves from a ridge regression on features and dose, and random ones."""
     starts = []
     slope = np.linalg.solve(Z.T @ Z + 0.1 * len(y) * np.eye(Z.shape[1]), Z.T @ y)
     for k in range(n):
@@ -162,8 +185,17 @@ def starting_points(model: Model, Z: FloatArray, y: FloatArray, n: int, rng: np.
                 if k:
                     own = own * 0.5 + 0.5 * rng.standard_normal(len(own)) / np.sqrt(len(own))
                 theta[term.start + 1 : term.start + 1 + term.n_x] = 0.7 * own
+            if term.t == "curve":
+                theta[term.curve] = _curve_start(curve_features(term.knots, t), Z, y, k, rng)
         starts.append(theta)
     return starts
+
+
+def _curve_start(phi: FloatArray, Z: FloatArray, y: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
+    """Weights of a learnt curve: a ridge regression of the outcome on dose and features; later starts are random."""
+    H = np.column_stack([phi, Z])
+    weights = np.linalg.solve(H.T @ H + np.eye(H.shape[1]), H.T @ y)[: phi.shape[1]]
+    return np.asarray(weights + (0.5 * rng.standard_normal(len(weights)) if k else 0.0))
 
 
 def relevance(model: Model, theta: FloatArray, p: int) -> FloatArray:
@@ -173,5 +205,7 @@ def relevance(model: Model, theta: FloatArray, p: int) -> FloatArray:
         scale, px, _ = term.split(theta)
         if term.x != "const":
             square = px**2 if term.x == "index" else np.exp(2 * px)
+            if term.t == "curve":
+                scale *= float(np.mean(dose_factor(term, theta, term.knots) ** 2))
             total[term.columns] += scale * square / max(float(square.sum()), 1e-300)
     return np.asarray(total / total.sum()) if total.sum() > 0 else total

@@ -115,8 +115,10 @@ def _term_values(
         own = arm_features(level, pt) - (0.0 if baseline is None else arm_features(baseline, pt))
         pair = (phi @ weight).reshape(len(X), 2, -1)  # first the surface f0's draws, then h's
         return np.asarray(np.einsum("nk,nks->ns", own, pair))
-    if term.t == "linear":
-        return np.asarray((level if baseline is None else level - baseline)[:, None] * (phi @ weight))
+    if term.t in ("linear", "curve"):
+        own = _gp_kernels.dose_factor(term, theta, level)
+        own = own if baseline is None else own - _gp_kernels.dose_factor(term, theta, baseline)
+        return np.asarray(own[:, None] * (phi @ weight))
     return np.asarray(phi @ weight)
 
 

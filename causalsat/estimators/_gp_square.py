@@ -44,6 +44,7 @@ class SquareCovariance:
         self.slopes = [np.empty((n, n)) if term.stationary and term.matern else None for term in terms]
         self.linear = [np.empty((n, n)) if term.x == "linear" and term.t == "rbf" else None for term in terms]
         self.where = [np.empty((0, 0)) for _ in terms]  # coordinates
+        self.curves = [_gp_kernels.curve_features(term.knots, t) if term.t == "curve" else None for term in terms]
 
     def _blocks(self, M: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         c = self.n_control
@@ -54,25 +55,34 @@ class SquareCovariance:
         for block, factor in zip(self._blocks(M), B.ravel(), strict=True):
             block *= factor
 
+    def _scale(self, k: int, M: FloatArray, theta: FloatArray) -> None:
+        """Multiply M by the term's amplitude and the factor of its arms or of its curve, in place."""
+        scale, _, pt = self.terms[k].split(theta)
+        phi = self.curves[k]
+        if self.terms[k].t == "arms":
+            self._scale_arms(M, scale * arm_matrix(pt))
+        elif phi is not None:
+            c = phi @ pt
+            M *= scale * c[:, None]
+            M *= c
+        else:
+            M *= scale
+
     # ------------------------------------------------------------------ values
     def build(self, theta: FloatArray) -> FloatArray:
         """Covariance at theta, in ``total``."""
         self.total.fill(0.0)
         for k, term in enumerate(self.terms):
-            scale, _, pt = term.split(theta)
             if term.x == "const" and term.t == "one":
-                self.total += scale
+                self.total += term.split(theta)[0]
                 continue
             self._base(k, term, theta)
-            if term.t == "arms":
-                self._scale_arms(self.scratch, scale * arm_matrix(pt))
-            else:
-                self.scratch *= scale
+            self._scale(k, self.scratch, theta)
             self.total += self.scratch
         return self.total
 
     def _base(self, k: int, term: Term, theta: FloatArray) -> None:
-        """Put the term's kernel without amplitude and arms into scratch, and keep what its gradient needs."""
+        """Put the term's kernel without amplitude, arms and curve into scratch; keep what its gradient needs."""
         _, px, _ = term.split(theta)
         X = self.Z[:, term.columns]
         kernel, linear = self.kernels[k], self.linear[k]
@@ -102,9 +112,9 @@ class SquareCovariance:
         for k, term in enumerate(self.terms):
             own = out[term.start : term.stop]
             if term.x == "linear":
-                self._linear_gradient(k, term, theta, W, own)
+                self._linear_gradient(k, term, theta, W, out)
             elif term.stationary:
-                self._stationary_gradient(k, term, theta, W, own)
+                self._stationary_gradient(k, term, theta, W, out)
             else:
                 scale = term.split(theta)[0]
                 own[0] = 2 * scale * (W.sum() if term.t == "one" else self.t @ W @ self.t)
@@ -117,8 +127,9 @@ class SquareCovariance:
         own[-2] = scale * (sums[0, 1] + sums[1, 0] + 2 * rho * sums[1, 1])
         own[-1] = scale * 2 * kappa**2 * sums[1, 1]
 
-    def _linear_gradient(self, k: int, term: Term, theta: FloatArray, W: FloatArray, own: FloatArray) -> None:
+    def _linear_gradient(self, k: int, term: Term, theta: FloatArray, W: FloatArray, out: FloatArray) -> None:
         scale, px, pt = term.split(theta)
+        own = out[term.start : term.stop]
         X, weight = self.Z[:, term.columns], np.exp(2 * px)
         if term.t == "arms":
             c = self.n_control
@@ -127,7 +138,13 @@ class SquareCovariance:
             self._arms_gradient(sums @ weight, scale, pt, own)
             own[1 : 1 + term.n_x] = 2 * scale * weight * np.einsum("ab,abj->j", arm_matrix(pt), sums)
             return
-        kernel = self.kernels[k]
+        kernel, phi = self.kernels[k], self.curves[k]
+        if phi is not None:
+            moved = W @ ((phi @ pt)[:, None] * X)
+            out[term.curve] += 2 * scale * phi.T @ ((X * moved) @ weight)
+            share = weight * ((phi @ pt) @ (X * moved))
+            own[0], own[1 : 1 + term.n_x] = 2 * scale * share.sum(), 2 * scale * share
+            return
         G = W if kernel is None else np.multiply(W, kernel, out=self.scratch)
         share = weight * np.einsum("ij,ij->j", X, G @ X)
         own[0], own[1 : 1 + term.n_x] = 2 * scale * share.sum(), 2 * scale * share
@@ -138,23 +155,25 @@ class SquareCovariance:
             C = self.where[k]
             own[-1] = scale * np.sum(self._pull(self.scratch, C) * C)
 
-    def _stationary_gradient(self, k: int, term: Term, theta: FloatArray, W: FloatArray, own: FloatArray) -> None:
+    def _stationary_gradient(self, k: int, term: Term, theta: FloatArray, W: FloatArray, out: FloatArray) -> None:
         scale, _, pt = term.split(theta)
+        own = out[term.start : term.stop]
         C, slope = self.where[k], self.slopes[k]
-        kernel = self.kernels[k]
+        kernel, phi = self.kernels[k], self.curves[k]
         assert kernel is not None
         H = np.multiply(W, kernel, out=self.scratch)
         if term.t == "arms":
             sums = np.array([block.sum() for block in self._blocks(H)]).reshape(2, 2)
             self._arms_gradient(sums, scale, pt, own)
+        elif phi is not None:
+            moved = H @ (phi @ pt)
+            own[0] = 2 * scale * (phi @ pt) @ moved
+            out[term.curve] += 2 * scale * phi.T @ moved
         else:
             own[0] = 2 * scale * H.sum()
         if slope is not None:
             np.multiply(W, slope, out=H)
-        if term.t == "arms":
-            self._scale_arms(H, scale * arm_matrix(pt))
-        else:
-            H *= scale
+        self._scale(k, H, theta)
         R = self._pull(H, C)
         if term.x == "rbf":
             own[1 : 1 + term.n_x] = np.einsum("ij,ij->j", R, C)[: term.n_x]
@@ -182,18 +201,20 @@ class SquareCovariance:
                 own[:, 0] = 2 * scale * flat * (flat @ a)
                 continue
             self._base(k, term, theta)
-            base = scale * self.scratch  # amplitude, no arms
-            Q = base.copy()
+            base = scale * self.scratch  # amplitude, no arms, no curve
+            Q = self.scratch.copy()
+            self._scale(k, Q, theta)
+            if (phi := self.curves[k]) is not None:
+                c = phi @ pt
+                out[:, term.curve] += phi * (base @ (c * a))[:, None] + c[:, None] * (base @ (phi * a[:, None]))
             if term.t == "arms":
-                self._scale_arms(Q, arm_matrix(pt))
                 first, second = arm_features(self.t, pt).T
                 own[:, -2] = self.t * (base @ (first * a)) + first * (base @ (self.t * a))
                 own[:, -1] = 2 * second * (base @ (second * a))
             own[:, 0] = 2 * (Q @ a)
             if term.x == "linear":
-                kt = np.full((n, n), scale) if self.kernels[k] is None else scale * np.asarray(self.kernels[k])
-                if term.t == "arms":
-                    self._scale_arms(kt, arm_matrix(pt))
+                kt = np.ones((n, n)) if self.kernels[k] is None else np.array(self.kernels[k])
+                self._scale(k, kt, theta)
                 own[:, 1 : 1 + term.n_x] = 2 * np.exp(2 * px) * X * (kt @ (X * a[:, None]))
             if term.stationary:
                 self._stationary_tangents(k, term, theta, Q, a, own)
@@ -204,10 +225,8 @@ class SquareCovariance:
     ) -> None:
         C, slope = self.where[k], self.slopes[k]
         if slope is not None:
-            scale, _, pt = term.split(theta)
-            Q = scale * (slope if self.linear[k] is None else slope * np.asarray(self.linear[k]))
-            if term.t == "arms":
-                self._scale_arms(Q, arm_matrix(pt))
+            Q = slope.copy() if self.linear[k] is None else slope * np.asarray(self.linear[k])
+            self._scale(k, Q, theta)
 
         def moved(c: FloatArray, v: FloatArray) -> FloatArray:
             """Derivative along moves v (n, m) of the coordinates c (n, m or 1)."""

@@ -38,7 +38,8 @@ class GaussianProcessEffect(OutcomeEstimator):
     and the conditional effect is f(x, treatment) - f(x, baseline). For a binary treatment the arms' surfaces are
     correlated processes, f_1 = rho f_0 + kappa h (the linear model of coregionalisation of Alaa and van der Schaar
     2017), each a sum of a linear, a smooth and a ridge-function part. For a continuous treatment f is a prognostic
-    surface plus an average dose-response curve plus curves that change linearly and smoothly with the features.
+    surface, an average dose-response curve, curves that change linearly and smoothly with the features, and one
+    learnt curve c(t) times a size that depends on the features, with covariance c(t) c(t') k(x, x').
 
     Parameters
     ----------
@@ -202,8 +203,11 @@ class GaussianProcessEffect(OutcomeEstimator):
         return 2 if self.group_slopes else 1
 
     def _model(self, p: int, data: FitData) -> Model:
-        build = _gp_model.binary_model if self.binary_ else _gp_model.continuous_model
-        return build(p, self.modifiers_, self._n_random(data), ridge=self.index)
+        n_random = self._n_random(data)
+        if self.binary_:
+            return _gp_model.binary_model(p, self.modifiers_, n_random, ridge=self.index)
+        t = self.scaling_.treatment(data.treatment)
+        return _gp_model.continuous_model(p, self.modifiers_, n_random, (float(t.min()), float(t.max())))
 
     def _hyperparameters(self, data: Observations, rng: np.random.Generator) -> FloatArray:
         """Draws of the hyperparameters (or their mode), from all rows or a subset of whole villages.
@@ -212,7 +216,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         """
         used = data.take(_rows(data, self.n_max_hyper, rng)) if len(data.y) > self.n_max_hyper else data
         posterior = MarginalPosterior(self.model_, used)
-        starts = _gp_model.starting_points(self.model_, used.Z, used.y, self.n_starts, rng)
+        starts = _gp_model.starting_points(self.model_, used.Z, used.t, used.y, self.n_starts, rng)
         sampled, halved = self.n_hyper > 1, len(used.y) >= LEAST_HALVED
         part = posterior
         if halved:

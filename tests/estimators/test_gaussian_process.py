@@ -82,6 +82,23 @@ def test_dose_response_curve_is_found():
     assert "noise sd" in str(est.summary())
 
 
+def test_dose_responses_that_differ_in_size_alone_are_found_with_few_units():
+    """One shape, sizes that depend on two of six features: without the learnt curve the error was 0.26 to 0.33."""
+    rng = np.random.default_rng(3)
+    X, t = rng.random((150, 6)), rng.random(150)
+
+    def mean(X, dose):
+        return np.sin(3 * np.pi * dose) / (1.2 - dose) * (0.5 + 3 * X[:, 0] * X[:, 1])
+
+    y = mean(X, t) + 0.4 * rng.standard_normal(150)
+    est = GaussianProcessEffect(n_draws=100, random_state=0).fit(X, y, treatment=t)
+    new, doses = rng.random((200, 6)), rng.random(200)
+    posterior = est.predict_outcome(new, treatment=doses)
+    assert np.sqrt(np.mean((posterior.mean() - mean(new, doses)) ** 2)) < 0.23
+    lower, upper = posterior.interval(0.9).T
+    assert np.mean((lower < mean(new, doses)) & (mean(new, doses) < upper)) > 0.8
+
+
 def test_noise_of_each_arm_is_found():
     rng = np.random.default_rng(0)
     X, t = rng.standard_normal((400, 2)), np.arange(400) % 2

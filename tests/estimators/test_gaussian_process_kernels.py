@@ -80,6 +80,19 @@ def test_contrast_of_covariances_is_taken_once(kind, matern):
     )
 
 
+def test_learnt_curve_is_shared_and_can_be_any_smooth_curve():
+    model = _gp_model.continuous_model(4, np.array([0, 2]), 0, (-1.0, 3.0))
+    own, other = (term for term in model.terms if term.t == "curve")
+    assert own.curve == other.curve
+    assert (own.n_t, other.n_t) == (_gp_model.N_KNOTS, 0)
+    t = np.linspace(-1, 3, 200)
+    phi = _gp_kernels.curve_features(own.knots, t)
+    weights = np.linalg.lstsq(phi, np.cos(2 * np.pi * t / 4), rcond=None)[0]  # a whole period over the doses
+    np.testing.assert_allclose(phi @ weights, np.cos(2 * np.pi * t / 4), atol=2e-3)
+    assert np.abs(weights).max() < 3  # not far out in its prior
+    np.testing.assert_allclose(phi @ phi.T, np.exp(-0.5 * (np.subtract.outer(t, t) / 1.008) ** 2), atol=0.01)
+
+
 def test_rows_of_two_arms_out_of_order_are_refused():
     data, model, _, _ = problem("binary")
     with pytest.raises(ValueError, match="controls, then treated"):
