@@ -4,13 +4,18 @@ Padding lets the border of a tile leak into its middle, so that a map would show
 "valid": a response is a function of the pixels of its receptive field, the same function in every window that holds
 them. Strides beyond the wanted one are replaced by dilation (Yu et al. 2017, "Dilated residual networks", section 2),
 which computes the responses of the same network at more places. Batch normalisation is folded into the convolutions.
+On a CPU most of these take a quarter of the multiplications (float32), or one pass with what follows them (bfloat16).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+from causalsat.encoders._dense_kernels import pool_rectified
+from causalsat.encoders._fused import FusedConv, fuses
+from causalsat.encoders._winograd import fits, winograd
 from causalsat.exceptions import ParameterError
 
 __all__ = ["STRIDES", "DenseResNet", "Geometry", "build_dense"]
@@ -74,60 +79,89 @@ class DenseResNet:
     blocks : list of tuple
         For each residual block its convolutions in order and the convolution of its shortcut, or None.
     geometry : Geometry
+    fast : dict
+        By the ``id`` of a convolution its fast form, where it has one: on a CPU, after :meth:`to`.
     """
 
     stem: Any
     blocks: list[tuple[list[Any], Any]]
     geometry: Geometry
+    fast: dict[int, Any] = field(default_factory=dict)
 
-    def __call__(self, images: Any) -> Any:
-        """Responses (n, features, rows, columns) to images (n, band, y, x) of the convolutions' type and layout."""
-        x = self._stem(images)
+    def __call__(self, images: Any, prepare: Callable[[Any], Any] | None = None) -> Any:
+        """Responses (n, features, rows, columns) to images (n, band, y, x) of the convolutions' type and layout.
+
+        ``prepare`` makes such images of some rows of what is given, where it is something else.
+        """
+        x = self._stem(images, prepare or (lambda rows: rows))
         for convolutions, shortcut in self.blocks:
-            x = _block(x, convolutions, shortcut)
+            x = self._block(x, convolutions, shortcut)
         return x
 
-    def _stem(self, images: Any) -> Any:
+    def _stem(self, images: Any, prepare: Callable[[Any], Any]) -> Any:
         """Convolution, ReLU and maximum over 3 x 3, in strips of rows: the first output is large."""
         import torch
 
         rows, cols = ((int(side) - 11) // 4 + 1 for side in images.shape[-2:])
-        a_row = len(images) * self.stem.out_channels * 4 * cols * images.element_size()
+        weight = self.stem.weight
+        a_row = len(images) * self.stem.out_channels * 4 * cols * weight.element_size()
         strip = max(1, min(rows, _STRIP_BYTES // max(a_row, 1)))
-        out = None
+        shape = (len(images), rows, cols, self.stem.out_channels)
+        out = torch.empty(shape, dtype=weight.dtype, device=weight.device).permute(0, 3, 1, 2)
         for start in range(0, rows, strip):
             stop = min(start + strip, rows)
-            part = self.stem(images[:, :, 4 * start : 4 * (stop - 1) + 11])
-            part = torch.nn.functional.max_pool2d(part, 3, 2).relu_()  # the maximum first: fewer to rectify
-            if out is None:
-                shape = (len(images), self.stem.out_channels, rows, cols)
-                out = torch.empty(shape, dtype=part.dtype, device=part.device).contiguous(
-                    memory_format=torch.channels_last
-                )
-            out[:, :, start:stop] = part
+            part = self.stem(prepare(images[:, :, 4 * start : 4 * (stop - 1) + 11]))
+            if part.device.type == "cpu":
+                out[:, :, start:stop] = pool_rectified(part)
+            else:  # the maximum first: fewer to rectify
+                out[:, :, start:stop] = torch.nn.functional.max_pool2d(part, 3, 2).relu_()
         return out
+
+    def _block(self, x: Any, convolutions: list[Any], shortcut: Any) -> Any:
+        """A residual block without padding: the shortcut is cropped to what the convolutions leave."""
+        out, offset, jump = x, 0, 1
+        for layer in convolutions[:-1]:
+            out = self._rectified(layer, out)
+            offset += jump * _reach(layer)
+            jump *= layer.stride[0]
+        last = convolutions[-1]
+        offset += jump * _reach(last)
+        height, width = (jump * (int(side) - 2 * _reach(last) - 1) + 1 for side in out.shape[-2:])
+        if shortcut is None:
+            return self._rectified(last, out, x, offset)
+        kept = x[:, :, offset : offset + height, offset : offset + width]
+        return self._rectified(last, out, shortcut(kept))
+
+    def _rectified(self, layer: Any, x: Any, added: Any = None, offset: int = 0) -> Any:
+        """A convolution, the addition of ``added`` from its row and column ``offset`` on, ReLU."""
+        fast = self.fast.get(id(layer))
+        if fast is not None:
+            return fast(x, added, offset)
+        out = layer(x)
+        if added is not None:
+            height, width = out.shape[-2:]
+            out = out.add_(added[:, :, offset : offset + height, offset : offset + width])
+        return out.relu_()
 
     def to(self, device: Any, dtype: Any) -> DenseResNet:
         """The network on a device and in a precision; the weights are changed in place."""
         import torch
 
-        for layer in [self.stem, *(c for part, short in self.blocks for c in (*part, short) if c is not None)]:
+        layers = [self.stem, *(c for part, short in self.blocks for c in (*part, short) if c is not None)]
+        for layer in layers:
             layer.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        self.fast.clear()
+        for layer in (c for part, _ in self.blocks for c in part):
+            if fits(layer):
+                self.fast[id(layer)] = winograd(layer)
+            elif fuses(layer):
+                self.fast[id(layer)] = FusedConv(layer)
         return self
 
 
-def _block(x: Any, convolutions: list[Any], shortcut: Any) -> Any:
-    """A residual block without padding: the shortcut is cropped to what the convolutions leave."""
-    out, offset, jump = x, 0, 1
-    for k, convolution in enumerate(convolutions):
-        out = convolution(out)
-        if k + 1 < len(convolutions):
-            out = out.relu_()
-        offset += jump * convolution.dilation[0] * (convolution.kernel_size[0] // 2)
-        jump *= convolution.stride[0]
-    height, width = (jump * (int(side) - 1) + 1 for side in out.shape[-2:])
-    kept = x[:, :, offset : offset + height, offset : offset + width]
-    return out.add_(kept if shortcut is None else shortcut(kept)).relu_()
+def _reach(layer: Any) -> int:
+    """Pixels of its input to either side of an output's centre that a convolution sees."""
+    return int(layer.dilation[0] * (layer.kernel_size[0] // 2))
 
 
 def build_dense(module: Any, stride: int, name: str) -> DenseResNet:

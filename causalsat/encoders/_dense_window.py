@@ -94,7 +94,7 @@ def window_responses(
         Squares that are needed; blocks without any are left out.
     network : DenseResNet
     to_tensor : callable
-        Gives the network's input (1, band, y, x) of a part of the pixels.
+        Gives the network's input (1, band, y, x) of some rows of the pixels (1, band, y, x).
     head : LinearHead or None
     """
     import torch
@@ -112,7 +112,7 @@ def window_responses(
         y0, y1 = geometry.reach(squares.row + rows.start, squares.row + rows.stop - 1)
         x0, x1 = geometry.reach(squares.col + cols.start, squares.col + cols.stop - 1)
         with torch.inference_mode():
-            found = network(to_tensor(pixels[:, y0:y1, x0:x1]))[0].permute(1, 2, 0).float()
+            found = network(pixels[None, :, y0:y1, x0:x1], to_tensor)[0].permute(1, 2, 0).float()
             if head is not None:
                 found = (found - mean) @ weight
             out[rows, cols] = found.cpu().numpy()

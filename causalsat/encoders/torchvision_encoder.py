@@ -14,6 +14,7 @@ from causalsat.encoders import _chips, _dense_window
 from causalsat.encoders._backbones import build_backbone, fixed_input, load_weights, split_weights
 from causalsat.encoders._base import ChipEncoder
 from causalsat.encoders._chips import Float32Array
+from causalsat.encoders._dense_kernels import standardised
 from causalsat.encoders._dense_resnet import DenseResNet, build_dense
 from causalsat.encoders._dense_window import LinearHead
 from causalsat.encoders._device import resolve_device, use_half
@@ -282,18 +283,12 @@ class TorchvisionEncoder(ChipEncoder):
         return network
 
     def _dense_input(self, pixels: Float32Array) -> Any:
-        """Standardised bands (1, band, y, x) on the device, as the dense network takes them."""
+        """Standardised bands of pixels (1, band, y, x) on the device, as the dense network takes them."""
         import torch
 
         weight = self._dense().stem.weight
-        mean, sd = (
-            torch.from_numpy(v.astype(np.float32)).to(weight.device)[None, :, None, None]
-            for v in (self.band_mean_, self.band_sd_)
-        )
-        images = (torch.from_numpy(np.ascontiguousarray(pixels)[None]).to(weight.device) - mean).div_(sd)
-        if not torch.isfinite(images.sum()):
-            images.masked_fill_(~torch.isfinite(images).all(dim=1, keepdim=True), 0.0)
-        return images.to(dtype=weight.dtype, memory_format=torch.channels_last)
+        images = standardised(pixels[0], self.band_mean_, self.band_sd_)
+        return torch.from_numpy(images[None]).permute(0, 3, 1, 2).to(weight.device, weight.dtype)
 
     # ------------------------------------------------------------------ chip by chip
     def _network(self) -> Any:

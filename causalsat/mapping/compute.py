@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class MapJob:
     chip_px: int
     min_valid: float
     folder: Path
-    chunk: int = 1024
+    chunk: int = 2048
     threads: int | None = None
     quantity: str = "effect"
     given: str | None = None
@@ -231,9 +231,14 @@ def posterior_bands(
     else:
         posterior = estimator.effect(features)
         fifth = posterior.prob(lambda tau: tau > 0)
-    lower, upper = posterior.interval(level).T
+    lower, upper = _single(posterior).interval(level).T
     bands = (posterior.mean(), posterior.sd(), lower, upper, fifth, estimator.support(features))
     return np.stack(bands).astype(np.float32)
+
+
+def _single(posterior: Any) -> Any:
+    """The posterior with draws in single precision, as the map's own numbers are: sorting them takes half as long."""
+    return replace(posterior, draws=np.asarray(posterior.draws, dtype=np.float32))
 
 
 def _complete(estimator: Any, features: Any) -> tuple[Any, NDArray[np.int64]]:
