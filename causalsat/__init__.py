@@ -24,6 +24,7 @@ _LAZY: dict[str, str] = {
     "chips": "causalsat.imagery",
     # encoders
     "ImageEncoder": "causalsat.encoders",
+    "LearnedFilters": "causalsat.encoders",
     "ModuleEncoder": "causalsat.encoders",
     "PyramidFeatures": "causalsat.encoders",
     "RandomConvFeatures": "causalsat.encoders",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from causalsat.catalog import load_catalog as load_catalog
     from causalsat.catalog import load_study as load_study
     from causalsat.encoders import ImageEncoder as ImageEncoder
+    from causalsat.encoders import LearnedFilters as LearnedFilters
     from causalsat.encoders import ModuleEncoder as ModuleEncoder
     from causalsat.encoders import PyramidFeatures as PyramidFeatures
     from causalsat.encoders import RandomConvFeatures as RandomConvFeatures

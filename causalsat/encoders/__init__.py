@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from causalsat.encoders.image_encoder import ImageEncoder
+from causalsat.encoders.learned_filters import LearnedFilters
 from causalsat.encoders.module_encoder import ModuleEncoder
 from causalsat.encoders.pyramid import PyramidFeatures
 from causalsat.encoders.random_conv import RandomConvFeatures
@@ -13,6 +14,7 @@ from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
 __all__ = [
     "ImageEncoder",
+    "LearnedFilters",
     "ModuleEncoder",
     "PyramidFeatures",
     "RandomConvFeatures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from causalsat.estimators._folds import assign_folds
 from causalsat.estimators._nuisances import Nuisances
 from causalsat.exceptions import DataError, ParameterError
 
-__all__ = ["HeldOut", "confounding_nuisances", "fit_all", "held_out", "propensity_learner"]
+__all__ = ["HeldOut", "confounding_folds", "confounding_nuisances", "fit_all", "held_out", "propensity_learner"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -59,8 +60,16 @@ def propensity_learner(model: Any) -> Any:
     return model
 
 
+def confounding_folds(
+    n_splits: int, y: FloatArray, treatment: FloatArray, clusters: IntArray | None, random_state: Any
+) -> IntArray:
+    """Fold of each unit, shape (n,); clusters stay whole."""
+    rng = np.random.default_rng(random_state)
+    return assign_folds(n_splits, rng, groups=clusters, treatment=treatment, keys=(y, treatment))
+
+
 def confounding_nuisances(
-    X: FloatArray,
+    X: FloatArray | Sequence[FloatArray],
     y: FloatArray,
     treatment: FloatArray,
     *,
@@ -81,8 +90,8 @@ def confounding_nuisances(
 
     Parameters
     ----------
-    X : ndarray of shape (n, p)
-        Image features and covariates.
+    X : ndarray of shape (n, p), or a list of them, one a fold
+        Image features and covariates; of a list, the k-th is what predicts fold k of :func:`confounding_folds`.
     y, treatment : ndarrays of shape (n,)
         Outcome and 0/1 treatment.
     clusters : ndarray of int of shape (n,), optional
@@ -102,10 +111,10 @@ def confounding_nuisances(
     """
     if not 0 < min_propensity < 0.5:
         raise ParameterError(f"min_propensity={min_propensity!r}", expected="a number between 0 and 0.5")
-    rng = np.random.default_rng(random_state)
     t, weight_or_one = treatment, np.ones(len(y)) if weight is None else weight
-    fold = assign_folds(n_splits, rng, groups=clusters, treatment=t, keys=(y, t))
-    crossfit = _Crossfit(X, fold, weight, clusters)
+    fold = confounding_folds(n_splits, y, t, clusters, random_state)
+    designs = [X] * (int(fold.max()) + 1) if isinstance(X, np.ndarray) else list(X)
+    crossfit = _Crossfit(designs, fold, weight, clusters)
     model = HeldOutRidge() if outcome_model is None else outcome_model
     raw = crossfit.propensity(propensity_learner(propensity_model), t) if propensity is None else propensity
     e = np.clip(raw, min_propensity, 1 - min_propensity)
@@ -122,7 +131,7 @@ def confounding_nuisances(
 class _Crossfit:
     """Held-out predictions by clones of a learner; one that takes ``groups`` is given the clusters."""
 
-    X: FloatArray
+    designs: list[FloatArray]  # of each fold
     fold: IntArray
     weight: FloatArray | None
     clusters: IntArray | None
@@ -147,7 +156,7 @@ class _Crossfit:
         out = np.empty(len(t))
         for k in np.unique(self.fold):
             held = self.fold == k
-            out[held] = _nuisances._predict(self._fit(model, self.X, t, ~held), self.X[held])
+            out[held] = _nuisances._predict(self._fit(model, self.designs[k], t, ~held), self.designs[k][held])
         return _finite(out, model)
 
     def per_arm(self, model: Any, y: FloatArray, t: FloatArray) -> FloatArray:
@@ -156,8 +165,8 @@ class _Crossfit:
         for k in np.unique(self.fold):
             held = self.fold == k
             for arm in (0, 1):
-                learner = self._fit(model, self.X, y, ~held & (t == arm))
-                out[arm, held] = _nuisances._predict(learner, self.X[held])
+                learner = self._fit(model, self.designs[k], y, ~held & (t == arm))
+                out[arm, held] = _nuisances._predict(learner, self.designs[k][held])
         return _finite(out, model)
 
     def both_arms(self, model: Any, y: FloatArray, t: FloatArray) -> FloatArray:
@@ -168,10 +177,10 @@ class _Crossfit:
         """
         from sklearn.base import is_classifier
 
-        out, design = np.empty((2, len(y))), np.column_stack([self.X, t])
+        out = np.empty((2, len(y)))
         w = np.ones(len(y)) if self.weight is None else self.weight
         for k in np.unique(self.fold):
-            held = self.fold == k
+            held, design = self.fold == k, np.column_stack([self.designs[k], t])
             learner = self._fit(model, design, y, ~held)
             residual = y - _nuisances._predict(learner, design)
             for arm in (0, 1):
@@ -179,7 +188,7 @@ class _Crossfit:
                 shift = 0.0
                 if not is_classifier(model) and w[rows].sum() > 0:
                     shift = float(np.average(residual[rows], weights=w[rows]))
-                at = np.column_stack([self.X[held], np.full(int(held.sum()), float(arm))])
+                at = np.column_stack([self.designs[k][held], np.full(int(held.sum()), float(arm))])
                 out[arm, held] = _nuisances._predict(learner, at) + shift
         return _finite(out, model)
 
@@ -189,7 +198,7 @@ def fit_all(
 ) -> Any:
     """A clone of a learner fitted to all units."""
     everyone = np.ones(len(target), dtype=bool)
-    return _Crossfit(X, np.zeros(len(target), dtype=np.int64), weight, clusters)._fit(model, X, target, everyone)
+    return _Crossfit([X], np.zeros(len(target), dtype=np.int64), weight, clusters)._fit(model, X, target, everyone)
 
 
 def _finite(values: FloatArray, model: Any) -> FloatArray:

@@ -16,7 +16,13 @@ from causalsat.base import Summary
 from causalsat.encoders._reduce import learn_reduction
 from causalsat.estimators import _confounding_estimates as estimates
 from causalsat.estimators._columns import select_columns
-from causalsat.estimators._confounding_fit import confounding_nuisances, fit_all, propensity_learner
+from causalsat.estimators._confounding_encoder import FoldEncoders
+from causalsat.estimators._confounding_fit import (
+    confounding_folds,
+    confounding_nuisances,
+    fit_all,
+    propensity_learner,
+)
 from causalsat.estimators._confounding_salience import occlusion, tabular_salience
 from causalsat.estimators._confounding_sensitivity import partially_linear
 from causalsat.estimators._image_base import (
@@ -161,14 +167,16 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
-        features = self._fit_encoder(data)[data.images.unit_image]
+        clusters = data.images.unit_image if data.groups is None else data.groups
+        by_fold = self._fit_encoder(data, clusters)
+        features = self._encode_images(data.images)[data.images.unit_image]
         design = np.hstack([features, data.X])
         weight = data.sample_weight
         self.nuisances_, self.held_out_ = confounding_nuisances(
-            design,
+            design if by_fold is None else [np.hstack([f, data.X]) for f in by_fold],
             data.y,
             data.treatment,
-            clusters=data.images.unit_image if data.groups is None else data.groups,
+            clusters=clusters,
             weight=weight if data.weighted else None,
             propensity=data.propensity,
             outcome_model=self.outcome_model,
@@ -184,8 +192,8 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         self._fit_propensity(data, features, design)
         self._fit_modifiers(data, table)
 
-    def _fit_encoder(self, data: ImageFitData) -> FloatArray:
-        """Features of the distinct images, (m, d), and their principal components."""
+    def _fit_encoder(self, data: ImageFitData, clusters: NDArray[np.int64]) -> list[FloatArray] | None:
+        """Fit the encoder and the principal components; features of the units for each fold where it is trained."""
         from sklearn.base import clone
 
         from causalsat.encoders.pyramid import PyramidFeatures
@@ -194,12 +202,26 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         encoder = PyramidFeatures(random_state=int(seed)) if self.encoder is None else clone(self.encoder)
         if np.isinf(np.asarray(data.images.chips)).any():
             raise DataError("infinite pixels (inf)", expected="finite numbers, or NaN where a pixel is invalid")
-        self.encoder_ = encoder.fit(data.images.chips)
+        by_fold = None
+        if getattr(encoder, "requests_roles", False):
+            self.encoder_ = FoldEncoders(encoder)
+            by_fold, held_out = self.encoder_.fit_folds(
+                data.images.chips,
+                data.y,
+                data.treatment,
+                unit_image=data.images.unit_image,
+                clusters=clusters,
+                fold=confounding_folds(self.n_splits, data.y, data.treatment, clusters, self.random_state),
+                covariates=data.X,
+            )
+            self._training = (data.images, held_out)
+        else:
+            self.encoder_ = encoder.fit(data.images.chips)
         features = self._encode_images(data.images)
         varying = int((np.nanstd(features, axis=0) > 1e-7).sum())
         wanted = min(int(self.n_latents), len(features) - 1, max(varying, 1))
         self.reduction_ = learn_reduction(features, wanted)
-        return features
+        return by_fold
 
     def _average(self, data: ImageFitData) -> None:
         y, t, weight, groups = data.y, data.treatment, data.sample_weight, data.groups
