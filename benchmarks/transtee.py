@@ -16,14 +16,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from dose_designs import DESIGNS
 from scipy.interpolate import CubicSpline
 from sections import run_sections
 from transtee_baselines import SETTINGS, Plain
+from transtee_treatments import kept_means
 
 import causalsat
 from causalsat.posterior import draw_quantiles
@@ -72,15 +73,13 @@ def halves(design: str) -> Callable[[int], tuple[DoseTrial, DoseTrial]]:
     return split
 
 
-def row(label: str, design: str, found: list[dict[str, float]]) -> str:
-    """A line of a table."""
-    table = pd.DataFrame(found)
-    amse = table["AMSE"]
-    inside = "" if table["coverage"].isna().all() else f"{table['coverage'].mean():.3f}"
-    se = f"{amse.sem():.4f}" if len(amse) > 1 else ""
-    return (
-        f"| {design} | {label} | {len(table)} | {amse.mean():.4f} | {se} | {inside} | {table['CPU s'].mean():.2f} |"
-    )
+def row(table: str, design: str, label: str, seeds: range, one: Callable[[int], dict[str, float]]) -> str:
+    """A line of a table: what ``one(seed)`` measures, over seeds."""
+    means = kept_means(f"{table}, {design}", label, seeds, one)
+    amse, error = means["AMSE"]
+    inside = "" if np.isnan(means["coverage"][0]) else f"{means['coverage'][0]:.3f}"
+    se = f"{error:.4f}" if len(seeds) > 1 else ""
+    return f"| {design} | {label} | {len(seeds)} | {amse:.4f} | {se} | {inside} | {means['CPU s'][0]:.2f} |"
 
 
 HEAD = "| design | estimator | replications | AMSE | s.e. | coverage of 90 % | CPU s a fit |\n" + "|---" * 7 + "|"
@@ -96,18 +95,19 @@ def curves(args: argparse.Namespace) -> None:
             if count:
                 seeds = range(args.first_seed, args.first_seed + count)
                 options = {"n_draws": 100} if name == "GaussianProcessEffect" else {}
-                found = [evaluate(name, options, design, halves(design), seed) for seed in seeds]
-                print(row(name, design, found), flush=True)
+                one = partial(evaluate, name, options, design, halves(design))
+                print(row("curves", design, name, seeds, one), flush=True)
 
 
 def binary(_: argparse.Namespace) -> None:
     """IHDP's replications 1 to 5, a binary treatment: see benchmarks/ihdp.py."""
     import ihdp
 
-    found = pd.DataFrame([ihdp.evaluate(lambda seed: causalsat.TransTEE(random_state=seed), k) for k in range(1, 6)])
+    one = partial(ihdp.evaluate, lambda seed: causalsat.TransTEE(random_state=seed))
+    found = kept_means("IHDP", "TransTEE", range(1, 6), one)
     print("\nBinary treatment: IHDP, replications 1 to 5, TransTEE\n\n| measure | mean | s.e. |\n|---|---|---|")
     for name in found:
-        print(f"| {name} | {found[name].mean():.3f} | {found[name].sem():.3f} |")
+        print(f"| {name} | {found[name][0]:.3f} | {found[name][1]:.3f} |")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,13 +10,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from dose_designs import ihdp_covariates
 from sections import run_sections
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transtee import HEAD, evaluate, halves, row
-from transtee_treatments import mean_row
+from transtee_treatments import kept_means, mean_row
 
 import causalsat
 from causalsat.simulate import dose_response
@@ -61,8 +66,8 @@ def ablation(args: argparse.Namespace) -> None:
             continue
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         for label, options in ABLATIONS.items():
-            found = [evaluate("TransTEE", options, design, halves(design), seed) for seed in seeds]
-            print(row(label, design, found), flush=True)
+            one = partial(evaluate, "TransTEE", options, design, halves(design))
+            print(row("ablation", design, label, seeds, one), flush=True)
 
 
 def shift(args: argparse.Namespace) -> None:
@@ -73,16 +78,20 @@ def shift(args: argparse.Namespace) -> None:
             continue
         seeds = range(FIRST_SEED, FIRST_SEED + count)
         for name in ("TransTEE", "VCNet", "TARNet", "DRNet"):
-            found = [evaluate(name, {}, design, shifted(design), seed, scale) for seed in seeds]
-            print(row(name, design, found), flush=True)
+            one = partial(evaluate, name, {}, design, shifted(design), scale=scale)
+            print(row("shift", design, name, seeds, one), flush=True)
 
 
-def size(args: argparse.Namespace) -> None:
+def size(_: argparse.Namespace) -> None:
     """50,000 units of simu1."""
-    train = dose_response.simu1(50_000, np.random.default_rng(FIRST_SEED))
-    test = dose_response.simu1(2_000, np.random.default_rng(FIRST_SEED + 1))
+
+    def split(seed: int) -> tuple[DoseTrial, DoseTrial]:
+        train, test = (np.random.default_rng(k) for k in (seed, seed + 1))
+        return dose_response.simu1(50_000, train), dose_response.simu1(2_000, test)
+
     print(f"\n50,000 units of simu1, 2,000 for testing\n\n{HEAD}")
-    print(row("TransTEE", "simu1", [evaluate("TransTEE", {}, "simu1", lambda _: (train, test), FIRST_SEED)]))
+    seeds = range(FIRST_SEED, FIRST_SEED + 1)
+    print(row("size", "simu1", "TransTEE", seeds, partial(evaluate, "TransTEE", {}, "simu1", split)))
 
 
 # ---------------------------------------------------------------------- images
@@ -101,40 +110,43 @@ def image_trial(n: int, rng: np.random.Generator) -> tuple[Any, ...]:
 
 def images(args: argparse.Namespace) -> None:
     """An effect that needs the chip and a covariate together."""
-    import xarray as xr
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     names = ("nPEHE", "coverage of 90 %", "CPU s")
     print(f"\nChip and covariate together: 800 units, 400 for testing, {args.few} replications (s.e.)\n")
     print("| estimator | " + " | ".join(names) + " |\n" + "|---" * 4 + "|")
-    found: dict[str, list[dict[str, float]]] = {}
-    for seed in range(FIRST_SEED, FIRST_SEED + args.few):
-        pixels, age, y, t, tau = image_trial(1200, np.random.default_rng(seed))
-        chips = xr.DataArray(pixels, dims=("unit", "band", "y", "x")).assign_coords(age=("unit", age))
-        frozen = make_pipeline(causalsat.RandomConvFeatures(), StandardScaler(), PCA(10)).fit(chips[:800])
-        table = np.column_stack([frozen.transform(chips), age])
-        linear = causalsat.BayesianLinearEffect(random_state=seed)
-        cnn = {"backbone": "cnn", "max_epochs": 50, "random_state": seed}
-        models = {
-            "TransTEE, chip and age": (causalsat.TransTEE(covariates=["age"], **cnn), chips),
-            "TransTEE, chip alone": (causalsat.TransTEE(**cnn), chips),
-            "TransTEE, age alone": (causalsat.TransTEE(random_state=seed), age[:, None]),
-            "TransTEE, frozen features and age": (causalsat.TransTEE(random_state=seed), table),
-            "BayesianLinearEffect, frozen features and age": (linear, table),
-        }
-        for name, (est, X) in models.items():
-            start = time.process_time()
-            post = est.fit(X[:800], y[:800], treatment=t[:800]).effect(X[800:])
-            lower, upper = post.interval(0.9).T
-            truth = tau[800:]
-            inside = float(np.mean((lower < truth) & (truth < upper)))
-            error = float(np.sqrt(np.mean((post.mean() - truth) ** 2)) / truth.std())
-            result = {"nPEHE": error, "coverage of 90 %": inside, "CPU s": time.process_time() - start}
-            found.setdefault(name, []).append(result)
-    for name, results in found.items():
-        print(mean_row(name, results, names), flush=True)
+    seeds = range(FIRST_SEED, FIRST_SEED + args.few)
+    for name in IMAGE_MODELS:
+        print(mean_row(name, kept_means("images", name, seeds, partial(image_model, name)), names), flush=True)
+
+
+IMAGE_MODELS = (
+    "TransTEE, chip and age",
+    "TransTEE, chip alone",
+    "TransTEE, age alone",
+    "TransTEE, frozen features and age",
+    "BayesianLinearEffect, frozen features and age",
+)
+
+
+def image_model(name: str, seed: int) -> dict[str, float]:
+    """One of IMAGE_MODELS on one trial: error and coverage of unit effects, and CPU seconds."""
+    pixels, age, y, t, tau = image_trial(1200, np.random.default_rng(seed))
+    X: Any = xr.DataArray(pixels, dims=("unit", "band", "y", "x")).assign_coords(age=("unit", age))
+    est: Any = causalsat.TransTEE(random_state=seed)
+    if "chip" in name:
+        more = {"covariates": ["age"]} if name.endswith("age") else {}
+        est = causalsat.TransTEE(backbone="cnn", max_epochs=50, random_state=seed, **more)
+    elif "frozen" in name:
+        frozen = make_pipeline(causalsat.RandomConvFeatures(), StandardScaler(), PCA(10)).fit(X[:800])
+        X = np.column_stack([frozen.transform(X), age])
+        est = causalsat.BayesianLinearEffect(random_state=seed) if name.startswith("Bayes") else est
+    else:
+        X = age[:, None]
+    start = time.process_time()
+    post = est.fit(X[:800], y[:800], treatment=t[:800]).effect(X[800:])
+    cpu, (lower, upper), truth = time.process_time() - start, post.interval(0.9).T, tau[800:]
+    inside = float(np.mean((lower < truth) & (truth < upper)))
+    error = float(np.sqrt(np.mean((post.mean() - truth) ** 2)) / truth.std())
+    return {"nPEHE": error, "coverage of 90 %": inside, "CPU s": cpu}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

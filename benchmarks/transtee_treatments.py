@@ -11,15 +11,16 @@ most likely for a unit, plain and weighted by the product of their probabilities
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from kept_rows import kept_row
 from sections import run_sections
 
 import causalsat
@@ -30,10 +31,24 @@ N_GRAPHS, NODES, K = 60, (10, 40), 6
 EPOCHS, BATCH, RATE = 200, 128, 1e-3  # of the plain networks
 
 
-def mean_row(label: str, results: list[dict[str, float]], names: Sequence[str]) -> str:
+def kept_means(
+    table: str, label: str, seeds: range, one: Callable[[int], dict[str, float]]
+) -> dict[str, list[float]]:
+    """Mean and standard error over seeds of what ``one(seed)`` measures, kept on disk (see kept_rows.py).
+
+    Delete the lines of what has changed from the file ``transtee.jsonl`` of the kept rows.
+    """
+
+    def make() -> dict[str, Any]:
+        found = pd.DataFrame([one(seed) for seed in seeds])
+        return {name: [float(values.mean()), float(values.sem())] for name, values in found.items()}
+
+    return kept_row("transtee", f"{table} | {label} | seeds {seeds[0]} to {seeds[-1]}", make)
+
+
+def mean_row(label: str, means: dict[str, Any], names: Sequence[str]) -> str:
     """A line of means with their standard errors."""
-    table = pd.DataFrame(results)
-    cells = [f"{table[k].mean():.3f} ({table[k].sem():.3f})" for k in names]
+    cells = [f"{means[k][0]:.3f} ({means[k][1]:.3f})" for k in names]
     return f"| {label} | " + " | ".join(cells) + " |"
 
 
@@ -112,25 +127,27 @@ def dosage(args: argparse.Namespace) -> None:
     size = "three treatments, 1,500 units, 20 covariates of rank 4"
     print(f"\nDosages: {size}, {args.replications} replications (s.e.)\n")
     print("| estimator | " + " | ".join(names) + " |\n" + "|---" * 5 + "|")
-    found: dict[str, list[dict[str, float]]] = {"TransTEE": [], "TARNet-style": [], "DRNet-style": []}
-    for seed in range(FIRST_SEED, FIRST_SEED + args.replications):
-        rng = np.random.default_rng(seed)
-        trial = dose_response.dosage_trial(dose_response.low_rank_covariates(1800, 20, 4, rng), rng)
-        train = replace(trial, **{k: getattr(trial, k)[:1500] for k in ("X", "treatment", "dosage", "y")})
-        for name, results in found.items():
-            start = time.process_time()
-            if name == "TransTEE":
-                est = causalsat.TransTEE(n_draws=10, random_state=seed)
-                est.fit(train.X, train.y, treatment=train.treatment, dosage=train.dosage)
+    seeds = range(FIRST_SEED, FIRST_SEED + args.replications)
+    for name in ("TransTEE", "TARNet-style", "DRNet-style"):
+        print(mean_row(name, kept_means("dosages", name, seeds, partial(dosage_trial, name)), names), flush=True)
 
-                def predict(X: np.ndarray, w: int, s: float, est: Any = est) -> np.ndarray:
-                    return est.predict_outcome(X, treatment=w, dosage=s).mean()
-            else:
-                predict = plain_dosage(train, 5 if name.startswith("DR") else 1, seed)
-            cpu = time.process_time() - start
-            results.append({**dosage_errors(predict, trial, trial.X[1500:]), "CPU s": cpu})
-    for name, results in found.items():
-        print(mean_row(name, results, names), flush=True)
+
+def dosage_trial(name: str, seed: int) -> dict[str, float]:
+    """One estimator on one trial of dosages."""
+    rng = np.random.default_rng(seed)
+    trial = dose_response.dosage_trial(dose_response.low_rank_covariates(1800, 20, 4, rng), rng)
+    train = replace(trial, **{k: getattr(trial, k)[:1500] for k in ("X", "treatment", "dosage", "y")})
+    start = time.process_time()
+    if name == "TransTEE":
+        est = causalsat.TransTEE(n_draws=10, random_state=seed)
+        est.fit(train.X, train.y, treatment=train.treatment, dosage=train.dosage)
+
+        def predict(X: np.ndarray, w: int, s: float) -> np.ndarray:
+            return est.predict_outcome(X, treatment=w, dosage=s).mean()
+    else:
+        predict = plain_dosage(train, 5 if name.startswith("DR") else 1, seed)
+    cpu = time.process_time() - start
+    return {**dosage_errors(predict, trial, trial.X[1500:]), "CPU s": cpu}
 
 
 # ---------------------------------------------------------------------- graphs
@@ -190,26 +207,27 @@ def graphs(args: argparse.Namespace) -> None:
     size = f"{N_GRAPHS} graphs of {NODES[0]} to {NODES[1]} nodes, 1,000 units, 500 for testing"
     print(f"\nGraphs as treatments: {size}, {args.replications} replications (s.e.)\n")
     print("| estimator | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
-    found: dict[str, list[dict[str, float]]] = {"TransTEE": [], "the same embedding beside the covariates": []}
-    test = slice(1000, None)
-    for seed in range(FIRST_SEED, FIRST_SEED + args.replications):
-        trial = dose_response.graph_trial(1500, N_GRAPHS, np.random.default_rng(seed), nodes=NODES)
-        torch.manual_seed(seed)
-        embedding = GraphNetwork()
-        X, t, y = trial.X[:1000], trial.treatment[:1000], trial.y[:1000]
-        for name, results in found.items():
-            start = time.process_time()
-            if name == "TransTEE":
-                est = causalsat.TransTEE(treatment_module=embedding, n_draws=10, random_state=seed)
-                est.fit(X, y, treatment=t, treatments=trial.graphs)
-                columns = [est.predict_outcome(trial.X[test], treatment=k).mean() for k in range(N_GRAPHS)]
-            else:
-                predict = plain_fit(Concatenated(20, trial.graphs, copy.deepcopy(embedding)), (X, t), y)
-                columns = [predict(trial.X[test], np.full(500, k)) for k in range(N_GRAPHS)]
-            cpu = time.process_time() - start
-            results.append({**contrast_errors(np.column_stack(columns), trial, test), "CPU s": cpu})
-    for name, results in found.items():
-        print(mean_row(name, results, names), flush=True)
+    seeds = range(FIRST_SEED, FIRST_SEED + args.replications)
+    for name in ("TransTEE", "the same embedding beside the covariates"):
+        print(mean_row(name, kept_means("graphs", name, seeds, partial(graph_trial, name)), names), flush=True)
+
+
+def graph_trial(name: str, seed: int) -> dict[str, float]:
+    """One estimator on one trial of graphs."""
+    trial = dose_response.graph_trial(1500, N_GRAPHS, np.random.default_rng(seed), nodes=NODES)
+    torch.manual_seed(seed)
+    embedding, test = GraphNetwork(), slice(1000, None)
+    X, t, y = trial.X[:1000], trial.treatment[:1000], trial.y[:1000]
+    start = time.process_time()
+    if name == "TransTEE":
+        est = causalsat.TransTEE(treatment_module=embedding, n_draws=10, random_state=seed)
+        est.fit(X, y, treatment=t, treatments=trial.graphs)
+        columns = [est.predict_outcome(trial.X[test], treatment=k).mean() for k in range(N_GRAPHS)]
+    else:
+        predict = plain_fit(Concatenated(20, trial.graphs, embedding), (X, t), y)
+        columns = [predict(trial.X[test], np.full(500, k)) for k in range(N_GRAPHS)]
+    cpu = time.process_time() - start
+    return {**contrast_errors(np.column_stack(columns), trial, test), "CPU s": cpu}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

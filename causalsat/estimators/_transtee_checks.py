@@ -23,6 +23,7 @@ CHOICES = {
     "norm": ("pre", "post", "none"),
     "regularizer": (None, "tr", "ptr"),
     "backbone": (None, "cnn"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 LEAST = {"image_px": 8, "n_members": 1, "width": 2, "n_heads": 1, "n_blocks": 0, "n_features": 1}
 LEAST |= {"max_epochs": 1, "patience": 1, "batch_size": 0, "n_draws": 2}
@@ -33,7 +34,7 @@ def check_parameters(est: TransTEE) -> None:
     """Raise ParameterError for a parameter outside its domain."""
     check_image_parameters(est.imagery, est.size_m, est.covariates, est.min_valid)
     check_whole_numbers(est, LEAST)
-    check_flags(est, ("column_embedding", "propensity_weights", "progress"))
+    check_flags(est, ("column_embedding", "propensity_weights", "compile_network", "progress"))
     for name, known in CHOICES.items():
         if getattr(est, name) not in known:
             raise ParameterError(f"{name}={getattr(est, name)!r}", expected=f"one of {known}")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat._inputs import FitData, FloatArray
+from causalsat.encoders._device import resolve_device, use_half
 from causalsat.encoders._training import TrainSettings
 from causalsat.estimators import _transtee_model
 from causalsat.estimators._image_base import ImageFitData
 from causalsat.estimators._transtee_images import CellTokens
-from causalsat.estimators._transtee_model import N_FOLDS, Units
+from causalsat.estimators._transtee_model import Units
 from causalsat.estimators._transtee_shapes import NetworkShape
-from causalsat.estimators._transtee_training import Adversary
+from causalsat.estimators._transtee_training import Adversary, Speed
 from causalsat.estimators._transtee_treatments import TreatmentCoding, learn_coding
 from causalsat.estimators._transtee_weights import inverse_propensity
 from causalsat.exceptions import ParameterError
@@ -29,8 +30,7 @@ __all__ = ["fit_estimator", "member_features", "outcome_draws"]
 PREDICT_CHUNK = 4096
 FEW_UNITS = 5000
 WIDEST_CROSSED = 16  # width up to which embeddings of treatments also enter multiplied with each covariate
-# a member trains without one of five folds; the variance of a delete-a-fold jackknife is (5 - 1) times its estimates'
-JACKKNIFE = (N_FOLDS - 1) ** 0.5
+EDGE = 0.01  # of the doses' range: inside of its ends, over which a curve's slope beyond them is taken
 
 
 @contextmanager
@@ -72,8 +72,10 @@ def fit_estimator(est: TransTEE, data: FitData, dosage: FloatArray | None, table
     adversary = None
     if est.regularizer is not None:
         adversary = Adversary(est.regularizer, 0 if coding.kind == "dose" else len(coding.levels), est.alpha)
+    half = use_half(est.precision, resolve_device(est.device), by_default=images is not None)
+    speed = Speed(half=half, compiled=est.compile_network)
     with short_calls(len(data.y)):
-        found = _transtee_model.fit_members(est.shape_, units, settings, est.n_draws, adversary, module)
+        found = _transtee_model.fit_members(est.shape_, units, settings, est.n_draws, adversary, module, speed)
     _keep(est, found, units)
     if isinstance(data, ImageFitData):
         est.encoder_.set_state(est.shape_, est.state_)
@@ -172,6 +174,7 @@ def _table(est: TransTEE, table: Any) -> Any:
 def _keep(est: TransTEE, found: _transtee_model.Fitted, units: Units) -> None:
     sd, seen = est.scaling_.y_sd, np.isfinite(found.residual)
     est.state_, est.coefficients_, est.deviations_ = found.members.state, found.mean, found.deviations
+    est.mixing_ = found.mixing
     est.noise_, est.village_ = sd * found.noise, sd * found.village
     est.history_ = found.members.history
     est.best_epoch_ = int(np.argmin([valid for _, valid in est.history_])) + 1
@@ -201,7 +204,31 @@ def _network(est: TransTEE) -> Any:
 def member_features(
     est: TransTEE, design: FloatArray, level: tuple[FloatArray, Any], table: Any = None, method: str = "forward"
 ) -> FloatArray:
-    """Features (M, n, F) of units under a treatment, or the attention (M, n, tokens) to their tokens."""
+    """Features (M, n, F) of units under a treatment, or the attention (M, n, tokens) to their tokens.
+
+    No dose of the fit says how a curve bends beyond the smallest and the largest of them, so features go on there as
+    straight lines, as those of a natural spline do, with the slope at the end of the range.
+    """
+    kind = est.coding_.kind
+    dose = {"dose": level[0], "dosage": level[1]}.get(kind)
+    if dose is None or method != "forward":
+        return _features_at(est, design, level, table, method)
+
+    def at(rows: Any, doses: FloatArray) -> FloatArray:
+        return _features_at(est, design[rows], (doses, None) if kind == "dose" else (level[0][rows], doses))
+
+    inside = np.clip(dose, est.coding_.least, est.coding_.most)
+    phi, beyond = at(slice(None), inside), np.flatnonzero(dose != inside)
+    if len(beyond):
+        over, step = (dose - inside)[beyond], EDGE * (est.coding_.most - est.coding_.least)
+        slope = (phi[:, beyond] - at(beyond, inside[beyond] - np.sign(over) * step)) / step
+        phi[:, beyond] += np.abs(over)[:, None] * slope
+    return phi
+
+
+def _features_at(
+    est: TransTEE, design: FloatArray, level: tuple[FloatArray, Any], table: Any = None, method: str = "forward"
+) -> FloatArray:
     k = getattr(est, "n_image_features_", 0) if est.shape_.image is not None else 0
     with short_calls(len(design)):
         return _transtee_model.evaluate(
@@ -221,7 +248,11 @@ def outcome_draws(
     baseline: tuple[FloatArray, Any] | None = None,
     table: Any = None,
 ) -> FloatArray:
-    """Draws (draw, n) of the outcome at a level, or of its difference from the outcome at a baseline."""
+    """Draws (draw, n) of the outcome at a level, or of its difference from the outcome at a baseline.
+
+    A draw is the members' mean, the difference from it that :func:`_transtee_head.draw_mixing` makes of their spread,
+    and the deviation of one member's coefficients.
+    """
     out = np.empty((est.n_draws, len(design)))
     for start in range(0, len(design), PREDICT_CHUNK):
         rows = slice(start, start + PREDICT_CHUNK)
@@ -233,11 +264,9 @@ def outcome_draws(
         phi = part(level) - (0.0 if baseline is None else part(baseline))
         means = np.einsum("mnf,mf->mn", phi, est.coefficients_)
         centre = means.mean(axis=0)
-        found = [
-            centre + JACKKNIFE * (mean - centre) + (features @ draws).T
-            for mean, features, draws in zip(means, phi, est.deviations_, strict=True)
-        ]
-        out[:, rows] = est.scaling_.y_sd * np.concatenate(found)
+        found = [(features @ draws).T for features, draws in zip(phi, est.deviations_, strict=True)]
+        spread = np.einsum("sm,mn->sn", est.mixing_, means - centre)
+        out[:, rows] = est.scaling_.y_sd * (centre + spread + np.concatenate(found))
     return out if baseline is not None else out + est.scaling_.y_mean
 
 

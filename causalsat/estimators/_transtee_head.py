@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["EvidenceLoss", "Head", "draw_deviations", "fit_heads", "village_components"]
+__all__ = ["EvidenceLoss", "Head", "draw_deviations", "draw_mixing", "fit_heads", "village_components"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -221,3 +221,26 @@ def draw_deviations(heads: list[Head], n_draws: int, rng: np.random.Generator) -
         z = np.concatenate([half, -half], axis=1)[:, :count]
         out.append(head.root @ z)
     return out
+
+
+def draw_mixing(n_members: int, n_draws: int, rng: np.random.Generator) -> FloatArray:
+    r"""Weights (draw, M) of the members' distances from their mean; rows come in antithetic pairs.
+
+    The truth is taken to lie among M members of mean :math:`\bar f` as one more of them would: its variance round
+    :math:`\bar f` is :math:`(1 + 1/M) s^2` with :math:`s^2 = \sum_m (f_m - \bar f)^2 / (M - 1)`. A draw is
+    :math:`\bar f + \sum_m a_m (f_m - \bar f)` with independent normal :math:`a_m` of variance
+    :math:`(1 + 1/M) / (M - 1)`, which has that variance for every unit and treatment at once. A single network has no
+    such spread, and gets zeros.
+
+    Examples
+    --------
+    >>> f = np.array([1.0, 2.0, 4.0])
+    >>> a = draw_mixing(3, 100_000, np.random.default_rng(0))
+    >>> round(float(np.var(a @ (f - f.mean())) / (f.var(ddof=1) * 4 / 3)), 2)
+    1.0
+    """
+    if n_members == 1:
+        return np.zeros((n_draws, 1))
+    half = rng.standard_normal(((n_draws + 1) // 2, n_members))
+    scale = np.sqrt((1 + 1 / n_members) / (n_members - 1))
+    return np.asarray(scale * np.concatenate([half, -half])[:n_draws])

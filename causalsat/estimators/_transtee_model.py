@@ -17,6 +17,7 @@ from causalsat.estimators._transtee_network import TokenNetwork
 from causalsat.estimators._transtee_shapes import NetworkShape
 from causalsat.estimators._transtee_training import (
     Adversary,
+    Speed,
     TrainedMembers,
     TrainingData,
     deal_folds,
@@ -97,6 +98,8 @@ class Fitted:
         Posterior mean of each member's coefficients.
     deviations : list of ndarray of shape (F, S_m)
         Draws of each member's coefficients less their mean.
+    mixing : ndarray of shape (S, M)
+        Weights of the members' distances from their mean in each draw.
     noise, village : float
         Standard deviations of held-out noise and of villages, in standard deviations of the outcome.
     residual : ndarray of shape (n,)
@@ -106,6 +109,7 @@ class Fitted:
     members: TrainedMembers
     mean: FloatArray
     deviations: list[FloatArray]
+    mixing: FloatArray
     noise: float
     village: float
     residual: FloatArray
@@ -133,6 +137,7 @@ def fit_members(
     n_draws: int,
     adversary: Adversary | None = None,
     treatment_module: Any = None,
+    speed: Speed | None = None,
 ) -> Fitted:
     """Train the ensemble and condition its heads.
 
@@ -150,7 +155,7 @@ def fit_members(
         inputs["unit_image"] = torch.from_numpy(units.unit_image)
     y, weight = (torch.from_numpy(v.astype(np.float32)) for v in (units.y, units.weight))
     data = TrainingData(inputs, y, weight, fold, units.images, units.treatments)
-    members = train_members(shape, data, settings, adversary, treatment_module)
+    members = train_members(shape, data, settings, adversary, treatment_module, speed)
     network = rebuild(shape, members.state, treatment_module, settings.device)
     images = None if units.images is None else units.images.double()
     phi = evaluate(network, units.X, units.basis, unit_image=units.unit_image, images=images, table=units.treatments)
@@ -159,7 +164,9 @@ def fit_members(
         phi, units.y, units.weight, used, units.groups, members.scale, members.noise
     )
     mean = np.stack([head.mean for head in heads])
-    return Fitted(members, mean, _transtee_head.draw_deviations(heads, n_draws, rng), noise, village, residual)
+    deviations = _transtee_head.draw_deviations(heads, n_draws, rng)
+    mixing = _transtee_head.draw_mixing(shape.n_members, n_draws, rng)
+    return Fitted(members, mean, deviations, mixing, noise, village, residual)
 
 
 def rebuild(shape: NetworkShape, state: dict[str, Any], treatment_module: Any, device: str) -> TokenNetwork:

@@ -8,6 +8,7 @@ a Bayesian linear regression on them (:mod:`causalsat.estimators._transtee_head`
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -212,6 +213,7 @@ class TokenNetwork(nn.Module):
         self.last = MemberLinear(m, d, shape.n_features)
         self.gate = MemberLinear(m, shape.n_basis, shape.n_features, scale=0.3)
         self.token_mean: Any = None
+        self.mixed = False  # multiply in bfloat16; features come out in the precision of the weights all the same
 
     # ------------------------------------------------------------------ images and treatments of a fit
     def set_images(self, images: Any) -> None:
@@ -259,11 +261,13 @@ class TokenNetwork(nn.Module):
     def forward(
         self, columns: Any, basis: Any, unit_image: Any = None, cells: Any = None, treatment: Any = None
     ) -> Any:
-        basis = self._basis(basis)
-        tokens = self._tokens(columns, unit_image, cells)
-        self.token_mean = tokens.mean(dim=2)
-        hidden = self.read(self._query(basis), self.key_norm(tokens))
-        learnt = functional.gelu(self.last(self.last_norm(hidden)))[:, :, 0] * (1 + self.gate(basis))
+        with torch.autocast(columns.device.type, torch.bfloat16) if self.mixed else nullcontext():
+            basis = self._basis(basis)
+            tokens = self._tokens(columns, unit_image, cells)
+            self.token_mean = tokens.mean(dim=2).to(columns.dtype)
+            hidden = self.read(self._query(basis), self.key_norm(tokens))
+            learnt = functional.gelu(self.last(self.last_norm(hidden)))[:, :, 0] * (1 + self.gate(basis))
+        basis, learnt = basis.to(columns.dtype), learnt.to(columns.dtype)
         x = columns[None].expand(self.shape.n_members, -1, -1)
         parts = [torch.ones_like(learnt[..., :1]), basis, x, learnt]
         if self.shape.crossed:

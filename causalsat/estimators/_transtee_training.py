@@ -21,7 +21,7 @@ from causalsat.estimators._transtee_head import EvidenceLoss
 from causalsat.estimators._transtee_network import MemberLinear, TokenNetwork
 from causalsat.estimators._transtee_shapes import NetworkShape, column_groups
 
-__all__ = ["Adversary", "TrainedMembers", "TrainingData", "adversary_loss", "deal_folds", "train_members"]
+__all__ = ["Adversary", "Speed", "TrainedMembers", "TrainingData", "adversary_loss", "deal_folds", "train_members"]
 
 HIDDEN = 50  # units of the discriminator
 MOST_VALID = 4096  # held-out rows a batch
@@ -69,6 +69,22 @@ class Adversary:
     kind: str
     n_levels: int
     alpha: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What makes a step shorter on some machines.
+
+    Attributes
+    ----------
+    half : bool
+        Multiply in bfloat16 (mixed precision): the loss and its Cholesky factors stay in float32.
+    compiled : bool
+        Compile the network with torch.compile before the first step.
+    """
+
+    half: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +200,7 @@ def train_members(
     settings: TrainSettings,
     adversary: Adversary | None = None,
     treatment_module: Any = None,
+    speed: Speed | None = None,
 ) -> TrainedMembers:
     """Train all members at once; stop when the held-out units, over all members, are predicted best.
 
@@ -199,8 +216,10 @@ def train_members(
         An adversarial regulariser.
     treatment_module : torch.nn.ModuleList, optional
         A module for each member that embeds structured treatments.
+    speed : Speed, optional
+        Mixed precision and compilation.
     """
-    n = len(data.y)
+    n, speed = len(data.y), speed or Speed()
     size = settings.batch_size or int(np.clip(n // 5, 32, 1024))
     settings = replace(
         settings, batch_size=size, schedule="one_cycle", fused=True, augment=False, valid_batch=min(n, MOST_VALID)
@@ -210,6 +229,9 @@ def train_members(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = TokenNetwork(shape, treatment_module)
+        network.mixed = speed.half
+        if speed.compiled:
+            network.compile()
         if data.images is not None:
             network.set_images(data.images)
         if data.treatments is not None:

@@ -30,7 +30,9 @@ class TreatmentCoding:
     levels : tuple of float
         The levels, in order; empty for a dose.
     low, high : float
-        Range of the dose, or of the dosage.
+        Range of the dose, or of the dosage, between which the spline's knots lie.
+    least, most : float
+        Smallest and largest dose or dosage of the fit: beyond them curves go on as straight lines.
     mean, sd : float
         Mean and standard deviation of the dose or dosage.
     """
@@ -41,6 +43,8 @@ class TreatmentCoding:
     high: float = 1.0
     mean: float = 0.0
     sd: float = 1.0
+    least: float = 0.0
+    most: float = 1.0
 
     @property
     def n_basis(self) -> int:
@@ -80,9 +84,8 @@ class TreatmentCoding:
     def basis(self, level: FloatArray, dosage: FloatArray | None = None) -> FloatArray:
         """Treatment features, shape (n, n_basis).
 
-        A dose has a quadratic spline, whose outer pieces go on beyond the range of the fit; levels have an indicator
-        each; levels with a dosage the product of both, so that each has a curve of its own. A structured treatment is
-        its position in the table.
+        A dose has a quadratic spline; levels have an indicator each; levels with a dosage the product of both, so
+        that each has a curve of its own. A structured treatment is its position in the table.
 
         Examples
         --------
@@ -161,4 +164,11 @@ def _range(dose: FloatArray) -> dict[str, Any]:
         low, high = float(dose.min()), float(dose.max())
     sd = float(dose.std())
     wide = high if high > low else low + 1.0
-    return {"low": low, "high": wide, "mean": float(dose.mean()), "sd": sd if sd > 0 else 1.0}
+    return {
+        "low": low,
+        "high": wide,
+        "mean": float(dose.mean()),
+        "sd": sd if sd > 0 else 1.0,
+        "least": float(dose.min()),
+        "most": float(dose.max()),
+    }

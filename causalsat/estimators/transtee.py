@@ -49,10 +49,8 @@ class TransTEE(TableOrImages):
         What :func:`causalsat.open_imagery` returns, read at the geometry of X, and the side of a chip in metres.
     covariates : sequence of str
         With images, columns of X (or unit coordinates of chips) that are tokens beside the cells.
-    image_px : int, default 32
-        Larger chips are averaged down to this side.
-    min_valid : float, default 0.5
-        Share of valid pixels below which a unit's image is refused.
+    image_px, min_valid : int and float, default 32 and 0.5
+        Side to which larger chips are averaged down; share of valid pixels below which a unit's image is refused.
     n_members : int, default 5
         Networks in the ensemble.
     width, n_heads, n_blocks, n_features : int, default 16, 2, 0, 16
@@ -60,25 +58,25 @@ class TransTEE(TableOrImages):
         them, and features that a network gives to its head. On small tables blocks cost time and gain nothing
         (``benchmarks/transtee.py``).
     column_embedding : bool, default True
-        Whether each covariate has a map to tokens of its own. The original shares one.
+        Whether each covariate has a map to tokens of its own; the original shares one.
     norm : {"pre", "post", "none"}, default "pre"
         Layer normalisation before a layer, after its residual sum (as in the original), or none.
-    regularizer : {None, "tr", "ptr"}, default None
-        Adversary that predicts the treatment (TR), or its mean and variance (PTR), from the mean token.
-    alpha : float, default 0.5
-        Its weight.
+    regularizer, alpha : {None, "tr", "ptr"} and float, default None and 0.5
+        Adversary that predicts the treatment (TR), or its mean and variance (PTR), from the mean token; its weight.
     propensity_weights : bool, default False
         Weight units by the inverse of the (generalised) propensity of their treatment.
     max_epochs, patience : int, default 32, 10
         Most epochs, and epochs without a better prediction of held-out units after which training stops.
     batch_size : int, default 0
         Units in a step; 0: a fifth of the units, between 32 and 1,024.
-    learning_rate : float, default 0.03
-        Largest rate of the one-cycle schedule of AdamW.
-    n_draws : int, default 400
-        Posterior draws over all members.
+    learning_rate, n_draws : float and int, default 0.03 and 400
+        Largest rate of the one-cycle schedule of AdamW; posterior draws over all members.
     device, random_state, progress
         "auto" (GPU if there is one), "cpu" or "cuda"; seed; whether to show a progress bar.
+    precision : {"auto", "float32", "bfloat16"}, default "auto"
+        Of the network's products in training. "auto": bfloat16 for images on a GPU, else float32.
+    compile_network : bool, default False
+        Compile the network for training (torch.compile), which takes longer than small fits do.
 
     Attributes
     ----------
@@ -94,13 +92,13 @@ class TransTEE(TableOrImages):
     Notes
     -----
     The draws hold the posterior of the coefficients given each member's features, with the noise of held-out units,
-    and the differences between the members, each of which has not seen a fifth of the villages, scaled as a delete-a-
-    fold jackknife scales them. The noise of single units is no part of a potential outcome's draws. A
-    place's draws do not depend on which other places are asked for, nor on the order of the rows in the fit.
+    and the differences between the members, each of which has not seen a fifth of the villages: the truth is taken to
+    lie among M members as one more would, with variance (1 + 1/M) times theirs. The noise of single units is no part
+    of a potential outcome's draws. A place's draws do not depend on which other places are asked for, nor on the
+    order of the rows in the fit. Beyond the doses of the fit a unit's curve goes on as a straight line.
 
-    For a few hundred units, a table and one dose, try :class:`GaussianProcessEffect` as well: it was the more
-    accurate on continuous IHDP, TransTEE on simu1. Images, many or structured treatments, and dosages are for
-    TransTEE.
+    For a few hundred units, a table and one dose, try :class:`GaussianProcessEffect` as well (``benchmarks``).
+    Images, many or structured treatments, and dosages are for TransTEE.
 
     References
     ----------
@@ -159,6 +157,8 @@ class TransTEE(TableOrImages):
         learning_rate: float = 0.03,
         n_draws: int = 400,
         device: str = "auto",
+        precision: str = "auto",
+        compile_network: bool = False,
         random_state: Any = None,
         progress: bool = False,
     ) -> None:
@@ -186,6 +186,8 @@ class TransTEE(TableOrImages):
         self.learning_rate = learning_rate
         self.n_draws = n_draws
         self.device = device
+        self.precision = precision
+        self.compile_network = compile_network
         self.random_state = random_state
         self.progress = progress
 
@@ -359,10 +361,9 @@ class TransTEE(TableOrImages):
     def attention(
         self, X: Any, *, treatment: ArrayLike = 1.0, dosage: ArrayLike | None = None, treatments: Any = None
     ) -> Attention:
-        """How much the treatment's query reads each covariate and each cell of the image.
+        """Weights, of sum 1 for a unit, with which the treatment's query reads each covariate and cell of the image.
 
-        Weights are averages over heads and members and sum to 1 for each unit. They say where the network looks, not
-        by how much a covariate changes the effect.
+        They are averages over heads and members, and say where the network looks, not how the effect changes.
 
         Parameters
         ----------

@@ -48,6 +48,20 @@ def test_doses_of_units_are_those_asked_for(dose_model):
     np.testing.assert_allclose(mixed[:, [7]], est.predict_outcome(X[[7]], treatment=doses[7]).draws, rtol=1e-8)
 
 
+def test_beyond_the_doses_of_the_fit_every_curve_is_a_straight_line(dose_model):
+    est, X = dose_model
+    low, high = est.coding_.least, est.coding_.most
+    X = X[:10]
+    for edge, step in ((high, 0.1), (low, -0.1)):
+        line = [est.predict_outcome(X, treatment=edge + k * step).draws for k in (0, 1, 2, 5)]
+        slope = line[1] - line[0]
+        assert np.abs(slope).max() > 0.01
+        np.testing.assert_allclose(line[2], line[0] + 2 * slope, atol=1e-8)
+        np.testing.assert_allclose(line[3], line[0] + 5 * slope, atol=1e-8)
+        near = est.predict_outcome(X, treatment=edge - 0.01 * step).draws
+        np.testing.assert_allclose(line[0] - near, 0.01 * slope, atol=0.1 * np.abs(slope).max() * 0.01 + 1e-3)
+
+
 def test_attention_names_the_covariates(dose_model):
     est, X = dose_model
     found = est.attention(X[:20], treatment=0.5)

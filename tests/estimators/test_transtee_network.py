@@ -123,6 +123,20 @@ def test_deviations_have_the_posterior_covariance_and_mean_zero():
     np.testing.assert_allclose(np.cov(np.hstack([one, two])), root @ root.T, atol=0.05)
 
 
+def test_the_truth_lies_among_the_members_as_one_more_would():
+    """Intervals from two to eight members hold one more from the same distribution at their level."""
+    rng = np.random.default_rng(0)
+    assert (head.draw_mixing(1, 10, rng) == 0).all()
+    for m in (2, 5, 8):
+        weights = head.draw_mixing(m, 4000, rng)
+        np.testing.assert_allclose(weights.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(np.cov(weights.T), np.eye(m) * (1 + 1 / m) / (m - 1), atol=0.1)
+        members, truth = rng.normal(size=(m, 20_000)), rng.normal(size=20_000)
+        gap = members - members.mean(axis=0)
+        variance = np.einsum("sm,sk,mn,kn->n", weights, weights, gap, gap, optimize=True) / len(weights)
+        assert np.mean((truth - members.mean(axis=0)) ** 2) == pytest.approx(variance.mean(), rel=0.05)
+
+
 def test_heads_take_the_noise_of_held_out_units():
     """Features that have learnt the training outcomes by heart do not make the noise small."""
     rng = np.random.default_rng(0)
