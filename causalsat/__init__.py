@@ -23,6 +23,7 @@ _LAZY: dict[str, str] = {
     "open_imagery": "causalsat.imagery",
     "chips": "causalsat.imagery",
     # encoders
+    "FineTunedEncoder": "causalsat.encoders",
     "ImageEncoder": "causalsat.encoders",
     "LearnedFilters": "causalsat.encoders",
     "ModuleEncoder": "causalsat.encoders",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from causalsat.base import support as support
     from causalsat.catalog import load_catalog as load_catalog
     from causalsat.catalog import load_study as load_study
+    from causalsat.encoders import FineTunedEncoder as FineTunedEncoder
     from causalsat.encoders import ImageEncoder as ImageEncoder
     from causalsat.encoders import LearnedFilters as LearnedFilters
     from causalsat.encoders import ModuleEncoder as ModuleEncoder

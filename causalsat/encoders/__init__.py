@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from causalsat.encoders.finetuned import FineTunedEncoder
 from causalsat.encoders.image_encoder import ImageEncoder
 from causalsat.encoders.learned_filters import LearnedFilters
 from causalsat.encoders.module_encoder import ModuleEncoder
@@ -13,6 +14,7 @@ from causalsat.encoders.supervised import SupervisedEncoder
 from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 
 __all__ = [
+    "FineTunedEncoder",
     "ImageEncoder",
     "LearnedFilters",
     "ModuleEncoder",

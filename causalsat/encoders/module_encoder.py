@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -177,29 +178,48 @@ class ModuleEncoder(ChipEncoder):
 
         device = resolve_device(self.device)
         half = use_half(self.precision, device, by_default=True)
-        valid = np.isfinite(chips).all(axis=1, keepdims=True)
-        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
-        images = torch.from_numpy(np.where(valid, (self.scale * chips - mean) / sd, np.float32(0)).astype(np.float32))
-        images = images.to(device)
-        more = () if self.wavelengths is None else (torch.tensor(list(self.wavelengths), device=device),)
+        images, valid = self._scaled(chips)
         was_training = self.module.training
         self.module.eval()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            if self.image_px and tuple(images.shape[-2:]) != (self.image_px, self.image_px):
-                size = (self.image_px, self.image_px)
-                images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
-            found = getattr(self.module.to(device), self.method)(images, *more)
+            found = self._features(self.module.to(device), torch.from_numpy(images).to(device))
         self.module.train(was_training)
-        if not hasattr(found, "ndim") or found.ndim not in (2, 3, 4) or len(found) != len(chips):
+        features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
+        features[~valid] = np.nan
+        return features
+
+    def _scaled(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+        """Chips of the module's bands on its scale, 0 where invalid, and which have a valid pixel (n,)."""
+        valid = np.isfinite(chips).all(axis=1, keepdims=True)
+        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
+        images = np.where(valid, (self.scale * chips - mean) / sd, np.float32(0)).astype(np.float32)
+        return images, np.asarray(valid.reshape(len(chips), -1).any(axis=1))
+
+    def _features(self, module: Any, images: Any) -> Any:
+        """Features (n, k) that the module gives of images on its scale, with their gradients."""
+        import torch
+
+        more = () if self.wavelengths is None else (torch.tensor(list(self.wavelengths), device=images.device),)
+        if self.image_px and tuple(images.shape[-2:]) != (self.image_px, self.image_px):
+            size = (self.image_px, self.image_px)
+            images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+        found = getattr(module, self.method)(images, *more)
+        if not hasattr(found, "ndim") or found.ndim not in (2, 3, 4) or len(found) != len(images):
             raise DataError(
                 f"the module's {self.method} gives {getattr(found, 'shape', type(found).__name__)}",
-                expected=f"features ({len(chips)}, k), tokens (n, token, k) or maps (n, k, y, x)",
+                expected=f"features ({len(images)}, k), tokens (n, token, k) or maps (n, k, y, x)",
                 todo="wrap it in a torch.nn.Module whose forward returns features",
             )
-        found = found.mean(dim=1) if found.ndim == 3 else found.mean(dim=(2, 3)) if found.ndim == 4 else found
-        features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
-        features[~np.asarray(valid).reshape(len(chips), -1).any(axis=1)] = np.nan
-        return features
+        return found.mean(dim=1) if found.ndim == 3 else found.mean(dim=(2, 3)) if found.ndim == 4 else found
+
+    # ------------------------------------------------------------------ to be trained on
+    def tunable(self) -> tuple[Any, Callable[[Any, Any], Any]]:
+        """A copy of the module, and the function of it and of images that gives features; for fine-tuning."""
+        return deepcopy(self.module).requires_grad_(True), self._features
+
+    def network_images(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+        """Images for :meth:`tunable` of chips (n, band, y, x), and which have a valid pixel."""
+        return self._scaled(chips[:, self.positions_])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names ``<name>_0, ...``; for a sequence once for each date, with ``t<date>_`` before them."""

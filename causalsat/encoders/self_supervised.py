@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -176,6 +178,16 @@ class SelfSupervisedEncoder(ChipEncoder):
             module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self.weights_.items()})
             self._module = module = module.eval().requires_grad_(False)
         return module
+
+    def tunable(self) -> tuple[Any, Callable[[Any, Any], Any]]:
+        """A copy of the network's features, and the function of it and of images; for fine-tuning."""
+        backbone = deepcopy(self._network().backbone).requires_grad_(True)
+        return backbone, lambda network, images: network(images).mean(dim=(2, 3))
+
+    def network_images(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+        """Images for :meth:`tunable` of chips (n, band, y, x), and which have a valid pixel."""
+        images = self._images(chips)
+        return images, np.asarray(images[:, -1].any(axis=(1, 2)))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names ``ssl0, ...``; for a sequence once for each date, with ``t<date>_`` before them."""

@@ -143,7 +143,7 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
         self._check_parameters()
         outcome, t, place, site = _units(X, y, treatment, groups, unit_place, self.n_folds)
         self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else clone(self.encoder)
-        features = np.asarray(self.encoder_.fit(X).transform(X), dtype=float)
+        features = np.asarray(self.encoder_.fit(X, None).transform(X), dtype=float)
         seen = np.isfinite(features).any(axis=1)
         varying = int((features[seen].std(axis=0) > 0).sum()) if seen.any() else 0
         most = max(1, min(self.n_components, int(seen.sum()) - 1, varying))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -308,26 +310,42 @@ class TorchvisionEncoder(ChipEncoder):
 
         device = resolve_device(self.device)
         half = use_half(self.precision, device, by_default=True)
-        scaled, valid = self._standardise(chips)
+        scaled, valid = self.network_images(chips)
         images = torch.from_numpy(scaled).to(device)
-        side = self.image_px or fixed_input(self.backbone)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            if side and tuple(images.shape[-2:]) != (side, side):
-                images = torch.nn.functional.interpolate(
-                    images, size=(side, side), mode="bilinear", antialias=True, align_corners=False
-                )
-            try:
-                found = self._network().to(device)(images)
-            except RuntimeError as error:
-                raise ParameterError(
-                    f"{self.backbone} cannot take chips of {chips.shape[-2]} x {chips.shape[-1]} pixels "
-                    f"({str(error).splitlines()[0][:120]})",
-                    expected="images of the size that the backbone was made for",
-                    todo="pass image_px=224, or read larger chips",
-                ) from error
+            found = self._features(self._network().to(device), images)
         features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
-        features[~valid.reshape(len(chips), -1).any(axis=1)] = np.nan
+        features[~valid] = np.nan
         return features
+
+    def _features(self, module: Any, images: Any) -> Any:
+        """Features (n, k) that the network gives of standardised images, with their gradients."""
+        import torch
+
+        side, given = self.image_px or fixed_input(self.backbone), tuple(images.shape[-2:])
+        if side and given != (side, side):
+            images = torch.nn.functional.interpolate(
+                images, size=(side, side), mode="bilinear", antialias=True, align_corners=False
+            )
+        try:
+            return module(images)
+        except RuntimeError as error:
+            raise ParameterError(
+                f"{self.backbone} cannot take chips of {given[0]} x {given[1]} pixels "
+                f"({str(error).splitlines()[0][:120]})",
+                expected="images of the size that the backbone was made for",
+                todo="pass image_px=224, or read larger chips",
+            ) from error
+
+    # ------------------------------------------------------------------ to be trained on
+    def tunable(self) -> tuple[Any, Callable[[Any, Any], Any]]:
+        """A copy of the network, and the function of it and of images that gives features; for fine-tuning."""
+        return deepcopy(self._network()).requires_grad_(True), self._features
+
+    def network_images(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+        """Images for :meth:`tunable` of chips (n, band, y, x), and which have a valid pixel."""
+        scaled, valid = self._standardise(chips)
+        return scaled, np.asarray(valid.reshape(len(chips), -1).any(axis=1))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names ``<backbone>_0, ...``; for a sequence once for each date, with ``t<date>_`` before them."""
