@@ -116,7 +116,7 @@ def strongest(level: Level, rows: IntArray, kernel: FloatArray) -> FloatArray:
     """
     out = np.empty(len(rows))
     for part, found in _responses(level, rows, kernel):
-        out[part] = found.reshape(len(found), -1).max(axis=1)
+        out[part] = found.max(axis=2).max(axis=1)
     return out
 
 
@@ -137,21 +137,28 @@ def scan(level: Level, rows: IntArray, kernel: FloatArray, n_top: int, block: in
         full = (-(-h // block) * block, -(-w // block) * block)
         if full != (h, w):
             found = np.pad(found, ((0, 0), (0, full[0] - h), (0, full[1] - w)), constant_values=-np.inf)
-        tiles = found.reshape(k, full[0] // block, block, full[1] // block, block).transpose(0, 1, 3, 2, 4)
-        tiles = tiles.reshape(k, -1, block * block)
-        inner = tiles.argmax(axis=2)
-        value = np.take_along_axis(tiles, inner[:, :, None], axis=2)[:, :, 0]
+        tiles = found.reshape(k, full[0] // block, block, full[1] // block, block)
+        high = _largest([found[:, j::block] for j in range(block)])
+        value = _largest([high[:, :, j::block] for j in range(block)]).reshape(k, -1)
         take = min(n_top, value.shape[1])
         order = np.argpartition(-value, take - 1, axis=1)[:, :take]
         order = np.take_along_axis(order, np.argsort(-np.take_along_axis(value, order, 1), axis=1, kind="stable"), 1)
         best = np.take_along_axis(value, order, 1)
-        inner = np.take_along_axis(inner, order, 1)
-        across = full[1] // block
-        place = (order // across * block + inner // block) * width + order % across * block + inner % block
+        down, across = np.divmod(order, full[1] // block)
+        inner = tiles[np.arange(k)[:, None], down, :, across].reshape(k, take, -1).argmax(axis=2)
+        place = (down * block + inner // block) * width + across * block + inner % block
         place = np.where(np.isfinite(best), place, place[:, :1])
         places[part] = np.pad(place, ((0, 0), (0, n_top - take)), mode="edge")
         largest[part] = best[:, 0]
     return largest, places
+
+
+def _largest(parts: list[Float32Array]) -> Float32Array:
+    """Largest of some arrays, element by element."""
+    out = parts[0].copy()
+    for part in parts[1:]:
+        np.maximum(out, part, out=out)
+    return out
 
 
 def gather(level: Level, rows: IntArray, places: IntArray, size: int) -> Float32Array:

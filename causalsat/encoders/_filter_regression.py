@@ -64,11 +64,14 @@ class Fit:
         Weighted mean squared error.
     coef : ndarray of shape (q,)
         Coefficients of the free columns.
+    response : ndarray of shape (n,)
+        Strongest response of each image.
     """
 
     kernel: FloatArray
     error: float
     coef: FloatArray
+    response: FloatArray
 
 
 def remaining(target: Target, response: FloatArray | None = None) -> tuple[float, FloatArray]:
@@ -137,7 +140,7 @@ def fit_filter(
     """
     size, rows = start.shape[-1], target.rows
     n_top = int(np.clip(_PATCH_BYTES // (4 * len(rows) * start.size), 4, 24))
-    kernel, best = start, Fit(np.zeros(start.shape), *remaining(target))
+    kernel, best = start, Fit(np.zeros(start.shape), *remaining(target), np.zeros(len(rows)))
     for turn in range(rounds):
         largest, places = scan(level, rows, kernel, n_top, max(2, size // 4))
         if turn == 0:
@@ -145,13 +148,14 @@ def fit_filter(
             if slope <= 0:
                 return best
             kernel, largest = kernel * slope, largest * slope
-        before, found = best.error, Fit(kernel, *remaining(target, largest))
+        before, found = best.error, Fit(kernel, *remaining(target, largest), largest)
         best = min(best, found, key=lambda fit: fit.error)
         if found.error > 0.99 * before:
             return best
         patches = gather(level, rows, places, size)
         kernel = _among(patches, target, kernel.ravel(), sparse, steps).reshape(start.shape)
-    found = Fit(kernel, *remaining(target, strongest(level, rows, kernel)))
+    largest = strongest(level, rows, kernel)
+    found = Fit(kernel, *remaining(target, largest), largest)
     return min(best, found, key=lambda fit: fit.error)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.encoders._filter_levels import Level, strongest
-from causalsat.encoders._filter_regression import Target, fit_filter, remaining
+from causalsat.encoders._filter_regression import Fit, Target, fit_filter, remaining
 
 __all__ = ["Filter", "Plan", "finer", "follow", "refine", "search"]
 
@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float64]
 
 _SIZES = (4, 6)  # sides, in pixels of its level, of the first filters
 _LEAST_GAIN = 0.01  # of the held-out error, for a filter to be kept
-_FIRST_LOOK_PIXELS = 150 * 256 * 256  # of images that a first look takes
+_FIRST_LOOK_PIXELS = 100 * 256 * 256  # of images that a first look takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +95,8 @@ def search(
             if size << level > most_px or 2 * size > min(levels[level].shape):
                 continue
             plan = _first_look(levels, few, level, size)
-            found, coef = _fit(levels, few, plan.start, plan, level, sparse=False, rounds=2)
-            loss = _miss(levels, test, found, coef)
+            found, fit = _fit(levels, few, plan.start, plan, level, sparse=False, rounds=2 if level else 1)
+            loss = _miss(levels, test, found, fit.coef)
             if best is None or loss < best[0]:
                 best = (loss, plan, found)
     if best is None:
@@ -104,8 +104,8 @@ def search(
     loss, plan, found = best
     closer = found
     for bottom in range(plan.top, -1, -1):
-        closer, coef = _step(levels, train, closer, bottom)
-        value = _miss(levels, test, closer, coef)
+        closer, fit = _step(levels, train, closer, bottom)
+        value = _miss(levels, test, closer, fit.coef)
         if value < loss:
             loss, found, plan = value, closer, Plan(plan.start, plan.top, bottom, plan.sign)
         elif bottom < plan.top:
@@ -121,15 +121,14 @@ def follow(levels: Sequence[Level], target: Target, plan: Plan) -> Filter:
     return found
 
 
-def refine(levels: Sequence[Level], target: Target, found: Filter) -> Filter:
-    """The filter, fitted to more images."""
-    return _step(levels, target, found, found.level, rounds=2)[0]
+def refine(levels: Sequence[Level], target: Target, found: Filter) -> tuple[Filter, FloatArray]:
+    """The filter, fitted to more images, and its part of the target there."""
+    better, fit = _step(levels, target, found, found.level, rounds=1)
+    return better, better.sign * fit.response
 
 
-def _step(
-    levels: Sequence[Level], target: Target, found: Filter, level: int, rounds: int = 2
-) -> tuple[Filter, FloatArray]:
-    """A sparse filter at a level from one at the same or the next coarser level, and the free coefficients."""
+def _step(levels: Sequence[Level], target: Target, found: Filter, level: int, rounds: int = 2) -> tuple[Filter, Fit]:
+    """A sparse filter at a level from one at the same or the next coarser level."""
     start = found.kernel if level == found.level else finer(found.kernel)
     return _fit(levels, target, start, found, level, sparse=True, rounds=rounds)
 
@@ -143,12 +142,14 @@ def _fit(
     *,
     sparse: bool,
     rounds: int,
-) -> tuple[Filter, FloatArray]:
+) -> tuple[Filter, Fit]:
+    """A filter of a target from a start; the fit's free coefficients are those of the target as it is."""
     signed = Target(target.rows, like.sign * target.value, target.weight, target.free)
     if not start.any():
-        return Filter(start, level, like.sign), remaining(target)[1]
+        fit = Fit(start, *remaining(target), np.zeros(len(target.rows)))
+        return Filter(start, level, like.sign), fit
     fit = fit_filter(levels[level], signed, start, sparse=sparse, rounds=rounds)
-    return Filter(fit.kernel, level, like.sign), like.sign * fit.coef
+    return Filter(fit.kernel, level, like.sign), replace(fit, coef=like.sign * fit.coef)
 
 
 def _thinned(target: Target, level: Level, times: int) -> Target:

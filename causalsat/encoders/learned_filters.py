@@ -167,7 +167,7 @@ class LearnedFilters(ChipEncoder):
             crossed = np.column_stack([crossed, responses])
         self.filters_ = [one.kernel.astype(np.float32) for one in found]
         self.levels_, self.signs_ = [one.level for one in found], [one.sign for one in found]
-        return self._with_statistics(crossed, levels[0], chips)
+        return self._with_statistics(crossed, levels[0])
 
     def _check_parameters(self) -> list[str]:
         """The target of each filter."""
@@ -185,10 +185,14 @@ class LearnedFilters(ChipEncoder):
         plan, first = search(levels, target, held[target.rows], self.max_px)
         if plan is None:
             return False, Filter(np.zeros_like(first.kernel), first.level, 1), np.zeros(len(everywhere))
-        whole = refine(levels, target, first)
-        if self.n_folds == 1:
-            return True, whole, whole.respond(levels, everywhere)
+        whole, own = refine(levels, target, first)
         responses = np.empty(len(everywhere))
+        if self.n_folds == 1:
+            responses[target.rows] = own
+            others = np.setdiff1d(everywhere, target.rows)
+            if len(others):
+                responses[others] = whole.respond(levels, others)
+            return True, whole, responses
         for k in range(self.n_folds):
             out = self.folds_ == k
             one = follow(levels, target.take(~out[target.rows]), plan) if k else first
@@ -205,18 +209,18 @@ class LearnedFilters(ChipEncoder):
             levels.append(coarser(levels[-1]))
         return levels
 
-    def _with_statistics(self, responses: FloatArray, level: Level, chips: Float32Array) -> FloatArray:
+    def _with_statistics(self, responses: FloatArray, level: Level) -> FloatArray:
         """Responses beside each band's mean and standard deviation; NaN without a valid pixel."""
-        flat = chips.reshape(len(chips), -1, *chips.shape[-2:])
-        if np.isfinite(flat).all():
-            mean, spread = (f(axis=(2, 3), dtype=np.float64) for f in (flat.mean, flat.std))
-            return np.column_stack([responses, mean, spread])
-        shown = np.isfinite(flat)
-        count = np.maximum(shown.sum(axis=(2, 3)), 1)
-        mean = np.where(shown, flat, 0).sum(axis=(2, 3), dtype=np.float64) / count
-        square = np.where(shown, flat - mean[:, :, None, None], 0) ** 2
-        out = np.column_stack([responses, mean, np.sqrt(square.sum(axis=(2, 3)) / count)])
-        out[~shown.any(axis=(1, 2, 3))] = np.nan
+        n, bands, rows, cols = level.images.shape
+        count = np.full(n, rows * cols) if level.valid is None else level.valid.sum(axis=(1, 2))
+        known = np.maximum(count, 1)[:, None]
+        mean = level.images.sum(axis=(2, 3)).astype(float) / known
+        square = np.einsum("nbyx,nbyx->nb", level.images, level.images, dtype=np.float64) / known
+        times = bands // len(self.band_sd_)
+        centre, scale = np.tile(self.band_mean_, times), np.tile(self.band_sd_, times)
+        spread = scale * np.sqrt(np.maximum(square - mean**2, 0.0))
+        out = np.column_stack([responses, centre + scale * mean, spread])
+        out[count == 0] = np.nan
         return out
 
     def transform(self, X: Any) -> FloatArray:
@@ -235,7 +239,7 @@ class LearnedFilters(ChipEncoder):
             levels, rows = self._levels(chips, 1 + max(self.levels_)), np.arange(len(chips))
             zipped = zip(self.filters_, self.levels_, self.signs_, strict=True)
             found = [Filter(f.astype(float), v, s).respond(levels, rows) for f, v, s in zipped]
-            parts.append(self._with_statistics(np.column_stack(found), levels[0], chips))
+            parts.append(self._with_statistics(np.column_stack(found), levels[0]))
         return np.concatenate(parts)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
