@@ -101,7 +101,7 @@ class _Builder:
         self._prior(np.log(amplitude), sd)
         for _ in range(len(columns) if x != "const" else 0):
             if x == "linear":  # all features together give the amplitude
-                self._prior(-0.5 * np.log(d), 2.0 if self.loose else 1.5)
+                self._prior(-0.5 * np.log(d), 2.0 if self.loose else 2.5)
             elif x == "rbf":  # squared inverse lengths sum to a half
                 self._prior(0.5 * np.log(0.5 / d) - self.loose, 2.0 if self.loose else 1.0)
             else:  # the index has a standard deviation of about 1
