@@ -1,13 +1,14 @@
-"""TransTEE, more: ablations, doses outside the training support, chips and covariates together, 50,000 units.
+"""TransTEE, more: ablations, doses outside the training support, chips and covariates, 50,000 units, precision.
 
 Curves are judged as in benchmarks/transtee.py. Other kinds of treatments: benchmarks/transtee_treatments.py.
 
-    python benchmarks/transtee_more.py [--sections ablation shift images size]
+    python benchmarks/transtee_more.py [--sections ablation shift images size speed]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -80,6 +81,18 @@ def shift(args: argparse.Namespace) -> None:
         for name in ("TransTEE", "VCNet", "TARNet", "DRNet"):
             one = partial(evaluate, name, {}, design, shifted(design), scale=scale)
             print(row("shift", design, name, seeds, one), flush=True)
+    if args.pairs:
+        seeds = range(FIRST_SEED + 10, FIRST_SEED + 10 + args.pairs)
+        means = kept_means("shift, pairs", "simu1", seeds, shift_pair)
+        print(f"\nShifted simu1, {args.pairs} further replications: AMSE (s.e.) and the difference within them\n")
+        print("| " + " | ".join(means) + " |\n" + "|---" * len(means) + "|")
+        print("| " + " | ".join(f"{mean:.4f} ({error:.4f})" for mean, error in means.values()) + " |", flush=True)
+
+
+def shift_pair(seed: int) -> dict[str, float]:
+    """AMSE of TransTEE and of the best plain network on the same replication of shifted simu1."""
+    ours, theirs = (evaluate(k, {}, "simu1", shifted("simu1"), seed, 5.0)["AMSE"] for k in ("TransTEE", "VCNet"))
+    return {"TransTEE": ours, "VCNet": theirs, "TransTEE less VCNet": ours - theirs}
 
 
 def size(_: argparse.Namespace) -> None:
@@ -149,14 +162,62 @@ def image_model(name: str, seed: int) -> dict[str, float]:
     return {"nPEHE": error, "coverage of 90 %": inside, "CPU s": cpu}
 
 
+# ---------------------------------------------------------------------- mixed precision and compilation
+SPEEDS: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "float32"},
+    "bfloat16": {"precision": "bfloat16"},
+    "compiled, first fit": {"compile_network": True},
+    "compiled, second fit": {"compile_network": True},
+}
+
+
+def spent() -> float:
+    """CPU seconds of this process and of the compilers that it has started."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def timed(fit: Callable[..., Any], options: dict[str, Any], _: int) -> dict[str, float]:
+    """CPU seconds of a fit and of one of its epochs, and its held-out R2."""
+    start = spent()
+    est = fit(**options)
+    cpu = spent() - start
+    return {"CPU s": cpu, "CPU ms an epoch": 1e3 * cpu / len(est.history_), "held-out R2": est.held_out_r2_}
+
+
+def speed(_: argparse.Namespace) -> None:
+    """What torch.compile and bfloat16 gain or cost on this CPU."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    train = dose_response.simu1(500, np.random.default_rng(FIRST_SEED))
+    pixels, age, y, t, _tau = image_trial(200, np.random.default_rng(FIRST_SEED))
+    chips = xr.DataArray(pixels, dims=("unit", "band", "y", "x")).assign_coords(age=("unit", age))
+
+    def table_fit(**more: Any) -> Any:
+        return causalsat.TransTEE(random_state=0, **more).fit(train.X, train.y, treatment=train.dose)
+
+    def chip_fit(**more: Any) -> Any:
+        est = causalsat.TransTEE(backbone="cnn", covariates=["age"], max_epochs=10, random_state=0, **more)
+        return est.fit(chips, y, treatment=t)
+
+    names = ("CPU s", "CPU ms an epoch", "held-out R2")
+    print("\nMixed precision and torch.compile on this CPU, one fit each, compilers' time included\n")
+    print("| units | network | " + " | ".join(names) + " |\n" + "|---" * 5 + "|")
+    for units, fit in (("500 of simu1", table_fit), ("200 chips, 10 epochs", chip_fit)):
+        for label, options in SPEEDS.items():
+            means = kept_means(f"speed, {units}", label, range(1), partial(timed, fit, options))
+            cells = (f"{means['CPU s'][0]:.2f}", f"{means[names[1]][0]:.0f}", f"{means[names[2]][0]:.3f}")
+            print(f"| {units} | {label} | " + " | ".join(cells) + " |", flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     run_sections(
         __doc__,
-        {"ablation": ablation, "shift": shift, "images": images, "size": size},
+        {"ablation": ablation, "shift": shift, "images": images, "size": size, "speed": speed},
         {
             "simu1": (10, "replications of each row on simu1"),
             "ihdp": (10, "replications of each row on IHDP"),
+            "pairs": (30, "further replications of shifted simu1"),
             "few": (10, "replications with images"),
         },
         argv,
