@@ -11,7 +11,7 @@ from scipy.stats import norm
 from causalsat import _inputs
 from causalsat._inputs import FloatArray
 from causalsat.estimators._vluci_network import NetworkSettings
-from causalsat.estimators._vluci_posterior import all_strengths, curve_points
+from causalsat.estimators._vluci_posterior import curve_points
 from causalsat.estimators._vluci_region import LikelihoodRegion, likelihood_region
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.posterior import draw_quantiles
@@ -45,7 +45,9 @@ WHOLE = {
 }
 
 
-def check_parameters(model: Any, inferences: tuple[str, ...], outcomes: tuple[str, ...]) -> None:
+def check_parameters(
+    model: Any, inferences: tuple[str, ...], outcomes: tuple[str, ...], noises: tuple[str, ...]
+) -> None:
     """Refuse parameters outside their domain.
 
     Raises
@@ -53,7 +55,8 @@ def check_parameters(model: Any, inferences: tuple[str, ...], outcomes: tuple[st
     ParameterError
         Naming the parameter.
     """
-    for name, allowed in (("inference", inferences), ("outcome", outcomes), ("device", ("auto", "cpu", "cuda"))):
+    words = {"inference": inferences, "outcome": outcomes, "noise": noises, "device": ("auto", "cpu", "cuda")}
+    for name, allowed in words.items():
         value = getattr(model, name)
         if not isinstance(value, str) or value not in allowed:
             raise ParameterError(f"{name}={value!r}", expected=" or ".join(repr(a) for a in allowed))
@@ -149,7 +152,7 @@ def region(model: Any, level: float) -> LikelihoodRegion:
         )
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1")
-    ate, sd, evidence = all_strengths(engine.grid)
+    ate, sd, evidence = engine.grid.ate, engine.grid.ate_sd, engine.grid.evidence
     unit = engine.scaling.y_sd / engine.scaling.t_sd
     if not model.binary_:
         evidence = np.zeros_like(evidence)  # of a dose the data say nothing

@@ -136,7 +136,7 @@ def fit_marginal(
         if link != last:
             mode = fit_mode(design, link, none, rounds=4) if link.beta else none
         last = link
-        links.append(link)
+        links.append(mode.link)
         parameters.append(draw_parameters(mode, rng))
     return Marginal(basis, scaling, grid, links, np.array(parameters))
 

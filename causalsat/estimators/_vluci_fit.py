@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat._inputs import FloatArray
 from causalsat.estimators._vluci_basis import PRODUCT
-from causalsat.estimators._vluci_likelihood import Link, UnitTerms, unit_terms
+from causalsat.estimators._vluci_likelihood import Link, UnitTerms, unit_terms, unit_values
+from causalsat.estimators._vluci_noise import components, improve, log_prior, volume
 
 __all__ = ["NO_LINK", "Design", "Mode", "fit_mode", "make_design", "predictors", "start"]
 
@@ -18,7 +20,8 @@ IntArray = NDArray[np.int64]
 NO_LINK = Link(0.0, (0.0, 0.0))
 FREE, N_SCALES = -1, 8  # scales: 0-2 of f_T (linear, smooth, products), 3-5 of f_Y, 6-7 of the effect; -1 is fixed
 FREE_VARIANCE, LOG_SD_VARIANCE = 25.0, 4.0
-LEAST_VARIANCE = 1e-6
+TAILS = 0.5
+LEAST_VARIANCE = 1e-7
 LEAST_CURVATURE = 1e-10  # of the largest
 MOST_STEPS = 40
 
@@ -50,14 +53,18 @@ class Design:
 class Mode:
     """Posterior mode at one strength: parameters, minus Hessian with the prior and without, log evidence, scales.
 
-    ``ate`` is the average effect in the model's units.
+    ``link`` is the strength with the noise of the ``shape`` learnt there (empty: normal). ``ate`` is the average
+    effect in the model's units.
     """
 
+    link: Link
     z: FloatArray
     hessian: FloatArray
     information: FloatArray
     evidence: float
     variance: FloatArray
+    scale: FloatArray
+    shape: FloatArray
     ate: float
     ate_sd: float
 
@@ -84,9 +91,10 @@ def predictors(design: Design, z: FloatArray) -> tuple[FloatArray, FloatArray, F
     return design.D_t @ z[:p], design.D_y @ z[p:-2], z[-2:][design.arm]
 
 
-def start(design: Design) -> tuple[FloatArray, FloatArray]:
-    """Parameters and scales to begin with."""
-    return np.zeros(len(design.group) + 2), np.full(N_SCALES, 0.3**2)
+def start(design: Design) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Parameters, prior variances of the coefficients, and squared scales of the groups to begin with."""
+    variance = np.where(design.group == FREE, FREE_VARIANCE, 0.3**2)
+    return np.zeros(len(design.group) + 2), variance, np.full(N_SCALES, 0.3**2)
 
 
 def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int = 2) -> Mode:
@@ -96,23 +104,35 @@ def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int =
     in the means, and would speak for its absence.
     """
     if near is None:
-        z, variance = start(design)
-        information = _information(design, link, z)
+        z, variance, scale = start(design)
+        information, shape = _information(design, link, z), np.empty(0)
     else:
-        z, variance, information = near.z, near.variance, near.information
+        z, variance, scale, information, shape = near.z, near.variance, near.scale, near.information, near.shape
+    link, slopes = replace(link, noise=components(shape)), np.empty((len(design.t), 0))
     for step in range(rounds):
-        precision = _precision(design, variance)
+        precision = _precision(variance)
         last = step == rounds - 1
         z, value, information = _climb(design, link, z, precision, information, tolerance=1e-3 if last else 0.05)
         if not last:
-            variance = _scales(design, z, information + np.diag(precision), variance)
+            variance, scale = _scales(design, z, information + np.diag(precision), variance, scale)
+            if len(shape):
+                shape, slopes = improve(_by_shape(design, link, z), design.weight, shape)
+                link = replace(link, noise=components(shape))
     information = _information(design, link, z)
     hessian = _positive(information + np.diag(precision))
     chol = np.linalg.cholesky(hessian)
     evidence = value + 0.5 * float(np.log(precision).sum()) - float(np.log(np.diag(chol)).sum())
+    evidence += _log_prior(design, variance, scale) + log_prior(shape) + volume(slopes, design.weight)
     average = _average_weights(design)
     spread = np.linalg.solve(chol, average)
-    return Mode(z, hessian, information, evidence, variance, float(average @ z), float(np.sqrt(spread @ spread)))
+    ate, sd = float(average @ z), float(np.sqrt(spread @ spread))
+    return Mode(link, z, hessian, information, evidence, variance, scale, shape, ate, sd)
+
+
+def _by_shape(design: Design, link: Link, z: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Log-likelihood of each unit as a function of the shape of the noise."""
+    f = predictors(design, z)
+    return lambda shape: unit_values(design.t, design.y, f, replace(link, noise=components(shape)))
 
 
 def _positive(matrix: FloatArray) -> FloatArray:
@@ -129,6 +149,17 @@ def _positive(matrix: FloatArray) -> FloatArray:
     return matrix
 
 
+def _inverse(matrix: FloatArray) -> FloatArray:
+    """Inverse of a symmetric positive definite matrix, at half the cost of a general one."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    factor, failed = dpotrf(matrix, lower=True)
+    if failed:
+        return np.asarray(np.linalg.inv(matrix))
+    lower = np.tril(dpotri(factor, lower=True)[0])
+    return np.asarray(lower + lower.T - np.diag(np.diag(lower)))
+
+
 def _average_weights(design: Design) -> FloatArray:
     """Weights of the parameters in the average effect (of the logit, where the outcome is binary)."""
     out = np.zeros(len(design.group) + 2)
@@ -136,19 +167,33 @@ def _average_weights(design: Design) -> FloatArray:
     return out
 
 
-def _precision(design: Design, variance: FloatArray) -> FloatArray:
-    by_column = np.where(design.group == FREE, FREE_VARIANCE, variance[np.maximum(design.group, 0)])
-    return 1 / np.concatenate([by_column, [LOG_SD_VARIANCE] * 2])
+def _precision(variance: FloatArray) -> FloatArray:
+    return 1 / np.concatenate([variance, [LOG_SD_VARIANCE] * 2])
 
 
-def _scales(design: Design, z: FloatArray, hessian: FloatArray, variance: FloatArray) -> FloatArray:
-    second = (z**2 + np.diag(np.linalg.inv(hessian)))[:-2]
-    new = variance.copy()
+def _scales(
+    design: Design, z: FloatArray, hessian: FloatArray, variance: FloatArray, scale: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Variance of each coefficient and squared scale of each group, by a step of EM.
+
+    A coefficient is Student-t with TAILS degrees of freedom round 0: few are large and most are nothing, which is
+    what leaves something to see of a confounder. Its variance is scaled inverse chi-squared round its group's scale.
+    """
+    second = (z**2 + np.diag(_inverse(hessian)))[:-2]
+    variance, scale = variance.copy(), scale.copy()
     for k in range(N_SCALES):
         mine = design.group == k
         if mine.any():
-            new[k] = max(second[mine].mean(), LEAST_VARIANCE)
-    return new
+            scale[k] = max(float(1 / np.mean((TAILS + 1) / (TAILS * scale[k] + second[mine]))), LEAST_VARIANCE)
+            variance[mine] = (TAILS * scale[k] + second[mine]) / (TAILS + 1)
+    return variance, scale
+
+
+def _log_prior(design: Design, variance: FloatArray, scale: FloatArray) -> float:
+    """Log prior density of the log variances, given the scales of their groups, up to a constant."""
+    mine = design.group != FREE
+    ratio = scale[design.group[mine]] / variance[mine]
+    return float(0.5 * TAILS * (np.log(ratio) - ratio).sum())
 
 
 def _climb(
@@ -156,7 +201,7 @@ def _climb(
 ) -> tuple[FloatArray, float, FloatArray]:
     """Newton's method with the Hessian of the start, which is computed anew only where the steps fail to shrink."""
     value, gradient = _value(design, link, z, precision)
-    factor = np.linalg.inv(information + np.diag(precision))
+    factor = _inverse(information + np.diag(precision))
     gain = np.inf
     for _ in range(MOST_STEPS):
         step = factor @ gradient
@@ -165,7 +210,7 @@ def _climb(
             break
         if ahead > 0.3 * gain:
             information = _information(design, link, z)
-            factor = np.linalg.inv(information + np.diag(precision))
+            factor = _inverse(information + np.diag(precision))
             step = factor @ gradient
             ahead = np.inf
         gain, size = ahead, 1.0

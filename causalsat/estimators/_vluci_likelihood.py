@@ -19,7 +19,7 @@ from scipy.special import expit, log_expit
 
 from causalsat._inputs import FloatArray
 
-__all__ = ["Link", "UnitTerms", "log_joint", "unit_terms"]
+__all__ = ["NORMAL", "Link", "Noise", "UnitTerms", "log_joint", "unit_terms", "unit_values"]
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -27,16 +27,22 @@ _MORE_NODES, _MORE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)  # where U i
 _MORE_WEIGHTS = _MORE_WEIGHTS / _MORE_WEIGHTS.sum()
 _LOGISTIC = 3.0 / np.pi**2  # 1 / variance of the logistic distribution
 
+Noise = tuple[tuple[float, float, float], ...]
+NORMAL: Noise = ((1.0, 0.0, 1.0),)
+
 
 @dataclass(frozen=True)
 class Link:
     """How strongly U moves treatment (``beta``) and outcome (``rho``, control and treated).
 
-    ``beta`` is in units of the logit; of a dose, in units of its noise. A dose has one rho.
+    ``beta`` is in units of the logit; of a dose, in units of its noise. A dose has one rho. ``noise`` is the law of
+    what is left of a continuous outcome under a binary treatment: weight, mean and sd of each component of a mixture
+    of normal distributions of mean 0 and variance 1, the same in both arms.
     """
 
     beta: float
     rho: tuple[float, float]
+    noise: Noise = NORMAL
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +109,55 @@ def _pack(value: FloatArray, first: list[FloatArray], second: list[FloatArray]) 
 
 
 def _binary_treatment(t: FloatArray, y: FloatArray, f: tuple[FloatArray, ...], link: Link) -> UnitTerms:
+    parts = [_component(t, y, f, link, *part) for part in link.noise]
+    if len(parts) == 1:
+        return parts[0]
+    values = np.array([part.value for part in parts])
+    value = np.logaddexp.reduce(values, axis=0)
+    share = np.exp(values - value)
+    first = sum(w * part.first for w, part in zip(share, parts, strict=True))
+    second = sum(w * (part.second + part.first[:, None] * part.first) for w, part in zip(share, parts, strict=True))
+    return UnitTerms(value, first, second - first[:, None] * first)
+
+
+def unit_values(t: FloatArray, y: FloatArray, f: tuple[FloatArray, FloatArray, FloatArray], link: Link) -> FloatArray:
+    """Log-likelihood (n,) of each unit for a binary treatment and a continuous outcome, without derivatives."""
     rho = _loadings(link, t)
-    m = np.sqrt(1 + link.beta**2 * _LOGISTIC)
-    pull = link.beta * rho
-    shrink = np.exp(-f[2])
-    r = (y - f[1]) * shrink
-    log_p, p1, p2 = _mean_sigmoid(m * f[0] + pull * r, link.beta * np.sqrt(1 - rho**2), 2 * t - 1)
-    value = -f[2] - 0.5 * r**2 + log_p
-    first = [m * p1, shrink * (r - pull * p1), -1 + r**2 - pull * r * p1]
+    left = np.sqrt(1 - rho**2)
+    d = (y - f[1]) * np.exp(-f[2])
+    sign, logit = 2 * t - 1, np.sqrt(1 + link.beta**2 * _LOGISTIC) * f[0]
+    parts = []
+    for weight, mean, sd in link.noise:
+        spread = np.sqrt(rho**2 + (left * sd) ** 2)
+        q, r = rho / spread, (d - left * mean) / spread
+        width = link.beta * np.sqrt(1 - q**2)
+        p = expit((sign * (logit + link.beta * q * r))[:, None] + width[:, None] * _NODES) @ _WEIGHTS
+        parts.append(np.log(np.maximum(p, 1e-300)) + np.log(weight) - np.log(spread) - 0.5 * r**2)
+    return np.asarray(np.logaddexp.reduce(parts, axis=0) - f[2])
+
+
+def _component(
+    t: FloatArray, y: FloatArray, f: tuple[FloatArray, ...], link: Link, weight: float, mean: float, sd: float
+) -> UnitTerms:
+    """Terms of one normal component of the noise, whose log weight is in the value."""
+    rho = _loadings(link, t)
+    left = np.sqrt(1 - rho**2)
+    spread = np.sqrt(rho**2 + (left * sd) ** 2)
+    m, q = np.sqrt(1 + link.beta**2 * _LOGISTIC), rho / spread
+    pull, shrink = link.beta * q, np.exp(-f[2]) / spread
+    d = (y - f[1]) * shrink
+    r = d - left * mean / spread
+    log_p, p1, p2 = _mean_sigmoid(m * f[0] + pull * r, link.beta * np.sqrt(1 - q**2), 2 * t - 1)
+    value = np.log(weight) - f[2] - np.log(spread) - 0.5 * r**2 + log_p
+    slope, curve = r - pull * p1, pull**2 * p2 - 1
+    first = [m * p1, shrink * slope, d * slope - 1]
     second = [
         m**2 * p2,
         -m * pull * shrink * p2,
-        -m * pull * r * p2,
-        shrink**2 * (pull**2 * p2 - 1),
-        shrink * (-2 * r + pull * p1 + pull**2 * r * p2),
-        -2 * r**2 + pull * r * p1 + (pull * r) ** 2 * p2,
+        -m * pull * d * p2,
+        shrink**2 * curve,
+        shrink * (d * curve - slope),
+        d * (d * curve - slope),
     ]
     return _pack(value, first, second)
 
@@ -197,4 +237,6 @@ def log_joint(
         logit = (np.sqrt(1 + loading**2 * _LOGISTIC) * f[1])[:, None] + loading[:, None] * u
         return np.asarray(out + log_expit((2 * y - 1)[:, None] * logit))
     r = (y - f[1]) * np.exp(-f[2])
-    return np.asarray(out - 0.5 * (r[:, None] - rho[:, None] * u) ** 2 / (1 - rho[:, None] ** 2))
+    e = (r[:, None] - rho[:, None] * u) / np.sqrt(1 - rho[:, None] ** 2)
+    parts = [np.log(w / sd) - 0.5 * ((e - mean) / sd) ** 2 for w, mean, sd in link.noise]
+    return np.asarray(out + np.logaddexp.reduce(parts, axis=0))

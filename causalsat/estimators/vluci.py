@@ -26,6 +26,7 @@ __all__ = ["VLUCI"]
 
 INFERENCES = ("marginal", "variational")
 OUTCOMES = ("auto", "continuous", "binary")
+NOISES = ("flexible", "normal")
 MIN_UNITS = 20
 
 
@@ -42,11 +43,13 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     **What this assumes, in plain words.** That somebody was treated for reasons that were not measured cannot be seen
     in data without assumptions, and no method changes that. This one reads it from *shapes*: (1) one normal
     confounder that is independent of X (a part of L that X predicts does no harm: X stands for it); (2) a logit for
-    the treatment, in which L adds to a smooth function of X; (3) normal noise in the outcome; (4) smooth functions of
-    X that the splines can follow. Where L chose the treated, their outcomes given X are skewed, and their mean moves
-    with the propensity along a particular curve; that is all there is to see. Skewed noise, a missed nonlinearity or
-    another link look the same. So read ``probability_`` and the intervals as statements *given* the shapes, look at
-    :meth:`sensitivity`, and use :meth:`negative_control` where you can. **For a dose with normal residuals the data
+    the treatment, in which L adds to a smooth function of X; (3) noise in the outcome of one law whatever X is, which
+    may be skewed or heavy-tailed (a mixture of two normal ones) but has the same shape in both arms; (4) functions of
+    X of which few bent and product terms matter (Student-t priors). Where L chose the treated, their outcomes given X
+    are skewed, the controls' the other way, and their mean moves with the propensity along a particular curve; that
+    is all there is to see. Noise skewed in one arm only, a missed nonlinearity or another link look the same. So read
+    ``probability_`` and the intervals as statements *given* the shapes, look at :meth:`sensitivity`, and use
+    :meth:`negative_control` where you can. **For a dose with normal residuals the data
     say nothing at all**: the posterior of the strength is its prior, the point estimate nearly that of X alone, and
     only the width of the interval is new.
 
@@ -73,13 +76,19 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         "auto": binary where the outcome is 0 or 1 only.
     prior_confounding : float
         Prior probability that there is unobserved confounding at all (marginal). 0 for none, 1 to rule out none.
-        Where the data say little, the estimate shrinks towards that without confounding.
+        Where the data say little, the estimate shrinks towards that without confounding. The intervals do not shrink
+        with it: the strengths that the imputations stand for are spread by the likelihood to the power of 0.3,
+        without the prior's lump at none, over all of the :meth:`likelihood_region` at 90 %, and weighted so that
+        their mean effect is the posterior's.
     link_scale : float
         Prior scale of the length of b as a multiple of the standard deviation of f_T(X): how much more than all of X
         together L moves the treatment. The length takes half, one and two times this (prior weights 0.1, 0.3, 0.6),
         up to 4 (in units of the logit, or of a dose's noise); the share of the outcome's residual variance that L
         explains has a Beta(1, 1/2) prior. Where X does not move the treatment, as in a trial, neither does L: raise
         this if you know better. Of the networks, the prior standard deviation of the coefficients themselves.
+    noise : {"flexible", "normal"}
+        Of a continuous outcome under a binary treatment, in the marginal model: "flexible" learns a shape (of at
+        least 100 units), so that skewness is not taken for a confounder; "normal" sees more where that is known.
     n_imputations : int
         Draws of L and of the model, each with a fit of the base.
     n_grid : int
@@ -176,6 +185,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         outcome: str = "auto",
         prior_confounding: float = 0.3,
         link_scale: float = 1.0,
+        noise: str = "flexible",
         n_imputations: int = 10,
         n_grid: int = 9,
         n_networks: int = 5,
@@ -195,6 +205,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         self.outcome = outcome
         self.prior_confounding = prior_confounding
         self.link_scale = link_scale
+        self.noise = noise
         self.n_imputations = n_imputations
         self.n_grid = n_grid
         self.n_networks = n_networks
@@ -208,7 +219,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         self.random_state = random_state
 
     def _check_parameters(self) -> None:
-        _vluci_checks.check_parameters(self, INFERENCES, OUTCOMES)
+        _vluci_checks.check_parameters(self, INFERENCES, OUTCOMES, NOISES)
         model = None if self.base is None else final_estimator(self.base)[1]
         if isinstance(self.base, type) or not isinstance(model, EffectEstimator | None):
             raise ParameterError(
@@ -269,7 +280,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
             options = (settings, int(self.n_networks), int(self.n_imputations), rng)
             return _vluci_engine.fit_variational(X, t, y, weight, kinds, *options)
         none = nothing or data.propensity is not None
-        prior = Prior(0.0 if none else float(self.prior_confounding), float(self.link_scale), self.binary_)
+        probability = 0.0 if none else float(self.prior_confounding)
+        prior = Prior(probability, float(self.link_scale), self.binary_, self.noise == "flexible")
         found = _vluci_engine.fit_marginal(
             X, t, y, weight, kinds, prior, int(self.n_grid), int(self.n_imputations), rng
         )

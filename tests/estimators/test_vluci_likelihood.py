@@ -9,7 +9,8 @@ from scipy.stats import kstest, norm
 from causalsat.estimators._vluci_basis import learn_basis
 from causalsat.estimators._vluci_fit import NO_LINK, fit_mode, make_design
 from causalsat.estimators._vluci_likelihood import Link, log_joint, unit_terms
-from causalsat.estimators._vluci_posterior import Prior, choose, draw_confounder, evaluate_grid
+from causalsat.estimators._vluci_peak import find_peak
+from causalsat.estimators._vluci_posterior import Prior, _tilted, choose, draw_confounder, evaluate_grid
 
 KINDS = [(True, False), (True, True), (False, False), (False, True)]
 U = np.linspace(-12, 12, 24_001)
@@ -62,6 +63,65 @@ def test_derivatives_are_those_of_finite_differences(kinds):
         )
         np.testing.assert_allclose(terms.first[i], (up.value - down.value) / (2 * h), atol=1e-7)
         np.testing.assert_allclose(terms.second[i], (up.first - down.first) / (2 * h), atol=1e-6)
+
+
+def test_few_coefficients_may_be_large_and_the_rest_are_shrunk_to_nothing():
+    """One bent and one product column of 300 units move the outcome; ridge regression would smear them out."""
+    rng = np.random.default_rng(6)
+    n = 400
+    X = rng.standard_normal((n, 6))
+    t = (rng.random(n) < 0.5).astype(float)
+    y = X[:, 0] + X[:, 1] ** 2 + X[:, 2] * X[:, 3] + t + rng.standard_normal(n)
+    basis = learn_basis(X)
+    B = basis.apply(X)
+    design = make_design(B, basis.kinds, t, (y - y.mean()) / y.std(), np.ones(n), (True, False))
+    mode = fit_mode(design, NO_LINK, rounds=15)
+    first = design.D_t.shape[1] + 1
+    products = np.flatnonzero(basis.kinds == 2)
+    mine = products[[set(pair) == {2, 3} for pair in basis.products.tolist()]][0]
+    others = np.setdiff1d(products, [mine])
+    size = np.abs(mode.z[first : first + B.shape[1]])
+    assert size[mine] * y.std() == pytest.approx(1.0, abs=0.15)
+    assert np.median(size[others]) < 0.02 * size[mine]
+    variance = mode.variance[first : first + B.shape[1]]
+    assert variance[mine] > 50 * np.median(variance[others])
+
+
+def test_tilted_weights_have_the_mean_and_are_log_linear_in_the_effect():
+    rng = np.random.default_rng(7)
+    weight, ate = rng.dirichlet(np.ones(50)), rng.standard_normal(50)
+    tilted = _tilted(weight, ate, 0.4, (-10.0, 10.0))  # no effect beyond the ends
+    assert tilted @ ate == pytest.approx(0.4, abs=1e-9)
+    slope = np.polyfit(ate, np.log(tilted / weight), 1)
+    np.testing.assert_allclose(np.log(tilted / weight), np.polyval(slope, ate), atol=1e-9)
+    np.testing.assert_array_equal(_tilted(weight, np.ones(50), 1.0, (0.0, 2.0)), weight)
+
+
+def test_tilted_weights_leave_a_twentieth_beyond_each_end():
+    rng = np.random.default_rng(8)
+    ate = np.sort(rng.standard_normal(200))
+    weight = np.exp(-5 * ate**2)  # hardly anything beyond the ends
+    tilted = _tilted(weight / weight.sum(), ate, 0.1, (-1.0, 1.2))
+    assert (tilted @ ate, tilted[ate < -1].sum(), tilted[ate > 1.2].sum()) == pytest.approx((0.1, 0.05, 0.05))
+
+
+def test_a_narrow_peak_is_found_between_the_places_of_a_grid_and_a_slope_has_none():
+    turn = np.array([[1.0, 0.3, 0.0], [0.0, 1.0, -0.4], [0.0, 0.0, 1.0]])
+
+    def hill(x):
+        z = turn @ (x - np.array([0.31, -0.12, 0.05])) / 0.07
+        return float(70 - 0.5 * z @ z), float(2 * x[0] + x[1] ** 2), 0.1
+
+    found = find_peak(hill, np.array([0.0, 0.0, 0.0]), np.array([0.7, 0.5, 0.4]))
+    weight = np.exp(found.evidence - found.evidence.max())
+    weight /= weight.sum()
+    np.testing.assert_allclose(weight @ found.places, [0.31, -0.12, 0.05], atol=1e-3)
+    spread = np.cov(found.places.T, aweights=weight, bias=True)
+    np.testing.assert_allclose(spread, 0.07**2 * np.linalg.inv(turn.T @ turn), atol=2e-4)
+    np.testing.assert_allclose(found.ate, 2 * found.places[:, 0] + found.places[:, 1] ** 2, atol=1e-6)
+    total = np.log(np.exp(found.evidence).sum()) + found.log_volume
+    assert total == pytest.approx(70 + 1.5 * np.log(2 * np.pi) + 3 * np.log(0.07), abs=0.02)
+    assert find_peak(lambda x: (float(x.sum()), 0.0, 1.0), np.zeros(3), np.ones(3)) is None
 
 
 def test_a_dose_with_normal_residuals_says_nothing_of_the_strength():
