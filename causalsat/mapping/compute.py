@@ -90,7 +90,7 @@ class MapJob:
     chip_px: int
     min_valid: float
     folder: Path
-    chunk: int = 2048
+    chunk: int = 4096
     threads: int | None = None
     quantity: str = "effect"
     given: str | None = None
