@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from causalsat.encoders._filter_levels import Level, strongest
 from causalsat.encoders._filter_regression import Fit, Target, fit_filter, remaining
 
-__all__ = ["Filter", "Plan", "finer", "follow", "refine", "search"]
+__all__ = ["Filter", "Plan", "finer", "follow", "refine", "search", "trimmed"]
 
 FloatArray = NDArray[np.float64]
 
 _SIZES = (4, 6)  # sides, in pixels of its level, of the first filters
+_MARGIN = 0.1  # of the largest weight: smaller ones may be cut off at the margin
 _LEAST_GAIN = 0.01  # of the held-out error, for a filter to be kept
 _FIRST_LOOK_PIXELS = 100 * 256 * 256  # of images that a first look takes
 
@@ -55,12 +56,15 @@ class Plan:
         Coarsest and finest level.
     sign : int
         See :class:`Filter`.
+    trim : bool
+        Whether margins of small weights are cut off in the end.
     """
 
     start: FloatArray
     top: int
     bottom: int
     sign: int
+    trim: bool = False
 
 
 def finer(kernel: FloatArray) -> FloatArray:
@@ -72,6 +76,26 @@ def finer(kernel: FloatArray) -> FloatArray:
     [[[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]]
     """
     return np.asarray(np.kron(kernel, np.full((1, 2, 2), 0.25)))
+
+
+def trimmed(kernel: FloatArray) -> FloatArray:
+    """The smallest square (band, s, s), of at least 2 pixels, that holds all weights of a tenth of the largest.
+
+    A filter with empty margins misses what stands at the edge of an image.
+
+    Examples
+    --------
+    >>> kernel = np.zeros((1, 4, 4))
+    >>> kernel[0, 1, 3] = kernel[0, 2, 2] = 1.0
+    >>> trimmed(kernel).tolist()
+    [[[0.0, 1.0], [1.0, 0.0]]]
+    """
+    size, weight = kernel.shape[-1], np.abs(kernel).max(axis=0)
+    large = weight >= _MARGIN * weight.max()
+    lines = [np.flatnonzero(large.any(axis=axis)) for axis in (1, 0)]
+    side = min(size, max(2, *(int(line[-1] - line[0]) + 1 for line in lines)))
+    top, left = (min(int(line[0]), size - side) for line in lines)
+    return kernel[:, top : top + side, left : left + side]
 
 
 def search(
@@ -110,7 +134,12 @@ def search(
             loss, found, plan = value, closer, Plan(plan.start, plan.top, bottom, plan.sign)
         elif bottom < plan.top:
             break
-    return (plan if loss < (1 - _LEAST_GAIN) * without else None), found
+    kept = loss < (1 - _LEAST_GAIN) * without
+    if kept and (smaller := trimmed(found.kernel)).shape != found.kernel.shape:
+        closer, fit = _step(levels, train, replace(found, kernel=smaller), found.level, rounds=1)
+        if _miss(levels, test, closer, fit.coef) < loss:
+            found, plan = closer, replace(plan, trim=True)
+    return (plan if kept else None), found
 
 
 def follow(levels: Sequence[Level], target: Target, plan: Plan) -> Filter:
@@ -118,6 +147,9 @@ def follow(levels: Sequence[Level], target: Target, plan: Plan) -> Filter:
     found, _ = _fit(levels, target, plan.start, plan, plan.top, sparse=False, rounds=2)
     for level in range(plan.top, plan.bottom - 1, -1):
         found, _ = _step(levels, target, found, level)
+    if plan.trim:
+        smaller = replace(found, kernel=trimmed(found.kernel))
+        found, _ = _step(levels, target, smaller, found.level, rounds=1)
     return found
 
 

@@ -49,8 +49,8 @@ def make_target(name: str, y: FloatArray, t: FloatArray, place: IntArray, before
             value = value - coef[1] * share
         return Target(rows, value, units[rows], np.column_stack([one, share, before[rows]]))
     apart = t - t.mean()
-    weight = np.bincount(place, apart**2, minlength=n)[rows]
+    weight = np.asarray(np.bincount(place, apart**2, minlength=n)[rows], dtype=float)
     some = weight > 1e-12 * max(float(weight.max(initial=0.0)), 1e-300)
-    value = np.bincount(place, apart * (y - design @ coef), minlength=n)[rows]
-    value = value[some] / weight[some] + coef[1]
+    moment = np.asarray(np.bincount(place, apart * (y - design @ coef), minlength=n)[rows], dtype=float)
+    value = moment[some] / weight[some] + coef[1]
     return Target(rows[some], value, weight[some], np.column_stack([one, before[rows]])[some])

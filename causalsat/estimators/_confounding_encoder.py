@@ -62,7 +62,7 @@ class FoldEncoders(TransformerMixin, BaseEstimator):
         """
         self.encoders_: list[Any] = []
         by_fold: list[FloatArray] = []
-        total, count = 0.0, np.zeros(int(chips.shape[0]))
+        total, count = np.zeros((int(chips.shape[0]), 1)), np.zeros(int(chips.shape[0]))
         for k in np.unique(fold):
             held = fold == k
             images, place = np.unique(unit_image[~held], return_inverse=True)
