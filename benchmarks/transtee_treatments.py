@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from kept_rows import kept_row
+from kept_rows import kept, kept_row
 from sections import run_sections
 
 import causalsat
@@ -36,14 +36,15 @@ def kept_means(
 ) -> dict[str, list[float]]:
     """Mean and standard error over seeds of what ``one(seed)`` measures, kept on disk (see kept_rows.py).
 
-    Delete the lines of what has changed from the file ``transtee.jsonl`` of the kept rows.
+    A line of the table may be kept whole, or a row for each seed, so that a run which was stopped goes on. Delete
+    what has changed from the file ``transtee.jsonl`` of the kept rows.
     """
-
-    def make() -> dict[str, Any]:
-        found = pd.DataFrame([one(seed) for seed in seeds])
-        return {name: [float(values.mean()), float(values.sem())] for name, values in found.items()}
-
-    return kept_row("transtee", f"{table} | {label} | seeds {seeds[0]} to {seeds[-1]}", make)
+    name = f"{table} | {label}"
+    line = kept("transtee").get(f"{name} | seeds {seeds[0]} to {seeds[-1]}")
+    if line is not None:
+        return line
+    found = pd.DataFrame([kept_row("transtee", f"{name} | seed {seed}", partial(one, seed)) for seed in seeds])
+    return {column: [float(values.mean()), float(values.sem())] for column, values in found.items()}
 
 
 def mean_row(label: str, means: dict[str, Any], names: Sequence[str]) -> str:
