@@ -105,7 +105,7 @@ out = causalsat.evaluation.crossfit_effects(
 )
 print(dr.summary())  # average_treatment_effect and best_linear_projection
 print(causalsat.evaluation.blp(out.tau, scores, groups=village, folds=out.fold).to_dataframe().round(3))
-autoc = rate(out.tau, scores, groups=village)
+autoc = rate(out.tau, scores, groups=village, folds=out.fold)
 print(autoc.to_dataframe().round(3))
 
 # %% [markdown]

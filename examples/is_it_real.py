@@ -47,11 +47,12 @@ shared = {"groups": study.groups}
 
 # %% [markdown]
 # **First: does sorting help people whose outcomes were not used?** The targeting curve (TOC) is how much larger the
-# effect is among the share ranked first than among all; AUTOC is the area under it, and its ratio to its standard
-# error is roughly normal. In the sample itself the same model looks better than it is.
+# effect is among the share ranked first than among all; AUTOC is the area under it. Units are ranked within the fold
+# in which they were held out: predictions of different folds come from different models. In the sample itself the
+# same model looks better than it is.
 
 # %%
-autoc = rate(out.tau, scores, method="autoc", **shared)
+autoc = rate(out.tau, scores, folds=out.fold, method="autoc", **shared)
 flattered = rate(model.predict(study.X), scores, method="autoc", **shared)
 print(f"AUTOC out of fold {autoc.estimate:.3f} (se {autoc.se:.3f}, ratio {autoc.ratio:.2f})")
 print(f"AUTOC in sample   {flattered.estimate:.3f}: not evidence")
@@ -85,10 +86,10 @@ print(f"blocks of {block.block_m:,.0f} m")
 ratios = {}
 for seed in range(2):
     again = crossfit_effects(model, study.X, study.y, **roles, random_state=seed, progress=False)
-    ratios[f"villages, seed {seed}"] = rate(again.tau, scores, **shared).ratio
+    ratios[f"villages, seed {seed}"] = rate(again.tau, scores, folds=again.fold, **shared).ratio
     blocks = SpatialBlockCV(block.block_m, random_state=seed)
     again = crossfit_effects(model, study.X, study.y, **roles, cv=blocks, progress=False)
-    ratios[f"blocks, seed {seed}"] = rate(again.tau, scores, **shared).ratio
+    ratios[f"blocks, seed {seed}"] = rate(again.tau, scores, folds=again.fold, **shared).ratio
 table = pd.DataFrame({"AUTOC ratio": ratios}).sort_index()
 print(table.round(2))
 

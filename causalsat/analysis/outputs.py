@@ -200,8 +200,8 @@ def _sections(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Iter
         [
             analysis.verdict(),
             "Effects are predicted for clusters that the model has not seen. The TOC shows how much larger the "
-            "effect is among the units ranked first than among all; AUTOC is the area under it. The calibration "
-            "slope is 1 where predicted differences are right on average and 0 where they are noise. The "
+            "effect is among the units ranked first in their fold than among all; AUTOC is the area under it. The "
+            "calibration slope is 1 where predicted differences are right on average and 0 where they are noise. The "
             "permutation test assigns the treatment anew as it was assigned, and decides: AUTOC and QINI of "
             "cross-fitted predictions are only roughly normal, so their p-values are a guide.",
         ],
