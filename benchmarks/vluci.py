@@ -56,36 +56,32 @@ HARD = (
     "skewed noise, no confounder n2000",
 )
 ROBUST = ("DoublyRobustEffect",)
-MORE_SEEDS = 10  # of the small cells
+MORE_SEEDS = 10  # of small studies without a confounder
 IDENTIFIED = (  # cells whose model is that of the reference
-    *(f"n2000 d1 s{s}" for s in (0.5, 1, 2)),
+    *(f"n2000 d1 s{s}" for s in (1, 2)),
     *(f"n2000 d{d} s{s}" for d in (3, 5) for s in (1, 2)),
-    *(f"n500 d1 s{s}" for s in (0.5, 1, 2)),
-    "no confounder n500",
-    "no confounder n2000",
-    "weaker X n2000 d1 s1",
-    "weaker X n2000 d1 s2",
+    *SMALL,
 )
 
 
 class Part(NamedTuple):
-    """Cells that are run alike: number of seeds, methods, prior probability of confounding if not the default."""
+    """Cells that are run alike: number of seeds, methods."""
 
     cells: tuple[str, ...]
     seeds: int
     methods: tuple[str, ...] = ROBUST
-    prior: float | None = None
 
 
 LARGE = ("n10000 d1 s2", "n10000 d1 s1", "no confounder n10000")
 IHDP = "IHDP, birth covariates hidden"
 PLAN = (
-    Part(SMALL, MORE_SEEDS),
-    Part((IHDP, "n500 d1 s0.5"), 5),
-    Part(MAIN, 5, (*ROBUST, "TLearnerEffect", "BayesianLinearEffect")),
+    Part((SMALL[2],), MORE_SEEDS),
+    Part((*MAIN, IHDP), 5),
+    Part(SMALL[:2], 5),
+    Part(("skewed noise, no confounder n2000", "weaker X n2000 d1 s0"), 3),
+    Part(HARD, 2),
+    Part(("n500 d1 s0.5",), 5),
     Part((*MAIN, *SMALL, IHDP), 5, ("CEVAE",)),
-    Part(HARD, 5),
-    Part(LARGE, 3),
 )
 
 
@@ -132,7 +128,7 @@ def recovered(model: Any, L: Any) -> float:
     return float(max(np.corrcoef(guess[:, j], fitted[:, j])[0, 1] ** 2 for j in range(guess.shape[1])))
 
 
-def run(cell: str, seed: int, names: list[str], prior: float | None) -> Iterator[dict[str, Any]]:
+def run(cell: str, seed: int, names: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of one replication, one by one; the bases share one inference of L."""
     world = make_world(cell, seed)
     if "CEVAE" in names:
@@ -142,8 +138,7 @@ def run(cell: str, seed: int, names: list[str], prior: float | None) -> Iterator
     X, t, y, L, tau = world
     start = time.process_time()
     quick = causalsat.DoublyRobustEffect(propensity_model="logistic")
-    options = {} if prior is None else {"prior_confounding": prior}
-    whole = causalsat.VLUCI(quick, random_state=seed, **options).fit(X, y, treatment=t)
+    whole = causalsat.VLUCI(quick, random_state=seed).fit(X, y, treatment=t)
     engine_cpu = time.process_time() - start
     data = whole._check_fit(X, y, t, None, None, None)
     for name in members:
@@ -163,7 +158,7 @@ def run(cell: str, seed: int, names: list[str], prior: float | None) -> Iterator
         joined = np.column_stack([X, L])
         post = copy.deepcopy(base).fit(joined, y, treatment=t).effect(joined)
         row |= {"oracle": measure(post, post.mean(), tau), "probability": whole.probability_}
-        yield {"cell": cell, "seed": seed, "method": labelled(name, prior), **row}
+        yield {"cell": cell, "seed": seed, "method": name, **row}
 
 
 def reference(cell: str, seed: int) -> dict[str, float]:
@@ -181,11 +176,6 @@ def cevae(world: tuple[Any, ...], seed: int) -> dict[str, Any]:
     pehe = float(np.sqrt(np.mean((found - tau) ** 2)))
     error = [float(found.mean() - tau.mean()), float("nan"), float("nan"), pehe]
     return {"inferred": error, "cpu": time.process_time() - start}
-
-
-def labelled(name: str, prior: float | None) -> str:
-    """Method of a row: the base, and the prior probability of confounding where it is not the default."""
-    return name if prior is None else f"{name}, prior_confounding={prior:g}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -252,7 +242,7 @@ def identified(rows: list[dict[str, Any]], found: dict[str, list[dict[str, float
 
 def collect_references(cells: list[str], seeds: list[int] | None) -> dict[str, list[dict[str, float]]]:
     """The best case of the cells whose model it is, kept as the rows are."""
-    number = {c: p.seeds for p in reversed(PLAN) if p.prior is None and ROBUST[0] in p.methods for c in p.cells}
+    number = {c: max(p.seeds for p in PLAN if p.methods == ROBUST and c in p.cells) for c in IDENTIFIED}
     return {
         cell: [
             kept_row("vluci_reference", f"{cell}|{seed}", lambda cell=cell, seed=seed: reference(cell, seed))
@@ -267,16 +257,15 @@ def collect_references(cells: list[str], seeds: list[int] | None) -> dict[str, l
 def collect(cells: list[str], seeds: list[int] | None) -> list[dict[str, Any]]:
     """The plan's rows of those cells and seeds, read where they are kept and made where they are not."""
     wanted = []
-    for cells_alike, n_seeds, methods, prior in PLAN:
-        names = {labelled(name, prior): name for name in methods}
+    for cells_alike, n_seeds, methods in PLAN:
         for cell in [c for c in cells_alike if c in cells]:
             for seed in [s for s in range(n_seeds) if seeds is None or s in seeds]:
                 there = kept("vluci")
-                keys = {f"{cell}|{seed}|{method}": name for method, name in names.items()}
+                keys = {f"{cell}|{seed}|{name}": name for name in methods}
                 if missing := [name for key, name in keys.items() if key not in there]:
-                    for row in run(cell, seed, missing, prior):
+                    for row in run(cell, seed, missing):
                         keep("vluci", f"{cell}|{seed}|{row['method']}", row)
-                wanted += list(keys)
+                wanted += [key for key in keys if key not in wanted]
     there = kept("vluci")
     return [there[key] for key in wanted]
 

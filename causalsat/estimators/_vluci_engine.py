@@ -78,6 +78,11 @@ class Marginal:
         """How many draws of the parameters are held."""
         return len(self.links)
 
+    @property
+    def expected_move(self) -> float:
+        """Average effect, in the outcome's units, less that without confounding: the posterior mean."""
+        return float(self.grid.weight @ (self.grid.ate - self.grid.ate[0])) * self.scaling.y_sd / self.scaling.t_sd
+
     def design(self, X: FloatArray, t: FloatArray, y: FloatArray) -> Design:
         """Columns for units."""
         B = self.basis.apply(X)
@@ -86,8 +91,17 @@ class Marginal:
 
     def draw(self, i: int, X: FloatArray, t: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
         """L of each unit, (n, 1), given its X, T and Y, under the i-th parameters."""
-        u = draw_confounder(self.design(X, t, y), self.parameters[i], self.links[i], rng.random(len(t)))
-        return u[:, None]
+        return self.at(i, X, t, y, rng.random(len(t)))
+
+    def at(self, i: int, X: FloatArray, t: FloatArray, y: FloatArray, uniform: FloatArray) -> FloatArray:
+        """L of each unit, (n, 1), at the quantiles ``uniform`` (n,) of its posterior under the i-th parameters."""
+        return draw_confounder(self.design(X, t, y), self.parameters[i], self.links[i], uniform)[:, None]
+
+    def training(self, X: FloatArray, t: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """L (m, n, 1) of the units of all imputations: antithetic in pairs, so that their chance averages out."""
+        half = rng.random(((self.n_imputations + 1) // 2, len(t)))
+        uniforms = [half[i // 2] if i % 2 == 0 else 1 - half[i // 2] for i in range(self.n_imputations)]
+        return np.array([self.at(i, X, t, y, uniform) for i, uniform in enumerate(uniforms)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +122,10 @@ class Variational:
         network = self.networks[i % len(self.networks)]
         x = (X - self.mean) / self.sd
         return sample_latents(network, x, s.treatment(t), s.outcome(y), s.kinds, self.settings, noise)
+
+    def training(self, X: FloatArray, t: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """L (m, n, d) of the units of all imputations."""
+        return np.array([self.draw(i, X, t, y, rng) for i in range(self.n_imputations)])
 
 
 def fit_marginal(
@@ -132,12 +150,13 @@ def fit_marginal(
     grid, none = evaluate_grid(design, prior, n_grid)
     links, parameters, mode = [], [], none
     last: Link | None = None
-    for link, _ in choose(grid, n_imputations):
+    noise = rng.standard_normal(((n_imputations + 1) // 2, len(design.group) + 2))
+    for i, (link, _) in enumerate(choose(grid, n_imputations)):
         if link != last:
             mode = fit_mode(design, link, none, rounds=4) if link.beta else none
         last = link
         links.append(mode.link)
-        parameters.append(draw_parameters(mode, rng))
+        parameters.append(draw_parameters(mode, noise[i // 2] if i % 2 == 0 else -noise[i // 2]))
     return Marginal(basis, scaling, grid, links, np.array(parameters))
 
 

@@ -25,6 +25,7 @@ class ObservedUnits(FittedLevels):
     engine_: Any
     members_: list[Any]
     seed_: int
+    shift_: float
 
     def _observed(self, X: Any, y: Any, treatment: Any) -> tuple[FloatArray, FloatArray, FloatArray, Any]:
         """Checked units that were observed: X, y, treatment, index."""
@@ -129,4 +130,4 @@ class ObservedUnits(FittedLevels):
                 draws = effect(model, take(joined, c), treatment=level[c], baseline=baseline[c]).draws
                 rows.append(draws[thin(len(draws), self._count())])
             parts.append(np.concatenate(rows, axis=1))
-        return np.concatenate(parts)
+        return np.concatenate(parts) + self.shift_ * (level - baseline)

@@ -27,6 +27,8 @@ __all__ = [
 RATIOS = (0.5, 1.0, 2.0)  # of L's link to X's own, times the prior scale
 MOST_BETA = 4.0
 BETA_WEIGHTS = (0.1, 0.3, 0.6)
+SIZES = np.array([-1.0, 0.0, 1.0])  # log2 of the ratios
+TIES = np.array([0.0, 1e-6, 2e-6])  # where links are equal, as they are at most MOST_BETA
 REACH = 1.9  # of atanh(rho): the confounder explains at most 91 % of the residual variance
 SHIFTS = (-0.4, 0.0, 0.4)  # between the arms, in atanh(rho), treated minus control halved
 SHIFT_SD = 0.3
@@ -134,7 +136,9 @@ def _peaked(
         return None
 
     def density(x: FloatArray) -> FloatArray:
-        return _log_density(x - np.array([np.log(betas[1]), 0.0, 0.0]))
+        size = np.interp(x[:, 0], np.log(betas) + TIES, SIZES)
+        width = max(float(np.log(betas[2] / betas[0])) / 2, 0.1)
+        return _log_density(np.column_stack([size, x[:, 1:]])) - np.log(width)
 
     def compute(x: FloatArray) -> tuple[float, float, float]:
         mode = fit_mode(design, _link(np.exp(x[0]), x[1], x[2]), top, rounds=3)
@@ -150,8 +154,8 @@ def _peaked(
 
 
 def _log_density(x: FloatArray) -> FloatArray:
-    """Log prior density at (k, 3): log link over the middle one, atanh(rho), shift."""
-    weights = np.interp(x[:, 0] / np.log(2.0), (-1, 0, 1), BETA_WEIGHTS) / np.log(2.0)
+    """Log prior density at (k, 3): log2 of the ratio of the link to the prior's scale, atanh(rho), shift."""
+    weights = np.interp(x[:, 0], SIZES, BETA_WEIGHTS)
     shares = 0.5 * np.abs(np.tanh(x[:, 1])) / np.cosh(x[:, 1])  # of a, where rho^2 is Beta(1, 1/2)
     normal = np.exp(-0.5 * (x[:, 2] / SHIFT_SD) ** 2) / (SHIFT_SD * np.sqrt(2 * np.pi))
     return np.asarray(np.log(np.maximum(weights * shares * normal, 1e-300)))
@@ -262,14 +266,14 @@ def _refine(table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatAr
     fine_s = np.linspace(SHIFTS[0], SHIFTS[-1], FINE[2]) if len(shifts) > 1 else np.zeros(1)
     filled = np.array([[_fill(table[i, :, k], a) for k in range(len(shifts))] for i in range(3)])
     along = np.array([_interpolate(filled[i].transpose(1, 0, 2), a, shifts, fine_a, fine_s) for i in range(3)])
-    between = np.maximum(1 - np.abs(fine_b[:, None] - np.array([-1.0, 0.0, 1.0])), 0.0)  # linear: no peaks made up
+    between = np.maximum(1 - np.abs(fine_b[:, None] - SIZES), 0.0)  # linear: no peaks made up
     fine = np.einsum("bi,iasv->basv", between, along)
-    grids = np.meshgrid(fine_b * np.log(2.0), fine_a, fine_s, indexing="ij")
-    x = np.stack(grids, axis=-1).reshape(-1, 3)
+    x = np.stack(np.meshgrid(fine_b, fine_a, fine_s, indexing="ij"), axis=-1).reshape(-1, 3)
     log_prior = _log_density(x)
     log_prior -= np.logaddexp.reduce(log_prior)
     evidence, ate, sd = (fine[..., k].ravel() for k in range(3))
-    return _Strengths(x + np.array([np.log(betas[1]), 0.0, 0.0]), log_prior, evidence, ate, sd)
+    where = np.column_stack([np.interp(x[:, 0], SIZES, np.log(betas)), x[:, 1:]])
+    return _Strengths(where, log_prior, evidence, ate, sd)
 
 
 def _fill(values: FloatArray, a: FloatArray) -> FloatArray:
@@ -317,7 +321,7 @@ def choose(grid: Grid, m: int) -> list[tuple[Link, float]]:
     ate, spread = grid.ate[order], grid.spread[order]
     reached = np.r_[0.0, np.cumsum(spread)]
     variance = float(spread @ (ate - float(spread @ ate)) ** 2)
-    width = 0.05 * float(np.sqrt(max(variance, 1e-300)))
+    width = 0.02 * float(np.sqrt(max(variance, 1e-300)))
     chosen = []
     for i in range(m):
         share = np.maximum(np.minimum(reached[1:], (i + 1) / m) - np.maximum(reached[:-1], i / m), 0.0)
@@ -329,10 +333,10 @@ def choose(grid: Grid, m: int) -> list[tuple[Link, float]]:
     ]
 
 
-def draw_parameters(mode: Mode, rng: np.random.Generator) -> FloatArray:
-    """One draw from the Laplace approximation."""
+def draw_parameters(mode: Mode, noise: FloatArray) -> FloatArray:
+    """The draw from the Laplace approximation for standard normal ``noise``."""
     chol = np.linalg.cholesky(mode.hessian)
-    return np.asarray(mode.z + np.linalg.solve(chol.T, rng.standard_normal(len(mode.z))))
+    return np.asarray(mode.z + np.linalg.solve(chol.T, noise))
 
 
 def draw_confounder(design: Design, z: FloatArray, link: Link, uniform: FloatArray) -> FloatArray:

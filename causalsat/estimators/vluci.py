@@ -251,8 +251,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         self.design_effect_ = design_effect(data.X, data.treatment, data.y, data.groups)
         self.engine_ = self._engine(data, rng)
         X, t, y = data.X, data.treatment, data.y
-        m = self.engine_.n_imputations
-        self.latents_ = np.array([self.engine_.draw(i, X, t, y, rng) for i in range(m)])
+        self.latents_ = self.engine_.training(X, t, y, rng)
         self.report_ = report(self.latents_, X, t, data.sample_weight)
         self._warn()
         self._fit_members(base, data)
@@ -302,12 +301,35 @@ class VLUCI(AssumptionChecks, ObservedUnits):
             for latent in self.latents_:
                 X = self._with_latent(data.X, latent)
                 self.members_.append(fit_member("base", clone(base), X, data, everyone))
+            self.shift_ = 0.0
+            self.ate_draws_ = self._average(data)
+            self.shift_ = self._shift(base, data)
         _vluci_checks.warn_once(caught)
-        draws = [
-            self._pooled(data.X[c], np.ones(len(data.X[c])), 0.0) @ data.sample_weight[c]
-            for c in chunks(len(everyone))
+        self.ate_draws_ = self.ate_draws_ + self.shift_
+
+    def _average(self, data: FitData) -> FloatArray:
+        """Draws of the average effect on the training units."""
+        parts = [
+            self._pooled(data.X[c], np.ones(len(data.X[c])), 0.0) @ data.sample_weight[c] for c in chunks(len(data.y))
         ]
-        self.ate_draws_ = np.sum(draws, axis=0) / data.sample_weight.sum()
+        return np.asarray(np.sum(parts, axis=0) / data.sample_weight.sum())
+
+    def _shift(self, base: Any, data: FitData) -> float:
+        """What takes the imputations' chance off the average where the posterior says that there is no confounder.
+
+        There the base with a column of noise for L, moved by the latent model's own difference, counts instead.
+        """
+        expected = getattr(self.engine_, "expected_move", None)
+        if expected is None or not self.binary_ or self.binary_outcome_ or self.probability_ in (0.0, 1.0):
+            return 0.0
+        noise = np.random.default_rng([self.seed_, 3]).standard_normal((len(data.y), 1))
+        members = self.members_
+        self.members_ = [
+            fit_member("base", clone(base), self._with_latent(data.X, noise), data, np.arange(len(data.y)))
+        ]
+        alone = float(self._average(data).mean())
+        self.members_ = members
+        return (1 - self.probability_) * (alone + float(expected) - float(self.ate_draws_.mean()))
 
     def _with_latent(self, X: FloatArray, latent: FloatArray) -> Any:
         """Features as they came, with their missing values and names, and the latents as further columns."""
@@ -344,7 +366,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
                 draws = effect(model, joined, treatment=level, baseline=baseline).draws
                 total = total + weight * draws[thin(len(draws), self._count())]
             parts.append(total)
-        return np.concatenate(parts)
+        move = self.shift_ * (np.asarray(level, dtype=float) - np.asarray(baseline, dtype=float))
+        return np.concatenate(parts) + move
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         parts = [self._pooled(X[c], treatment[c], baseline[c]) for c in chunks(len(X))]

@@ -28,3 +28,23 @@ def test_the_likelihood_region_holds_the_truth_where_data_say_little():
     assert held["region"] >= 4
     assert held["posterior"] >= 4
     assert held["X only"] <= 2
+
+
+@pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
+def test_where_nothing_speaks_for_a_confounder_the_base_alone_is_the_estimate_and_the_interval_is_wider():
+    w = hidden_confounding(800, strength=0.0, observed=2.0, n_features=5, seed=1)
+    base = DoublyRobustEffect(propensity_model="logistic")
+    model = VLUCI(base, n_imputations=6, n_grid=5, n_draws=600).fit(w.X, w.outcome, treatment=w.treatment)
+    naive = base.fit(w.X, w.outcome, treatment=w.treatment).effect(w.X).ate()
+    ate = model.effect(w.X).ate()
+    assert model.probability_ < 0.2
+    assert float(ate) == pytest.approx(float(naive) + model.engine_.expected_move, abs=0.1)
+    assert np.ptp(ate.interval(0.9)[0]) > 1.5 * np.ptp(naive.interval(0.9)[0])
+    region = model.likelihood_region(0.9)
+    low, high = ate.interval(0.9)[0]
+    assert low < region.lower + 0.15
+    assert high > region.upper - 0.15
+    back = model.effect(w.X, treatment=0.0, baseline=1.0).ate()
+    assert float(back) == pytest.approx(-float(ate), abs=1e-9)
+    pairs = model.latents_[:, :, 0].reshape(3, 2, -1)
+    assert max(np.corrcoef(pair)[0, 1] for pair in pairs) < -0.3  # antithetic
