@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat._parameters import check_whole_numbers
+from causalsat._parameters import check_flags, check_whole_numbers
 from causalsat.encoders import _chips
 from causalsat.encoders._base import ChipEncoder
 from causalsat.encoders._chips import Float32Array
@@ -56,6 +56,8 @@ class LearnedFilters(ChipEncoder):
         "effect" (the treatment's effect; for randomised treatments).
     max_px : int, default 32
         Largest side of a filter in pixels.
+    statistics : bool, default True
+        Whether each band's mean and standard deviation are features too.
     n_folds : int, default 3
         Folds over sites. 1: training places get the responses of filters that were found on them too, in a third of
         the time; for outcomes that are nearly a function of the image.
@@ -101,12 +103,14 @@ class LearnedFilters(ChipEncoder):
         targets: str = "outcome",
         *,
         max_px: int = 32,
+        statistics: bool = True,
         n_folds: int = 3,
         random_state: int = 0,
     ) -> None:
         self.n_filters = n_filters
         self.targets = targets
         self.max_px = max_px
+        self.statistics = statistics
         self.n_folds = n_folds
         self.random_state = random_state
 
@@ -171,6 +175,7 @@ class LearnedFilters(ChipEncoder):
 
     def _check_parameters(self) -> list[str]:
         """The target of each filter."""
+        check_flags(self, ["statistics"])
         check_whole_numbers(self, {"n_filters": 1, "n_folds": 1, "max_px": _LEAST_PX})
         targets = str(self.targets).split("+")
         if not set(targets) <= set(TARGETS) or len(set(targets)) < len(targets):
@@ -213,6 +218,8 @@ class LearnedFilters(ChipEncoder):
         """Responses beside each band's mean and standard deviation; NaN without a valid pixel."""
         n, bands, rows, cols = level.images.shape
         count = np.full(n, rows * cols) if level.valid is None else level.valid.sum(axis=(1, 2))
+        if not self.statistics:
+            return np.where(count[:, None] > 0, responses, np.nan)
         known = np.maximum(count, 1)[:, None]
         mean = level.images.sum(axis=(2, 3)).astype(float) / known
         square = np.einsum("nbyx,nbyx->nb", level.images, level.images, dtype=np.float64) / known
@@ -246,8 +253,9 @@ class LearnedFilters(ChipEncoder):
         """``outcome0``, ... for the filters, ``mean_<band>`` and ``sd_<band>`` (with ``t<date>_`` before them)."""
         check_is_fitted(self)
         names = [f"{name}{j}" for name in str(self.targets).split("+") for j in range(self.n_filters)]
-        more = [list(self._by_date([f"{what}_{b}" for b in self.bands_])) for what in ("mean", "sd")]
-        return np.asarray([*names, *more[0], *more[1]], dtype=object)
+        shown = ("mean", "sd") if self.statistics else ()
+        more = [name for what in shown for name in self._by_date([f"{what}_{b}" for b in self.bands_])]
+        return np.asarray([*names, *more], dtype=object)
 
 
 def _n_levels(side: int, max_px: int) -> int:

@@ -43,6 +43,18 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
         self.reduction_: Reduction = learn_reduction(features, max(1, min(self.n_components, int(rank))))
         return self
 
+    def fit_trained(self, X: Any, y: FloatArray, **roles: Any) -> FloatArray:
+        """Train the encoder on outcome and roles; components (m, d) of its cross-fitted features of the chips."""
+        self.encoder_ = clone(self.encoder)
+        features = np.array(self.encoder_.fit_transform(X, y, **roles), dtype=np.float64)
+        known = np.where(np.isfinite(features), features, 0.0)
+        rank = int(np.linalg.matrix_rank(known - known.mean(axis=0)))
+        if rank == 0:  # nothing was found: no image differs from another
+            self.reduction_ = Reduction(known.mean(axis=0), np.full(known.shape[1], np.inf), None, np.empty(0))
+        else:
+            self.reduction_ = learn_reduction(features, min(self.n_components, rank, len(features) - 1))
+        return self.reduction_.apply(features)
+
     def transform(self, X: Any) -> FloatArray:
         """Components of chips, shape (m, components)."""
         return self.reduction_.apply(np.array(self.encoder_.transform(X), dtype=np.float64))

@@ -198,6 +198,10 @@ def fit_features(
         size = min(int(k) for k in data.images.chips.shape[-2:])
         backbone = RandomConvFeatures(patch_px=min(4, size), random_state=seed % 2**31, device=est.device)
     if not isinstance(backbone, str):
+        if getattr(backbone, "requests_roles", False):
+            trained, image = FrozenFeatures(backbone, est.n_components), data.images.unit_image
+            roles = {"treatment": data.treatment, "groups": block[image], "unit_place": image}
+            return trained, trained.fit_trained(data.images.chips, outcome.y, **roles)
         encoder = FrozenFeatures(backbone, est.n_components).fit(data.images.chips)
         return encoder, encoder.transform(data.images.chips)
     from causalsat.encoders._training import TrainSettings

@@ -7,14 +7,14 @@ import pytest
 import statsmodels.api as sm
 
 import causalsat
-from causalsat import ImageConfounding, PyramidFeatures
+from causalsat import ImageConfounding, LearnedFilters, PyramidFeatures, SupervisedEncoder
 from causalsat.estimators._confounding_estimates import att, balance, hajek, naive_difference
 from causalsat.estimators._confounding_fit import confounding_nuisances
 from causalsat.estimators._confounding_models import HeldOutLogit, HeldOutRidge
 from causalsat.estimators._nuisances import Nuisances
 from causalsat.evaluation import overlap
 from causalsat.exceptions import CausalsatError, DataError, ImageryError, OverlapWarning, ParameterError
-from causalsat.simulate import colour_confounding, satellite_trial
+from causalsat.simulate import colour_confounding, kernel_confounding, satellite_trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.OverlapWarning")
 
@@ -301,3 +301,55 @@ def test_satellite_study_of_villages_is_adjusted():
     assert abs(np.mean(adjusted)) < 0.5 * np.mean(naive)
     assert est.n_images_ == est.n_groups_ == 200
     assert {"schooling missing", "assets missing"} <= set(est.balance_.names)
+
+
+# ---------------------------------------------------------------------- encoders that are trained on outcomes
+@pytest.fixture(scope="module")
+def streaks():
+    return kernel_confounding(4, 300, 48, seed=2)
+
+
+@pytest.fixture(scope="module")
+def learned(streaks):
+    est = ImageConfounding(LearnedFilters(max_px=4, n_folds=1), n_splits=3)
+    return est.fit(streaks.images, streaks.outcome, treatment=streaks.treatment)
+
+
+def test_learned_filters_remove_the_bias_of_a_single_streak(streaks, learned):
+    assert learned.naive_.estimate > 1.5
+    assert abs(learned.ate_.estimate - streaks.effect) < 3 * learned.ate_.se < 0.1
+    assert learned.held_out_.outcome_r2 > 0.95  # the noise leaves 0.99
+    assert all(one.kept_ == [True] for one in learned.encoder_.encoders_)
+
+
+def test_nuisances_of_a_fold_do_not_see_its_outcomes(streaks, learned):
+    fold = learned.nuisances_.fold
+    moved = np.flatnonzero(fold == 1)[0]
+    from causalsat.estimators._confounding_encoder import FoldEncoders
+
+    units = np.arange(300)
+    roles = {"unit_image": units, "clusters": units, "fold": fold, "covariates": np.empty((300, 0))}
+    args = (streaks.images, streaks.treatment)
+    y = np.where(units == moved, streaks.outcome + 5, streaks.outcome)
+    found = []
+    for outcome in (streaks.outcome, y):
+        encoders = FoldEncoders(LearnedFilters(max_px=4, n_folds=1))
+        found.append(encoders.fit_folds(args[0], outcome, args[1], **roles)[0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert np.abs(found[0][0] - found[1][0]).max() > 1e-3
+
+
+def test_a_study_with_trained_encoders_is_saved_and_predicts(streaks, learned, tmp_path):
+    chance = learned.predict_propensity(streaks.images[:20])
+    assert np.corrcoef(chance, streaks.propensity[:20])[0, 1] > 0.95
+    causalsat.save(learned, tmp_path / "study.safetensors")
+    loaded = causalsat.load(tmp_path / "study.safetensors")
+    np.testing.assert_allclose(loaded.predict_propensity(streaks.images[:20]), chance, rtol=1e-9)
+
+
+def test_a_supervised_encoder_is_cross_fitted_too(data):
+    encoder = SupervisedEncoder(PyramidFeatures(2), n_folds=2, max_epochs=5)
+    est = ImageConfounding(encoder, covariates=["x1", "x2"], n_splits=2)
+    est.fit(data.chips(), data.outcome, treatment=data.treatment)
+    assert abs(est.ate_.estimate - 2) < 0.4 < est.naive_.estimate - 2
+    assert len(est.encoder_.encoders_) == 2
