@@ -76,7 +76,7 @@ class TransTEE(TableOrImages):
     precision : {"auto", "float32", "bfloat16"}, default "auto"
         Of the network's products in training. "auto": bfloat16 for images on a GPU, else float32.
     compile_network : bool, default False
-        Compile the network for training (torch.compile), which takes longer than small fits do.
+        Compile the network for training (torch.compile): a minute once, for tables that are fitted again and again.
 
     Attributes
     ----------
@@ -97,8 +97,8 @@ class TransTEE(TableOrImages):
     of a potential outcome's draws. A place's draws do not depend on which other places are asked for, nor on the
     order of the rows in the fit. Beyond the doses of the fit a unit's curve goes on as a straight line.
 
-    For a few hundred units, a table and one dose, try :class:`GaussianProcessEffect` as well (``benchmarks``).
-    Images, many or structured treatments, and dosages are for TransTEE.
+    For a few hundred units, a table and one dose, :class:`GaussianProcessEffect` was the more accurate in the
+    benchmarks. Images, many or structured treatments, dosages and many units are for TransTEE.
 
     References
     ----------
