@@ -8,10 +8,50 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 
-__all__ = ["FoldEncoders"]
+from causalsat.estimators._confounding_fit import confounding_folds
+from causalsat.estimators._image_base import ImageFitData, Images
+from causalsat.exceptions import DataError
+
+__all__ = ["FoldEncoders", "fit_encoder"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+
+def fit_encoder(
+    est: Any, data: ImageFitData, clusters: IntArray
+) -> tuple[Any, list[FloatArray] | None, tuple[Images, FloatArray] | None]:
+    """The encoder of an :class:`ImageConfounding`, fitted.
+
+    Returns
+    -------
+    encoder : transformer
+        Fitted to all images, or :class:`FoldEncoders`.
+    by_fold : list of ndarray of shape (n, d), or None
+        Features of the units for each fold, of an encoder that is trained on outcomes.
+    training : (Images, ndarray of shape (m, d)) or None
+        The images and their features by encoders that have not seen their units.
+    """
+    from causalsat.encoders.pyramid import PyramidFeatures
+
+    images = data.images
+    if np.isinf(np.asarray(images.chips)).any():
+        raise DataError("infinite pixels (inf)", expected="finite numbers, or NaN where a pixel is invalid")
+    seed = est.random_state if isinstance(est.random_state, int | np.integer) else 0
+    encoder = PyramidFeatures(random_state=int(seed)) if est.encoder is None else clone(est.encoder)
+    if not getattr(encoder, "requests_roles", False):
+        return encoder.fit(images.chips), None, None
+    trained = FoldEncoders(encoder)
+    by_fold, held_out = trained.fit_folds(
+        images.chips,
+        data.y,
+        data.treatment,
+        unit_image=images.unit_image,
+        clusters=clusters,
+        fold=confounding_folds(est.n_splits, data.y, data.treatment, clusters, est.random_state),
+        covariates=data.X,
+    )
+    return trained, by_fold, (images, held_out)
 
 
 class FoldEncoders(TransformerMixin, BaseEstimator):

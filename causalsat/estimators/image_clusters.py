@@ -51,7 +51,8 @@ class ImageEffectClusters(ImageEffectEstimator):
         "cnn": a small convolutional network, trained on the likelihood above; a name of a convolutional torchvision
         model: that network, trained likewise from random weights; "random_conv": random convolutional features,
         which need no training, the fast path and the better one for a few hundred images; or a transformer such as
-        :class:`causalsat.TorchvisionEncoder`, which is fitted to the chips and not trained on outcomes.
+        :class:`causalsat.TorchvisionEncoder`, which is fitted to the chips and not trained on outcomes; or one that
+        is, and gives cross-fitted features, such as ``LearnedFilters(targets="effect", statistics=False)``.
     n_components : int, default 5
         Principal components of untrained features on which prognosis and logits depend linearly.
     covariates : sequence of str, default ()

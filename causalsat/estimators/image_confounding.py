@@ -16,13 +16,8 @@ from causalsat.base import Summary
 from causalsat.encoders._reduce import learn_reduction
 from causalsat.estimators import _confounding_estimates as estimates
 from causalsat.estimators._columns import select_columns
-from causalsat.estimators._confounding_encoder import FoldEncoders
-from causalsat.estimators._confounding_fit import (
-    confounding_folds,
-    confounding_nuisances,
-    fit_all,
-    propensity_learner,
-)
+from causalsat.estimators._confounding_encoder import fit_encoder
+from causalsat.estimators._confounding_fit import confounding_nuisances, fit_all, propensity_learner
 from causalsat.estimators._confounding_salience import occlusion, tabular_salience
 from causalsat.estimators._confounding_sensitivity import partially_linear
 from causalsat.estimators._image_base import (
@@ -33,7 +28,7 @@ from causalsat.estimators._image_base import (
 )
 from causalsat.estimators._nuisances import dr_scores
 from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect, _overlap, average_effect
-from causalsat.exceptions import DataError, ImageryError
+from causalsat.exceptions import ImageryError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,14 +49,18 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
     Hazlett 2020).
 
     Intervals are cluster-robust t intervals of the mean score. Nothing in them knows of confounders that the features
-    miss: look at the held-out R2 of the outcome and at the robustness value. The encoder sees no labels, so it is
-    fitted to all images; everything that sees outcomes or treatments is cross-fitted.
+    miss: look at the held-out R2 of the outcome and at the robustness value. An encoder that sees no labels is fitted
+    to all images; everything that sees outcomes or treatments is cross-fitted. So is an encoder that is trained on
+    them, such as :class:`~causalsat.LearnedFilters` or :class:`~causalsat.SupervisedEncoder`: each fold's nuisance
+    functions rest on one that was trained without the fold, on the outcome less its regression on the covariates.
 
     Parameters
     ----------
     encoder : transformer of chips, optional
         Makes the image features; by default :class:`~causalsat.PyramidFeatures`, which see averages and single
-        striking places at several scales.
+        striking places at several scales and need no labels. Where the outcome is closely tied to one striking thing
+        (a held-out R2 above a half or so), compare the held-out R2 of ``LearnedFilters(n_folds=1)``, which finds a
+        filter for that thing (``benchmarks/RESULTS.md``).
     imagery, size_m : imagery and float, optional
         What is read at the geometry of a GeoDataFrame, and the side of the chips in metres.
     covariates : sequence of str
@@ -106,7 +105,8 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
     sensitivity_ : Sensitivity
         Of the partially linear estimate, with each covariate and the image as benchmarks.
     encoder_, propensity_model_ : fitted transformer and classifier
-        Encoder; model of the treatment on all units, for salience and new places.
+        Encoder (of a trained one the mean over the folds', its ``encoders_``); model of the treatment on all units,
+        for salience and new places.
 
     References
     ----------
@@ -194,29 +194,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
 
     def _fit_encoder(self, data: ImageFitData, clusters: NDArray[np.int64]) -> list[FloatArray] | None:
         """Fit the encoder and the principal components; features of the units for each fold where it is trained."""
-        from sklearn.base import clone
-
-        from causalsat.encoders.pyramid import PyramidFeatures
-
-        seed = self.random_state if isinstance(self.random_state, int | np.integer) else 0
-        encoder = PyramidFeatures(random_state=int(seed)) if self.encoder is None else clone(self.encoder)
-        if np.isinf(np.asarray(data.images.chips)).any():
-            raise DataError("infinite pixels (inf)", expected="finite numbers, or NaN where a pixel is invalid")
-        by_fold = None
-        if getattr(encoder, "requests_roles", False):
-            self.encoder_ = FoldEncoders(encoder)
-            by_fold, held_out = self.encoder_.fit_folds(
-                data.images.chips,
-                data.y,
-                data.treatment,
-                unit_image=data.images.unit_image,
-                clusters=clusters,
-                fold=confounding_folds(self.n_splits, data.y, data.treatment, clusters, self.random_state),
-                covariates=data.X,
-            )
-            self._training = (data.images, held_out)
-        else:
-            self.encoder_ = encoder.fit(data.images.chips)
+        self.encoder_, by_fold, self._training = fit_encoder(self, data, clusters)
         features = self._encode_images(data.images)
         varying = int((np.nanstd(features, axis=0) > 1e-7).sum())
         wanted = min(int(self.n_latents), len(features) - 1, max(varying, 1))
