@@ -13,7 +13,7 @@ from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
 import causalsat
-from causalsat import ImageEffectClusters
+from causalsat import ImageEffectClusters, LearnedFilters
 from causalsat.estimators import _clusters_density as density
 from causalsat.estimators import _clusters_fit, _clusters_model
 from causalsat.estimators._clusters_cells import make_cells
@@ -374,3 +374,23 @@ def test_chips_that_do_not_fit_are_refused(fitted):
     images[3] = np.nan
     with pytest.raises(ImageryError, match="too few valid pixels"):
         ImageEffectClusters(**QUICK).fit(images[image], y, treatment=t, groups=image)
+
+
+def test_a_backbone_that_is_trained_on_effects_finds_what_averages_hide():
+    """One bright streak in some images: treatment works there only, and the image's mean hardly knows of it."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(120) % 2
+    images = rng.normal(size=(120, 1, 24, 24)).astype(np.float32)
+    for i in np.flatnonzero(kind):
+        row, col = rng.integers(0, 18, 2)
+        images[i, 0, row + np.arange(4), col + np.arange(4)[::-1]] += 5
+        images[i] -= images[i].mean()
+    village, t = np.repeat(np.arange(120), 5), rng.integers(0, 2, 600).astype(float)
+    y = t * 2.0 * kind[village] + rng.normal(size=600)
+    backbone = LearnedFilters(targets="effect", max_px=4, statistics=False)
+    est = ImageEffectClusters(backbone=backbone, n_clusters=2, n_draws=200, n_tune=200, n_restarts=1, random_state=0)
+    est.fit(images[village], y, treatment=t, groups=village)
+    effect = est.effect(images).mean()
+    assert est.scores_.shape == (120, 1)
+    assert np.corrcoef(effect, kind)[0, 1] > 0.9
+    assert np.abs(est.cluster_effects()["mean"] - [0.0, 2.0]).max() < 0.5
