@@ -42,9 +42,8 @@ class TransTEE(TableOrImages):
         copy of its own and standardises what it returns; embeddings of at most 16 columns also enter multiplied
         with each covariate. It is not saved with the model: set it again after loading.
     backbone : {None, "cnn"}, default None
-        None: X is a table. "cnn": X is chips, or places on ``imagery``; a small convolutional network, trained with
-        the rest, makes the cells' tokens. Frozen features of an encoder are columns of a table: put the encoder
-        before TransTEE in a Pipeline.
+        None: X is a table, also of frozen features by an encoder before TransTEE in a Pipeline. "cnn": X is chips, or
+        places on ``imagery``; a small convolutional network, trained with the rest, makes the cells' tokens.
     imagery, size_m : optional
         What :func:`causalsat.open_imagery` returns, read at the geometry of X, and the side of a chip in metres.
     covariates : sequence of str
@@ -55,8 +54,7 @@ class TransTEE(TableOrImages):
         Networks in the ensemble.
     width, n_heads, n_blocks, n_features : int, default 16, 2, 0, 16
         Width of a token, heads of an attention, self-attention blocks over the tokens before the treatment reads
-        them, and features that a network gives to its head. On small tables blocks cost time and gain nothing
-        (``benchmarks/transtee.py``).
+        them (on small tables they cost time and gain nothing), and features that a network gives to its head.
     column_embedding : bool, default True
         Whether each covariate has a map to tokens of its own; the original shares one.
     norm : {"pre", "post", "none"}, default "pre"
@@ -66,7 +64,7 @@ class TransTEE(TableOrImages):
     propensity_weights : bool, default False
         Weight units by the inverse of the (generalised) propensity of their treatment.
     max_epochs, patience : int, default 32, 10
-        Most epochs, and epochs without a better prediction of held-out units after which training stops.
+        Most epochs, and epochs without a better prediction of held-out units until training stops.
     batch_size : int, default 0
         Units in a step; 0: a fifth of the units, between 32 and 1,024.
     learning_rate, n_draws : float and int, default 0.03 and 400
