@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,17 @@ def folder() -> Path:
 def kept(benchmark: str) -> dict[str, Row]:
     """All rows of a benchmark by key; a line cut short by a kill is passed over."""
     path = folder() / f"{benchmark}.jsonl"
+    if not path.exists():
+        return {}
+    stat = path.stat()
+    return dict(_read(path, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, size: int) -> dict[str, Row]:
+    """Rows of a file as it was at that time: it is read again only after it has changed."""
     rows = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text().splitlines():
         if line.endswith("}}"):
             found = json.loads(line)
             rows[found["key"]] = dict(found["row"])
