@@ -27,6 +27,14 @@ from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores
 from causalsat.exceptions import CausalsatWarning
 
 BASELINE = "simple baseline"
+NOTE = (
+    "The default model was chosen on simulated trials before these ten folds were run; three other fold seeds of the "
+    "same data had been looked at with ten components while the parts were put together, so the data were not wholly "
+    "unseen. Covariates are x1, x3 and x5: x2, x4 and x6 of the file are these times the treatment, and models that "
+    "use them rank by leaked treatment. What the two ways of ranking do is seen where the truth is known (next "
+    "section): over all units the AUTOC is understated, most for models that shrink, and single trials hardly tell "
+    "good models from poor ones."
+)
 POOLED, WITHIN = "ranked over all units", "ranked within folds"
 
 
@@ -138,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = run(range(options.seeds), options.models)
         for ranked in (POOLED, WITHIN):
             print(to_markdown(table, ranked), differences(table, ranked), sep="\n\n", end="\n\n")
-        print(tests(causalsat.load_study("uganda_yop")))
+        print(tests(causalsat.load_study("uganda_yop")), NOTE, sep="\n\n")
 
 
 if __name__ == "__main__":
