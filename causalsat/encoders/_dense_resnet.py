@@ -144,7 +144,7 @@ class DenseResNet:
         return out.relu_()
 
     def to(self, device: Any, dtype: Any) -> DenseResNet:
-        """The network on a device and in a precision; the weights are changed in place."""
+        """The network on a device and in a precision, once; the weights are changed in place."""
         import torch
 
         layers = [self.stem, *(c for part, short in self.blocks for c in (*part, short) if c is not None)]
@@ -154,6 +154,7 @@ class DenseResNet:
         for layer in (c for part, _ in self.blocks for c in part):
             if fits(layer):
                 self.fast[id(layer)] = winograd(layer)
+                layer.weight = torch.nn.Parameter(torch.empty(0), requires_grad=False)  # four times as large now
             elif fuses(layer):
                 self.fast[id(layer)] = FusedConv(layer)
         return self

@@ -72,7 +72,7 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
         ``"auto"`` (GPU if there is one), ``"cpu"``, ``"cuda"``.
     checkpoint : str, optional
         Beginning of the names of files, one a fold (``<checkpoint>.fold0``, ...), that are written after each epoch
-        and from which an interrupted training goes on.
+        and from which an interrupted training goes on. For one fit: a cross-validation fits several times.
     progress : bool, default False
         Show a bar over epochs, for each fold.
 

@@ -7,6 +7,8 @@ import re
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import rasterio
@@ -14,7 +16,16 @@ from rasterio.errors import RasterioError
 
 from causalsat.exceptions import ImageryError, ImageryNotFoundError, ImageryWarning
 
-__all__ = ["CACHE_BYTES", "close_all", "dataset", "file_stamp", "gdal_env", "not_readable", "sibling"]
+__all__ = [
+    "CACHE_BYTES",
+    "close_all",
+    "dataset",
+    "file_stamp",
+    "gdal_env",
+    "not_readable",
+    "sibling",
+    "smaller_cache",
+]
 
 CACHE_BYTES = 512 << 20  # bytes: rasterio takes GDAL_CACHEMAX=512 for 512 bytes
 _MAX_OPEN = 256
@@ -26,7 +37,18 @@ _REMOTE = re.compile(rb"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|https?
 
 def gdal_env() -> Any:
     """The settings under which blocks are read."""
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+    return rasterio.Env(GDAL_CACHEMAX=getattr(_LOCAL, "most", CACHE_BYTES))
+
+
+@contextmanager
+def smaller_cache(most: int) -> Iterator[None]:
+    """Within it, this thread reads with at most so many bytes of blocks kept: for work that goes through a raster."""
+    before = getattr(_LOCAL, "most", CACHE_BYTES)
+    _LOCAL.most = min(before, most)
+    try:
+        yield
+    finally:
+        _LOCAL.most = before
 
 
 def file_stamp(path: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from causalsat import base
 from causalsat.encoders._boxes import valid_shares
 from causalsat.exceptions import ColumnError, DataError, ResumeError
+from causalsat.imagery.handles import smaller_cache
 from causalsat.mapping._layers import DISAGREEMENT, LEARNED_ERROR, learned_error, spread
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
@@ -38,6 +39,7 @@ BANDS_OF = {"effect": BANDS, "risk": RISK_BANDS}
 # A hundredth of a pixel: moves a cell centre off the tie between two pixels, so that every chip of a map
 # rounds to the same side whatever the parity of cell and chip.
 OFF_TIE = 0.01
+CACHE_BYTES = 128 << 20  # of the raster's blocks: about a row of tiles
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class MapJob:
     chip_px: int
     min_valid: float
     folder: Path
-    chunk: int = 4096
+    chunk: int = 2048
     threads: int | None = None
     quantity: str = "effect"
     given: str | None = None
@@ -114,7 +116,8 @@ def map_tile(job: MapJob, tile: Tile) -> int:
     if done is None:
         if job.threads is not None:
             _limit_torch(job)
-        done = tile_values(job, tile)
+        with smaller_cache(CACHE_BYTES):
+            done = tile_values(job, tile)
         write_tile(path, done)
     return int(np.isfinite(done[0]).sum())
 
