@@ -48,8 +48,8 @@ def kept_means(
 
 
 def mean_row(label: str, means: dict[str, Any], names: Sequence[str]) -> str:
-    """A line of means with their standard errors."""
-    cells = [f"{means[k][0]:.3f} ({means[k][1]:.3f})" for k in names]
+    """A line of means with their standard errors; nothing for what was not measured."""
+    cells = ["" if np.isnan(means[k][0]) else f"{means[k][0]:.3f} ({means[k][1]:.3f})" for k in names]
     return f"| {label} | " + " | ".join(cells) + " |"
 
 
