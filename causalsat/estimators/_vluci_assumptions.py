@@ -49,11 +49,10 @@ class AssumptionChecks(BaseEstimator):
     def likelihood_region(self, level: float = 0.9) -> LikelihoodRegion:
         """Average effects at all strengths of confounding that the data bear, with no prior of the strength.
 
-        Where the data say little, the interval of the posterior is mostly its prior's, and too narrow if confounding
-        is rather strong. This region asks the likelihood alone (given the shapes that the class's documentation sets
-        out): every strength within its joint confidence region, with the sampling error there. It is wide, and
-        conservative where there is no confounding. In simulated studies of 500 units it held the truth where the
-        interval of the posterior did not (``benchmarks/vluci.py``); where the outcome's noise was skewed it did not.
+        This region asks the likelihood alone (given the shapes that the class's documentation sets out): every
+        strength within its joint confidence region, with the latent model's sampling error there. The interval of
+        the posterior covers those strengths too, but has the prior's estimate for its mean, which stretches it
+        towards no confounding, and it has the base's sampling error.
 
         Parameters
         ----------
