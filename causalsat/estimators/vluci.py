@@ -128,21 +128,16 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     A known ``propensity`` is a design: nothing unobserved decided the treatment, and no confounder is inferred.
     Image latents come by ``encoder``, or as columns of X (a Pipeline with an encoder, whose last step then has the
     methods about observed units). Fewer than 20 units infer nothing.
-    Measured with a doubly robust base in five simulated studies a cell (``benchmarks/vluci.py``; X moves the
-    logit of the treatment with standard deviation 2): of 2,000 units, it closed 95 % of the gap in the error of
-    the average effect between X alone and the true L at strength 2, and 41 % at strength 1, with 90 % intervals
-    that held the truth in 4 of 5 (X alone: 0 of 5); without a confounder the error was 0.071 against 0.082. Of
-    10,000 units it closed 95 % and 98 %; of 2,000, with L of 3 and 5 dimensions, 61 % and 46 % at strength 2, 19
-    % and 31 % at strength 1. Of 500 units it closed 24 % and 1 %, and intervals held the truth in 1 and 2 of 5
-    only: there the prior decides, and 0.3 is a bet on little confounding. A higher ``prior_confounding`` widens
-    such intervals, and errs where there is no confounder. :meth:`likelihood_region` asks no prior of the
-    strength: its 90 % regions held the truth in 9 of 10 studies of 500 units at strengths 1 and 2 each, in 10 of
-    10 without a confounder, and in 39 of 40 of 2,000 units (also with L of 3 and 5 dimensions, at strengths 0 to
-    2). They are wider: at strength 2 1.6 instead of 1.3 for 2,000 units and 4.5 instead of 3.1 for 500; without a
-    confounder 1.3 instead of 0.5 and 2.2 instead of 1.2.
-    Where X moves the treatment half as much, or the outcome's noise is skewed, the average effect of studies with
-    no confounder was off by 0.34 and 0.77 instead of 0.1 and 0.2, and the region held the truth in 5 of 5 and 2
-    of 5; with a confounder of strength 2 and the weaker X in 2 of 5.
+    Measured with a doubly robust base in two to ten simulated studies a cell (``benchmarks/vluci.py``; X moves the
+    logit of the treatment with standard deviation 2): of 2,000 units, it closed 99 % of the gap in the error of the
+    average effect between X alone and the true L at strength 2, 94 % at strength 1 and none of it at 0.5; with L of
+    3 and 5 dimensions 88 % or more at strengths 1 and 2. Of 500 units it closed 60 % and 44 % at strengths 2 and 1.
+    Its 90 % intervals held the truth in all of these studies but two of five of 500 units at strength 2 (X alone: in
+    hardly any). They are wide: 1.8 for 2,000 units and 4.1 for 500 at strength 2, 1.5 and 2.2 without a confounder,
+    where the error was 0.078 against 0.082 of X alone, and 0.121 against 0.150. So were they, and so small was the
+    harm, with skewed noise (0.147 against 0.174). Where X moves the treatment half as much, the error without a
+    confounder was 0.105 against 0.073; with one of strength 2, 79 % of the gap was closed, and neither of two
+    intervals held the truth.
 
     ``effect`` is about new units: it averages over the prior of L. :meth:`counterfactual` is about units whose
     treatment and outcome were seen, and uses the posterior of their own L.
