@@ -27,6 +27,7 @@ def country() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_map_patches_and_network_side_by_side(
     country: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
