@@ -22,9 +22,9 @@ naive = base.fit(X, y, treatment=t).effect(X).ate()
 print(f"adjusted for what was measured: {float(naive):.2f} {naive.interval(0.9)[0].round(2)}")
 
 # %% [markdown]
-# VLUCI infers a confounder from the *shapes* of the data (a logit for who was picked, normal noise in the outcome),
-# and hands draws of it to the same estimator as a further covariate. Read its assumptions before its numbers: they
-# are in the class's documentation.
+# VLUCI infers a confounder from the *shapes* of the data (a logit for who was picked, noise in the outcome that has
+# one shape in both arms), and hands draws of it to the same estimator as a further covariate. Read its assumptions
+# before its numbers: they are in the class's documentation.
 
 # %%
 model = causalsat.VLUCI(base, n_imputations=8, n_grid=7, random_state=0).fit(X, y, treatment=t)
