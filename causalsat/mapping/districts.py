@@ -109,9 +109,9 @@ def district_effects(
     carried over all cells and averaged within the polygons; the interval of a district is that of these averages.
     The standard deviations of single cells, combined as if independent, would give intervals many times too narrow.
 
-    The mean is over a district's land unless ``weights`` says otherwise. Where a trial's units live in settlements, the
-    land between them is another kind of place, and what holds in settlements is carried over: intervals of means over
-    people, who live where the trial was, are the more reliable ones.
+    The mean is over a district's land unless ``weights`` says otherwise. Where a trial's units live in settlements,
+    the land between them is another kind of place, and what holds in settlements is carried over: intervals of means
+    over people, who live where the trial was, are the more reliable ones.
 
     Parameters
     ----------
