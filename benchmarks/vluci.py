@@ -1,4 +1,4 @@
-"""VLUCI: what an inferred confounder adds to a base estimator, beside X alone, the true L, and CEVAE.
+"""VLUCI: what an inferred confounder adds to three base estimators, beside X alone, the true L, and CEVAE.
 
 Worlds of causalsat.simulate.hidden_confounding: ten covariates, L of d dimensions with a linear link of length
 ``strength`` to treatment and outcome, X with one of length ``observed`` to the treatment. Strength 0 is no unobserved
@@ -81,6 +81,7 @@ PLAN = (
     Part(HARD, 2),
     Part(("n500 d1 s0.5",), 3),
     Part((*MAIN, *SMALL, IHDP), 5, ("CEVAE",)),
+    Part(MAIN, 1, ("TLearnerEffect", "BayesianLinearEffect")),
 )
 
 
