@@ -88,10 +88,9 @@ class GaussianProcessEffect(OutcomeEstimator):
     Notes
     -----
     Features, outcome (and a continuous treatment) are standardised; all hyperparameters have weak normal or
-    log-normal priors (wide for the features' linear weights: in simulations on many features intervals then came out
-    narrower where few matter and wider where all do). They are sampled by Hamiltonian Monte Carlo from near the mode
-    of their marginal posterior (at the mode features that matter little are shut out, and intervals from there are
-    too narrow), with the average information (Gilmour, Thompson and Cullis 1995) as the metric.
+    log-normal priors, wide for the features' linear weights. They are sampled by Hamiltonian Monte Carlo from near
+    the mode of their marginal posterior (at the mode features that matter little are shut out, and intervals from
+    there are too narrow), with the average information (Gilmour, Thompson and Cullis 1995) as the metric.
     Units that share features, treatment and village are merged without loss. Draws are samples of functions
     (Wilson et al. 2020, equation 13): a place's draws do not depend on which other places are asked for.
     A known ``propensity`` that varies enters as a prognostic feature.
