@@ -4,7 +4,7 @@ The worlds, images and draws are those of ``benchmarks/image_confounding.py``; f
 filters without the fold's units. They were designed on images of another seed (77). The 95 % interval is judged.
 Rows are kept (see kept_rows.py): a run that was stopped goes on; delete them to measure changed code.
 
-    python benchmarks/image_confounding_filters.py [--draws-b 5] [--draws-a 2] [--draws-c 1]
+    python benchmarks/image_confounding_filters.py [--draws-b 10] [--draws-a 2] [--draws-c 1]
     python benchmarks/image_confounding_filters.py --picture learned_filters.png
 """
 
@@ -120,7 +120,7 @@ def line(label: str, rows: list[Row]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws-b", type=int, default=5, help="of each width, on two sets of images")
+    parser.add_argument("--draws-b", type=int, default=10, help="of each width, on two sets of images")
     parser.add_argument("--draws-a", type=int, default=2)
     parser.add_argument("--draws-c", type=int, default=1, help="on each of five landscapes")
     parser.add_argument("--picture", help="only draw the filters, into this PNG file")
