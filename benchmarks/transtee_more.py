@@ -59,12 +59,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-BLANK = "A blank coverage: the row is from before the intervals were narrowed, which left its mean as it was."
-
-
 def ablation(args: argparse.Namespace) -> None:
     """What the choices contribute."""
-    print(f"\nAblations. {BLANK}\n\n{HEAD}")
+    print(f"\nAblations\n\n{HEAD}")
     for design, count in (("simu1", args.simu1), ("ihdp", args.ihdp)):
         if not count:
             continue
@@ -105,7 +102,7 @@ def size(_: argparse.Namespace) -> None:
         train, test = (np.random.default_rng(k) for k in (seed, seed + 1))
         return dose_response.simu1(50_000, train), dose_response.simu1(2_000, test)
 
-    print(f"\n50,000 units of simu1, 2,000 for testing. {BLANK}\n\n{HEAD}")
+    print(f"\n50,000 units of simu1, 2,000 for testing\n\n{HEAD}")
     seeds = range(FIRST_SEED, FIRST_SEED + 1)
     print(row("size", "simu1", "TransTEE", seeds, partial(evaluate, "TransTEE", {}, "simu1", split)))
 
@@ -127,7 +124,7 @@ def image_trial(n: int, rng: np.random.Generator) -> tuple[Any, ...]:
 def images(args: argparse.Namespace) -> None:
     """An effect that needs the chip and a covariate together."""
     names = ("nPEHE", "coverage of 90 %", "CPU s")
-    print(f"\nChip and covariate together: 800 units, 400 for testing, {args.few} replications (s.e.). {BLANK}\n")
+    print(f"\nChip and covariate together: 800 units, 400 for testing, {args.few} replications (s.e.)\n")
     print("| estimator | " + " | ".join(names) + " |\n" + "|---" * 4 + "|")
     seeds = range(FIRST_SEED, FIRST_SEED + args.few)
     for name in IMAGE_MODELS:
