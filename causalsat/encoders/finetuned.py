@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _chips
 from causalsat.encoders import _finetune_network as network
 from causalsat.encoders._chips import Float32Array
 from causalsat.encoders._finetune_network import Start
+from causalsat.encoders._outcomes import AnsweringEncoder, Units
 from causalsat.encoders._training import TrainSettings
-from causalsat.encoders.supervised import _first, _units
 from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
 from causalsat.exceptions import ParameterError
 
@@ -23,7 +23,7 @@ __all__ = ["FineTunedEncoder"]
 FloatArray = NDArray[np.float64]
 
 
-class FineTunedEncoder(TransformerMixin, BaseEstimator):
+class FineTunedEncoder(AnsweringEncoder, BaseEstimator):
     """What a network, itself trained on outcome and treatment, says of a place, never from the place's own outcomes.
 
     Takes the network of an encoder (a foundation model in a :class:`ModuleEncoder`, a backbone of torchvision, a
@@ -72,7 +72,8 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
         ``"auto"`` (GPU if there is one), ``"cpu"``, ``"cuda"``.
     checkpoint : str, optional
         Beginning of the names of files, one a fold (``<checkpoint>.fold0``, ...), that are written after each epoch
-        and from which an interrupted training goes on. For one fit: a cross-validation fits several times.
+        and from which an interrupted training goes on (``ResumeError`` where one is damaged or of another training).
+        For one fit: a cross-validation fits several times.
     progress : bool, default False
         Show a bar over epochs, for each fold.
 
@@ -103,7 +104,6 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
     ((60, 2), ['mu', 'tau'])
     """
 
-    requests_roles: ClassVar[bool] = True
     _transient: ClassVar[tuple[str, ...]] = ("_networks",)
 
     def __init__(
@@ -142,44 +142,8 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
         self.progress = progress
 
     # ------------------------------------------------------------------ fit
-    def fit(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> FineTunedEncoder:
-        """Fit the encoder and train the networks; the parameters are those of :meth:`fit_transform`."""
-        self.fit_transform(X, y, **roles)
-        return self
-
-    def fit_transform(
-        self,
-        X: Any,
-        y: ArrayLike | None = None,
-        *,
-        treatment: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        unit_place: ArrayLike | None = None,
-    ) -> FloatArray:
-        """Cross-fitted features of the training chips, shape (places, 2 or 3).
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (place, [time,] band, y, x)
-            Training chips.
-        y, treatment : array of shape (unit,)
-            Outcome and treatment.
-        groups : array of shape (unit,), optional
-            Sites: never split across folds, nor between training and early stopping.
-        unit_place : ndarray of int of shape (unit,), optional
-            Which chip is each unit's; by default one chip a unit.
-
-        Raises
-        ------
-        DataError
-            Without outcome or treatment, or where they do not fit the chips.
-        ParameterError
-            If a parameter is outside its domain, or the encoder has no network.
-        ResumeError
-            If a checkpoint is damaged, or of another training.
-        """
-        self._check_parameters()
-        outcome, t, place, site = _units(X, y, treatment, groups, unit_place, self.n_folds)
+    def _learn(self, X: Any, units: Units) -> FloatArray:
+        outcome, t, place, site = units
         self.encoder_ = TorchvisionEncoder("resnet18", "DEFAULT") if self.encoder is None else clone(self.encoder)
         if not hasattr(self.encoder_, "tunable") or getattr(self.encoder_, "dense_stride", None) is not None:
             raise ParameterError(
@@ -194,8 +158,8 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
         self.sd_ = np.where(spread > 1e-6 * np.abs(self.mean_).max(initial=1e-12), spread, np.inf)
         scores = np.nan_to_num((features - self.mean_) / self.sd_)
         images = self._images(X)[0]
-        fold_of_site = np.random.default_rng(self.random_state).permutation(int(site.max()) + 1) % self.n_folds
-        place_site = _first(site, place, len(features))
+        fold_of_site = units.shuffled_sites(self.random_state) % self.n_folds
+        place_site = units.site_of_places(len(features))
         self.folds_ = fold_of_site[place_site]
         self.weights_: list[dict[str, NDArray[Any]]] = []
         self.losses_: list[tuple[float, float]] = []
@@ -215,8 +179,7 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
         return answers
 
     def _check_parameters(self) -> None:
-        if self.targets not in ("effect", "effect+treatment"):
-            raise ParameterError(f"targets={self.targets!r}", expected="'effect' or 'effect+treatment'")
+        self._check_targets()
         for name, low in (("n_folds", 2), ("max_epochs", 1), ("patience", 1), ("batch_size", 1), ("n_stages", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -300,12 +263,7 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
                 for i in range(0, len(images), self.batch_size)
             ]
         found = np.concatenate(parts).astype(np.float64) if parts else np.empty((0, 2))
-        centre, scale = self.outcome_[fold]
-        found[:, 0] = centre + scale * found[:, 0]
-        found[:, 1] *= scale
-        if found.shape[1] > 2:
-            found[:, 2] = 1 / (1 + np.exp(-found[:, 2]))
-        return found
+        return self._in_units_of(found, *self.outcome_[fold])
 
     def _network(self, fold: int) -> Any:
         """A fold's network, rebuilt from the encoder's and the stored weights where it was saved or copied."""
@@ -320,11 +278,6 @@ class FineTunedEncoder(TransformerMixin, BaseEstimator):
             tuned.load_state_dict(weights, strict=False)
             self._networks[fold] = tuned.requires_grad_(False)
         return self._networks[fold]
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """``mu``, ``tau`` and, where the treatment is predicted, ``e``."""
-        names = ["mu", "tau", *(["e"] if self.targets == "effect+treatment" else [])]
-        return np.asarray(names, dtype=object)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the networks, which can be made again, out of pickles and copies."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat._parameters import check_flags, check_whole_numbers
@@ -17,7 +17,7 @@ from causalsat.encoders._filter_levels import Level, coarser, make_level
 from causalsat.encoders._filter_regression import Target
 from causalsat.encoders._filter_search import Filter, follow, refine, search
 from causalsat.encoders._filter_targets import TARGETS, make_target
-from causalsat.encoders.supervised import _first, _units
+from causalsat.encoders._outcomes import OutcomeEncoder, Units
 from causalsat.exceptions import ParameterError
 
 __all__ = ["LearnedFilters"]
@@ -29,7 +29,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-class LearnedFilters(ChipEncoder):
+class LearnedFilters(OutcomeEncoder, ChipEncoder):
     r"""Strongest responses to filters that are learned from the outcome, and the bands' means and spreads.
 
     The outcome of a place may depend on one striking thing in its image. A filter k for that thing is found by
@@ -45,7 +45,8 @@ class LearnedFilters(ChipEncoder):
 
     As with :class:`SupervisedEncoder`, ``fit_transform`` gives each training place the response of filters that were
     found without its fold of sites. ``transform`` takes filters found on all places. In
-    :class:`ImageConfounding` all of this happens anew for each fold, without the fold's units.
+    :class:`ImageConfounding` all of this happens anew for each fold, without the fold's units. Training chips are
+    held in memory.
 
     Parameters
     ----------
@@ -95,8 +96,6 @@ class LearnedFilters(ChipEncoder):
     True
     """
 
-    requests_roles: ClassVar[bool] = True
-
     def __init__(
         self,
         n_filters: int = 1,
@@ -115,55 +114,20 @@ class LearnedFilters(ChipEncoder):
         self.random_state = random_state
 
     # ------------------------------------------------------------------ fit
-    def fit(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> LearnedFilters:
-        """Find the filters; the parameters are those of :meth:`fit_transform`."""
-        self.fit_transform(X, y, **roles)
-        return self
-
-    def fit_transform(
-        self,
-        X: Any,
-        y: ArrayLike | None = None,
-        *,
-        treatment: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        unit_place: ArrayLike | None = None,
-    ) -> FloatArray:
-        """Cross-fitted features of the training chips, shape (place, features).
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (place, [time,] band, y, x)
-            Training chips; NaN marks invalid pixels. They are held in memory.
-        y, treatment : array of shape (unit,)
-            Outcome and treatment.
-        groups : array of shape (unit,), optional
-            Sites: never split across folds.
-        unit_place : ndarray of int of shape (unit,), optional
-            Which chip is each unit's; by default one chip a unit.
-
-        Raises
-        ------
-        DataError
-            Without outcome or treatment, or where they do not fit the chips.
-        ParameterError
-            If a parameter is outside its domain.
-        """
-        names = self._check_parameters()
+    def _learn(self, X: Any, units: Units) -> FloatArray:
         view = _chips.open_chips(X, minimum_px=_LEAST_PX)
-        outcome, t, place, site = _units(X, y, treatment, groups, unit_place, max(self.n_folds, 2))
+        outcome, t, place, _ = units
         chips = view.take(slice(None))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
         self._remember(view.spec)
-        order = np.random.default_rng(self.random_state).permutation(int(site.max()) + 1)
-        of_place = _first(site, place, len(chips))
+        order, of_place = units.shuffled_sites(self.random_state), units.site_of_places(len(chips))
         self.folds_: IntArray = (order % self.n_folds)[of_place]
         held = self.folds_ == 0 if self.n_folds > 1 else (order % 3 == 0)[of_place]
         levels = self._levels(chips, _n_levels(min(view.size), self.max_px))
         crossed = np.empty((len(chips), 0))
         found: list[Filter] = []
         self.kept_: list[bool] = []
-        for name in names:
+        for name in self._target_of_each():
             target = make_target(name, outcome, t, place, crossed)
             kept, one, responses = self._pursue(levels, target, held)
             self.kept_.append(kept)
@@ -173,14 +137,15 @@ class LearnedFilters(ChipEncoder):
         self.levels_, self.signs_ = [one.level for one in found], [one.sign for one in found]
         return self._with_statistics(crossed, levels[0])
 
-    def _check_parameters(self) -> list[str]:
-        """The target of each filter."""
+    def _check_parameters(self) -> None:
         check_flags(self, ["statistics"])
         check_whole_numbers(self, {"n_filters": 1, "n_folds": 1, "max_px": _LEAST_PX})
         targets = str(self.targets).split("+")
         if not set(targets) <= set(TARGETS) or len(set(targets)) < len(targets):
             raise ParameterError(f"targets={self.targets!r}", expected=f"some of {', '.join(TARGETS)}, joined by '+'")
-        return [name for name in targets for _ in range(self.n_filters)]
+
+    def _target_of_each(self) -> list[str]:
+        return [name for name in self.targets.split("+") for _ in range(self.n_filters)]
 
     def _pursue(
         self, levels: Sequence[Level], target: Target, held: NDArray[np.bool_]

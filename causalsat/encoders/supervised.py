@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _supervised_network as network
+from causalsat.encoders._outcomes import AnsweringEncoder, Units
 from causalsat.encoders._reduce import Reduction, learn_reduction
 from causalsat.encoders._supervised_network import SupervisedShape
 from causalsat.encoders._training import TrainSettings
 from causalsat.encoders.random_conv import RandomConvFeatures
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.exceptions import ParameterError
 
 __all__ = ["SupervisedEncoder"]
 
@@ -23,7 +24,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-class SupervisedEncoder(TransformerMixin, BaseEstimator):
+class SupervisedEncoder(AnsweringEncoder, BaseEstimator):
     """What a network trained on outcome and treatment predicts of a place, never from the place's own outcomes.
 
     An encoder without labels turns chips into features; a network on top of them is trained so that
@@ -80,8 +81,6 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
     ((60, 2), ['mu', 'tau'])
     """
 
-    requests_roles: ClassVar[bool] = True
-
     def __init__(
         self,
         encoder: Any = None,
@@ -106,42 +105,8 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     # ------------------------------------------------------------------ fit
-    def fit(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> SupervisedEncoder:
-        """Fit the encoder and the networks; the parameters are those of :meth:`fit_transform`."""
-        self.fit_transform(X, y, **roles)
-        return self
-
-    def fit_transform(
-        self,
-        X: Any,
-        y: ArrayLike | None = None,
-        *,
-        treatment: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        unit_place: ArrayLike | None = None,
-    ) -> FloatArray:
-        """Cross-fitted features of the training chips, shape (places, 2 or 3).
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (place, [time,] band, y, x)
-            Training chips.
-        y, treatment : array of shape (unit,)
-            Outcome and treatment.
-        groups : array of shape (unit,), optional
-            Sites: never split across folds.
-        unit_place : ndarray of int of shape (unit,), optional
-            Which chip is each unit's; by default one chip a unit.
-
-        Raises
-        ------
-        DataError
-            Without outcome or treatment, or where they do not fit the chips.
-        ParameterError
-            If a parameter is outside its domain.
-        """
-        self._check_parameters()
-        outcome, t, place, site = _units(X, y, treatment, groups, unit_place, self.n_folds)
+    def _learn(self, X: Any, units: Units) -> FloatArray:
+        outcome, t, place, site = units
         self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else clone(self.encoder)
         features = np.asarray(self.encoder_.fit(X, None).transform(X), dtype=float)
         seen = np.isfinite(features).any(axis=1)
@@ -149,9 +114,8 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
         most = max(1, min(self.n_components, int(seen.sum()) - 1, varying))
         self.reduction_: Reduction = learn_reduction(features[seen], most)
         scores = self._scores(features)
-        rng = np.random.default_rng(self.random_state)
-        fold_of_site = rng.permutation(int(site.max()) + 1) % self.n_folds
-        self.folds_ = fold_of_site[_first(site, place, len(features))]
+        fold_of_site = units.shuffled_sites(self.random_state) % self.n_folds
+        self.folds_ = fold_of_site[units.site_of_places(len(features))]
         unit_fold = fold_of_site[site]
         self.weights_: list[dict[str, NDArray[Any]]] = []
         self.outcome_: list[list[float]] = []
@@ -168,8 +132,7 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
         return answers
 
     def _check_parameters(self) -> None:
-        if self.targets not in ("effect", "effect+treatment"):
-            raise ParameterError(f"targets={self.targets!r}", expected="'effect' or 'effect+treatment'")
+        self._check_targets()
         for name, low in (("n_components", 1), ("width", 1), ("n_folds", 2), ("max_epochs", 1)):
             if getattr(self, name) < low:
                 raise ParameterError(f"{name}={getattr(self, name)}", expected=f"at least {low}")
@@ -197,12 +160,7 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
     def _answers(self, fold: int, scores: FloatArray) -> FloatArray:
         """Answers of a fold's network in the outcome's units; e as a probability."""
         found = network.answer(self.weights_[fold], self._shape(), scores)
-        centre, scale, _ = self.outcome_[fold]
-        found[:, 0] = centre + scale * found[:, 0]
-        found[:, 1] *= scale
-        if found.shape[1] > 2:
-            found[:, 2] = 1 / (1 + np.exp(-found[:, 2]))
-        return found
+        return self._in_units_of(found, *self.outcome_[fold][:2])
 
     # ------------------------------------------------------------------ features
     def transform(self, X: Any) -> FloatArray:
@@ -236,43 +194,3 @@ class SupervisedEncoder(TransformerMixin, BaseEstimator):
         """Features of many overlapping chips of one window; see the encoder's own ``dense``."""
         check_is_fitted(self)
         return self._average(np.asarray(self.encoder_.dense(window, rows, cols, size_px), dtype=float))
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """``mu``, ``tau`` and, where the treatment is predicted, ``e``."""
-        names = ["mu", "tau", *(["e"] if self.targets == "effect+treatment" else [])]
-        return np.asarray(names, dtype=object)
-
-
-def _units(
-    X: Any, y: Any, treatment: Any, groups: Any, unit_place: Any, n_folds: int
-) -> tuple[FloatArray, FloatArray, IntArray, IntArray]:
-    """Outcome, treatment, place and site of each unit, checked; a place of several sites makes them one."""
-    if y is None or treatment is None:
-        raise DataError(
-            "a supervised encoder without outcome or treatment",
-            expected="y and treatment of the training units",
-            todo="fit it through Study.fit, crossfit_effects or compare, or pass fit_transform(X, y, treatment=...)",
-        )
-    outcome, t = np.asarray(y, dtype=float), np.asarray(treatment, dtype=float)
-    place = np.arange(len(outcome)) if unit_place is None else np.asarray(unit_place, dtype=np.int64)
-    if not len(outcome) == len(t) == len(place) or place.max(initial=-1) >= X.shape[0]:
-        raise DataError(f"{len(outcome)} outcomes, {len(t)} treatments", expected="one of each a unit of the chips")
-    if not (np.isfinite(outcome).all() and np.isfinite(t).all()):
-        raise DataError("missing outcomes or treatments", expected="finite numbers", todo="drop those units")
-    label = place if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n_places, n_labels = int(X.shape[0]), int(label.max()) + 1
-    links = coo_matrix((np.ones(len(place)), (place, n_places + label)), shape=(n_places + n_labels,) * 2)
-    site = np.unique(connected_components(links, directed=False)[1][place], return_inverse=True)[1].ravel()
-    if site.max() + 1 < 2 * n_folds:
-        raise DataError(f"{site.max() + 1} sites for {n_folds} folds", expected="at least two sites a fold")
-    return outcome, t, place, site.astype(np.int64)
-
-
-def _first(site: IntArray, place: IntArray, n_places: int) -> IntArray:
-    """Site of each place; places without a unit count to the first site."""
-    out = np.zeros(n_places, dtype=np.int64)
-    out[place] = site
-    return out
