@@ -23,8 +23,11 @@ SETTINGS: dict[str, Any] = {"n_folds": 2, "learning_rate": 3e-3, "decay": 1.0, "
 SETTINGS |= {"max_epochs": 60, "patience": 12}
 
 
-def world(n_sites: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Images (site, band, y, x), effects, and place, treatment and outcome of people."""
+def world(n_sites: int = 160, per_site: int = PEOPLE, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Images (site, band, y, x), effects, and place, treatment and outcome of people.
+
+    The effect is large where the stripes of an image run along it, and small where they run across.
+    """
     rng = np.random.default_rng(seed)
     z = rng.uniform(-1, 1, n_sites)
     along, across = (
@@ -33,13 +36,13 @@ def world(n_sites: int, seed: int) -> tuple[np.ndarray, ...]:
     )
     share = ((1 + z) / 2)[:, None, None, None]
     images = (np.sqrt(share) * along + np.sqrt(1 - share) * across).astype("f4")
-    place = np.repeat(np.arange(n_sites), PEOPLE)
+    place = np.repeat(np.arange(n_sites), per_site)
     t = (rng.permutation(n_sites) % 2)[place].astype(float)
     y = 0.5 * z[place] + t * (1 + z[place]) + 0.5 * rng.standard_normal(len(place))
     return images, 1 + z, place, t, y
 
 
-def module(seed: int) -> Any:
+def module(seed: int = 0) -> Any:
     """Two convolutions with random weights."""
     import torch
 
@@ -68,8 +71,8 @@ def run(seeds: int = 3, sites: Sequence[int] = (80, 240)) -> dict[int, dict[str,
     for n in sites:
         rows: dict[str, list[list[float]]] = {name: [] for name in sources(0)}
         for seed in range(seeds):
-            images, tau, place, t, y = world(n, 1000 + seed)
-            new, truth = world(NEW_PLACES, 2000 + seed)[:2]
+            images, tau, place, t, y = world(n, seed=1000 + seed)
+            new, truth = world(NEW_PLACES, seed=2000 + seed)[:2]
             for name, encoder in sources(seed).items():
                 start = time.process_time()
                 own = encoder.fit_transform(images, y, treatment=t, groups=place, unit_place=place)[:, 1]

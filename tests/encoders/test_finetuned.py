@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from finetuning import module as small
+from finetuning import world
 from sklearn.base import clone
 
 import causalsat
@@ -18,29 +20,6 @@ from causalsat.encoders import (
 from causalsat.encoders import _finetune_network as network
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.simulate import satellite_trial
-
-
-def world(n_sites: int = 160, per_site: int = 8, seed: int = 0):
-    """The effect is large where the stripes of a chip run along it, and small where they run across."""
-    rng = np.random.default_rng(seed)
-    z = rng.uniform(-1, 1, n_sites)
-    along, across = (
-        sum(np.roll(noise, k, axis) for k in range(3)) / np.sqrt(3)
-        for noise, axis in zip(rng.normal(size=(2, n_sites, 2, 16, 16)), (-1, -2), strict=True)
-    )
-    share = ((1 + z) / 2)[:, None, None, None]
-    chips = (np.sqrt(share) * along + np.sqrt(1 - share) * across).astype("f4")
-    place = np.repeat(np.arange(n_sites), per_site)
-    t = (rng.permutation(n_sites) % 2)[place].astype(float)
-    y = 0.5 * z[place] + t * (1 + z[place]) + 0.5 * rng.normal(size=len(place))
-    return chips, 1 + z, place, t, y
-
-
-def small(width: int = 6, seed: int = 0) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        nn = torch.nn
-        return nn.Sequential(nn.Conv2d(2, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3, 2), nn.ReLU())
 
 
 def tuned(module: torch.nn.Module | None = None, **options) -> FineTunedEncoder:
