@@ -27,6 +27,7 @@ from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores
 from causalsat.exceptions import CausalsatWarning
 
 BASELINE = "simple baseline"
+RECOMMENDED = "images and coordinates (recommended)"
 NOTE = (
     "The default model was chosen on simulated trials before these ten folds were run; three other fold seeds of the "
     "same data had been looked at with ten components while the parts were put together, so the data were not wholly "
@@ -46,6 +47,7 @@ def models(study: Any) -> dict[str, tuple[Any, Any]]:
     return {
         "images": (causalsat.image_model(study, covariates="ignore"), study.X),
         "images and covariates": (causalsat.image_model(study, covariates="modify"), study.X),
+        RECOMMENDED: (causalsat.image_model(study, covariates="ignore", coordinates=True), study.X),
         "covariates alone": (causalsat.BayesianLinearEffect(random_state=0), covariates),
         "coordinates alone": (causalsat.BayesianLinearEffect(random_state=0), coordinates),
         BASELINE: (

@@ -4,13 +4,14 @@ Nine worlds with the design of ``benchmarks/uganda_design.py``: three kinds of m
 of which a share of 0, 0.5 or 0.8 of the variance is a smooth field in space that the image does not show (on the real
 trial coordinates alone rank about as well as images alone). Each trial is analysed with ten fold seeds, as Uganda is.
 
-The method was chosen before these trials were drawn, on 14 others (seeds 7000 and 7001), by the AUTOC of the true
-effects, which is free of the scores' noise. Candidates were DoublyRobustEffect, the R-learner and the Gaussian process
-on the latents, with coordinates and without, three chip sizes, a spatial basis of nine cosines, coordinates beside
-the components, and equal mixtures of posterior draws. THE CHOICE, ONE METHOD: ``image_model(coordinates=True)``, the
-default with the place's coordinates after the second component in the order of falling prior variance. It was no
-worse than the default where the image shows everything and better where it does not; mixtures of two to four models
-were not better by more than their error, and cost as many times more.
+The method was chosen before these trials were drawn, on 14 others, by the AUTOC of the true effects, which is free of
+the scores' noise. Candidates on the first five: DoublyRobustEffect and the R-learner on the default's 20 components,
+the latter and a Gaussian process with coordinates beside them, a spatial basis of nine cosines, three chip sizes; on
+the other nine: DoublyRobustEffect, three chip sizes, coordinates unordered or after the second component; on both,
+equal mixtures of two to four of these. THE CHOICE, ONE METHOD: ``image_model(coordinates=True)``, the default with
+the place's coordinates after the second component in the order of falling prior variance. It was no worse than the
+default where the image shows everything and better where it does not; mixtures were better than it by less than one
+standard error of the difference, and cost two to four times as much.
 
     python benchmarks/uganda_seeds.py [--trials 9] [--folds 10]
 """

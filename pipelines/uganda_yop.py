@@ -11,10 +11,15 @@ import causalsat
 
 
 def main(
-    out: Path = Path("outputs/uganda_yop"), download: bool = False, resolution: float = 500.0, seeds: int = 3
+    out: Path = Path("outputs/uganda_yop"),
+    download: bool = False,
+    resolution: float = 500.0,
+    seeds: int = 3,
+    coordinates: bool = False,
 ) -> None:
     study = causalsat.load_study("uganda_yop", download=download)
-    analysis = causalsat.analyse(study, fold_seeds=range(seeds))
+    model = causalsat.image_model(study, coordinates=coordinates)  # with coordinates to rank, without to transport
+    analysis = causalsat.analyse(study, model, fold_seeds=range(seeds))
     written = analysis.write(out, resolution=resolution)
     typer.echo(f"{analysis}\n\nOutputs:")
     for path in written:

@@ -49,6 +49,7 @@ def image_model(
     encoder: Any = None,
     n_components: int | float | None = 20,
     covariates: str = "adjust",
+    coordinates: bool = False,
     random_state: int = 0,
 ) -> Any:
     """The default model of a study: image features at the units' places, then a Bayesian linear effect.
@@ -73,6 +74,12 @@ def image_model(
     covariates : {"adjust", "modify", "ignore"}
         ``"adjust"``: covariates sharpen the estimate, the effect depends on the image only and can be mapped;
         ``"modify"``: the effect depends on them too; ``"ignore"``: images only.
+    coordinates : bool
+        Let the effect change with the place as well, linearly in its coordinates, which come third and fourth in the
+        order of the prior: for ranking places within the region of the trial. In simulated trials of the size of
+        Uganda's (``benchmarks/uganda_seeds.py``) this ranked unseen sites no worse where the images showed all of
+        the heterogeneity and better where a part of it was a trend in space that they did not show. Outside the
+        region it extrapolates that trend.
     random_state : int
         Seed of the encoder and of the estimator.
 
@@ -89,6 +96,7 @@ def image_model(
     from sklearn.pipeline import Pipeline
 
     from causalsat.encoders import ImageEncoder, RandomConvFeatures
+    from causalsat.encoders.image_encoder import COORDINATES
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect
 
     if study.imagery is None:
@@ -100,9 +108,15 @@ def image_model(
     if covariates not in ("adjust", "modify", "ignore"):
         raise ParameterError(f"covariates={covariates!r}", expected="'adjust', 'modify' or 'ignore'")
     if estimator is None:
-        modifiers = None if covariates == "modify" else "img*"
+        modifiers: Any = "img*"
+        ordered: Any = "img*"
+        if coordinates:
+            first = [] if n_components is None else ["img[01]"]
+            modifiers, ordered = ["img*", *COORDINATES], [*first, *COORDINATES, "img*"]
+        if covariates == "modify":
+            modifiers = None
         estimator = BayesianLinearEffect(
-            modifiers=modifiers, ordered="img*", prior="normal", random_state=random_state
+            modifiers=modifiers, ordered=ordered, prior="normal", random_state=random_state
         )
     images = ImageEncoder(
         study.imagery,
@@ -110,6 +124,7 @@ def image_model(
         encoder=RandomConvFeatures(statistics=True, random_state=random_state) if encoder is None else encoder,
         n_components=n_components,
         keep=() if covariates == "ignore" else tuple(study.covariates),
+        coordinates=coordinates,
     )
     return Pipeline([("images", images), ("effect", estimator)])
 
@@ -322,17 +337,19 @@ def analyse(
 
 
 def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray]:
-    """Image features and covariates (with missing-value indicators) of the units."""
+    """Image features and covariates of the units: with missing-value indicators, and coordinates if the model's."""
     from causalsat._inputs import learn_imputation
+    from causalsat.encoders.image_encoder import COORDINATES
 
     transformers, _ = final_estimator(model)
     table = study.X.drop(columns="geometry") if transformers is None else transformers.transform(study.X)
     latents = pd.DataFrame(table)
-    latents = latents[[c for c in latents.columns if c not in study.covariates]]
     names = tuple(study.covariates)
+    placed = [c for c in latents.columns if c in COORDINATES and c not in names]
     raw = study.X[list(names)].to_numpy(dtype=float)
     covariates = learn_imputation(raw, names).apply(raw, names) if names else np.empty((len(study), 0))
-    return latents.to_numpy(dtype=float), covariates
+    covariates = np.column_stack([covariates, latents[placed].to_numpy(dtype=float)])
+    return latents[[c for c in latents.columns if c not in (*names, *placed)]].to_numpy(dtype=float), covariates
 
 
 def _places_table(study: Any) -> Any:

@@ -20,6 +20,7 @@ from causalsat.exceptions import ImageryError, ParameterError
 
 __all__ = ["ImageEncoder"]
 
+COORDINATES = ("east", "north")
 _FIT_BYTES = 512 << 20  # training chips held in memory while fitting
 
 
@@ -58,6 +59,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         Beginning of the names of the features.
     progress : bool, default False
         Show a progress bar over places.
+    coordinates : bool, default False
+        Append ``east`` and ``north``, the place's coordinates in the (first) imagery's coordinate system.
 
     Attributes
     ----------
@@ -107,6 +110,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         dense: bool | str = "auto",
         prefix: str = "img",
         progress: bool = False,
+        coordinates: bool = False,
     ) -> None:
         self.imagery = imagery
         self.size_m = size_m
@@ -118,6 +122,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         self.dense = dense
         self.prefix = prefix
         self.progress = progress
+        self.coordinates = coordinates
 
     # ------------------------------------------------------------------ scikit-learn
     @property
@@ -183,7 +188,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         DataFrame of shape (n, components + kept columns)
-            With the index of X; columns ``img0, img1, ...`` and those in ``keep``.
+            With the index of X; columns ``img0, img1, ...``, the coordinates if asked for, and those in ``keep``.
         """
         check_is_fitted(self)
         sources = self._sources()
@@ -209,7 +214,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns that come out."""
         check_is_fitted(self)
-        return np.asarray([*self._image_names(), *self.keep], dtype=object)
+        return np.asarray([*self._image_names(), *self._coordinate_names(), *self.keep], dtype=object)
 
     # ------------------------------------------------------------------ parts
     def _sources(self) -> list[tuple[str, Any, int]]:
@@ -220,6 +225,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             raise ParameterError(f"dense={self.dense!r}", expected="'auto', True or False")
         if not 0 <= self.min_valid <= 1:
             raise ParameterError(f"min_valid={self.min_valid}", expected="a share between 0 and 1")
+        if both := set(self._coordinate_names()) & set(self.keep):
+            name = min(both)
+            raise ParameterError(f"keep names {name!r}, a coordinate", expected="another name, or coordinates=False")
         if self.n_components is not None and not self.n_components > 0:
             raise ParameterError(f"n_components={self.n_components}", expected="a positive number, or None")
         images = dict(self.imagery) if isinstance(self.imagery, Mapping) else {"": self.imagery}
@@ -327,6 +335,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             return [f"{self.prefix}{j}" for j in range(self.reduction_.n_out)]
         return [f"{self.prefix}_{name}" for name in self.feature_names_]
 
+    def _coordinate_names(self) -> tuple[str, ...]:
+        return COORDINATES if self.coordinates else ()
+
     def _heads(self) -> list[Any]:
         """Each source's part of the projection, where all their encoders apply one before pooling; else None."""
         components = self.reduction_.components
@@ -351,6 +362,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         scores = np.full((len(places), self.reduction_.n_out), np.nan)
         scores[usable] = features[usable] if reduced else self.reduction_.apply(features[usable])
         table = pd.DataFrame(scores[places.unit_place], index=X.index, columns=self._image_names())
+        if self.coordinates:
+            for name, values in zip(COORDINATES, self._sources()[0][1].grid.points(check_units(X)), strict=True):
+                table[name] = values
         for name in self.keep:
             table[name] = X[name]
         return table

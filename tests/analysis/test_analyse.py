@@ -126,3 +126,44 @@ def test_default_model_uses_the_studys_chip_size():
     assert causalsat.image_model(study).named_steps["images"].size_m == 960
     assert causalsat.image_model(study.replace(chip_size_m=None)).named_steps["images"].size_m == 32 * 30
     assert causalsat.image_model(study, size_m=[480, 960]).named_steps["images"].size_m == [480, 960]
+
+
+@pytest.mark.filterwarnings("ignore:the sampler may not have converged")  # short chains
+def test_coordinates_find_a_trend_that_the_images_do_not_show(tmp_path):
+    trial = satellite_trial("none", n_units=900, n_sites=90, size_px=448, seed=7)
+    east = trial.units.geometry.x
+    tau = 0.4 + 1.5 * (east - east.mean()) / east.std()
+    units = trial.units.assign(outcome=trial.units.outcome + trial.units.treatment * (tau - trial.units.tau))
+    study = trial.study()
+    study = study.replace(units=study.units.assign(outcome=units.outcome))
+    model = causalsat.image_model(study, n_components=4, coordinates=True)
+    model.set_params(effect__n_draws=60, effect__n_tune=60, effect__n_chains=1)
+    found = causalsat.analyse(study, model, n_permutations=49, progress=False)
+    assert np.corrcoef(found.crossfit[0].tau, tau)[0, 1] > 0.9
+    _, estimator = found.model.steps[-1]
+    slope = estimator.draws_["interaction"].mean(axis=0)
+    assert np.argmax(np.abs(slope)) == list(estimator.modifiers_).index(4)  # east, after four components
+    mapped = causalsat.map_effects(
+        found.model, study.imagery, trial.region, 480, tmp_path / "effects.tif", progress=False
+    )
+    import rasterio
+
+    with rasterio.open(mapped.path) as raster:
+        effect = raster.read(1)
+    column = np.broadcast_to(np.arange(effect.shape[1]), effect.shape)
+    seen = np.isfinite(effect)
+    assert np.corrcoef(effect[seen], column[seen])[0, 1] > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:the sampler may not have converged")  # short chains
+def test_order_of_the_prior_with_coordinates():
+    study = satellite_trial("smooth", n_units=200, n_sites=40, size_px=384, seed=0).study()
+    estimator = causalsat.image_model(study, n_components=4, coordinates=True).set_params(
+        effect__n_draws=10, effect__n_tune=50, effect__n_chains=1
+    )
+    fitted = study.fit(estimator).named_steps["effect"]
+    scale = dict(zip(fitted.feature_names_in_, fitted.prior_scale_, strict=False))
+    order = ["img0", "img1", "east", "north", "img2", "img3"]
+    np.testing.assert_allclose([scale[name] for name in order], 1 / np.arange(1, 7))
+    assert {fitted.feature_names_in_[j] for j in fitted.modifiers_} == set(order)
+    assert causalsat.image_model(study).named_steps["effect"].ordered == "img*"

@@ -259,6 +259,19 @@ def test_units_off_the_imagery(imagery: Any, units: gpd.GeoDataFrame) -> None:
         encoder.set_params(keep=()).fit(units_at([-500], [100]))
 
 
+def test_coordinates_are_the_places_in_the_imagerys_system(imagery: Any, units: gpd.GeoDataFrame) -> None:
+    encoder = ImageEncoder(imagery, 200, SMALL, n_components=2, keep=["age"], coordinates=True)
+    table = encoder.fit_transform(units)
+    assert (
+        table.columns.tolist() == encoder.get_feature_names_out().tolist() == ["img0", "img1", "east", "north", "age"]
+    )
+    np.testing.assert_array_equal(table[["east", "north"]], np.column_stack([units.geometry.x, units.geometry.y]))
+    degrees = encoder.transform(units.to_crs("EPSG:4326"))
+    np.testing.assert_allclose(degrees[["east", "north"]], table[["east", "north"]], atol=1e-3)
+    with pytest.raises(ParameterError, match="'east', a coordinate"):
+        ImageEncoder(imagery, 200, SMALL, keep=["east"], coordinates=True).fit(units.assign(east=1.0))
+
+
 def test_geometries_other_than_points_in_the_rasters_crs(imagery: Any, units: gpd.GeoDataFrame) -> None:
     encoder = ImageEncoder(imagery, 200, SMALL, n_components=3).fit(units)
     wanted = encoder.transform(units)
