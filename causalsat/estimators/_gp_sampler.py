@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from causalsat.estimators._gp_kernels import FloatArray
 from causalsat.estimators._gp_likelihood import MarginalPosterior
+
+if TYPE_CHECKING:
+    from causalsat.estimators._gp_scales import ScaledPosterior
 
 __all__ = ["HyperparameterDraws", "find_mode", "sample"]
 
@@ -44,7 +48,7 @@ class HyperparameterDraws:
 
 
 def find_mode(
-    posterior: MarginalPosterior, starts: Sequence[FloatArray], max_iter: int, short_iter: int = 25
+    posterior: MarginalPosterior | ScaledPosterior, starts: Sequence[FloatArray], max_iter: int, short_iter: int = 25
 ) -> tuple[FloatArray, float]:
     """Mode of the posterior: a short L-BFGS run from every start, then the best one to the end.
 
@@ -75,7 +79,7 @@ def find_mode(
     return centre + scale * best, -value
 
 
-def metric_factor(posterior: MarginalPosterior, thetas: Sequence[FloatArray]) -> FloatArray:
+def metric_factor(posterior: MarginalPosterior | ScaledPosterior, thetas: Sequence[FloatArray]) -> FloatArray:
     """Factor F (k, k) with F F' the inverse of the mean information at the states given."""
     scale = posterior.model.prior_sd
     mean = np.mean([posterior.information(theta) for theta in thetas], axis=0)
@@ -84,7 +88,12 @@ def metric_factor(posterior: MarginalPosterior, thetas: Sequence[FloatArray]) ->
 
 
 def sample(
-    posterior: MarginalPosterior, theta: FloatArray, n: int, burn: int, rng: np.random.Generator, thin: int = 1
+    posterior: MarginalPosterior | ScaledPosterior,
+    theta: FloatArray,
+    n: int,
+    burn: int,
+    rng: np.random.Generator,
+    thin: int = 1,
 ) -> HyperparameterDraws:
     """Hamiltonian Monte Carlo from theta (Neal 2011, section 5.3.3.1).
 
@@ -93,7 +102,7 @@ def sample(
 
     Parameters
     ----------
-    posterior : MarginalPosterior
+    posterior : MarginalPosterior or ScaledPosterior
     theta : ndarray of shape (k,)
         Start, such as the mode.
     n : int
@@ -131,7 +140,7 @@ def sample(
 
 
 def _trajectory(
-    posterior: MarginalPosterior,
+    posterior: MarginalPosterior | ScaledPosterior,
     F: FloatArray,
     theta: FloatArray,
     gradient: FloatArray,

@@ -13,6 +13,7 @@ from causalsat import GaussianProcessEffect
 from causalsat.estimators import _gp_kernels, _gp_likelihood, _gp_model, _gp_paths, _gp_sampler, _gp_square
 from causalsat.estimators._gp_kernels import Term
 from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
+from causalsat.estimators._gp_scales import LearntScales, ScaledPosterior
 
 BUILDERS = {"binary": _gp_model.binary_model, "continuous": _gp_model.continuous_model}
 KINDS = [(kind, matern) for kind in BUILDERS for matern in (False, True)]
@@ -39,6 +40,35 @@ def test_gradient_of_the_log_posterior_is_the_difference_quotient(kind, matern):
         for e in np.eye(len(theta))
     ]
     np.testing.assert_allclose(posterior.value_and_gradient(theta)[1], numeric, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("modifiers", [np.array([0, 2]), np.array([1])])
+def test_learnt_scales_have_the_density_of_their_hierarchy(modifiers):
+    """Against the likelihood and the priors of weights, scales and amplitudes written down once more."""
+    data, _, _, rng = problem("binary")
+    model = _gp_model.binary_model(4, modifiers, 2)
+    scales, flat = LearntScales(model), replace(model, prior_sd=np.full(len(model.prior_sd), np.inf))
+    density, likelihood = ScaledPosterior(scales, MarginalPosterior(model, data)), MarginalPosterior(flat, data)
+    prior, step = scales.model, 1e-5
+    n_scales = {1: 1 + 2, 2: 2 * (1 + 2) + 1}[len(modifiers)]  # linear h; smooth g and h; index g
+    assert len(prior.prior_mean) == len(model.prior_mean) + n_scales
+    phi = prior.prior_mean + 0.3 * prior.prior_sd * rng.standard_normal(len(prior.prior_mean))
+    theta = scales.expand(phi)
+    first = next(term for term in model.terms if term.name == "prognosis, smooth")
+    weights, (g, h) = slice(first.start + 1, first.start + 5), phi[len(model.prior_mean) + 1 :][:2]
+    np.testing.assert_allclose(theta[weights], 0.5 * np.log(0.5 / 4) + g + np.exp(0.7 * h) * phi[weights])
+    np.testing.assert_allclose(prior.prior_sd[[term.start for term in model.terms if term.x != "const"]], 2.0)
+    z = (phi - prior.prior_mean) / prior.prior_sd
+    value, gradient = density.value_and_gradient(phi)
+    assert value == pytest.approx(likelihood.value(theta) - 0.5 * z @ z, rel=1e-9)
+    near = [phi + sign * step * e for e in np.eye(len(phi)) for sign in (1, -1)]
+    numeric = np.reshape([density.value_and_gradient(p)[0] for p in near], (-1, 2)) @ [1, -1] / (2 * step)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scales.expand(scales.contract(theta)), theta, atol=1e-12)
+    moved = likelihood.information(theta)
+    J = scales.jacobian(phi)
+    np.testing.assert_allclose(density.information(phi), J.T @ moved @ J + np.diag(prior.prior_sd**-2.0), atol=1e-8)
+    assert density.value_and_gradient(phi + 100)[0] == -np.inf
 
 
 @pytest.mark.parametrize(("kind", "matern"), KINDS)
