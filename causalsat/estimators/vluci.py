@@ -13,14 +13,14 @@ from causalsat.base import EffectEstimator, Summary, effect, final_estimator
 from causalsat.estimators import _vluci_checks
 from causalsat.estimators._chains import seed_of
 from causalsat.estimators._levels import check_coding, is_binary
-from causalsat.estimators._stack_members import chunks, fit_member
+from causalsat.estimators._stack_members import chunks, fit_member, take
 from causalsat.estimators._stacking import thin
 from causalsat.estimators._vluci_assumptions import AssumptionChecks
 from causalsat.estimators._vluci_observed import ObservedUnits
 from causalsat.estimators._vluci_posterior import Prior
 from causalsat.estimators._vluci_report import design_effect, report
 from causalsat.estimators.bayesian_linear import BayesianLinearEffect
-from causalsat.exceptions import DataWarning, ParameterError, TreatmentError
+from causalsat.exceptions import ColumnError, DataWarning, ParameterError, TreatmentError
 
 __all__ = ["VLUCI"]
 
@@ -75,11 +75,11 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     outcome : {"auto", "continuous", "binary"}
         "auto": binary where the outcome is 0 or 1 only.
     prior_confounding : float
-        Prior probability that there is unobserved confounding at all (marginal). 0 for none, 1 to rule out none.
-        Where the data say little, the estimate shrinks towards that without confounding. The intervals do not shrink
-        with it: the strengths that the imputations stand for are spread by the likelihood to the power of 0.3,
-        without the prior's lump at none, over all of the :meth:`likelihood_region` at 90 %, and weighted so that
-        their mean effect is the posterior's.
+        Prior probability that there is unobserved confounding at all (marginal). 0 for none, 1 to rule out none. The
+        estimate is the posterior median over strengths: that of X alone unless confounding is likelier than not. The
+        intervals do not shrink with it: the strengths that the imputations stand for are spread by the likelihood to
+        the power of 0.3, without the prior's lump at none, over all of the :meth:`likelihood_region` at 90 %, and
+        weighted so that their mean effect is that median.
     link_scale : float
         Prior scale of the length of b as a multiple of the standard deviation of f_T(X): how much more than all of X
         together L moves the treatment. The length takes half, one and two times this (prior weights 0.1, 0.3, 0.6),
@@ -117,7 +117,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     latents_ : ndarray of shape (n_imputations, n, d)
         Draws of L of the training units.
     probability_ : float
-        Posterior probability of unobserved confounding (marginal; NaN where the data cannot speak of it).
+        Posterior probability of unobserved confounding (marginal; NaN where the data cannot speak of it); about the
+        prior's where they hardly do, as in a trial.
     report_ : LatentReport
         Diagnostics: ``known`` (0 is collapse), ``treatment_r2`` (1 is a leak), ``x_r2`` (should be 0), ``notes``.
     design_effect_ : float
@@ -178,7 +179,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         inference: str = "marginal",
         n_latents: int = 1,
         outcome: str = "auto",
-        prior_confounding: float = 0.3,
+        prior_confounding: float = 0.7,
         link_scale: float = 1.0,
         noise: str = "flexible",
         n_imputations: int = 10,
@@ -312,19 +313,27 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     def _shift(self, base: Any, data: FitData) -> float:
         """What takes the imputations' chance off the average where the posterior says that there is no confounder.
 
-        There the base with a column of noise for L, moved by the latent model's own difference, counts instead.
+        There the base with X alone, moved by the latent model's own difference, counts instead: in part, and wholly
+        where that difference is nil.
         """
         expected = getattr(self.engine_, "expected_move", None)
         if expected is None or not self.binary_ or self.binary_outcome_ or self.probability_ in (0.0, 1.0):
             return 0.0
-        noise = np.random.default_rng([self.seed_, 3]).standard_normal((len(data.y), 1))
-        members = self.members_
-        self.members_ = [
-            fit_member("base", clone(base), self._with_latent(data.X, noise), data, np.arange(len(data.y)))
-        ]
-        alone = float(self._average(data).mean())
-        self.members_ = members
-        return (1 - self.probability_) * (alone + float(expected) - float(self.ate_draws_.mean()))
+        model, X = self._alone(base, data)
+        weight = data.sample_weight / data.sample_weight.sum()
+        parts = [effect(model, take(X, c)).draws.mean(axis=0) @ weight[c] for c in chunks(len(data.y))]
+        doubt = 1 - self.probability_ if expected else 1.0
+        return doubt * (float(np.sum(parts)) + float(expected) - float(self.ate_draws_.mean()))
+
+    def _alone(self, base: Any, data: FitData) -> tuple[Any, Any]:
+        """The base fitted to X alone, and that X; where the base names the column of L, that holds noise."""
+        everyone, noise = np.arange(len(data.y)), np.random.default_rng([self.seed_, 3]).standard_normal(len(data.y))
+        X = self._with_latent(data.X, np.empty((len(data.y), 0)))
+        try:
+            return fit_member("base", clone(base), X, data, everyone), X
+        except ColumnError:
+            X = self._with_latent(data.X, noise[:, None])
+            return fit_member("base", clone(base), X, data, everyone), X
 
     def _with_latent(self, X: FloatArray, latent: FloatArray) -> Any:
         """Features as they came, with their missing values and names, and the latents as further columns."""
