@@ -4,7 +4,8 @@ Image j has features :math:`\phi_j`. Its units' cluster Z has probabilities
 :math:`\pi(\phi_j) = softmax(0, a_2 + B_2\phi_j, \ldots)`; unit i of site s in arm w has
 :math:`y_i = \alpha + \phi_j'\beta + w\tau_Z + u_s + e_i` with :math:`e_i \sim N(0, \sigma^2_{w,Z})` and
 :math:`u_s \sim N(0, \omega^2)`. Z is summed over and u integrated out: in closed form where a site has one cell, by
-adaptive Gauss-Hermite quadrature where it has several.
+adaptive Gauss-Hermite quadrature where it has several. With shares there is no Z: the effect at image j is
+:math:`\sum_k \pi_k(\phi_j) \tau_k`, and the noise depends on the arm alone.
 
 Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`; coefficients are products of a scale and standard normals.
 """
@@ -36,12 +37,15 @@ class Layout:
         Whether there are site effects.
     tied : bool
         Whether the noise depends on the arm alone and not on the cluster.
+    shares : bool
+        Whether an image has shares of the types.
     """
 
     n_clusters: int
     n_features: int
     has_sites: bool
     tied: bool = False
+    shares: bool = False
 
     @property
     def n_noise(self) -> int:
@@ -108,6 +112,8 @@ class Prior:
         Scales of the half-normal priors of the prognostic weights' scale and of the site effects.
     tied_noise : bool
         Whether the noise depends on the arm alone.
+    shares : bool
+        Whether an image has shares of the types, and their mean effect, instead of being of one of them.
     """
 
     effect: float
@@ -119,10 +125,11 @@ class Prior:
     prognostic_sd: float = 0.5
     site_sd: float = 1.0
     tied_noise: bool = False
+    shares: bool = False
 
     def layout(self, n_clusters: int, features: FloatArray, cells: Cells) -> Layout:
         """Layout of the parameters of a model with these features and cells."""
-        return Layout(n_clusters, features.shape[1], cells.has_sites, self.tied_noise)
+        return Layout(n_clusters, features.shape[1], cells.has_sites, self.tied_noise, self.shares)
 
     def numbers(self) -> FloatArray:
         """As one array, for the compiled functions."""
@@ -138,6 +145,7 @@ class Prior:
                 self.prognostic_sd,
                 self.site_sd,
                 float(self.tied_noise),
+                float(self.shares),
             ]
         )
 
@@ -220,6 +228,21 @@ def _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2):  
 
 
 @njit(cache=True, error_model="numpy")
+def _share_slopes(tau, sigma, pi, level, image, count, mean, spread, R, Q1, Q2):  # type: ignore[no-untyped-def]
+    """As ``_slopes`` with shares of the types: ``mean`` is less their effects, R and Q are one type's."""
+    K, m = len(tau), len(level)
+    one, alike = np.ascontiguousarray(sigma[:, :1]), np.zeros((m, 1))
+    d_level, _, _, d_noise = _slopes(np.zeros(1), one, alike, level, image, count, mean, spread, R, Q1, Q2)
+    d_effect, d_sigma = np.zeros(m), np.zeros((2, K))
+    for i in range(len(image)):
+        j = image[i]
+        d_effect[j] += count[i, 1] * (mean[i, 1] - level[j] - Q1[i, 0]) * sigma[1, 0] ** -2
+    apart = tau.reshape(1, K) - (pi @ tau).reshape(m, 1)
+    d_sigma[:, 0] = d_noise[:, 0]
+    return d_level, pi * apart * d_effect.reshape(m, 1), pi.T @ d_effect, d_sigma
+
+
+@njit(cache=True, error_model="numpy")
 def _add_priors(x, grad, tau, gap, K, d, q, has_sites, prior):  # type: ignore[no-untyped-def]
     """Log prior density at x with the Jacobians of the logarithms; its gradient is added to ``grad``."""
     effect, effect_sd, noise_sd, logit_sd = prior[0], prior[1], prior[4], prior[5]
@@ -269,10 +292,21 @@ def log_density(  # type: ignore[no-untyped-def]
     log_pi, scale, weights = _types(x, K, features, al)
     omega = np.exp(x[-1]) if has_sites else 0.0
     level = x[0] + features @ beta
-    sites, R, Q1, Q2, square = site_terms(
-        tau, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
-    )
-    d_level, d_logit, d_tau, d_sigma = _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2)
+    if prior[10] > 0.0:
+        pi, rest = np.exp(log_pi), mean.copy()
+        effect = pi @ tau
+        for i in range(len(image)):
+            rest[i, 1] -= effect[image[i]]
+        one, alike = np.ascontiguousarray(sigma[:, :1]), np.zeros((len(level), 1))
+        sites, R, Q1, Q2, square = site_terms(
+            np.zeros(1), one, alike, level, omega, image, start, count, rest, spread, has_sites, nodes, log_weights
+        )
+        d_level, d_logit, d_tau, d_sigma = _share_slopes(tau, sigma, pi, level, image, count, rest, spread, R, Q1, Q2)
+    else:
+        sites, R, Q1, Q2, square = site_terms(
+            tau, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
+        )
+        d_level, d_logit, d_tau, d_sigma = _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2)
     grad = np.zeros(len(x))
     d_beta = features.T @ d_level
     grad[0], grad[1], grad[2:at] = d_level.sum(), (d_beta * beta).sum(), d_beta * np.exp(x[1])
@@ -296,16 +330,20 @@ def site_log_likelihood(x: FloatArray, layout: Layout, cells: Cells, features: F
     logits = p["logit"][:, 0] + features @ p["logit"][:, 1:].T
     log_pi = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     level = p["intercept"] + features @ p["prognostic"]
+    tau, sigma, mean = p["tau"], p["sigma"], cells.mean
+    if layout.shares:
+        mean = mean - np.outer((np.exp(log_pi) @ tau)[cells.image], [0.0, 1.0])
+        tau, sigma, log_pi = np.zeros(1), np.ascontiguousarray(sigma[:, :1]), np.zeros((len(level), 1))
     sites, *_ = site_terms(
-        p["tau"],
-        p["sigma"],
+        tau,
+        sigma,
         np.ascontiguousarray(log_pi),
         level,
         float(p["site_sd"]),
         cells.image,
         cells.start,
         cells.count,
-        cells.mean,
+        mean,
         cells.spread,
         cells.has_sites,
         *nodes_and_log_weights(),

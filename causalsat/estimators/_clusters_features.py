@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,27 @@ from causalsat.encoders._reduce import Reduction, learn_reduction
 __all__ = ["FrozenFeatures"]
 
 FloatArray = NDArray[np.float64]
+
+
+def in_proportion(reduction: Reduction) -> Reduction:
+    """Components with the spread that they have among the features, their mean square 1.
+
+    Weights with one normal prior are then shrunk as if they were those of the features themselves: the last
+    components, which hold little, move the prediction little, and how many there are hardly matters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> features = np.repeat(rng.normal(size=(100, 2)), [4, 1], axis=1)
+    >>> scores = in_proportion(learn_reduction(features, 2)).apply(features)
+    >>> np.round(scores.var(axis=0) / scores.var(axis=0).sum(), 1).tolist()
+    [0.8, 0.2]
+    """
+    if reduction.components is None:
+        return reduction
+    spread = np.sqrt(reduction.explained / reduction.explained.mean())
+    return replace(reduction, components=reduction.components * spread[:, None])
 
 
 def _has_dense(self: Any) -> bool:
@@ -40,7 +62,9 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
         self.encoder_ = clone(self.encoder).fit(X)
         features = np.asarray(self.encoder_.transform(X), dtype=np.float64)
         rank = min(len(features) - 1, np.linalg.matrix_rank(features - features.mean(axis=0)))
-        self.reduction_: Reduction = learn_reduction(features, max(1, min(self.n_components, int(rank))))
+        self.reduction_: Reduction = in_proportion(
+            learn_reduction(features, max(1, min(self.n_components, int(rank))))
+        )
         return self
 
     def fit_trained(self, X: Any, y: FloatArray, **roles: Any) -> FloatArray:
@@ -52,7 +76,9 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
         if rank == 0:  # nothing was found: no image differs from another
             self.reduction_ = Reduction(known.mean(axis=0), np.full(known.shape[1], np.inf), None, np.empty(0))
         else:
-            self.reduction_ = learn_reduction(features, min(self.n_components, rank, len(features) - 1))
+            self.reduction_ = in_proportion(
+                learn_reduction(features, min(self.n_components, rank, len(features) - 1))
+            )
         return self.reduction_.apply(features)
 
     def transform(self, X: Any) -> FloatArray:

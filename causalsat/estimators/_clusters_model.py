@@ -69,10 +69,11 @@ def fit_model(est: Any, data: ImageFitData) -> Fitted:
     from threadpoolctl import threadpool_limits
 
     seed = int(_generator(est.random_state).integers(2**31 - 1))
-    outcome = prepare_outcome(data, tied_noise=est.noise == "arm")
+    shares = est.assignment == "share"
+    outcome = prepare_outcome(data, tied_noise=est.noise == "arm" or shares, shares=shares)
     site = data.groups if data.groups is not None and data.n_groups < len(data.y) else None
     arm, image = data.treatment.astype(np.int64), data.images.unit_image
-    cells, _ = make_cells(image, site, arm, outcome.y, data.sample_weight, share=est.assignment == "image")
+    cells, _ = make_cells(image, site, arm, outcome.y, data.sample_weight, share=est.assignment != "unit")
     block = blocks_of(image, data.groups, len(data.images))
     fold = image_folds(block, image, arm, est.n_folds, seed)
     encoder, scores = fit_features(est, data, outcome, block, fold, seed)
@@ -102,7 +103,7 @@ def _generator(random_state: Any) -> np.random.Generator:
 
 
 # ---------------------------------------------------------------------- outcome
-def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False) -> Outcome:
+def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False, shares: bool = False) -> Outcome:
     """Residualise the outcome on covariates and standardise it; the average effect as a regression finds it."""
     t, w = data.treatment, data.sample_weight
     covariates = data.X
@@ -126,6 +127,7 @@ def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False) -> Outcome:
         effect_sd=float(np.hypot(EFFECT_SD, full[1] / unit if scale > 0 and np.isfinite(full[1]) else 0.0)),
         arm_sd=(arm_sd[0], arm_sd[1]),
         tied_noise=tied_noise,
+        shares=shares,
     )
     return Outcome(y, scale, prior, reference)
 
@@ -225,11 +227,11 @@ def fit_features(
         progress=est.progress,
     )
     k = TRUNK_CLUSTERS if est.n_clusters == "auto" else int(est.n_clusters)
-    encoder = NetworkScores(backbone, k, est.image_px, est.n_networks, settings)
+    encoder = NetworkScores(backbone, k, est.image_px, est.n_networks, settings, est.n_components)
     image = data.images.unit_image
     cells, _ = make_cells(image, None, data.treatment.astype(np.int64), outcome.y, data.sample_weight, share=True)
     statistics = np.column_stack([cells.count, cells.mean, cells.spread])
-    return encoder, encoder.fit_scores(data.images.chips, statistics, outcome.prior.effect, fold, block)
+    return encoder, encoder.fit_scores(data.images.chips, statistics, outcome.prior, fold, block)
 
 
 # ---------------------------------------------------------------------- number of clusters

@@ -2,7 +2,9 @@
 
 A network gives each image a prognosis g and K - 1 logits. Networks are trained without one fold of sites each; the
 scores of a training image come from the network that has not seen its site, those of a new image are the average
-over the networks. Given the scores, the last layer (weights of the prognosis and of the logits) has a posterior.
+over the networks. Given the scores, the last layer (weights of the prognosis and of the logits) has a posterior. The
+small network's frozen start (see :mod:`causalsat.estimators._clusters_patches`) gives further features beside the
+scores: where training finds nothing, the model is the one on frozen features.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from causalsat.encoders import _chips
 from causalsat.encoders._base import ChipEncoder
 from causalsat.encoders._device import resolve_device
 from causalsat.encoders._training import Trained, TrainSettings, train_network
+from causalsat.estimators import _clusters_patches
+from causalsat.estimators._clusters_density import Prior
 from causalsat.exceptions import ParameterError
 
 __all__ = ["NetworkScores"]
@@ -26,6 +30,7 @@ IntArray = NDArray[np.int64]
 
 BATCH = 256
 HELD_OUT = 5  # every fifth block of training images decides when to stop
+FIRST_LAYERS = 0.05  # share of the learning rate with which the frozen start's layers move
 
 
 class NetworkScores(ChipEncoder):
@@ -43,23 +48,32 @@ class NetworkScores(ChipEncoder):
         Networks trained for each fold, of which the best on held-out images is kept.
     settings : TrainSettings
         How they are trained.
+    n_components : int
+        Components of the small network's frozen start.
     """
 
-    _transient: ClassVar[tuple[str, ...]] = ("_modules",)
+    _transient: ClassVar[tuple[str, ...]] = ("_modules", "_first")
 
     def __init__(
-        self, backbone: str, n_clusters: int, image_px: int, n_networks: int, settings: TrainSettings
+        self,
+        backbone: str,
+        n_clusters: int,
+        image_px: int,
+        n_networks: int,
+        settings: TrainSettings,
+        n_components: int = 8,
     ) -> None:
         self.backbone = backbone
         self.n_clusters = n_clusters
         self.image_px = image_px
         self.n_networks = n_networks
         self.settings = settings
+        self.n_components = n_components
 
-    def fit_scores(
-        self, X: Any, statistics: FloatArray, effect: float, fold: IntArray, block: IntArray
-    ) -> FloatArray:
+    def fit_scores(self, X: Any, statistics: FloatArray, prior: Prior, fold: IntArray, block: IntArray) -> FloatArray:
         """Train, and return the scores of the training images by networks that have not seen their fold.
+
+        Scores (m, K) come first, then the components of the frozen start (m, d), where the network has one.
 
         Parameters
         ----------
@@ -67,8 +81,8 @@ class NetworkScores(ChipEncoder):
             Distinct images.
         statistics : ndarray of shape (m, 6)
             Count, mean and spread of the standardised outcomes of each image, by arm.
-        effect : float
-            Average effect, where the clusters' effects start.
+        prior : Prior
+            Scales of the priors; the clusters' effects start round its average effect.
         fold, block : ndarray of int of shape (m,)
             Fold of each image, and what must not be split between training and held-out images.
         """
@@ -80,12 +94,17 @@ class NetworkScores(ChipEncoder):
         self._remember(view.spec)
         images = self.prepare(chips)
         targets = torch.from_numpy(statistics.astype(np.float32))
+        self.start_: dict[str, NDArray[np.float32]] = {}
+        if self.backbone == "cnn":
+            self.start_ = _clusters_patches.learn_start(images.numpy(), self.n_components, self.settings.seed)
+        self._first: Any = None
+        frozen = self._frozen(images)
         self.weights_: list[dict[str, NDArray[np.float32]]] = []
         self.losses_: list[list[tuple[float, float]]] = []
         raw: list[FloatArray] = []
         for k in np.unique(fold):
             rows = np.flatnonzero(fold != k)
-            best = self._train_fold(images[rows], targets[rows], effect, block[rows], int(k))
+            best = self._train_fold(images[rows], targets[rows], frozen[rows], prior, block[rows], int(k))
             self.weights_.append(best.weights)
             self.losses_.append(best.history)
             raw.append(self._scores(self._build(best.weights), images))
@@ -94,9 +113,11 @@ class NetworkScores(ChipEncoder):
         self.score_mean_ = unseen.mean(axis=0)
         sd = unseen.std(axis=0)
         self.score_sd_ = np.where(sd > 1e-8, sd, 1.0)
-        return np.asarray((unseen - self.score_mean_) / self.score_sd_)
+        return np.hstack([(unseen - self.score_mean_) / self.score_sd_, frozen])
 
-    def _train_fold(self, images: Any, targets: Any, effect: float, block: IntArray, fold: int) -> Trained:
+    def _train_fold(
+        self, images: Any, targets: Any, frozen: FloatArray, prior: Prior, block: IntArray, fold: int
+    ) -> Trained:
         import torch
 
         labels = np.unique(block)
@@ -111,18 +132,26 @@ class NetworkScores(ChipEncoder):
             )
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                module, loss = self._build(), cluster_loss(self.n_clusters, effect)
-            found.append(train_network(module, images, targets, loss, held_out, settings))
+                module = self._build()
+            loss, options = cluster_loss(self.n_clusters, prior.effect, shares=prior.shares), {}
+            if self.start_:
+                known = frozen[~held_out], targets.numpy()[~held_out]
+                _clusters_patches.load_likely_head(module, loss, *known, prior, self.n_clusters, seed)
+                slow = {"lr": FIRST_LAYERS * settings.learning_rate}
+                options = {"optimizer__param_groups": [("patches.*", slow), ("components.*", slow)]}
+                found.append(untrained(module, images, targets, loss, held_out, settings))
+            found.append(train_network(module, images, targets, loss, held_out, settings, **options))
         return min(found, key=lambda trained: trained.valid_loss)
 
     def transform(self, X: Any) -> FloatArray:
-        """Standardised scores (m, K) of images: the average over the networks."""
+        """Standardised scores (m, K) of images, the average over the networks, and components of the frozen start."""
         view = self._open_same(X)
         parts = []
         for _, chips in view.batches(BATCH):
             images = self.prepare(chips)
-            parts.append(np.mean([self._scores(module, images) for module in self.modules()], axis=0))
-        return np.asarray((np.concatenate(parts) - self.score_mean_) / self.score_sd_)
+            scores = np.mean([self._scores(module, images) for module in self.modules()], axis=0)
+            parts.append(np.hstack([(scores - self.score_mean_) / self.score_sd_, self._frozen(images)]))
+        return np.concatenate(parts)
 
     def prepare(self, chips: NDArray[np.float32]) -> Any:
         """Standardised tensor (m, time * band, px, px) of chips (m, time, band, y, x); 0 at invalid pixels."""
@@ -136,13 +165,34 @@ class NetworkScores(ChipEncoder):
             self._modules = modules
         return modules
 
+    def first(self) -> Any:
+        """The small network as it starts, for its components; None for another backbone."""
+        if self.start_ and getattr(self, "_first", None) is None:
+            self._first = self._build().eval()
+        return self._first if self.start_ else None
+
+    def _frozen(self, images: Any) -> FloatArray:
+        """Components (m, d) of the frozen start; none for another backbone."""
+        module = self.first()
+        if module is None:
+            return np.empty((len(images), 0))
+        return _clusters_patches.start_features(module, images.to(resolve_device(self.settings.device)))
+
     def _build(self, weights: dict[str, NDArray[Any]] | None = None) -> Any:
+        """A network with these weights; with those of the start and no head to speak of without."""
         import torch
 
         n_in = len(self.bands_) * max(self.n_time_, 1)
-        module = build_network(self.backbone, n_in, self.n_clusters, self.settings.seed)
-        if weights is not None:
-            module.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in weights.items()})
+        if self.start_:
+            patches, components = self.start_["patches.weight"], self.start_["components.weight"]
+            module = _clusters_patches.patch_network(
+                n_in, self.n_clusters, len(components), len(patches), patches.shape[-1]
+            )
+        else:
+            module = build_network(self.backbone, n_in, self.n_clusters, self.settings.seed)
+        given = self.start_ if weights is None else weights
+        tensors = {name: torch.from_numpy(np.array(v)) for name, v in given.items()}
+        module.load_state_dict(tensors, strict=weights is not None)
         return module.to(resolve_device(self.settings.device))
 
     def _scores(self, module: Any, images: Any) -> FloatArray:
@@ -161,7 +211,7 @@ def build_network(backbone: str, n_in: int, n_clusters: int, seed: int) -> Any:
     from torch import nn
 
     if backbone == "cnn":
-        return small_network(n_in, n_clusters)
+        return _clusters_patches.patch_network(n_in, n_clusters, 8)
     from causalsat.encoders._backbones import build_backbone, fixed_input
 
     if fixed_input(backbone):
@@ -186,30 +236,28 @@ def small_head(width: int, n_clusters: int) -> Any:
     return head
 
 
-def small_network(n_in: int, n_clusters: int) -> Any:
-    """Three convolutions, mean and maximum over the image, a linear layer."""
-    from torch import nn
+def untrained(
+    module: Any, images: Any, targets: Any, loss: Any, held_out: NDArray[np.bool_], settings: TrainSettings
+) -> Trained:
+    """The network as it is, with its held-out loss in the batches of training."""
+    import torch
 
-    def stage(a: int, b: int) -> list[Any]:
-        convolution = nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate")
-        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        return [convolution, nn.ReLU()]
-
-    class MeanAndMax(nn.Module):
-        def forward(self, x: Any) -> Any:
-            import torch
-
-            return torch.cat([x.mean(dim=(-2, -1)), x.amax(dim=(-2, -1))], dim=1)
-
-    layers = [*stage(n_in, 16), nn.MaxPool2d(2, ceil_mode=True), *stage(16, 32), nn.MaxPool2d(2, ceil_mode=True)]
-    return nn.Sequential(*layers, *stage(32, 32), MeanAndMax(), small_head(64, n_clusters))
+    rows = np.flatnonzero(held_out)
+    module, loss, total = module.eval(), loss.to(next(module.parameters()).device), 0.0
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        for start in range(0, len(rows), settings.batch_size):
+            part = rows[start : start + settings.batch_size]
+            total += len(part) * float(loss(module(images[part].to(device)), targets[part].to(device)))
+    weights = {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+    return Trained(weights, total / max(len(rows), 1), [])
 
 
-def cluster_loss(n_clusters: int, effect: float) -> Any:
+def cluster_loss(n_clusters: int, effect: float, *, shares: bool = False) -> Any:
     """Negative log likelihood of images' outcomes with trained effects and noise; equation of the density module.
 
-    Outputs are (prognosis, logits 2..K), targets count, mean and spread by arm; an image's units share a cluster and
-    a normal image effect.
+    Outputs are (prognosis, logits 2..K), targets count, mean and spread by arm; an image's units share a cluster (or
+    the image's mean effect) and a normal image effect.
     """
     import torch
     from torch import nn
@@ -226,16 +274,21 @@ def cluster_loss(n_clusters: int, effect: float) -> Any:
             n, mean, spread = targets[:, 0:2, None], targets[:, 2:4, None], targets[:, 4:6, None]
             zero = torch.zeros_like(outputs[:, :1])
             log_pi = torch.log_softmax(torch.cat([zero, outputs[:, 1:]], dim=1), dim=1)
-            shift = torch.stack([torch.zeros_like(self.tau), self.tau])
+            shift: Any = torch.stack([torch.zeros_like(self.tau), self.tau])
+            log_sigma: Any = self.log_sigma
+            if shares:
+                mixed = (torch.exp(log_pi) * self.tau).sum(dim=1)
+                shift, log_sigma = torch.stack([0 * mixed, mixed], dim=1)[:, :, None], log_sigma[:, :1]
+                log_pi = zero
             e = mean - outputs[:, :1, None] - shift
-            precision = torch.exp(-2 * self.log_sigma)
+            precision = torch.exp(-2 * log_sigma)
             a = n * precision
             total = a.sum(dim=1).clamp_min(1e-12)
             middle = (a * e).sum(dim=1) / total
             ratio = 1 + torch.exp(2 * self.log_omega) * total
             quadratic = (spread * precision + a * (e - middle[:, None]) ** 2).sum(dim=1)
             quadratic = quadratic + total * middle**2 / ratio + torch.log(ratio)
-            value = -(n * self.log_sigma).sum(dim=1) - 0.5 * quadratic
+            value = -(n * log_sigma).sum(dim=1) - 0.5 * quadratic
             return -torch.logsumexp(log_pi + value, dim=1).sum() / n.sum().clamp_min(1e-6)
 
     return ClusterLoss()

@@ -64,10 +64,11 @@ def unit_variance(est: Any, X: Any) -> Any:
     pi, tau = est._probabilities(features), est.draws_["tau"]
     mean = np.einsum("skm,sk->sm", pi, tau)
     noise = (est.draws_["sigma"] ** 2).sum(axis=1)
+    mixed = float(est.assignment != "share")  # with shares all units of an image have its mean effect
     parts = {
         "effect": mean.mean(axis=0),
         "within": np.einsum("skm,sk->sm", pi, noise).mean(axis=0),
-        "between": (np.einsum("skm,sk->sm", pi, tau**2) - mean**2).mean(axis=0),
+        "between": mixed * (np.einsum("skm,sk->sm", pi, tau**2) - mean**2).mean(axis=0),
         "posterior": mean.var(axis=0, ddof=1),
     }
     parts["sd"] = np.sqrt(parts["within"] + parts["between"] + parts["posterior"])

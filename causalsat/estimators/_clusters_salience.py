@@ -99,7 +99,12 @@ def feature_map(encoder: Any, device: Any) -> tuple[Any, Any, Any]:
     import torch
 
     if isinstance(encoder, NetworkScores):
-        parts: list[Any] = [encoder.score_mean_, encoder.score_sd_, None]
+        d = len(encoder.start_["components.bias"]) if encoder.start_ else 0
+        parts: list[Any] = [
+            np.append(encoder.score_mean_, np.zeros(d)),
+            np.append(encoder.score_sd_, np.ones(d)),
+            None,
+        ]
     else:
         parts = [encoder.reduction_.mean, encoder.reduction_.scale, encoder.reduction_.components]
     place, scale, axes = (None if p is None else torch.from_numpy(np.asarray(p)).float().to(device) for p in parts)
@@ -111,8 +116,14 @@ def image_features(inner: Any, device: Any) -> Any:
     import torch
 
     if isinstance(inner, NetworkScores):
-        modules = [module.eval().to(device) for module in inner.modules()]
-        return lambda images: torch.stack([module(shrink(images, inner.image_px)) for module in modules]).mean(dim=0)
+        modules, first = [module.eval().to(device) for module in inner.modules()], inner.first()
+
+        def scores(images: Any) -> Any:
+            seen = shrink(images, inner.image_px)
+            mean = torch.stack([module(seen) for module in modules]).mean(dim=0)
+            return mean if first is None else torch.cat([mean, first.to(device).features(seen)], dim=1)
+
+        return scores
     if isinstance(inner, TorchvisionEncoder):
         module, side = inner._network().to(device), inner.image_px
         resize = torch.nn.functional.interpolate

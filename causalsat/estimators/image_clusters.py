@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageEffectClusters"]
 
-ASSIGNMENTS = ("image", "unit")
+ASSIGNMENTS = ("image", "unit", "share")
 
 
 class ImageEffectClusters(ImageEffectEstimator):
@@ -48,21 +48,23 @@ class ImageEffectClusters(ImageEffectEstimator):
     max_clusters : int, default 5
         Largest number tried; the search ends before where two numbers in a row are no better than the best so far.
     backbone : str or transformer of chips, default "cnn"
-        "cnn": a small convolutional network, trained on the likelihood above; a name of a convolutional torchvision
-        model: that network, trained likewise from random weights; "random_conv": random convolutional features,
-        which need no training, the fast path and the better one for a few hundred images; or a transformer such as
+        "cnn": a small convolutional network, trained on the likelihood above, which starts as random convolutional
+        features with their last layer fitted and keeps that start where training does not help on held-out sites; a
+        name of a convolutional torchvision model: that network, trained likewise from random weights; "random_conv":
+        random convolutional features, which need no training, the fast path; or a transformer such as
         :class:`causalsat.TorchvisionEncoder`, which is fitted to the chips and not trained on outcomes; or one that
         is, and gives cross-fitted features, such as ``LearnedFilters(targets="effect", statistics=False)``.
-    n_components : int, default 5
-        Principal components of untrained features on which prognosis and logits depend linearly.
+    n_components : int, default 8
+        Principal components of an encoder's features on which prognosis and logits depend linearly; each keeps its
+        share of the features' variance, so that the last ones weigh little.
     covariates : sequence of str, default ()
         Columns of X (coordinates of chips along the unit) from which the outcome is residualised first, by a
         regression on treatment and covariates; missing values are imputed and flagged, and no unit is dropped.
-    assignment : {"image", "unit"}, default "image"
-        Whether the units of one image and site share their type, or each has its own, as in the paper's likelihood
-        for one unit an image. The first is several times faster and fits effects that jump between types; where
-        effects vary smoothly with the image, the second, whose mixtures are free, follows them more closely
-        (``benchmarks/image_clusters.py``).
+    assignment : {"image", "unit", "share"}, default "image"
+        "image": the units of one image and site share their type, for effects that jump between types. "unit": each
+        has its own, as in the paper's likelihood for one unit an image; several times slower. "share": an image is
+        of no one type but has a share :math:`\pi_k(M)` of each, and its units the effect
+        :math:`\sum_k \pi_k(M) \tau_k`, for effects that vary smoothly with the image (``noise`` is then "arm").
     noise : {"cluster", "arm"}, default "cluster"
         Whether the noise has a scale for each arm and type, as in the paper, or for each arm only. With the first,
         outcomes that are far from normal (many zeros) can make types of their spread and not of effects; the average
@@ -76,7 +78,7 @@ class ImageEffectClusters(ImageEffectEstimator):
     batch_size : int, default 16
         Images in a training step.
     learning_rate : float, default 2e-3
-        Of AdamW.
+        Of AdamW; the layers of the small network's start move at a twentieth of it.
     n_networks : int, default 1
         Networks trained for each fold from different starts, of which the best on held-out sites is kept.
     n_folds : int, default 5
@@ -165,7 +167,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         n_clusters: int | str = "auto",
         max_clusters: int = 5,
         backbone: Any = "cnn",
-        n_components: int = 5,
+        n_components: int = 8,
         covariates: Sequence[str] = (),
         assignment: str = "image",
         noise: str = "cluster",
@@ -224,7 +226,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         if self.n_clusters != "auto":
             check_whole_numbers(self, {"n_clusters": 1}, otherwise="'auto'")
         if self.assignment not in ASSIGNMENTS:
-            raise ParameterError(f"assignment={self.assignment!r}", expected="'image' or 'unit'")
+            raise ParameterError(f"assignment={self.assignment!r}", expected="'image', 'unit' or 'share'")
         if self.noise not in ("cluster", "arm"):
             raise ParameterError(f"noise={self.noise!r}", expected="'cluster' or 'arm'")
         for name in ("margin", "learning_rate"):
@@ -299,8 +301,8 @@ class ImageEffectClusters(ImageEffectEstimator):
         """What an individual's effect may vary by: columns effect, within, between, posterior, sd.
 
         ``within`` is the noise of the two potential outcomes, the sum of both arms' noise variances, ``between`` the
-        variance of the types' effects under the unit's probabilities, ``posterior`` the variance of the conditional
-        effect; ``sd`` the root of their sum.
+        variance of the types' effects under the unit's probabilities (0 where the image has shares of the types),
+        ``posterior`` the variance of the conditional effect; ``sd`` the root of their sum.
         """
         from causalsat.estimators import _clusters_report
 

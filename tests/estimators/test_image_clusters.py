@@ -10,7 +10,7 @@ import rioxarray  # noqa: F401
 import xarray as xr
 from scipy.integrate import quad
 from scipy.optimize import approx_fprime
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 import causalsat
 from causalsat import ImageEffectClusters, LearnedFilters
@@ -61,10 +61,10 @@ def cells_of(mode, seed=0):
 
 
 @pytest.mark.parametrize("mode", ["nested", "several images a site", "unit", "no sites"])
-@pytest.mark.parametrize(("n_clusters", "tied"), [(1, False), (3, False), (3, True)])
-def test_gradient_is_that_of_the_density(mode, n_clusters, tied):
+@pytest.mark.parametrize(("n_clusters", "kind"), [(1, "types"), (3, "types"), (3, "tied"), (3, "shares")])
+def test_gradient_is_that_of_the_density(mode, n_clusters, kind):
     cells, phi, _ = cells_of(mode)
-    prior = replace(PRIOR, tied_noise=tied)
+    prior = replace(PRIOR, tied_noise=kind != "types", shares=kind == "shares")
     layout = prior.layout(n_clusters, phi, cells)
     args = density.arguments(cells, phi, prior, n_clusters)
     x = 0.3 * np.random.default_rng(1).normal(size=layout.size)
@@ -103,6 +103,26 @@ def test_site_likelihood_is_the_integral_over_the_site_effect_of_the_sum_over_cl
         members = np.flatnonzero(site == g)
         exact = quad(likelihood, -9, 9, args=(members,), points=[0.0], epsabs=0, epsrel=1e-8, limit=200)[0]
         assert ours[g] == pytest.approx(np.log(exact), abs=1e-4)
+
+
+def test_site_likelihood_with_shares_is_the_normal_one_of_the_mean_effect():
+    cells, phi, (image, site, arm, y, _) = cells_of("several images a site")
+    cells, _ = make_cells(image, site, arm, y, np.ones(len(y)), share=True)
+    layout = Layout(3, 3, True, True, True)
+    x = 0.4 * np.random.default_rng(4).normal(size=layout.size)
+    p = layout.unpack(x)
+    logits = p["logit"][:, 0] + phi @ p["logit"][:, 1:].T
+    pi = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    mean = p["intercept"] + phi @ p["prognostic"]
+    expected = [
+        multivariate_normal.logpdf(
+            y[site == g],
+            (mean[image] + arm * (pi @ p["tau"])[image])[site == g],
+            np.diag(p["sigma"][arm[site == g], 0] ** 2) + p["site_sd"] ** 2,
+        )
+        for g in range(6)
+    ]
+    np.testing.assert_allclose(density.site_log_likelihood(x, layout, cells, phi), expected, rtol=1e-6)
 
 
 def test_cells_do_not_depend_on_the_order_of_the_units():
@@ -185,6 +205,22 @@ def test_noise_by_arm_has_one_scale_for_all_types():
     est = quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
     assert np.ptp(est.draws_["sigma"], axis=2).max() == 0
     assert est.draws_["sigma"].shape == (300, 2, 2)
+
+
+def test_shares_follow_an_effect_that_varies_smoothly():
+    rng = np.random.default_rng(5)
+    level = rng.normal(size=150)
+    images = (rng.normal(size=(150, 2, 8, 8)) + level[:, None, None, None]).astype(np.float32)
+    image, t = np.repeat(np.arange(150), 6), rng.integers(0, 2, 900).astype(float)
+    y = t * (1.0 + level[image]) + rng.normal(size=900)
+    est = ImageEffectClusters(assignment="share", n_clusters=2, n_components=2, **QUICK)
+    est = quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+    tau = est.predict(images)
+    assert 1 - np.mean((tau - 1.0 - level) ** 2) > 0.85
+    assert np.ptp(est.draws_["sigma"], axis=2).max() == 0
+    parts = est.unit_variance(images[:4])
+    assert (parts["between"] == 0).all()
+    np.testing.assert_allclose(parts["effect"], tau[:4])
 
 
 def test_an_average_effect_far_from_the_regressions_is_noticed():
@@ -351,7 +387,7 @@ def test_gradient_salience_is_the_derivative(fitted):
     ("options", "says"),
     [
         ({"n_clusters": 0}, "n_clusters=0"),
-        ({"assignment": "village"}, "'image' or 'unit'"),
+        ({"assignment": "village"}, "'image', 'unit' or 'share'"),
         ({"backbone": 3}, "backbone is a int"),
         ({"covariates": "age"}, r"\['age'\]"),
         ({"backbone": "vit_b_16"}, "images of one size only"),

@@ -5,15 +5,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import adjusted_rand_score
 
 import causalsat
-from causalsat import ImageEffectClusters
+from causalsat import ImageEffectClusters, RandomConvFeatures
 from causalsat.encoders import _training
 from causalsat.encoders._training import TrainSettings, augment_batch, train_network
 from causalsat.estimators import _clusters_density as density
-from causalsat.estimators._clusters_cells import make_cells
-from causalsat.estimators._clusters_density import Layout
-from causalsat.estimators._clusters_network import build_network, cluster_loss
+from causalsat.estimators import _clusters_fit
+from causalsat.estimators._clusters_cells import Cells, make_cells
+from causalsat.estimators._clusters_density import Layout, Prior
+from causalsat.estimators._clusters_network import NetworkScores, build_network, cluster_loss
 from causalsat.exceptions import CausalsatWarning
 
 QUICK = {"n_draws": 100, "n_tune": 100, "n_restarts": 1, "n_folds": 2, "random_state": 0, "n_clusters": 2}
@@ -49,9 +51,43 @@ def test_a_network_learns_textures_that_decide_the_effect(fitted):
     assert np.corrcoef(tau, kind)[0, 1] > 0.9
     new, _, _, _, new_kind = textures(seed=1)
     assert np.corrcoef(est.predict(new), new_kind)[0, 1] > 0.9
+    assert adjusted_rand_score(new_kind, est.predict_cluster(new)) > 0.9
     assert est.cluster_effects()["mean"].to_numpy() == pytest.approx([0, 2], abs=0.5)
-    assert est.scores_.shape == (80, 2)
+    assert est.scores_.shape == (80, 2 + len(est.encoder_.start_["components.bias"]))
     assert (est.cluster_probabilities(new)[(2, "sd")] > 0).all()
+
+
+def test_the_small_network_starts_as_random_convolutional_features_with_a_fitted_last_layer():
+    images, image, t, y, _ = textures()
+    cells, _ = make_cells(image, None, t, y, np.ones(len(y)), share=True)
+    statistics = np.column_stack([cells.count, cells.mean, cells.spread])
+    prior, fold = Prior(1.0, 1.0, (1.0, 1.4)), np.arange(80) // 2 % 2
+    settings = TrainSettings(max_epochs=1, learning_rate=0.0, weight_decay=0.0, device="cpu")
+    network = NetworkScores("cnn", 2, 32, 1, settings, n_components=3)
+    features = network.fit_scores(images, statistics, prior, fold, np.arange(80))
+    frozen, start = features[:, 2:], network.start_
+    # its components are those of RandomConvFeatures with these filters
+    encoder = RandomConvFeatures(2 * len(start["patches.weight"]), stride=2, device="cpu").fit(images)
+    encoder.filters_, encoder.offsets_ = [start["patches.weight"]], [start["patches.bias"]]
+    pooled = encoder.transform(images)
+    np.testing.assert_allclose(pooled @ start["components.weight"].T + start["components.bias"], frozen, atol=1e-3)
+    assert frozen.var(axis=0, ddof=1).mean() == pytest.approx(1.0, rel=1e-3)
+    # its outputs are the prognosis and the logit of the posterior mode on these
+    held_out = np.isin(np.arange(80), np.flatnonzero(fold == 1)[np.random.default_rng([0, 0]).permutation(40)[::5]])
+    rows = np.flatnonzero((fold == 1) & ~held_out)
+    sums = [np.ascontiguousarray(part) for part in np.split(statistics[rows], 3, axis=1)]
+    known = _clusters_fit.find_mode(
+        Cells(np.arange(len(rows)), np.arange(len(rows) + 1), *sums, True),
+        frozen[rows],
+        prior,
+        2,
+        np.random.default_rng(0),
+        2,
+    )[0]
+    p = Layout(2, 3, True).unpack(known)
+    weight, bias = np.vstack([p["prognostic"], p["logit"][1, 1:]]), [p["intercept"], p["logit"][1, 0]]
+    outputs = network.modules()[0](network.prepare(images[:, None])).detach().numpy()
+    np.testing.assert_allclose(outputs, frozen @ weight.T + bias, atol=2e-3)
 
 
 def test_predictions_of_one_image_do_not_depend_on_company(fitted):
@@ -99,17 +135,18 @@ def test_finished_networks_are_read_from_their_checkpoints(fitted, monkeypatch):
 
 
 # ---------------------------------------------------------------------- loss
-def test_loss_is_the_models_likelihood():
+@pytest.mark.parametrize("shares", [False, True])
+def test_loss_is_the_models_likelihood(shares):
     rng = np.random.default_rng(0)
     image, arm = np.repeat(np.arange(20), 5), rng.integers(0, 2, 100)
     y = rng.normal(size=100)
     cells, _ = make_cells(image, image, arm, y, np.ones(100), share=True)
-    loss = cluster_loss(2, 0.3)
+    loss = cluster_loss(2, 0.3, shares=shares)
     scores = rng.normal(size=(20, 2)).astype(np.float32)
     statistics = np.column_stack([cells.count, cells.mean, cells.spread]).astype(np.float32)
     value = float(loss(torch.from_numpy(scores), torch.from_numpy(statistics)).detach()) * 100
     # the same in the density: the features are the scores, the first of them the prognosis, the second the logit
-    layout = Layout(2, 2, True)
+    layout = Layout(2, 2, True, shares, shares)
     x = np.zeros(layout.size)
     x[2:4] = [1.0, 0.0]
     x[4:6] = [0.3 - 0.5, np.log(1.0)]
