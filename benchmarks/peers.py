@@ -1,6 +1,6 @@
 """Our estimators beside EconML, stochtree, CATENets and CausalML: accuracy, coverage and CPU seconds in one table.
 
-    python benchmarks/peers.py [--environments FOLDER] [--only causalsat econml ...] [--trials 4]
+    python benchmarks/peers.py [--environments FOLDER] [--only causalsat econml ...] [--methods NAME ...] [--trials 4]
 
 Data: replications 1 to 5 of IHDP (672/75 units, as in benchmarks/ihdp.py) and simulated cluster-randomised trials (60
 villages of 8 units, four village-level and four unit-level features, an effect that bends: ``cluster`` of
@@ -79,7 +79,7 @@ def python_of(peer: str, environments: Path) -> str:
     return str(python)
 
 
-def digest(peer: str, inputs: Path) -> str:
+def digest(peer: str, inputs: Path, methods: Sequence[str] = ()) -> str:
     """Fingerprint of what decides a peer's answers."""
     files = [FOLDER / "common.py", FOLDER / f"{peer}_adapter.py"]
     if peer == OURS:
@@ -92,18 +92,19 @@ def digest(peer: str, inputs: Path) -> str:
             sha.update(key.encode() + file[key].tobytes())
     for path in files:
         sha.update(path.read_bytes())
+    sha.update(" ".join(methods).encode())
     return sha.hexdigest()[:16]
 
 
-def answers(peer: str, inputs: Path, environments: Path) -> dict[str, Any] | str:
-    """What a peer's adapter answers, or why there is no answer."""
-    kept = environments / "results" / f"{peer}-{digest(peer, inputs)}.npz"
+def answers(peer: str, inputs: Path, environments: Path, methods: Sequence[str] = ()) -> dict[str, Any] | str:
+    """What a peer's adapter answers, with all its methods or some, or why there is no answer."""
+    kept = environments / "results" / f"{peer}-{digest(peer, inputs, methods)}.npz"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         try:
             python = python_of(peer, environments)
             part = kept.with_name(f"part-{kept.name}")
-            command = [python, str(FOLDER / f"{peer}_adapter.py"), str(inputs), str(part)]
+            command = [python, str(FOLDER / f"{peer}_adapter.py"), str(inputs), str(part), *methods]
             env = {k: v for k, v in os.environ.items() if peer == OURS or k != "PYTHONPATH"} | THREADS
             subprocess.run(
                 command,
@@ -160,7 +161,13 @@ def to_markdown(title: str, rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run(peers: Sequence[str], environments: Path, replications: Sequence[int], n_trials: int) -> list[str]:
+def run(
+    peers: Sequence[str],
+    environments: Path,
+    replications: Sequence[int],
+    n_trials: int,
+    methods: Sequence[str] = (),
+) -> list[str]:
     """Tables of the two kinds of data, and the versions."""
     worlds = {
         f"IHDP, replications {', '.join(map(str, replications))}": {f"i{k}": ihdp_trial(k) for k in replications},
@@ -175,7 +182,7 @@ def run(peers: Sequence[str], environments: Path, replications: Sequence[int], n
                 inputs = Path(folder) / f"{number}.npz"
                 given = {f"{k}/{name}": v for k, d in trials.items() for name, v in d.items() if name != "truth"}
                 np.savez(inputs, **given)
-                found = answers(peer, inputs, environments)
+                found = answers(peer, inputs, environments, methods)
                 if isinstance(found, str):
                     tables[title][peer] = found
                 else:
@@ -190,10 +197,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environments", type=Path, default=Path(default))
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--methods", nargs="*", default=[], help="methods of the adapters; all without it")
     parser.add_argument("--replications", nargs="*", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--trials", type=int, default=4)
     options = parser.parse_args(argv)
-    print("\n\n".join(run(options.only, options.environments, options.replications, options.trials)))
+    chosen = options.only, options.environments, options.replications, options.trials, options.methods
+    print("\n\n".join(run(*chosen)))
 
 
 if __name__ == "__main__":

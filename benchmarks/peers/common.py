@@ -1,9 +1,10 @@
 """What the adapters share: read trials, fit each method, write effects, intervals and CPU seconds.
 
-An adapter is run with the Python of its environment: ``python ADAPTER.py IN.npz OUT.npz``. IN holds, for each trial
-k, ``k/X``, ``k/y``, ``k/t``, ``k/new`` (units whose effects are wanted), ``k/groups`` (empty without clusters),
-``k/observational`` and ``k/seed``. OUT gets ``k/METHOD/tau``, ``.../cpu`` and, where a method has 95 % intervals,
-``.../lower`` and ``.../upper``; ``k/METHOD/error`` where it failed.
+An adapter is run with the Python of its environment: ``python ADAPTER.py IN.npz OUT.npz [METHOD ...]``, with all its
+methods unless some are named. IN holds, for each trial k, ``k/X``, ``k/y``, ``k/t``, ``k/new`` (units whose effects
+are wanted), ``k/groups`` (empty without clusters), ``k/observational`` and ``k/seed``. OUT gets ``k/METHOD/tau``,
+``.../cpu`` and, where a method has 95 % intervals, ``.../lower`` and ``.../upper``; ``k/METHOD/error`` where it
+failed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Method = Callable[[dict], Found]
 def run(methods: dict[str, Method], packages: list[str]) -> None:
     """Fit every method to every trial of the file named first; write the file named second."""
     warnings.simplefilter("ignore")
+    methods = {name: method for name, method in methods.items() if name in (sys.argv[3:] or methods)}
     with np.load(sys.argv[1]) as file:
         trials: dict[str, dict] = {}
         for key in file.files:
