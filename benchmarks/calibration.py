@@ -1,6 +1,6 @@
 """Are the posteriors calibrated? Simulation-based calibration, and coverage of 50, 90 and 95 % intervals.
 
-    python benchmarks/calibration.py [--replications 200] [--pymc 19] [--trials 200] [--estimators NAME ...]
+    python benchmarks/calibration.py [--replications 200] [--pymc 200] [--trials 200] [--estimators NAME ...]
 
 Rows are kept (see benchmarks/kept_rows.py): a run that was stopped goes on; delete them to measure changed code.
 The first table ranks the true parameters of BayesianLinearEffect's model among its draws (``sbc.py`` says how); the
@@ -323,7 +323,7 @@ def run(replications: int, pymc: int, trials: int, names: Sequence[str]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replications", type=int, default=200)
-    parser.add_argument("--pymc", type=int, default=19, help="replications of the PyMC reference; 0 for none")
+    parser.add_argument("--pymc", type=int, default=200, help="replications of the PyMC reference; 0 for none")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--estimators", nargs="*", default=list(FACTORIES), choices=list(FACTORIES))
     chosen = parser.parse_args()

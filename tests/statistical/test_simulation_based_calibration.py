@@ -34,6 +34,14 @@ def test_ranks_of_true_parameters_are_uniform(name):
     assert min(p.values()) > 0.01 / len(p), p  # one in a hundred such tests fails by chance
 
 
+def test_ranks_under_the_pymc_reference_are_uniform():
+    """Compiled once for all replications; 200 of them, and a horseshoe, are in ``benchmarks/calibration.py``."""
+    model = sbc.Model(prior="normal", family="bernoulli", villages=12)
+    ranks = sbc.ranks(model, sbc.replicate(model, 40, seed=1, sampler="pymc"))
+    p = {quantity: sbc.ecdf_p_value(found) for quantity, found in ranks.items()}
+    assert min(p.values()) > 0.01 / len(p), p
+
+
 def changed(found, change):
     """The same replications with other draws."""
     return [(data, truth, change(draws)) for data, truth, draws in found]
