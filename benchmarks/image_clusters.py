@@ -4,7 +4,7 @@ Scene types: two types of image with effects of their own; kernel: an effect tha
 response of the image to a fixed kernel, 2,000 units on 500 images; none: the same effect everywhere. Seeds 100, 101,
 ...; the model's settings were chosen on seeds 0 to 3. The kernel's effect, which is continuous, is fitted with images
 that have shares of the types (``assignment="share"``). Coverage: on each landscape of the scene types assignment and
-outcomes are drawn several times, with two clusters given.
+outcomes are drawn several times, with two clusters given. Rows are kept (see kept_rows.py).
 
     python benchmarks/image_clusters.py [--seeds 10] [--kernel 5] [--draws 2] [--cnn 5]
 """
@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import kept_rows
 import numpy as np
 
 import causalsat
@@ -72,7 +74,12 @@ def judge(variant: str, seed: int, **more: Any) -> dict[str, float]:
     return row
 
 
-def coverage(seed: int, draws: int) -> list[tuple[bool, bool]]:
+def kept(key: str, make: Callable[[], kept_rows.Row]) -> kept_rows.Row:
+    """A row of this benchmark, made if it is not there."""
+    return kept_rows.kept_row("image_clusters", key, make)
+
+
+def coverage(seed: int, draws: int) -> kept_rows.Row:
     """Whether the 90 % intervals of both cluster effects hold the truth, for several draws of one landscape."""
     made, imagery = trial("scene_types", seed)
     truth = made.settings.tau_mean + made.settings.tau_sd * np.array([-1.0, 1.0])
@@ -81,7 +88,7 @@ def coverage(seed: int, draws: int) -> list[tuple[bool, bool]]:
         units = made.draw_outcomes(1000 * seed + draw).units
         effects = fit(model(made, imagery, n_clusters=2), units).cluster_effects(0.9)
         out.append(tuple(((effects["lower"] < truth) & (truth < effects["upper"])).tolist()))
-    return out
+    return {"holds": out}
 
 
 def simulated(many: dict[str, int], cnn: int) -> str:
@@ -95,24 +102,32 @@ def simulated(many: dict[str, int], cnn: int) -> str:
         for backbone, n in (("random_conv", seeds), ("cnn", min(cnn, seeds) if variant == "scene_types" else 0)):
             if not n:
                 continue
-            rows = [judge(variant, FIRST_SEED + s, backbone=backbone) for s in range(n)]
+            rows = [
+                kept(f"{variant}|{backbone}|{seed}", partial(judge, variant, seed, backbone=backbone))
+                for seed in range(FIRST_SEED, FIRST_SEED + n)
+            ]
 
             def mean(name: str, rows: Any = rows) -> str:
                 return f"{np.mean([row[name] for row in rows]):.2f}" if name in rows[0] else ""
 
             index = np.array([row["ari"] for row in rows if "ari" in row])
             ari = f"{index.mean():.2f}, {index.min():.2f}, {(index >= 0.8).sum()} of {n}" if len(index) else ""
-            chosen = " ".join(str(row["K"]) for row in rows)
+            chosen = " ".join(f"{row['K']:.0f}" for row in rows)
             lines.append(
                 f"| {variant}, {backbone} | {n} | {chosen} | {ari} | {mean('R2 sites')} | {mean('R2 new places')} "
-                f"| {mean('rmse new places')} | {mean('cover sites')}, {mean('cover new places')} | {mean('cpu')} |"
+                f"| {mean('rmse new places')} | {mean('cover sites')}, {mean('cover new places')} "
+                f"| {np.median([row['cpu'] for row in rows]):.1f} |"
             )
     return "\n".join(lines)
 
 
 def covered(seeds: int, draws: int) -> str:
     """Coverage of the cluster effects, in words."""
-    found = np.array([pair for s in range(seeds) for pair in coverage(FIRST_SEED + s, draws)])
+    each = [
+        kept(f"cover|{draws}|{seed}", partial(coverage, seed, draws))
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+    ]
+    found = np.array([pair for row in each for pair in row["holds"]])
     rate = found.mean()
     se = found.reshape(seeds, -1).mean(axis=1).std(ddof=1) / np.sqrt(seeds)
     lower, upper = found.mean(axis=0)

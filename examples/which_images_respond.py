@@ -27,7 +27,7 @@ units = trial.units
 # The image of a village is of type k with a probability that depends on its features, and each type has its own
 # effect. How many types there are is decided by how well villages are predicted that were held out; one type, no
 # heterogeneity, can win. Random convolutional features need no training, which suits a few hundred images;
-# `backbone="cnn"` trains a small network instead.
+# `backbone="cnn"` starts a small network from them and trains it.
 
 # %%
 model = ImageEffectClusters(

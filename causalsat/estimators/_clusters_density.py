@@ -228,18 +228,24 @@ def _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2):  
 
 
 @njit(cache=True, error_model="numpy")
-def _share_slopes(tau, sigma, pi, level, image, count, mean, spread, R, Q1, Q2):  # type: ignore[no-untyped-def]
-    """As ``_slopes`` with shares of the types: ``mean`` is less their effects, R and Q are one type's."""
+def _shared(tau, sigma, log_pi, image, mean):  # type: ignore[no-untyped-def]
+    """The same model with one type of effect 0: outcomes of the treated less their image's mean effect."""
+    rest, effect = mean.copy(), np.exp(log_pi) @ tau
+    for i in range(len(image)):
+        rest[i, 1] -= effect[image[i]]
+    return np.zeros(1), np.ascontiguousarray(sigma[:, :1]), np.zeros((len(log_pi), 1)), rest
+
+
+@njit(cache=True, error_model="numpy")
+def _share_slopes(tau, pi, level, image, count, rest, Q1, precision):  # type: ignore[no-untyped-def]
+    """Derivatives by the logits and the effects where images have shares of the types."""
     K, m = len(tau), len(level)
-    one, alike = np.ascontiguousarray(sigma[:, :1]), np.zeros((m, 1))
-    d_level, _, _, d_noise = _slopes(np.zeros(1), one, alike, level, image, count, mean, spread, R, Q1, Q2)
-    d_effect, d_sigma = np.zeros(m), np.zeros((2, K))
+    slope = np.zeros(m)
     for i in range(len(image)):
         j = image[i]
-        d_effect[j] += count[i, 1] * (mean[i, 1] - level[j] - Q1[i, 0]) * sigma[1, 0] ** -2
+        slope[j] += count[i, 1] * (rest[i, 1] - level[j] - Q1[i, 0]) * precision
     apart = tau.reshape(1, K) - (pi @ tau).reshape(m, 1)
-    d_sigma[:, 0] = d_noise[:, 0]
-    return d_level, pi * apart * d_effect.reshape(m, 1), pi.T @ d_effect, d_sigma
+    return pi * apart * slope.reshape(m, 1), pi.T @ slope
 
 
 @njit(cache=True, error_model="numpy")
@@ -292,28 +298,22 @@ def log_density(  # type: ignore[no-untyped-def]
     log_pi, scale, weights = _types(x, K, features, al)
     omega = np.exp(x[-1]) if has_sites else 0.0
     level = x[0] + features @ beta
-    if prior[10] > 0.0:
-        pi, rest = np.exp(log_pi), mean.copy()
-        effect = pi @ tau
-        for i in range(len(image)):
-            rest[i, 1] -= effect[image[i]]
-        one, alike = np.ascontiguousarray(sigma[:, :1]), np.zeros((len(level), 1))
-        sites, R, Q1, Q2, square = site_terms(
-            np.zeros(1), one, alike, level, omega, image, start, count, rest, spread, has_sites, nodes, log_weights
-        )
-        d_level, d_logit, d_tau, d_sigma = _share_slopes(tau, sigma, pi, level, image, count, rest, spread, R, Q1, Q2)
-    else:
-        sites, R, Q1, Q2, square = site_terms(
-            tau, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
-        )
-        d_level, d_logit, d_tau, d_sigma = _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2)
+    shares = prior[10] > 0.0
+    t, noise, lp, rest = _shared(tau, sigma, log_pi, image, mean) if shares else (tau, sigma, log_pi, mean)
+    sites, R, Q1, Q2, square = site_terms(
+        t, noise, lp, level, omega, image, start, count, rest, spread, has_sites, nodes, log_weights
+    )
+    d_level, d_logit, d_tau, d_sigma = _slopes(t, noise, lp, level, image, count, rest, spread, R, Q1, Q2)
+    if shares:
+        d_logit, d_tau = _share_slopes(tau, np.exp(log_pi), level, image, count, rest, Q1, noise[1, 0] ** -2)
     grad = np.zeros(len(x))
     d_beta = features.T @ d_level
     grad[0], grad[1], grad[2:at] = d_level.sum(), (d_beta * beta).sum(), d_beta * np.exp(x[1])
     for k in range(K):
         grad[at + k] = d_tau[k:].sum() * gap[k]
         for w in range(2):
-            grad[at + K + w * q + min(k, q - 1)] += d_sigma[w, k]
+            if k < d_sigma.shape[1]:
+                grad[at + K + w * q + min(k, q - 1)] += d_sigma[w, k]
     if K > 1:
         d_weights = np.ascontiguousarray(d_logit[:, 1:].T) @ features
         grad[al : al + K - 1] = d_logit[:, 1:].sum(axis=0)
@@ -330,14 +330,14 @@ def site_log_likelihood(x: FloatArray, layout: Layout, cells: Cells, features: F
     logits = p["logit"][:, 0] + features @ p["logit"][:, 1:].T
     log_pi = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     level = p["intercept"] + features @ p["prognostic"]
+    log_pi = np.ascontiguousarray(log_pi)
     tau, sigma, mean = p["tau"], p["sigma"], cells.mean
     if layout.shares:
-        mean = mean - np.outer((np.exp(log_pi) @ tau)[cells.image], [0.0, 1.0])
-        tau, sigma, log_pi = np.zeros(1), np.ascontiguousarray(sigma[:, :1]), np.zeros((len(level), 1))
+        tau, sigma, log_pi, mean = _shared(tau, sigma, log_pi, cells.image, mean)
     sites, *_ = site_terms(
         tau,
         sigma,
-        np.ascontiguousarray(log_pi),
+        log_pi,
         level,
         float(p["site_sd"]),
         cells.image,
