@@ -95,7 +95,7 @@ def simulated(many: dict[str, int], cnn: int) -> str:
     """Table of means over seeds; the trained network on the first few of the scene types."""
     lines = [
         "| effect, backbone | seeds | K chosen | adjusted Rand index: mean, least, seeds with 0.8 | R2 sites "
-        "| R2 new places | sqrt-PEHE new places | 90 % intervals hold: sites, new places | CPU s a fit |",
+        "| R2 new places | sqrt-PEHE new places | 90 % intervals hold: sites, new places | CPU s a fit, median |",
         "|---" * 9 + "|",
     ]
     for variant, seeds in many.items():

@@ -120,7 +120,8 @@ class ImageEffectClusters(ImageEffectEstimator):
     The posterior is that of effects, noise, site effects and the last layers (the weights of features in prognosis
     and logits), sampled by nutpie's NUTS on the marginal likelihood. Features are fixed: components of an untrained
     encoder, or the scores of trained networks, each of which has not seen the site that it scores, so that what a
-    network has learned by heart shrinks away (for the small network beside the components that it started with). The uncertainty of a network's inner weights is not part of it.
+    network has learned by heart shrinks away (for the small network beside the components that it started with). The
+    uncertainty of a network's inner weights is not part of it.
 
     Priors, for an outcome of unit variance: effects normal round the average effect of a regression, with a variance
     of its squared standard error plus 1; noise log-normal round the arm's standard deviation with scale
