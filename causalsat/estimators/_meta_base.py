@@ -14,8 +14,9 @@ from causalsat._inputs import FitData, FloatArray
 from causalsat._parameters import check_whole_numbers
 from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _nuisances
-from causalsat.estimators._bootstrap import default_regressor, draw_weights, takes_weights
+from causalsat.estimators._bootstrap import default_regressor, draw_weights, fit_learner, takes_weights
 from causalsat.estimators._folds import assign_folds
+from causalsat.estimators._lack_of_fit import LackOfFit, check_ratio, lack_of_fit
 from causalsat.estimators._levels import is_binary
 from causalsat.estimators._nuisances import Nuisances
 from causalsat.exceptions import DataError, IgnoredWarning, ParameterError
@@ -28,6 +29,7 @@ __all__ = [
     "check_learner",
     "crossfit",
     "expectations",
+    "in_sample_left_over",
     "or_default",
     "small_sample_factor",
 ]
@@ -46,6 +48,7 @@ class MetaLearner(EffectEstimator):
 
     n_bootstrap: int
     random_state: Any
+    lack_of_fit: float
     _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 12}
 
     @abstractmethod
@@ -63,8 +66,13 @@ class MetaLearner(EffectEstimator):
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
         """Effects (unit,) that fitted learners predict."""
 
+    @abstractmethod
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Per unit, an unbiased score of what effects ``tau`` leave out, and the weight of that score."""
+
     def _check_parameters(self) -> None:
         check_whole_numbers(self, {"n_bootstrap": 2})
+        check_ratio(self.lack_of_fit)
 
     def _fit(self, data: FitData) -> None:
         import sklearn
@@ -92,6 +100,7 @@ class MetaLearner(EffectEstimator):
         self.widening_ = small_sample_factor(data.n_groups, data.X.shape[1])
         tau = self._replicates(data.X)
         share = data.sample_weight / data.sample_weight.sum()
+        self._learn_lack_of_fit(data, tau, share, rng)
         self.ate_draws_ = tau @ share
         self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
 
@@ -101,11 +110,37 @@ class MetaLearner(EffectEstimator):
         centre = tau.mean(axis=0)
         return np.asarray(centre + self.widening_ * (tau - centre))
 
+    def _learn_lack_of_fit(self, data: FitData, tau: FloatArray, share: FloatArray, rng: np.random.Generator) -> None:
+        """What is left out by the effects ``tau`` (replicate, unit), over the standardised modifiers."""
+        features, centre = data.X[:, self._support_columns()], tau.mean(axis=0)
+        self.lack_of_fit_: LackOfFit | None = None
+        if not self.lack_of_fit:
+            return
+        self.centre_ = share @ features
+        spread = np.sqrt(share @ (features - self.centre_) ** 2)
+        self.scale_ = np.where(spread > 1e-12 * np.maximum(np.abs(self.centre_), 1e-300), spread, np.inf)
+        left, weight = self._left_over(data, centre)
+        effect_sd = float(np.sqrt(max(share @ centre**2 - (share @ centre) ** 2, 0.0)))
+        self.lack_of_fit_ = lack_of_fit(
+            left, np.zeros_like(left), self._linear_design(data.X), weight, data.groups,
+            effect_sd=effect_sd, ratio=float(self.lack_of_fit), n_draws=len(tau), rng=rng,
+        )  # fmt: skip
+
+    def _linear_design(self, X: FloatArray) -> FloatArray:
+        return np.column_stack([np.ones(len(X)), (X[:, self._support_columns()] - self.centre_) / self.scale_])
+
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
-        return np.asarray(self._replicates(X) * (treatment - baseline))
+        tau = self._replicates(X)
+        if self.lack_of_fit_ is not None:
+            tau += self.lack_of_fit_.draws(self._linear_design(X))
+        return np.asarray(tau * (treatment - baseline))
 
     def _diagnostics(self) -> dict[str, Any]:
-        return {"source": f"bootstrap of clusters ({self.resampling_})", "replicates": len(self.models_)}
+        return {
+            "source": f"bootstrap of clusters ({self.resampling_})",
+            "replicates": len(self.models_),
+            "sd of what is left out": 0.0 if self.lack_of_fit_ is None else self.lack_of_fit_.sd,
+        }
 
     def _summary(self) -> Summary:
         import pandas as pd
@@ -130,7 +165,7 @@ class MetaLearner(EffectEstimator):
         }
         notes = (
             f"95 % percentile intervals over the replicates, {self.widening_:.2f} times as wide for few clusters; "
-            "a bootstrap does not see the bias of a shrunken learner.",
+            "a bootstrap does not see the bias of a shrunken learner; draws of effects allow for what is left out.",
         )
         return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
 
@@ -151,6 +186,23 @@ def small_sample_factor(n_clusters: int, n_features: int) -> float:
 
     df = max(n_clusters - 2 * (n_features + 1), n_clusters / 2, 1.0)
     return float(np.sqrt(n_clusters / df) * t.ppf(0.95, df) / norm.ppf(0.95))
+
+
+def in_sample_left_over(
+    model: Any, data: FitData, treated: float | FloatArray, *, counts: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Signed, inversely weighted residuals of one outcome model for each arm, and the units' weights.
+
+    The augmentation of a doubly robust score: ``(t / e - (1 - t) / (1 - e)) (y - mu_t(x))``.
+    """
+    weight = np.ones(len(data.y)) if counts else data.sample_weight
+    left = np.empty(len(data.y))
+    for arm in (0, 1):
+        rows = data.treatment == arm
+        learner = fit_learner(model, data.X[rows], data.y[rows], weight[rows], counts=counts)
+        left[rows] = (2 * arm - 1) * (data.y[rows] - _nuisances._predict(learner, data.X[rows]))
+    chance = np.where(data.treatment == 1, treated, 1 - np.asarray(treated))
+    return left / chance, data.sample_weight
 
 
 def or_default(model: Any) -> Any:

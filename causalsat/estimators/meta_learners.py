@@ -18,6 +18,7 @@ from causalsat.estimators._meta_base import (
     check_learner,
     crossfit,
     expectations,
+    in_sample_left_over,
     or_default,
 )
 from causalsat.exceptions import ParameterError
@@ -46,6 +47,11 @@ class TLearnerEffect(MetaLearner):
         chosen by leave-one-out.
     n_bootstrap : int
         Replicates.
+    lack_of_fit : float
+        What the learners may leave out of the effects, beside their linear part: median of the prior of its
+        standard deviation over the trial's units, as a share of that of the fitted effects; 0 for nothing. It widens
+        the draws, the more the farther from the trial's places, and leaves the mean (as in
+        :class:`~causalsat.DoublyRobustEffect`).
     random_state : int
         Seed.
 
@@ -53,6 +59,8 @@ class TLearnerEffect(MetaLearner):
     ----------
     models_ : list of tuple
         Fitted learners of each replicate: control, treated.
+    lack_of_fit_ : LackOfFit or None
+        Draws of what is left out, with its standard deviation ``sd`` over the trial's units.
 
     References
     ----------
@@ -69,9 +77,12 @@ class TLearnerEffect(MetaLearner):
     array([1., 2.])
     """
 
-    def __init__(self, outcome_model: Any = None, n_bootstrap: int = 200, random_state: Any = 0) -> None:
+    def __init__(
+        self, outcome_model: Any = None, n_bootstrap: int = 200, lack_of_fit: float = 0.2, random_state: Any = 0
+    ) -> None:
         self.outcome_model = outcome_model
         self.n_bootstrap = n_bootstrap
+        self.lack_of_fit = lack_of_fit
         self.random_state = random_state
 
     def _learners(self) -> list[Any]:
@@ -86,6 +97,13 @@ class TLearnerEffect(MetaLearner):
         control, treated = (_nuisances._predict(learner, X) for learner in learners)
         return treated - control
 
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        (model,) = self._learners()
+        treated = (
+            np.average(data.treatment, weights=data.sample_weight) if data.propensity is None else data.propensity
+        )
+        return in_sample_left_over(model, data, treated, counts=not takes_weights(model))
+
 
 class XLearnerEffect(MetaLearner):
     """Each arm's outcomes against the other arm's model, blended by the propensity (Künzel et al. 2019).
@@ -97,7 +115,7 @@ class XLearnerEffect(MetaLearner):
 
     Parameters
     ----------
-    outcome_model, n_bootstrap, random_state
+    outcome_model, n_bootstrap, lack_of_fit, random_state
         As in :class:`TLearnerEffect`.
     final_model : scikit-learn regressor, optional
         Learner of the effects; ridge regression by default.
@@ -126,12 +144,14 @@ class XLearnerEffect(MetaLearner):
         final_model: Any = None,
         propensity_model: Any = None,
         n_bootstrap: int = 200,
+        lack_of_fit: float = 0.2,
         random_state: Any = 0,
     ) -> None:
         self.outcome_model = outcome_model
         self.final_model = final_model
         self.propensity_model = propensity_model
         self.n_bootstrap = n_bootstrap
+        self.lack_of_fit = lack_of_fit
         self.random_state = random_state
 
     def _learners(self) -> list[Any]:
@@ -165,6 +185,14 @@ class XLearnerEffect(MetaLearner):
         g = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, X)
         return np.asarray(g * tau0 + (1 - g) * tau1)
 
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        outcome = self._learners()[0]
+        if data.propensity is not None:
+            treated: float | FloatArray = data.propensity
+        else:
+            treated = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, data.X)
+        return in_sample_left_over(outcome, data, np.clip(treated, 0.01, 0.99), counts=not takes_weights(outcome))
+
 
 class DRLearnerEffect(MetaLearner):
     """Any regressor on cross-fitted doubly robust scores (Kennedy 2023, algorithm 1).
@@ -182,7 +210,7 @@ class DRLearnerEffect(MetaLearner):
         Learner of the effect; ridge regression by default.
     modifiers : None, str, int or list
         Features on which the effect may depend; all by default.
-    n_bootstrap, random_state
+    n_bootstrap, lack_of_fit, random_state
         As in :class:`TLearnerEffect`; the seed is that of the folds too.
 
     Attributes
@@ -214,6 +242,7 @@ class DRLearnerEffect(MetaLearner):
         n_splits: int = 5,
         modifiers: Any = None,
         n_bootstrap: int = 200,
+        lack_of_fit: float = 0.2,
         min_propensity: float = 0.01,
         random_state: Any = 0,
     ) -> None:
@@ -223,6 +252,7 @@ class DRLearnerEffect(MetaLearner):
         self.n_splits = n_splits
         self.modifiers = modifiers
         self.n_bootstrap = n_bootstrap
+        self.lack_of_fit = lack_of_fit
         self.min_propensity = min_propensity
         self.random_state = random_state
 
@@ -240,6 +270,9 @@ class DRLearnerEffect(MetaLearner):
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
         return _nuisances._predict(learners[0], X[:, self.modifier_positions_])
+
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return self.scores_ - tau, data.sample_weight
 
     def _support_columns(self) -> NDArray[np.int64]:
         return np.asarray(self.modifier_positions_)
@@ -262,7 +295,7 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
     propensity_model : {None, "constant", "logistic"} or scikit-learn estimator
         Learner of e. None means the treated share where the treatment is binary (a randomised trial with one
         probability), ridge regression where it is a dose. For a dose a regressor.
-    n_splits, modifiers, n_bootstrap, random_state
+    n_splits, modifiers, n_bootstrap, lack_of_fit, random_state
         As in :class:`DRLearnerEffect`.
     min_propensity : float
         Propensities are clipped to [min_propensity, 1 - min_propensity].
@@ -306,8 +339,16 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
 
     def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
         (model,) = self._learners()
-        left = self.residual_treatment_
-        tiny = 1e-6 * max(float(np.std(left)), 1e-300)  # a residual of 0 has weight 0, whatever its target
-        safe = np.where(np.abs(left) > tiny, left, tiny)
+        safe = self._safe_residual()
         X = data.X[:, self.modifier_positions_]
         return (fit_learner(model, X, self.residual_outcome_ / safe, weight * safe**2, counts=counts),)
+
+    def _safe_residual(self) -> FloatArray:
+        """Residuals of the treatment; a residual of 0 has weight 0, whatever its target."""
+        left = self.residual_treatment_
+        tiny = 1e-6 * max(float(np.std(left)), 1e-300)
+        return np.where(np.abs(left) > tiny, left, tiny)
+
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        safe = self._safe_residual()
+        return self.residual_outcome_ / safe - tau, data.sample_weight * safe**2

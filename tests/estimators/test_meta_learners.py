@@ -178,11 +178,11 @@ def test_standard_errors_are_those_of_cluster_robust_inference(kind):
 
 def test_few_clusters_widen_the_draws_and_leave_their_mean(monkeypatch):
     X, y, t, groups, _ = clustered(villages=30)
-    narrow = TLearnerEffect(n_bootstrap=10)
+    narrow = TLearnerEffect(n_bootstrap=10, lack_of_fit=0)
     with monkeypatch.context() as patch:
         patch.setattr(_meta_base, "small_sample_factor", lambda n_clusters, n_features: 1.0)
         narrow.fit(X, y, treatment=t, groups=groups)
-    wide = TLearnerEffect(n_bootstrap=10).fit(X, y, treatment=t, groups=groups)
+    wide = TLearnerEffect(n_bootstrap=10, lack_of_fit=0).fit(X, y, treatment=t, groups=groups)
     np.testing.assert_allclose(wide.predict(X), narrow.predict(X), rtol=1e-9)
     factor = np.sqrt(30 / 22) * 1.717 / 1.645  # 8 coefficients; Student's t with 22 degrees of freedom
     np.testing.assert_allclose(wide.effect(X).sd() / narrow.effect(X).sd(), factor, rtol=1e-3)
