@@ -43,6 +43,7 @@ ORDER = [
     ("transtee_treatments", "TransTEE: dosages and graphs"),
     ("risk_systems", "Calibrated and rare probabilities, trust"),
     ("ihdp", "IHDP, replications 1 to 5"),
+    ("gp_surfaces", "The Gaussian process on surfaces of our own over IHDP's covariates"),
     ("peers", "Side by side with peers"),
     ("calibration", "Calibration: simulation-based, and coverage over 200 trials"),
     ("samplers", "Samplers side by side"),
