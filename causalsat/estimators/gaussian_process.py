@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 from causalsat._inputs import FitData, FloatArray
 from causalsat._parameters import check_flags, check_whole_numbers
 from causalsat.base import OutcomeEstimator, Summary
-from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths, _gp_sampler
+from causalsat.estimators import _gp_likelihood, _gp_model, _gp_paths, _gp_sampler, _gp_scales
 from causalsat.estimators._chains import seed_of
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._gp_likelihood import MarginalPosterior, Model, Observations
 from causalsat.estimators._gp_paths import FunctionDraws
-from causalsat.estimators._gp_sampler import HyperparameterDraws
-from causalsat.estimators._gp_scales import LearntScales, ScaledPosterior
+from causalsat.estimators._gp_scales import LearntScales
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.posterior import draw_quantiles
 
@@ -26,7 +24,7 @@ __all__ = ["GaussianProcessEffect"]
 
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
 LEAST_HALVED = 300  # distinct rows from which the search starts on half of them
-LAST_ITER = 20  # iterations of the search with learnt scales, from the mode with fixed ones
+LAST_ITER = 20  # iterations of the search after that, on all rows and with learnt scales
 N_THIN = 450  # distinct rows below which more transitions lie between draws of the hyperparameters
 MOST_THIN = 4  # as they cost little
 N_FEATURES = 512  # random features of a term's prior draws
@@ -91,11 +89,11 @@ class GaussianProcessEffect(OutcomeEstimator):
     Notes
     -----
     Features, outcome (and a continuous treatment) are standardised; all hyperparameters have weak normal or
-    log-normal priors. For a binary treatment the scales of the features' weights are learnt with them, so that
-    intervals are narrow where few features matter and wide where many do. All are sampled by Hamiltonian Monte
-    Carlo from near the mode of their marginal posterior (at the mode features that matter little are shut out, and
-    intervals from there are too narrow), with the average information (Gilmour, Thompson and Cullis 1995) as the
-    metric.
+    log-normal priors. For a binary treatment and at least five features the scales of the features' weights are
+    learnt with them, so that intervals are narrow where few features matter and wide where many do. All are sampled
+    by Hamiltonian Monte Carlo from near the mode of their marginal posterior (at the mode features that matter little
+    are shut out, and intervals from there are too narrow), with the average information (Gilmour, Thompson and Cullis
+    1995) as the metric.
     Units that share features, treatment and village are merged without loss. Draws are samples of functions
     (Wilson et al. 2020, equation 13): a place's draws do not depend on which other places are asked for.
     A known ``propensity`` that varies enters as a prognostic feature.
@@ -233,29 +231,23 @@ class GaussianProcessEffect(OutcomeEstimator):
             if sampled and not self.binary_:
                 theta = _gp_sampler.sample(part, theta, 1, 2 * self.n_burn, rng).thetas[0]
             starts, count = [theta], part.count
-        if not (halved and sampled):
-            theta, self.log_posterior_ = _gp_sampler.find_mode(posterior, starts, self.max_iter)
+        scales = LearntScales(self.model_) if sampled and self.binary_ else None
+        learnt = scales is not None and bool(scales.parts)
+        last = min(self.max_iter, LAST_ITER)
+        if not (halved and sampled) or (self.binary_ and not learnt):
+            most = last if halved and sampled else self.max_iter
+            theta, self.log_posterior_ = _gp_sampler.find_mode(posterior, starts, most)
         thetas, self.acceptance_ = theta[None], 1.0
         if sampled:
             n = min(self.n_hyper, self.n_draws // 2)
             thin = int(np.clip((N_THIN / len(used.y)) ** 2, 1, MOST_THIN))
-            if self.binary_:
-                found = self._with_learnt_scales(posterior, theta, n, thin, rng)
+            if scales is not None and learnt:
+                found = _gp_scales.sample_scaled(scales, posterior, theta, last, n, thin * self.n_burn, rng, thin)
             else:
                 found = _gp_sampler.sample(posterior, theta, n, thin * self.n_burn, rng, thin)
             thetas, self.acceptance_, self.log_posterior_ = found.thetas, found.acceptance, found.value
         self.evaluations_ = posterior.count + count
         return thetas
-
-    def _with_learnt_scales(
-        self, posterior: MarginalPosterior, theta: FloatArray, n: int, thin: int, rng: np.random.Generator
-    ) -> HyperparameterDraws:
-        """Draws where the scales of the weights are learnt, from near the mode ``theta`` that has them fixed."""
-        scales = LearntScales(self.model_)
-        density = ScaledPosterior(scales, posterior)
-        phi, _ = _gp_sampler.find_mode(density, [scales.contract(theta)], min(self.max_iter, LAST_ITER))
-        found = _gp_sampler.sample(density, phi, n, thin * self.n_burn, rng, thin)
-        return replace(found, thetas=np.array([scales.expand(state) for state in found.thetas]))
 
     def _condition(self, data: Observations, thetas: FloatArray, rng: np.random.Generator) -> None:
         """Sample functions for every draw of the hyperparameters."""

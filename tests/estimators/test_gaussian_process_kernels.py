@@ -42,22 +42,25 @@ def test_gradient_of_the_log_posterior_is_the_difference_quotient(kind, matern):
     np.testing.assert_allclose(posterior.value_and_gradient(theta)[1], numeric, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("modifiers", [np.array([0, 2]), np.array([1])])
+@pytest.mark.parametrize("modifiers", [np.arange(5), np.array([1])])
 def test_learnt_scales_have_the_density_of_their_hierarchy(modifiers):
     """Against the likelihood and the priors of weights, scales and amplitudes written down once more."""
     data, _, _, rng = problem("binary")
-    model = _gp_model.binary_model(4, modifiers, 2)
+    data = replace(data, Z=rng.standard_normal((len(data.y), 6)))
+    model = _gp_model.binary_model(6, modifiers, 2)
     scales, flat = LearntScales(model), replace(model, prior_sd=np.full(len(model.prior_sd), np.inf))
     density, likelihood = ScaledPosterior(scales, MarginalPosterior(model, data)), MarginalPosterior(flat, data)
     prior, step = scales.model, 1e-5
-    n_scales = {1: 1 + 2, 2: 2 * (1 + 2) + 1}[len(modifiers)]  # linear h; smooth g and h; index g
+    n_scales = {1: 1 + 2, 5: 2 * (1 + 2) + 1}[len(modifiers)]  # linear h; smooth g and h; index g
     assert len(prior.prior_mean) == len(model.prior_mean) + n_scales
     phi = prior.prior_mean + 0.3 * prior.prior_sd * rng.standard_normal(len(prior.prior_mean))
     theta = scales.expand(phi)
     first = next(term for term in model.terms if term.name == "prognosis, smooth")
-    weights, (g, h) = slice(first.start + 1, first.start + 5), phi[len(model.prior_mean) + 1 :][:2]
-    np.testing.assert_allclose(theta[weights], 0.5 * np.log(0.5 / 4) + g + np.exp(0.7 * h) * phi[weights])
-    np.testing.assert_allclose(prior.prior_sd[[term.start for term in model.terms if term.x != "const"]], 2.0)
+    weights, (g, h) = slice(first.start + 1, first.start + 7), phi[len(model.prior_mean) + 1 :][:2]
+    np.testing.assert_allclose(theta[weights], 0.5 * np.log(0.5 / 6) + g + np.exp(0.7 * h) * phi[weights])
+    for term in model.terms:  # one modifier keeps its fixed priors
+        assert term.n_x >= 5 or np.array_equal(prior.prior_sd[term.start], model.prior_sd[term.start])
+        assert term.n_x < 5 or prior.prior_sd[term.start] == 2
     z = (phi - prior.prior_mean) / prior.prior_sd
     value, gradient = density.value_and_gradient(phi)
     assert value == pytest.approx(likelihood.value(theta) - 0.5 * z @ z, rel=1e-9)
