@@ -90,10 +90,9 @@ class GaussianProcessEffect(OutcomeEstimator):
     -----
     Features, outcome (and a continuous treatment) are standardised; all hyperparameters have weak normal or
     log-normal priors. For a binary treatment and at least five features the scales of the features' weights are
-    learnt with them, so that intervals are narrow where few features matter and wide where many do. All are sampled
-    by Hamiltonian Monte Carlo from near the mode of their marginal posterior (at the mode features that matter little
-    are shut out, and intervals from there are too narrow), with the average information (Gilmour, Thompson and Cullis
-    1995) as the metric.
+    learnt with them: how many features matter is left to the data. All are sampled by Hamiltonian Monte Carlo from
+    near the mode of their marginal posterior (at the mode features that matter little are shut out, and intervals
+    from there are too narrow), with the average information (Gilmour, Thompson and Cullis 1995) as the metric.
     Units that share features, treatment and village are merged without loss. Draws are samples of functions
     (Wilson et al. 2020, equation 13): a place's draws do not depend on which other places are asked for.
     A known ``propensity`` that varies enters as a prognostic feature.

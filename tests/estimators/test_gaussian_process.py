@@ -134,6 +134,20 @@ def test_no_heterogeneity_is_not_invented():
     assert np.mean((lower < 1) & (upper > 1)) > 0.9
 
 
+@pytest.mark.parametrize("columns", [1, 12])
+def test_effects_of_one_feature_and_of_all_twelve_are_found(columns):
+    """Of equal spread: how many features matter is learnt."""
+    rng = np.random.default_rng(5)
+    X, t = rng.standard_normal((250, 12)), np.arange(250) % 2
+    score = X[:, :columns].sum(axis=1) / np.sqrt(columns)
+    y = score + t * (1 + score) + 0.5 * rng.standard_normal(250)
+    post = GaussianProcessEffect(**SMALL).fit(X[:200], y[:200], treatment=t[:200]).effect(X)
+    lower, upper = post.interval(0.9).T
+    assert np.sqrt(np.mean((post.mean() - 1 - score) ** 2)) < 0.25
+    assert np.mean((lower < 1 + score) & (1 + score < upper)) > 0.85
+    assert np.mean(upper - lower) < 1.0
+
+
 def test_a_known_propensity_is_a_prognostic_feature():
     X, y, t, tau = trial(150)
     e = np.clip(0.5 + 0.1 * X[:, 2], 0.1, 0.9)
