@@ -2,10 +2,10 @@
 
 Each landscape is cut into 25 square districts, most of them without a trial place. Assignment and noise are drawn
 several times on each landscape; each time a model is fitted to the trial and 90 % intervals of the district means
-are compared with the true means over all pixels. Estimators have their default numbers of draws: a 90 % interval of
-60 draws covers 87 % by its quantiles alone. Rows are kept (see kept_rows.py) by landscape and estimator.
+are compared with the true means over all pixels. Estimators have their default numbers of draws. Rows are kept (see
+kept_rows.py) by landscape and estimator.
 
-    python benchmarks/districts.py [--landscapes 12] [--draws 6] [--slow 3]
+    python benchmarks/districts.py [--landscapes 24] [--draws 6] [--slow 3]
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def one(trial: Any, model: Any, places: tuple[Any, np.ndarray, np.ndarray], leve
     }
 
 
-def run(landscapes: int = 12, draws: int = 6, slow: int = 3, first_seed: int = 4000) -> dict[str, list[Any]]:
+def run(landscapes: int = 24, draws: int = 6, slow: int = 3, first_seed: int = 4000) -> dict[str, list[Any]]:
     """Rows (landscape, draw) by estimator; those that are kept are not made again."""
     rows: dict[str, list[list[dict[str, float]]]] = {}
     worlds = {seed: Landscape(seed) for seed in range(first_seed, first_seed + landscapes)}
@@ -145,7 +145,7 @@ def to_markdown(rows: dict[str, list[list[dict[str, float]]]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--landscapes", type=int, default=12)
+    parser.add_argument("--landscapes", type=int, default=24)
     parser.add_argument("--draws", type=int, default=6, help="draws of assignment and noise on each landscape")
     parser.add_argument(
         "--slow", type=int, default=3, help="of those, draws for BayesianLinearEffect; 2 for TLearnerEffect"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,27 @@ def build_backbone(name: str, n_bands: int, weights: dict[str, Any] | str | None
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        module = models.get_model(name, weights="DEFAULT" if weights == "DEFAULT" else None)
+        filled = isinstance(weights, dict) and "resn" in name  # every array of a ResNet is in its state
+        with torch.device("meta") if filled else nullcontext():  # no random numbers that are overwritten
+            module = models.get_model(name, weights="DEFAULT" if weights == "DEFAULT" else None)
+        if filled:
+            module = _empty(module)
         _drop_head(module, name)
         if isinstance(weights, dict):
             _load_state(module, weights, name)
         _adapt_first(module, n_bands)
     return module.eval().requires_grad_(False)
+
+
+def _empty(module: Any) -> Any:
+    """A module built on no device, with memory that is yet to be filled; its counters are 0."""
+    import torch
+
+    module = module.to_empty(device="cpu")
+    for name, counter in module.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            torch.nn.init.zeros_(counter)
+    return module
 
 
 def _drop_head(module: Any, name: str) -> None:

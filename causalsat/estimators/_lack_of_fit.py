@@ -58,11 +58,17 @@ class LackOfFit:
     linear: FloatArray
     sd: float
 
-    def draws(self, design: FloatArray, coef_draws: Any = None) -> FloatArray:
-        """Values (n_draws, n) at places with this design (n, k + 1), added to ``coef_draws @ design.T``."""
-        waves = _waves(design[:, 1:], self.frequency)
+    def draws(self, design: FloatArray, coef_draws: Any = None, factor: Any = None) -> FloatArray:
+        """Values (n_draws, n) at places with this design (n, k + 1), added to ``coef_draws @ design.T``.
+
+        ``factor``, of shape (n,), multiplies the places' values. The draws of a place lie side by side in memory, as
+        quantiles over draws want them.
+        """
+        table = np.hstack([design, _waves(design[:, 1:], self.frequency)])
+        if factor is not None:
+            table *= np.asarray(factor)[:, None]
         linear = -self.linear if coef_draws is None else coef_draws - self.linear
-        return np.asarray(np.hstack([linear, self.weight]) @ np.hstack([design, waves]).T)
+        return np.asarray(table @ np.hstack([linear, self.weight]).T).T
 
 
 def check_ratio(ratio: Any) -> None:

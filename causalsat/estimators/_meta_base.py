@@ -131,15 +131,16 @@ class MetaLearner(EffectEstimator):
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         tau = self._replicates(X)
-        if self.lack_of_fit_ is not None:
-            tau += self.lack_of_fit_.draws(self._linear_design(X))
+        left = getattr(self, "lack_of_fit_", None)  # files of before hold none
+        if left is not None:
+            tau += left.draws(self._linear_design(X))
         return np.asarray(tau * (treatment - baseline))
 
     def _diagnostics(self) -> dict[str, Any]:
         return {
             "source": f"bootstrap of clusters ({self.resampling_})",
             "replicates": len(self.models_),
-            "sd of what is left out": 0.0 if self.lack_of_fit_ is None else self.lack_of_fit_.sd,
+            "sd of what is left out": getattr(getattr(self, "lack_of_fit_", None), "sd", 0.0),
         }
 
     def _summary(self) -> Summary:

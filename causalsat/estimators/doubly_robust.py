@@ -240,10 +240,11 @@ class DoublyRobustEffect(EffectEstimator):
         return np.column_stack([np.ones(len(features)), (features - self.centre_) / self.scale_])
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
-        design = self._design(X[:, self.modifier_positions_])
-        if self.lack_of_fit_ is None:
-            return np.asarray((treatment - baseline) * (self.coef_draws_ @ design.T))
-        return (treatment - baseline) * self.lack_of_fit_.draws(design, self.coef_draws_)
+        design, factor = self._design(X[:, self.modifier_positions_]), treatment - baseline
+        left = getattr(self, "lack_of_fit_", None)  # files of before hold none
+        if left is not None:
+            return left.draws(design, self.coef_draws_, factor)  # type: ignore[no-any-return]
+        return np.asarray((factor[:, None] * design) @ self.coef_draws_.T).T
 
     def _support_columns(self) -> NDArray[np.int64]:
         return np.asarray(self.modifier_positions_)
@@ -265,7 +266,7 @@ class DoublyRobustEffect(EffectEstimator):
             **self.overlap_,
             "heterogeneity p-value (Wald)": self._heterogeneity_p_value(),
             "prior sd of a coefficient": self.prior_sd_,
-            "sd of what is not linear": 0.0 if self.lack_of_fit_ is None else self.lack_of_fit_.sd,
+            "sd of what is not linear": getattr(getattr(self, "lack_of_fit_", None), "sd", 0.0),
         }
 
     def _summary(self) -> Summary:

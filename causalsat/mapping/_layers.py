@@ -1,4 +1,4 @@
-"""Layers beyond the effect: the error that was learnt from held-out places, and the disagreement of models."""
+"""Layers of a map: the posterior's numbers, the error learnt from held-out places, the disagreement of models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from causalsat import base
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.posterior import draw_quantiles
 
-__all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "spread"]
+__all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "posterior_bands", "spread"]
 
 FloatArray = NDArray[np.float64]
 
@@ -85,3 +86,25 @@ def spread(means: Sequence[FloatArray]) -> FloatArray:
     array([0.        , 1.41421356])
     """
     return np.asarray(np.std(np.stack(means), axis=0, ddof=1))
+
+
+def posterior_bands(
+    estimator: Any,
+    features: Any,
+    support: NDArray[Any],
+    level: float,
+    quantity: str = "effect",
+    given: str | None = None,
+) -> NDArray[np.float32]:
+    """Mean, sd, interval, P(effect > 0) or P(tested), and the support (n,) of rows of features, shape (6, n)."""
+    if quantity == "risk":
+        posterior = estimator.risk(features, given=given)
+        fifth = estimator.predict_decision(features)
+    else:
+        posterior = estimator.effect(features)
+        fifth = posterior.prob(lambda tau: tau > 0)
+    # in single precision, as the map's own numbers are: sorting and squaring them takes half as long
+    draws = np.asarray(posterior.draws, dtype=np.float32)
+    lower, upper = draw_quantiles(draws, [(1 - level) / 2, (1 + level) / 2])
+    sd = draws.std(axis=0, ddof=min(len(draws) - 1, 1))
+    return np.stack((posterior.mean(), sd, lower, upper, fifth, support)).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from causalsat import base
 from causalsat.encoders._boxes import valid_shares
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
-from causalsat.mapping._layers import DISAGREEMENT, LEARNED_ERROR, learned_error, spread
+from causalsat.mapping._layers import DISAGREEMENT, LEARNED_ERROR, learned_error, posterior_bands, spread
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
 
@@ -29,7 +29,6 @@ __all__ = [
     "imagery_digest",
     "largest_chip_px",
     "map_tile",
-    "posterior_bands",
 ]
 
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
@@ -184,8 +183,10 @@ def _bands(job: MapJob, points: Any) -> Iterator[tuple[int, NDArray[np.int64], N
     transformers, estimator = base.final_estimator(job.model)
     alike = [(k, base.final_estimator(other)[1]) for k, (other, same) in enumerate(job.others, start=1) if same]
     for start, features in _features(job, transformers, points):
-        for position, chunk in _chunks(job, estimator, start, features):
-            yield 0, position, _own_bands(job, estimator, chunk)
+        features, keep = _complete(estimator, features)
+        support = estimator.support(features) if len(keep) else np.empty(0)  # once for all: cheaper than in chunks
+        for part, position, chunk in _parts(job, start, features, keep):
+            yield 0, position, _own_bands(job, estimator, chunk, support[part])
         for k, other in alike:
             for position, chunk in _chunks(job, other, start, features):
                 yield k, position, other.effect(chunk).mean()[None]
@@ -199,14 +200,20 @@ def _bands(job: MapJob, points: Any) -> Iterator[tuple[int, NDArray[np.int64], N
 
 def _chunks(job: MapJob, estimator: Any, start: int, features: Any) -> Iterator[tuple[NDArray[np.int64], Any]]:
     """Positions and features of the points that have features, ``job.chunk`` at a time."""
-    features, keep = _complete(estimator, features)
+    for _, position, chunk in _parts(job, start, *_complete(estimator, features)):
+        yield position, chunk
+
+
+def _parts(
+    job: MapJob, start: int, features: Any, keep: NDArray[np.int64]
+) -> Iterator[tuple[slice, NDArray[np.int64], Any]]:
     for low in range(0, len(keep), job.chunk):
         part = slice(low, low + job.chunk)
-        yield start + keep[part], features.iloc[part] if hasattr(features, "iloc") else features[part]
+        yield part, start + keep[part], features.iloc[part] if hasattr(features, "iloc") else features[part]
 
 
-def _own_bands(job: MapJob, estimator: Any, features: Any) -> NDArray[np.float32]:
-    bands = posterior_bands(estimator, features, job.level, job.quantity, job.given)
+def _own_bands(job: MapJob, estimator: Any, features: Any, support: NDArray[Any]) -> NDArray[np.float32]:
+    bands = posterior_bands(estimator, features, support, job.level, job.quantity, job.given)
     if job.learned_error is None:
         return bands
     error = learned_error(job.learned_error, estimator, features, bands[1].astype(float))
@@ -222,26 +229,6 @@ def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int
             points.iloc[start : start + 256], size_m=job.size_m, on_invalid="mask", min_valid=0.0
         )
         yield start, chips if transformers is None else transformers.transform(chips)
-
-
-def posterior_bands(
-    estimator: Any, features: Any, level: float, quantity: str = "effect", given: str | None = None
-) -> NDArray[np.float32]:
-    """Mean, sd, interval, P(effect > 0) or P(tested), and support of each row of features, shape (6, n)."""
-    if quantity == "risk":
-        posterior = estimator.risk(features, given=given)
-        fifth = estimator.predict_decision(features)
-    else:
-        posterior = estimator.effect(features)
-        fifth = posterior.prob(lambda tau: tau > 0)
-    lower, upper = _single(posterior).interval(level).T
-    bands = (posterior.mean(), posterior.sd(), lower, upper, fifth, estimator.support(features))
-    return np.stack(bands).astype(np.float32)
-
-
-def _single(posterior: Any) -> Any:
-    """The posterior with draws in single precision, as the map's own numbers are: sorting them takes half as long."""
-    return replace(posterior, draws=np.asarray(posterior.draws, dtype=np.float32))
 
 
 def _complete(estimator: Any, features: Any) -> tuple[Any, NDArray[np.int64]]:
