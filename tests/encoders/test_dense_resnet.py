@@ -8,8 +8,9 @@ import pytest
 
 from causalsat import load, save
 from causalsat.encoders import ImageEncoder, TorchvisionEncoder
+from causalsat.encoders._boxes import valid_shares
 from causalsat.encoders._dense_resnet import build_dense
-from causalsat.encoders._dense_window import Squares, pool_squares, squares_of, wanted_squares
+from causalsat.encoders._dense_window import Squares, any_valid, pool_squares, squares_of, wanted_squares
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.imagery import open_imagery
 
@@ -223,3 +224,15 @@ def test_what_has_no_dense_form_is_refused() -> None:
     assert not hasattr(TorchvisionEncoder(), "dense")
     torchvisions = (1.814e9 - 512_000) / 224**2 - 64 * 49 / 4  # its figure, without the head and the third band
     assert fitted(32).flops_per_px == pytest.approx(2 * torchvisions, rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.6, 1.0])
+def test_any_valid_is_a_share_above_zero(share):
+    rng = np.random.default_rng(0)
+    pixels = rng.standard_normal((3, 90, 80)).astype(np.float32)
+    pixels[:, rng.random((90, 80)) < share] = np.nan
+    pixels[:, :, 30:55] = np.nan
+    rows, cols = rng.integers(0, 80, 60), rng.integers(0, 70, 60)
+    found = any_valid(pixels, rows, cols, 10)
+    np.testing.assert_array_equal(found, valid_shares(pixels, rows, cols, 10) > 0)
+    assert not found[(cols >= 30) & (cols <= 45)].any()
