@@ -23,6 +23,7 @@ ORDER = [
     ("simulated_trial", "The simulated default: accuracy, coverage, error rate"),
     ("uganda", "Uganda: ranking of unseen sites"),
     ("uganda_design", "Uganda's design, simulated: ranking and accuracy"),
+    ("uganda_seeds", "Uganda's ten fold seeds: what they can tell"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("mapping", "Mapping a large raster"),

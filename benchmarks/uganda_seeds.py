@@ -13,11 +13,11 @@ the scores' noise. Candidates on the first five: DoublyRobustEffect and the R-le
 the latter and a Gaussian process with coordinates beside them, a spatial basis of nine cosines, three chip sizes; on
 the other nine: DoublyRobustEffect, three chip sizes, coordinates unordered or after the second component; on both,
 equal mixtures of two to four of these. THE CHOICE, ONE METHOD: ``image_model(coordinates=True)``, the default with
-the place's coordinates after the second component in the order of falling prior variance. It was no worse than the
-default where the image shows everything and better where it does not; mixtures were better than it by less than one
-standard error of the difference, and cost two to four times as much.
+the place's coordinates after the second component in the order of falling prior variance. On those trials it was no
+worse than the default where the image shows everything and better where it does not; mixtures were better than it by
+less than one standard error of the difference, and cost two to four times as much.
 
-    python benchmarks/uganda_seeds.py [--trials 18] [--seeded 2] [--folds 10] [--sections simulated uganda]
+    python benchmarks/uganda_seeds.py [--trials 9] [--seeded 2] [--folds 10] [--sections simulated uganda]
 """
 
 from __future__ import annotations
@@ -49,7 +49,15 @@ DESIGN = {
     "n_units": 2082, "n_sites": 327, "chip_px": CHIP_PX, "tau_mean": TAU_MEAN, "tau_sd": TAU_SD,
     "noise_sd": (0.95, 1.25), "site_sd": 0.3,
 }  # fmt: skip
-SEEDED = (0, 4, 8, 9, 13, 17)  # trials for ten fold seeds: each moderator and share
+SEEDED = (0, 4, 8)  # trials for ten fold seeds: each moderator and share
+NOTE = (
+    "On Uganda the chosen method has the larger AUTOC ratio within folds and about the same over all units; the AUTOC "
+    "itself does not differ, and the paired standard error is as large as the true differences between models in the "
+    "simulated trials. One trial of this size so says little about which of two models ranks better, whatever the "
+    "number of fold seeds: they share its assignment and noise. The method was fixed before it was run here, but that "
+    "effects may be partly in space was suggested by the row 'coordinates alone' of the same ten folds, so the choice "
+    "was not wholly blind to them."
+)
 SHORT = {"prior": "normal", "n_draws": 60, "n_tune": 60, "n_chains": 1, "random_state": 0}
 DEFAULT, CHOSEN, TRUTH = "default, images", "images and coordinates", "the true effect"
 
@@ -261,12 +269,13 @@ def uganda_section(options: argparse.Namespace) -> None:
     table = on_uganda(range(options.folds))
     for ranked in (uganda.POOLED, uganda.WITHIN):
         print(uganda.to_markdown(table, ranked), uganda.differences(table, ranked), sep="\n\n", end="\n\n")
+    print(NOTE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     numbers = {
-        "trials": (18, "simulated trials with one fold seed"),
+        "trials": (9, "simulated trials with one fold seed"),
         "seeded": (2, "simulated trials with all fold seeds"),
         "folds": (10, "fold seeds"),
     }

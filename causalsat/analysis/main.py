@@ -77,9 +77,9 @@ def image_model(
     coordinates : bool
         Let the effect change with the place as well, linearly in its coordinates, which come third and fourth in the
         order of the prior: for ranking places within the region of the trial. In simulated trials of the size of
-        Uganda's (``benchmarks/uganda_seeds.py``) this ranked unseen sites no worse where the images showed all of
-        the heterogeneity and better where a part of it was a trend in space that they did not show. Outside the
-        region it extrapolates that trend.
+        Uganda's (``benchmarks/uganda_seeds.py``) this ranked unseen sites better where a part of the
+        heterogeneity was a trend in space that the images did not show, and a little worse where they showed all of
+        it. Outside the region it extrapolates that trend.
     random_state : int
         Seed of the encoder and of the estimator.
 
