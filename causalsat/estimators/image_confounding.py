@@ -80,6 +80,8 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         Principal components of the image features, for balance, sensitivity and ``modifiers``.
     regularisation : {"ridge", None}
         Whether the projection on modifiers is shrunk, as in :class:`~causalsat.DoublyRobustEffect`.
+    lack_of_fit : float
+        What an effect linear in the modifiers may leave out, as there; nothing without modifiers.
     min_propensity : float
         Propensities are clipped to [min_propensity, 1 - min_propensity], with a warning.
     min_valid : float
@@ -139,6 +141,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         modifiers: Any = None,
         n_latents: int = 10,
         regularisation: str | None = "ridge",
+        lack_of_fit: float = 0.2,
         min_propensity: float = 0.01,
         min_valid: float = 0.5,
         n_draws: int = 1000,
@@ -154,6 +157,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         self.modifiers = modifiers
         self.n_latents = n_latents
         self.regularisation = regularisation
+        self.lack_of_fit = lack_of_fit
         self.min_propensity = min_propensity
         self.min_valid = min_valid
         self.n_draws = n_draws
