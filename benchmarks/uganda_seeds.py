@@ -51,12 +51,12 @@ DESIGN = {
 }  # fmt: skip
 SEEDED = (0, 4, 8)  # trials for ten fold seeds: each moderator and share
 NOTE = (
-    "On Uganda the chosen method has the larger AUTOC ratio within folds and about the same over all units; the AUTOC "
-    "itself does not differ, and the paired standard error is as large as the true differences between models in the "
-    "simulated trials. One trial of this size so says little about which of two models ranks better, whatever the "
-    "number of fold seeds: they share its assignment and noise. The method was fixed before it was run here, but that "
-    "effects may be partly in space was suggested by the row 'coordinates alone' of the same ten folds, so the choice "
-    "was not wholly blind to them."
+    "On Uganda the chosen method has the larger AUTOC ratio within folds and about the same over all units; the "
+    "AUTOC itself does not differ, and the paired standard error is as large as the true differences between models "
+    "in the simulated trials. One trial of this size so says little about which of two models ranks better, "
+    "whatever the number of fold seeds: they share its assignment and noise. The method was fixed before it was run "
+    "here, but that effects may be partly in space was suggested by the row 'coordinates alone' of the same ten "
+    "folds, so the choice was not wholly blind to them."
 )
 SHORT = {"prior": "normal", "n_draws": 60, "n_tune": 60, "n_chains": 1, "random_state": 0}
 DEFAULT, CHOSEN, TRUTH = "default, images", "images and coordinates", "the true effect"
