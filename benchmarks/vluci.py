@@ -8,6 +8,10 @@ strength: how often it holds the average effect of the units, and its width. The
 it: maximum likelihood where the functions of X are known (vluci_reference.py). Simulated worlds are those of seeds
 from FIRST_SEED on, which were not looked at before the model was as it is; IHDP's replications 1 to 5 were.
 
+Rows marked * were made while the estimate was the posterior mean over strengths, with prior_confounding=0.3, not the
+median with 0.7: the rest of the model is the same. Both defaults were chosen in worlds of other seeds. In the second
+table those of 2,000 units and L of 3 or 5 dimensions, whose best case has two seeds, are of that kind.
+
     python benchmarks/vluci.py [--cells NAME ...] [--seeds 500 501 ...]
 
 PLAN says which cells are run with which bases and how many seeds; the options limit it. Rows are kept (see
@@ -53,16 +57,17 @@ HARD = (
     "n2000 d1 s0.5",
     "weaker X n2000 d1 s0",
     "weaker X n2000 d1 s1",
+    "weaker X n2000 d1 s2",  # L moves the treatment twice as much as X, the most that the prior allows
     "L depends on X n2000 d1 s1",
     "skewed noise, no confounder n2000",
 )
-BORDER = "weaker X n2000 d1 s2"  # L moves the treatment twice as much as X, the most that the prior allows
 ROBUST = ("DoublyRobustEffect",)
 BASES = (*ROBUST, "TLearnerEffect", "BayesianLinearEffect")
+EARLIER = " *"
 FIRST_SEED = 500
 MORE_SEEDS = 10  # of small studies
-REFERENCE_SEEDS = dict.fromkeys((*SMALL[:2], *SEVERAL), 10) | {SMALL[2]: 40}
-HARMLESS_SEEDS = 40, 20  # without a confounder: a difference of a tenth is small beside one study's error
+REFERENCE_SEEDS = dict.fromkeys((*SMALL[:2], *SEVERAL), 5) | {SMALL[2]: 20}  # 2 elsewhere
+HARMLESS_SEEDS = 29, 20  # without a confounder: a difference of a tenth is small beside one study's error
 LARGE = ("n10000 d1 s1", "n10000 d1 s2", "no confounder n10000")
 IDENTIFIED = (  # cells whose model is that of the reference
     *(f"n2000 d1 s{s}" for s in (1, 2)),
@@ -82,16 +87,13 @@ class Part(NamedTuple):
 
 IHDP = "IHDP, birth covariates hidden"
 PLAN = (
-    Part(SEVERAL, 5),
+    Part(SEVERAL, MORE_SEEDS),
     Part((SMALL[0],), 5, BASES),
     Part(SMALL[:2], MORE_SEEDS),
     Part((SMALL[2],), HARMLESS_SEEDS[0]),
-    Part(MAIN, 5, BASES),
-    Part((IHDP,), 5),
-    Part(HARD, 5),
-    Part(SEVERAL, MORE_SEEDS),
-    Part(("n500 d1 s0.5",), 5),
-    Part((BORDER,), MORE_SEEDS),
+    Part(MAIN, 3, BASES),
+    Part((*MAIN, IHDP), 5),
+    Part(("n500 d1 s0.5", *HARD), 5),
     Part(LARGE, 5),
     Part((MAIN[2],), HARMLESS_SEEDS[1]),
     Part((*MAIN, *SMALL, IHDP), 5, ("CEVAE",)),
@@ -205,7 +207,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| P(confounding) | CPU s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([row | {"method": row["method"] + EARLIER * bool(row.get("earlier"))} for row in rows])
     for cell in [c for c in CELLS if c in set(frame["cell"])]:
         for method, part in frame[frame["cell"] == cell].groupby("method", sort=False):
             inner = np.array(part["inferred"].tolist(), dtype=float)

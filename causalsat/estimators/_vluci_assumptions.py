@@ -51,7 +51,7 @@ class AssumptionChecks(BaseEstimator):
 
         This region asks the likelihood alone (given the shapes that the class's documentation sets out): every
         strength within its joint confidence region, with the latent model's sampling error there. The interval of
-        the posterior covers those strengths too, but has the prior's estimate for its mean, which stretches it
+        the posterior covers those strengths too, but has the posterior's median for its mean, which stretches it
         towards no confounding, and it has the base's sampling error.
 
         Parameters
@@ -103,7 +103,8 @@ class AssumptionChecks(BaseEstimator):
         -------
         DataFrame
             One row for each setting: ``ate``, ``lower``, ``upper``, ``probability`` (of confounding).
-            :func:`causalsat.plots.plot_unobserved` draws it.
+            :func:`causalsat.plots.plot_unobserved` draws it. Where the unobserved moves the treatment more than all of
+            X does, intervals are too short: read :meth:`likelihood_region` too.
         """
         settings: list[tuple[str, dict[str, Any]]] = [("as fitted", {})]
         settings += [(f"link scale {v:g}", {"link_scale": v}) for v in link_scales]
