@@ -103,8 +103,8 @@ class AssumptionChecks(BaseEstimator):
         -------
         DataFrame
             One row for each setting: ``ate``, ``lower``, ``upper``, ``probability`` (of confounding).
-            :func:`causalsat.plots.plot_unobserved` draws it. Where the unobserved moves the treatment more than all of
-            X does, intervals are too short: read :meth:`likelihood_region` too.
+            :func:`causalsat.plots.plot_unobserved` draws it. Where L moves the treatment more than all of X
+            does, intervals can be too short: read :meth:`likelihood_region` too.
         """
         settings: list[tuple[str, dict[str, Any]]] = [("as fitted", {})]
         settings += [(f"link scale {v:g}", {"link_scale": v}) for v in link_scales]
