@@ -312,7 +312,8 @@ def run(replications: int, pymc: int, trials: int, names: Sequence[str]) -> str:
     if trials:
         parts += [
             "",
-            f"Coverage over {trials} trials; standard errors in thousandths in brackets (of trials, not places).",
+            f"Coverage over {trials} trials; standard errors in thousandths in brackets (of trials, not places). "
+            "Doubly robust and meta-learners have `lack_of_fit=0`.",
             "",
             coverage_table(trials, names),
             "",
