@@ -179,7 +179,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         inference: str = "marginal",
         n_latents: int = 1,
         outcome: str = "auto",
-        prior_confounding: float = 0.7,
+        prior_confounding: float = 0.5,
         link_scale: float = 1.0,
         noise: str = "flexible",
         n_imputations: int = 10,
