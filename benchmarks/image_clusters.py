@@ -6,7 +6,7 @@ response of the image to a fixed kernel, 2,000 units on 500 images; none: the sa
 that have shares of the types (``assignment="share"``). Coverage: on each landscape of the scene types assignment and
 outcomes are drawn several times, with two clusters given. Rows are kept (see kept_rows.py).
 
-    python benchmarks/image_clusters.py [--seeds 10] [--kernel 5] [--draws 2] [--cnn 5]
+    python benchmarks/image_clusters.py [--seeds 10] [--kernel 5] [--draws 4] [--cnn 5]
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--draws", type=int, default=2, help="draws for the coverage, on each landscape; 0 for none")
+    parser.add_argument("--draws", type=int, default=4, help="draws for the coverage, on each landscape; 0 for none")
     parser.add_argument("--kernel", type=int, default=5, help="seeds of the kernel's effect")
     parser.add_argument(
         "--cnn", type=int, default=5, help="seeds of the scene types that are fitted by the trained network too"

@@ -57,6 +57,7 @@ ORDER = [
     ("faults", "Faults: damaged files, full disks, kill -9, hostile input"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),
     ("vluci", "VLUCI: an unobserved confounder, inferred"),
+    ("vluci_prior", "VLUCI: what the prior of a confounder trades"),
     ("examples", "The examples: run times, and from a clean machine to the first map"),
 ]
 HEAD = """# Benchmarks
