@@ -20,9 +20,15 @@ from kept_rows import Row, kept_row
 from vluci import SEVERAL, SMALL, bases, make_world, seeds_of
 
 import causalsat
-from causalsat.estimators._vluci_posterior import weighted_median
 
 EVEN, PRIORS = 0.5, (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
+    """The least value with half of the weight at or below it."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
 
 
 def moves(cell: str, seed: int) -> Row:

@@ -51,7 +51,7 @@ class AssumptionChecks(BaseEstimator):
 
         This region asks the likelihood alone (given the shapes that the class's documentation sets out): every
         strength within its joint confidence region, with the latent model's sampling error there. The interval of
-        the posterior covers those strengths too, but has the posterior's median for its mean, which stretches it
+        the posterior covers those strengths too, but has the posterior's mean for its own, which stretches it
         towards no confounding, and it has the base's sampling error.
 
         Parameters

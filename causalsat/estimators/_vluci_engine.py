@@ -80,8 +80,8 @@ class Marginal:
 
     @property
     def expected_move(self) -> float:
-        """Average effect, in the outcome's units, less that without confounding: the posterior median."""
-        return (self.grid.middle - float(self.grid.ate[0])) * self.scaling.y_sd / self.scaling.t_sd
+        """Average effect, in the outcome's units, less that without confounding: the posterior mean."""
+        return float(self.grid.weight @ (self.grid.ate - self.grid.ate[0])) * self.scaling.y_sd / self.scaling.t_sd
 
     def design(self, X: FloatArray, t: FloatArray, y: FloatArray) -> Design:
         """Columns for units."""

@@ -22,7 +22,6 @@ __all__ = [
     "draw_parameters",
     "evaluate_grid",
     "no_grid",
-    "weighted_median",
 ]
 
 RATIOS = (0.5, 1.0, 2.0)  # of L's link to X's own, times the prior scale
@@ -65,17 +64,13 @@ class Grid:
     beta, rho0, rho1, ate, ate_sd, evidence : ndarray of shape (k,)
         Strengths, the average effect there and its sd, log evidence against no confounding. The first is none.
     weight, spread : ndarray of shape (k,)
-        Posterior weights, and the wider ones of the strengths that the imputations stand for, whose mean
-        effect is ``middle``.
+        Posterior weights, and the wider ones of the strengths that the imputations stand for; of one mean effect.
     table : ndarray of shape (3, r, s)
         Log evidence where it was computed: by beta, atanh(rho), shift; NaN where it was not.
     computed : ndarray of shape (3, r, s, 2)
         Average effect and its sd there.
     betas, places : ndarray of shape (3,), (r,)
         Values of beta and of atanh(rho).
-    middle : float
-        The estimate: posterior median over strengths of the average effect there, which is that without confounding
-        unless confounding is likelier than not. Where the data are not asked, the mean.
     """
 
     beta: FloatArray
@@ -90,7 +85,6 @@ class Grid:
     computed: FloatArray
     betas: FloatArray
     places: FloatArray
-    middle: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,12 +199,11 @@ def _weigh(
     ate, sd = np.r_[none.ate, strengths.ate], np.r_[none.ate_sd, np.maximum(strengths.sd, 1e-9)]
     power = 1.0 if prior.use_evidence else 0.0
     weight = _posterior(log_prior, prior.probability, power * evidence)
-    spread, middle = weight, float(weight @ ate)
+    spread = weight
     if prior.use_evidence:
-        middle = weighted_median(ate, weight)
         borne = ate[evidence >= evidence.max() - BORNE]
         ends = float(borne.min()), float(borne.max())
-        spread = _tilted(_posterior(log_prior, 1.0, TEMPER * evidence), ate, middle, ends)
+        spread = _tilted(_posterior(log_prior, 1.0, TEMPER * evidence), ate, float(weight @ ate), ends)
     x = strengths.where
     beta, rho0, rho1 = np.exp(x[:, 0]), np.tanh(x[:, 1] - x[:, 2]), np.tanh(x[:, 1] + x[:, 2])
     columns = [*(np.r_[0.0, v] for v in (beta, rho0, rho1)), ate, sd, evidence, weight, spread]
@@ -219,20 +212,7 @@ def _weigh(
     columns = [v[keep] for v in columns]
     b, r0, r1, ate, sd, evidence, weight, spread = columns
     weights = weight / weight.sum(), spread / spread.sum()
-    return Grid(b, r0, r1, ate, sd, evidence, *weights, table[..., 0], table[..., 1:], betas, a, middle)
-
-
-def weighted_median(values: FloatArray, weight: FloatArray) -> float:
-    """The least value with half of the weight at or below it.
-
-    Examples
-    --------
-    >>> weighted_median(np.array([3.0, 1.0, 2.0]), np.array([0.3, 0.4, 0.3]))
-    2.0
-    """
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weight[order])
-    return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
+    return Grid(b, r0, r1, ate, sd, evidence, *weights, table[..., 0], table[..., 1:], betas, a)
 
 
 def _posterior(log_prior: FloatArray, probability: float, log_likelihood: FloatArray) -> FloatArray:
