@@ -134,8 +134,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     and 70 %, of 5 dimensions 84 % and 66 %; of 500 units, 77 % and 62 %, 69 % and 30 %, 70 % and 46 %. At strength
     0.5 it closes hardly anything. Its 90 % intervals held the truth in 90 to 100 % of the studies of each of these
     cells (X alone: in hardly any), and are wide: 1.9 for 2,000 units and 3.2 for 500 at strength 2, 1.3 and 2.2
-    without a confounder, where the error was WNONE against that of X alone with 2,000 units and 0.165 against 0.153
-    with 500. A higher ``prior_confounding`` closes more with 500 units, and finds confounders that are not there
+    without a confounder, where the error was that of X alone with 2,000 units and 0.165 against 0.153 with 500. A
+    higher ``prior_confounding`` closes more with 500 units, and finds confounders that are not there
     (``benchmarks/vluci_prior.py``). Where X moves the treatment half as much as L, four of ten intervals held the
     truth at strength 2, and :meth:`likelihood_region` eight: read that there.
 
