@@ -24,13 +24,6 @@ import causalsat
 EVEN, PRIORS = 0.5, (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
-    """The least value with half of the weight at or below it."""
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weight[order])
-    return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
-
-
 def moves(cell: str, seed: int) -> Row:
     """Signed error of X alone and with the true L, and the moves by prior: of the median, and of the mean."""
     X, t, y, L, tau = make_world(cell, seed)
@@ -44,7 +37,8 @@ def moves(cell: str, seed: int) -> Row:
     for prior in PRIORS:
         weight = grid.weight * np.r_[1.0, np.full(len(grid.weight) - 1, prior / (1 - prior))]
         weight /= weight.sum()
-        row[f"median {prior}"] = (weighted_median(grid.ate, weight) - float(grid.ate[0])) * unit
+        median = np.quantile(grid.ate, 0.5, weights=weight, method="inverted_cdf")
+        row[f"median {prior}"] = float(median - grid.ate[0]) * unit
         row[f"mean {prior}"] = float(weight @ (grid.ate - grid.ate[0])) * unit
     return row
 
