@@ -24,6 +24,7 @@ ORDER = [
     ("uganda", "Uganda: ranking of unseen sites"),
     ("uganda_design", "Uganda's design, simulated: ranking and accuracy"),
     ("uganda_seeds", "Uganda's ten fold seeds: what they can tell"),
+    ("uganda_covariates", "Uganda's design, simulated: covariates among the modifiers"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("mapping", "Mapping a large raster"),

@@ -64,7 +64,8 @@ def image_model(
     study : Study
         With imagery.
     estimator : EffectEstimator, optional
-        Default ``BayesianLinearEffect(modifiers="img*", ordered="img*", prior="normal")``.
+        Default ``BayesianLinearEffect(modifiers="img*", ordered="img*", prior="normal")``; with coordinates and
+        covariates among the modifiers ``prior="horseshoe"``.
     size_m : float or sequence of float, optional
         Side of the chip around each place in metres; by default the study's ``chip_size_m``, or 32 pixels.
     encoder : transformer of chips, optional
@@ -73,7 +74,12 @@ def image_model(
         Principal components of the image features.
     covariates : {"adjust", "modify", "ignore"}
         ``"adjust"``: covariates sharpen the estimate, the effect depends on the image only and can be mapped;
-        ``"modify"``: the effect depends on them too; ``"ignore"``: images only.
+        ``"modify"``: the effect depends on them too, and where they are missing, as on a map, on their means;
+        ``"ignore"``: images only. Covariates that modify stand outside the order of the prior. With
+        coordinates beside them the horseshoe, which shrinks each modifier by as much as it needs, ranked unseen
+        sites of simulated trials a little better than one scale for all did, and its 90 % intervals covered 76
+        to 79 % of effects of which the features show only a part, instead of 68 to 71 %
+        (``benchmarks/uganda_covariates.py``); without coordinates it ranked no better.
     coordinates : bool
         Let the effect change with the place as well, linearly in its coordinates, which come third and fourth in the
         order of the prior: for ranking places within the region of the trial. In simulated trials of the size of
@@ -115,9 +121,8 @@ def image_model(
             modifiers, ordered = ["img*", *COORDINATES], [*first, *COORDINATES, "img*"]
         if covariates == "modify":
             modifiers = None
-        estimator = BayesianLinearEffect(
-            modifiers=modifiers, ordered=ordered, prior="normal", random_state=random_state
-        )
+        prior = "horseshoe" if covariates == "modify" and coordinates else "normal"
+        estimator = BayesianLinearEffect(modifiers=modifiers, ordered=ordered, prior=prior, random_state=random_state)
     images = ImageEncoder(
         study.imagery,
         size_m=_chip_size(study) if size_m is None else size_m,

@@ -167,3 +167,38 @@ def test_order_of_the_prior_with_coordinates():
     np.testing.assert_allclose([scale[name] for name in order], 1 / np.arange(1, 7))
     assert {fitted.feature_names_in_[j] for j in fitted.modifiers_} == set(order)
     assert causalsat.image_model(study).named_steps["effect"].ordered == "img*"
+
+
+@pytest.mark.filterwarnings("ignore:the sampler may not have converged")  # short chains
+def test_covariates_among_the_modifiers_are_found_or_left_alone():
+    trial = satellite_trial("none", n_units=1200, n_sites=110, size_px=448, seed=8)
+    units, study = trial.units, trial.study()
+    tau = 0.4 + 1.0 * (units.female - units.female.mean())
+    study = study.replace(
+        units=study.units.assign(outcome=units.outcome + units.treatment * (tau - units.tau)),
+        covariates=("age", "female", "household_size"),
+    )
+    model = causalsat.image_model(study, n_components=4, covariates="modify", coordinates=True)
+    model.set_params(effect__n_draws=100, effect__n_tune=100, effect__n_chains=1)
+    fitted = study.fit(model).named_steps["effect"]
+    names = [fitted.feature_names_in_[j] for j in fitted.modifiers_]
+    slope = dict(zip(names, fitted.draws_["interaction"].mean(axis=0), strict=True))
+    assert set(names) == {f"img{k}" for k in range(4)} | {"east", "north", "age", "female", "household_size"}
+    others = np.abs([value for name, value in slope.items() if name != "female"])
+    error = 2 * 0.97 / np.sqrt(len(units))  # of a slope in half the units treated, unshrunken
+    assert abs(slope["female"] - units.female.std()) < 3 * error  # the truth, per standard deviation
+    assert np.median(others) < 0.5 * error and others.max() < 3 * error
+    scale = dict(zip(fitted.feature_names_in_, fitted.prior_scale_, strict=False))
+    assert [scale[name] for name in ("age", "female", "household_size")] == [1, 1, 1]
+
+
+def test_the_prior_is_the_horseshoe_with_covariates_and_coordinates_only():
+    study = satellite_trial("smooth", n_units=200, n_sites=40, size_px=384, seed=0).study()
+    priors = {
+        (covariates, coordinates): causalsat.image_model(study, covariates=covariates, coordinates=coordinates)
+        .named_steps["effect"]
+        .prior
+        for covariates in ("adjust", "modify", "ignore")
+        for coordinates in (False, True)
+    }
+    assert [key for key, prior in priors.items() if prior == "horseshoe"] == [("modify", True)]
