@@ -16,6 +16,7 @@ from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, win
 from causalsat.imagery.dates import as_day, first_day
 from causalsat.imagery.grid import Grid, IntArray
 from causalsat.imagery.handles import gdal_env
+from causalsat.imagery.held import holder
 
 if TYPE_CHECKING:
     import xarray
@@ -175,17 +176,22 @@ class Imagery(ABC):
         Returns
         -------
         ndarray of float32 of shape ([time,] band, height, width)
-            NaN where nodata, masked or outside; scale and offset applied.
+            NaN where nodata, masked or outside; scale and offset applied. Read-only where it is a part of a window
+            that is kept (``held_window``).
 
         Raises
         ------
         ImageryError
             The file cannot be read.
         """
-        out = np.empty((*self.leading, int(height), int(width)), dtype=np.float32)
+        keeper, window = holder(self), (int(row0), int(col0), int(height), int(width))
+        return self._read_window(*window) if keeper is None else keeper.window(self._read_window, *window)
+
+    def _read_window(self, row0: int, col0: int, height: int, width: int) -> NDArray[np.float32]:
+        out = np.empty((*self.leading, height, width), dtype=np.float32)
         with self._unchanged(), gdal_env():
             for where, source in self.layers():
-                window_into(out[where], source, int(row0), int(col0))
+                window_into(out[where], source, row0, col0)
         return out
 
     def iter_windows(

@@ -215,10 +215,15 @@ def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: 
     height, width = out.shape[-2:]
     rows, cols = source.shape
     r0, c0, r1, c1 = max(row0, 0), max(col0, 0), min(row0 + height, rows), min(col0 + width, cols)
-    if (r1 - r0, c1 - c0) != (height, width):
+    if r1 <= r0 or c1 <= c0:
         out.fill(np.nan)
-    if r1 > r0 and c1 > c0:
-        inside = out[..., r0 - row0 : r1 - row0, c0 - col0 : c1 - col0]
+    else:
+        rows_in, cols_in = slice(r0 - row0, r1 - row0), slice(c0 - col0, c1 - col0)
+        for outside in (np.s_[: rows_in.start], np.s_[rows_in.stop :]):
+            out[..., outside, :] = np.nan
+        for outside in (np.s_[: cols_in.start], np.s_[cols_in.stop :]):
+            out[..., rows_in, outside] = np.nan
+        inside = out[..., rows_in, cols_in]
         _paste(inside, source.load(r0, r1, c0, c1), (slice(None), slice(None)), source.fill)
         _apply_gain(inside, source.gain)
 

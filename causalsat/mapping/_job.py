@@ -73,15 +73,17 @@ def make_job(
 
 
 def ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:
-    """A copy of the model whose encoders read the given imagery, where its bands are theirs, and mask."""
+    """A copy of the model whose encoders read the given imagery, where it is theirs or has its bands, and mask."""
     if not image_encoders(model):
         return model
     from copy import deepcopy
 
     model = deepcopy(model)
     for encoder in image_encoders(model):
-        if _replaces(encoder, imagery):
-            encoder.imagery = imagery
+        if isinstance(encoder.imagery, Mapping):
+            encoder.imagery = {k: imagery if _same(own, imagery) else own for k, own in encoder.imagery.items()}
+        elif _same(encoder.imagery, imagery) or _alike(encoder.imagery, imagery):
+            encoder.imagery = imagery  # this very object, so that a tile's window is read once for all
         settings = {"on_invalid": "mask", "progress": False, "min_valid": min_valid}
         for name, value in settings.items():
             if hasattr(encoder, name) and value is not None:
@@ -94,10 +96,11 @@ def smallest_share(model: Any) -> float:
     return min((float(getattr(e, "min_valid", 0.5)) for e in image_encoders(model)), default=0.5)
 
 
-def _replaces(encoder: Any, imagery: Any) -> bool:
-    own = encoder.imagery
-    if isinstance(own, Mapping) or own is imagery or imagery_digest(own) == imagery_digest(imagery):
-        return False
+def _same(own: Any, imagery: Any) -> bool:
+    return own is imagery or imagery_digest(own) == imagery_digest(imagery)
+
+
+def _alike(own: Any, imagery: Any) -> bool:
     return tuple(own.bands) == tuple(imagery.bands) and len(own.dates) == len(imagery.dates)
 
 

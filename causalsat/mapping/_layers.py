@@ -97,14 +97,11 @@ def posterior_bands(
     given: str | None = None,
 ) -> NDArray[np.float32]:
     """Mean, sd, interval, P(effect > 0) or P(tested), and the support (n,) of rows of features, shape (6, n)."""
-    if quantity == "risk":
-        posterior = estimator.risk(features, given=given)
-        fifth = estimator.predict_decision(features)
-    else:
-        posterior = estimator.effect(features)
-        fifth = posterior.prob(lambda tau: tau > 0)
-    # in single precision, as the map's own numbers are: sorting and squaring them takes half as long
-    draws = np.asarray(posterior.draws, dtype=np.float32)
-    lower, upper = draw_quantiles(draws, [(1 - level) / 2, (1 + level) / 2])
-    sd = draws.std(axis=0, ddof=min(len(draws) - 1, 1))
-    return np.stack((posterior.mean(), sd, lower, upper, fifth, support)).astype(np.float32)
+    from causalsat.mapping._draw_kernels import moments
+
+    posterior = estimator.risk(features, given=given) if quantity == "risk" else estimator.effect(features)
+    mean, sd, positive, draws = moments(posterior.draws)
+    # sorted in single precision, as the map's own numbers are: it takes half as long
+    lower, upper = draw_quantiles(draws, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    fifth = estimator.predict_decision(features) if quantity == "risk" else positive
+    return np.stack((mean, sd, lower, upper, fifth, support)).astype(np.float32)

@@ -14,6 +14,7 @@ from causalsat import base
 from causalsat.encoders._boxes import valid_shares
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
+from causalsat.imagery.held import held_window
 from causalsat.mapping._layers import DISAGREEMENT, LEARNED_ERROR, learned_error, posterior_bands, spread
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
@@ -25,10 +26,12 @@ __all__ = [
     "MapJob",
     "check_unchanged",
     "constant_columns",
+    "fitted_encoders",
     "image_encoders",
     "imagery_digest",
     "largest_chip_px",
     "map_tile",
+    "surroundings",
 ]
 
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
@@ -128,18 +131,28 @@ def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
     cells = np.flatnonzero(_in_region(job.region, x, y))
     if len(cells):
         points = _cell_points(job, x[cells], y[cells])
-        keep = valid_share(job.imagery, points, job.chip_px) >= job.min_valid
-        cells, points = cells[keep], points[keep]
-    if len(cells):
-        own = len(job.bands) - bool(job.others)
-        means = [np.full(len(cells), np.nan) for _ in range(1 + len(job.others))]
-        for model, position, found in _bands(job, points):
-            means[model][position] = found[0]
-            if model == 0:
-                values[:own, cells[position]] = found
-        if job.others:
-            values[own, cells] = spread(means)
+        with held_window(job.imagery, surroundings(job)):
+            keep = valid_share(job.imagery, points, job.chip_px) >= job.min_valid
+            cells, points = cells[keep], points[keep]
+            if len(cells):
+                _fill(values, job, cells, points)
     return values.reshape(len(job.bands), tile.height, tile.width)
+
+
+def surroundings(job: MapJob) -> int:
+    """Pixels round its chips that a model looks at, to whole squares of its lattice."""
+    return max((e.halo_px + e.lattice_px for e in fitted_encoders(job) if getattr(e, "halo_px", 0)), default=0)
+
+
+def _fill(values: NDArray[np.float32], job: MapJob, cells: NDArray[np.int64], points: Any) -> None:
+    """Write the bands (band, cell) of these cells."""
+    own, means = len(job.bands) - bool(job.others), [np.full(len(cells), np.nan) for _ in range(1 + len(job.others))]
+    for model, position, found in _bands(job, points):
+        means[model][position] = found[0]
+        if model == 0:
+            values[:own, cells[position]] = found
+    if job.others:
+        values[own, cells] = spread(means)
 
 
 def _in_region(region: bytes | None, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
@@ -287,6 +300,13 @@ def image_encoders(model: Any) -> list[Any]:
     steps = getattr(model, "steps", None) or getattr(model, "transformers_", None)
     steps = steps or getattr(model, "transformer_list", None) or ()
     return [found for step in steps for found in image_encoders(step[1])]
+
+
+def fitted_encoders(job: MapJob) -> Iterator[Any]:
+    """Encoders of chips inside the model's image encoders, and of the other models that encode by themselves."""
+    for model in (job.model, *(other for other, same in job.others if not same)):
+        for image in image_encoders(model):
+            yield from getattr(image, "encoders_", ())
 
 
 def largest_chip_px(model: Any, imagery: Any) -> int:

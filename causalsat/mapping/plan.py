@@ -14,7 +14,7 @@ import numpy as np
 from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.mapping._job import make_job, tile_side, tiles_of
 from causalsat.mapping._layers import check_layers
-from causalsat.mapping.compute import MapJob, image_encoders, tile_values
+from causalsat.mapping.compute import MapJob, fitted_encoders, surroundings, tile_values
 from causalsat.mapping.grid import region_geometry
 from causalsat.mapping.tiles import Tile
 
@@ -174,17 +174,14 @@ def plan_map(
 def plan_of(job: MapJob, tiles: Sequence[Tile], side: int) -> MapPlan:
     """The plan of a job, without a measurement."""
     cell_px, layers = job.grid.cell_px, max(len(job.imagery.bands), 1) * max(len(job.imagery.dates), 1)
-    halos = [int(getattr(e, "halo_px", 0)) for e in _fitted_encoders(job)]
-    margins = [job.chip_px, *(job.chip_px + 2 * halo for halo in halos)]  # of the validity check, and of each encoder
-    pixels = sum(
-        (tile.height * cell_px + margin) * (tile.width * cell_px + margin) for tile in tiles for margin in margins
-    )
+    margin = job.chip_px + 2 * surroundings(job)  # read once, for the validity check and for the encoders
+    pixels = sum((tile.height * cell_px + margin) * (tile.width * cell_px + margin) for tile in tiles)
     cells = sum(tile.height * tile.width for tile in tiles)
     area_px = cells * cell_px**2
-    flops = area_px * sum((float(getattr(e, "flops_per_px", np.nan)) for e in _fitted_encoders(job)), 0.0)
+    flops = area_px * sum((float(getattr(e, "flops_per_px", np.nan)) for e in fitted_encoders(job)), 0.0)
     dates = max(len(job.imagery.dates), 1)
-    window = max(min(side, job.grid.height) * cell_px, 1) + max(margins)
-    window = min(window, max(min(side, job.grid.width) * cell_px, 1) + max(margins))
+    window = max(min(side, job.grid.height) * cell_px, 1) + margin
+    window = min(window, max(min(side, job.grid.width) * cell_px, 1) + margin)
     return MapPlan(
         n_tiles=len(tiles),
         n_cells=cells,
@@ -193,21 +190,14 @@ def plan_of(job: MapJob, tiles: Sequence[Tile], side: int) -> MapPlan:
         area_km2=cells * (job.grid.resolution_m / 1000) ** 2,
         pixels_read=int(pixels),
         bytes_read=int(4 * layers * pixels),
-        flops=float(flops * dates) if halos else float("nan"),
+        flops=float(flops * dates) if surroundings(job) else float("nan"),
         worker_bytes=int(_COPIES * 4 * layers * window**2 + _network_bytes(job, window) + 3 * 8 * _DRAWS * job.chunk),
     )
 
 
-def _fitted_encoders(job: MapJob) -> Iterator[Any]:
-    """Encoders of chips inside the model's image encoders, and of the other models that encode by themselves."""
-    for model in (job.model, *(other for other, same in job.others if not same)):
-        for image in image_encoders(model):
-            yield from getattr(image, "encoders_", ())
-
-
 def _network_bytes(job: MapJob, window: int) -> float:
     """Activations of the largest block of a dense network."""
-    per_px = [float(getattr(e, "block_bytes", lambda side: 0.0)(window)) for e in _fitted_encoders(job)]
+    per_px = [float(getattr(e, "block_bytes", lambda side: 0.0)(window)) for e in fitted_encoders(job)]
     return max(per_px, default=0.0)
 
 

@@ -32,6 +32,8 @@ def test_map_patches_and_network_side_by_side(
     country: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(country, "N_PLACES", 24)
+    monkeypatch.setattr(country, "TURNS", 2)
+    monkeypatch.setattr(country, "corner_of", partial(country.corner_of, side_px=128))
     monkeypatch.setattr(country, "_bare", partial(country._bare, side=256))
     monkeypatch.setattr(country, "_sliding", partial(country._sliding, cells=4))
     monkeypatch.setattr(country, "_patch_network", partial(country._patch_network, n=32))
@@ -43,8 +45,9 @@ def test_map_patches_and_network_side_by_side(
     assert min(found[name] for name in ("bare", "patches", "patch_network", "map", "planned")) > 0
     map_row = {"cpu_s": 3.0, "km2": 20.0, "cells": 700.0, "peak_mb": 900.0}
     rows = {f"{task} {p}": row for p in country.PRECISIONS for task, row in (("compare", found), ("map", map_row))}
-    workers = {"one_s": 2.0, "two_s": 1.0, "ratio": 2.0, "load_before": 0.0, "km2": 20.0}
+    workers = {"one_s": 2.0, "two_s": 1.0, "ratios": [1.9, 2.0, 2.2], "load_before": 0.0, "km2": 20.0}
     resume = {"kept": 2, "identical": True}
     text = country.to_markdown({"large": 448, "small": 448, **rows, "resume": resume, "workers": workers})
     assert "| CPU s/km2 | 0.15000 | 0.15000 |" in text
     assert "pixels identical" in text
+    assert "2.00 (1.90, 2.00, 2.20) times the throughput" in text

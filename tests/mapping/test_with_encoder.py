@@ -116,6 +116,19 @@ def test_a_saved_model_makes_the_same_map(imagery, trial, tmp_path):
     np.testing.assert_array_equal(cells(first.path)[0], cells(again.path)[0])
 
 
+def test_a_tiles_window_is_read_once(imagery, trial, tmp_path, monkeypatch):
+    latents = {"convolutions": RandomConvFeatures(16, random_state=0), "network": causalsat.TorchvisionEncoder()}
+    latents["network"].set_params(dense_stride=32)
+    reads, plain = [], type(imagery)._read_window
+    monkeypatch.setattr(type(imagery), "_read_window", lambda *window: reads.append(window[1:]) or plain(*window))
+    for name, latent in latents.items():
+        images = ImageEncoder(imagery, CHIP_M, latent, n_components=4, on_invalid="mask")
+        model = fit(make_pipeline(images, DoublyRobustEffect(random_state=0)), trial)
+        reads.clear()
+        map_effects(model, imagery, None, 240, tmp_path / f"{name}.tif", tile_px=64, **QUIET)
+        assert len(reads) == 1
+
+
 def test_the_users_model_is_left_as_it_was(imagery, trial, tmp_path):
     model = fit(make_pipeline(encoder(imagery), DoublyRobustEffect(random_state=0)), trial)
     map_effects(model, imagery, None, 120, tmp_path / "a.tif", min_valid=0.9, **QUIET)
