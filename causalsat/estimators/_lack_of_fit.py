@@ -20,7 +20,7 @@ median: a trial says little of small s, and nothing is left out where no effect 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import ParameterError
 
-__all__ = ["LackOfFit", "check_ratio", "lack_of_fit"]
+__all__ = ["LackOfFit", "check_ratio", "lack_of_fit", "with_slopes"]
 
 FloatArray = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class LackOfFit:
     weight : ndarray of shape (n_draws, 2 m)
         Weights of their cosines and sines; the mean over draws is 0.
     linear : ndarray of shape (n_draws, k + 1)
-        Coefficients of the draws' own projection, which is taken out.
+        Coefficients of what is taken out: the draws' own projection, less what a penalty may have taken from the fit.
     sd : float
         Posterior mean of the standard deviation over the trial's units.
     """
@@ -69,6 +69,11 @@ class LackOfFit:
             table *= np.asarray(factor)[:, None]
         linear = -self.linear if coef_draws is None else coef_draws - self.linear
         return np.asarray(table @ np.hstack([linear, self.weight]).T).T
+
+
+def with_slopes(left: LackOfFit, slopes: FloatArray) -> LackOfFit:
+    """The draws with linear functions of the modifiers added, given by slopes (n_draws, k)."""
+    return replace(left, linear=left.linear - np.column_stack([np.zeros(len(slopes)), slopes]))
 
 
 def check_ratio(ratio: Any) -> None:

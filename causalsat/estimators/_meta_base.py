@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,10 @@ from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators import _nuisances
 from causalsat.estimators._bootstrap import default_regressor, draw_weights, fit_learner, takes_weights
 from causalsat.estimators._folds import assign_folds
-from causalsat.estimators._lack_of_fit import LackOfFit, check_ratio, lack_of_fit
+from causalsat.estimators._lack_of_fit import LackOfFit, check_ratio, lack_of_fit, with_slopes
 from causalsat.estimators._levels import is_binary
 from causalsat.estimators._nuisances import Nuisances
+from causalsat.estimators._shrinkage import lost_to_penalty
 from causalsat.exceptions import DataError, IgnoredWarning, ParameterError
 from causalsat.posterior import draw_quantiles
 
@@ -26,6 +28,7 @@ __all__ = [
     "Expectations",
     "Learners",
     "MetaLearner",
+    "Part",
     "check_learner",
     "crossfit",
     "expectations",
@@ -39,11 +42,21 @@ Learners = tuple[Any, ...]
 MIN_ARM = 3
 
 
+class Part(NamedTuple):
+    """What one learner is fitted to, and its share in the effect, which is a weighted sum of the learners'."""
+
+    share: float
+    model: Any
+    X: FloatArray
+    target: FloatArray
+    weight: FloatArray
+
+
 class MetaLearner(EffectEstimator):
     """What the meta-learners share: the bootstrap over clusters, its draws and the table.
 
-    A subclass writes ``_prepare`` (once, on the data as they are), ``_fit_once`` (on reweighted clusters) and
-    ``_tau`` (effects of fitted learners).
+    A subclass writes ``_prepare`` (once, on the data as they are), ``_parts`` (what its learners are fitted to, on
+    reweighted clusters) and ``_tau`` (effects of fitted learners).
     """
 
     n_bootstrap: int
@@ -59,8 +72,14 @@ class MetaLearner(EffectEstimator):
         """Fit what the bootstrap does not refit."""
 
     @abstractmethod
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+        """What the learners of a replicate are fitted to; weights are counts of copies where ``counts``."""
+
     def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
-        """Fit the learners to units with these weights (which are counts of copies where ``counts``)."""
+        return tuple(
+            fit_learner(part.model, part.X, part.target, part.weight, counts=counts)
+            for part in self._parts(data, weight, counts=counts)
+        )
 
     @abstractmethod
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
@@ -125,6 +144,18 @@ class MetaLearner(EffectEstimator):
             left, np.zeros_like(left), self._linear_design(data.X), weight, data.groups,
             effect_sd=effect_sd, ratio=float(self.lack_of_fit), n_draws=len(tau), rng=rng,
         )  # fmt: skip
+        if self.lack_of_fit_ is not None:
+            self.lack_of_fit_ = with_slopes(self.lack_of_fit_, self._lost_slopes(data, len(tau), rng))
+
+    def _lost_slopes(self, data: FitData, n_draws: int, rng: np.random.Generator) -> FloatArray:
+        """Draws of what ridge penalties may have taken from the slopes of the standardised modifiers."""
+        counts = self.resampling_ == "copies of clusters"
+        weight = np.ones(len(data.y)) if counts else data.sample_weight
+        lost = np.zeros((n_draws, len(self.scale_)))
+        for share, model, X, target, part_weight in self._parts(data, weight, counts=counts):
+            learner = fit_learner(model, X, target, part_weight, counts=counts)
+            lost += share * lost_to_penalty(learner, X, target, part_weight, n_draws, rng)
+        return np.asarray(lost * np.where(np.isfinite(self.scale_), self.scale_, 0.0))
 
     def _linear_design(self, X: FloatArray) -> FloatArray:
         return np.column_stack([np.ones(len(X)), (X[:, self._support_columns()] - self.centre_) / self.scale_])

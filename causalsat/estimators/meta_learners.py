@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from causalsat.estimators._levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators._meta_base import (
     Learners,
     MetaLearner,
+    Part,
     check_learner,
     crossfit,
     expectations,
@@ -38,7 +40,7 @@ class TLearnerEffect(MetaLearner):
     (MacKinnon and White 1985). In simulated trials of 40 villages with linear effects the 90 % intervals of new
     places covered 87 to 90 % with ``lack_of_fit=0``, standard errors 2 to 4 % (82 to 84 % without the
     widening; ``benchmarks/meta_and_forest.py``). No bootstrap sees the bias of a learner that is too stiff or
-    shrunk too much.
+    shrunk too much: see ``lack_of_fit``.
 
     Parameters
     ----------
@@ -51,7 +53,9 @@ class TLearnerEffect(MetaLearner):
         What the learners may leave out of the effects, beside their linear part: median of the prior of its
         standard deviation over the trial's units, as a share of that of the fitted effects; 0 for nothing. It widens
         the draws, the more the farther from the trial's places, and leaves the mean (as in
-        :class:`~causalsat.DoublyRobustEffect`).
+        :class:`~causalsat.DoublyRobustEffect`). Above 0, draws of ridge learners (the default) also hold what the
+        penalty may have taken from the slopes, which a bootstrap does not show: with it they have the covariance of
+        ridge regression's posterior.
     random_state : int
         Seed.
 
@@ -88,10 +92,11 @@ class TLearnerEffect(MetaLearner):
     def _learners(self) -> list[Any]:
         return [or_default(self.outcome_model)]
 
-    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
         (model,) = self._learners()
-        arms = (data.treatment == 0, data.treatment == 1)
-        return tuple(fit_learner(model, data.X[a], data.y[a], weight[a], counts=counts) for a in arms)
+        for arm in (0, 1):
+            rows = data.treatment == arm
+            yield Part(2.0 * arm - 1, model, data.X[rows], data.y[rows], weight[rows])
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
         control, treated = (_nuisances._predict(learner, X) for learner in learners)
@@ -170,15 +175,14 @@ class XLearnerEffect(MetaLearner):
                 weight = data.sample_weight if takes_weights(learner) else np.ones(len(data.y))
                 self.blend_model_ = fit_learner(learner, data.X, data.treatment, weight, counts=False)
 
-    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
         outcome, final = self._learners()
         X, y = data.X, data.y
         c, t = data.treatment == 0, data.treatment == 1
         mu0 = fit_learner(outcome, X[c], y[c], weight[c], counts=counts)
         mu1 = fit_learner(outcome, X[t], y[t], weight[t], counts=counts)
-        tau0 = fit_learner(final, X[c], _nuisances._predict(mu1, X[c]) - y[c], weight[c], counts=counts)
-        tau1 = fit_learner(final, X[t], y[t] - _nuisances._predict(mu0, X[t]), weight[t], counts=counts)
-        return tau0, tau1
+        yield Part(self.blend_, final, X[c], _nuisances._predict(mu1, X[c]) - y[c], weight[c])
+        yield Part(1 - self.blend_, final, X[t], y[t] - _nuisances._predict(mu0, X[t]), weight[t])
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
         tau0, tau1 = (_nuisances._predict(learner, X) for learner in learners)
@@ -264,9 +268,9 @@ class DRLearnerEffect(MetaLearner):
         nuisances = crossfit(self, data, self.n_splits)
         self.scores_ = _nuisances.dr_scores(data.y, data.treatment, nuisances)
 
-    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
         (model,) = self._learners()
-        return (fit_learner(model, data.X[:, self.modifier_positions_], self.scores_, weight, counts=counts),)
+        yield Part(1.0, model, data.X[:, self.modifier_positions_], self.scores_, weight)
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
         return _nuisances._predict(learners[0], X[:, self.modifier_positions_])
@@ -337,11 +341,10 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
         self.residual_outcome_ = data.y - found.outcome
         self.residual_treatment_ = data.treatment - found.treatment
 
-    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
         (model,) = self._learners()
-        safe = self._safe_residual()
-        X = data.X[:, self.modifier_positions_]
-        return (fit_learner(model, X, self.residual_outcome_ / safe, weight * safe**2, counts=counts),)
+        safe, X = self._safe_residual(), data.X[:, self.modifier_positions_]
+        yield Part(1.0, model, X, self.residual_outcome_ / safe, weight * safe**2)
 
     def _safe_residual(self) -> FloatArray:
         """Residuals of the treatment; a residual of 0 has weight 0, whatever its target."""
