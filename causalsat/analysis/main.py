@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalsat.analysis._modifiers import beside_images
 from causalsat.analysis.ate import average_effects, clustered_mean
 from causalsat.base import effect, final_estimator, support
 from causalsat.evaluation import (
@@ -166,7 +167,7 @@ class Analysis:
     blp, gates, overlap : results
         Calibration of the first seed's out-of-fold effects, and overlap.
     permutation : PermutationResult
-        Test of no heterogeneity along the image features.
+        Test of no heterogeneity along the image features, and coordinates or covariates that the effects follow.
     level : float
         Level of the intervals of single effects.
     """
@@ -191,15 +192,17 @@ class Analysis:
     def verdict(self) -> str:
         """One sentence on whether the heterogeneity is real."""
         p, ratio = self.permutation.p_value, self.autoc[0].ratio
+        beside = beside_images(self.model, self.study.covariates)
         if p > 0.05:
             return (
-                "Heterogeneity along the image features is not distinguishable from zero "
+                f"Heterogeneity along {beside.joined('the image features', 'and')} is not distinguishable from zero "
                 f"(permutation test p = {p:.3f}, AUTOC ratio {ratio:.2f}): "
                 "read the map as the average effect with noise."
             )
         return (
-            f"The effect varies with what the images show (permutation test p = {p:.3f}, AUTOC ratio {ratio:.2f}, "
-            f"calibration slope {self.blp.slope:.2f} with standard error {self.blp.slope_se:.2f})."
+            f"The effect varies with {beside.joined('what the images show', 'or')} (permutation test p = {p:.3f}, "
+            f"AUTOC ratio {ratio:.2f}, calibration slope {self.blp.slope:.2f} with standard error "
+            f"{self.blp.slope_se:.2f})."
         )
 
     def __str__(self) -> str:
@@ -300,7 +303,7 @@ def analyse(
     )
     LOG.info("fitting the model on all units")
     study.fit(model)
-    latents, covariates = _features(model, study)
+    latents, covariates, modify = _features(model, study)
     nuisances = crossfit_nuisances(
         np.column_stack([latents, covariates]), y, n_splits=n_folds, random_state=random_state, **roles
     )
@@ -327,11 +330,11 @@ def analyse(
         gates=gates(first.tau, scores, folds=first.fold, **shared),
         overlap=overlap(nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=weights),
         permutation=permutation_test(
-            latents,
+            np.column_stack([latents, covariates[:, modify]]),
             y,
             t,
             groups=groups,
-            covariates=covariates if covariates.shape[1] else None,
+            covariates=covariates[:, ~modify] if not modify.all() else None,
             strata=study.strata,
             weights=weights,
             n_permutations=n_permutations,
@@ -341,8 +344,8 @@ def analyse(
     )
 
 
-def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray]:
-    """Image features and covariates of the units: with missing-value indicators, and coordinates if the model's."""
+def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Image features; covariates with missing-value indicators, and coordinates; which of the latter two modify."""
     from causalsat._inputs import learn_imputation
     from causalsat.encoders.image_encoder import COORDINATES
 
@@ -353,8 +356,13 @@ def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray]:
     placed = [c for c in latents.columns if c in COORDINATES and c not in names]
     raw = study.X[list(names)].to_numpy(dtype=float)
     covariates = learn_imputation(raw, names).apply(raw, names) if names else np.empty((len(study), 0))
+    beside = beside_images(model, names)
+    modify = np.zeros(covariates.shape[1] + len(placed), dtype=bool)
+    modify[: len(names)] = [name in beside.covariates for name in names]
+    modify[covariates.shape[1] :] = [name in beside.coordinates for name in placed]
     covariates = np.column_stack([covariates, latents[placed].to_numpy(dtype=float)])
-    return latents[[c for c in latents.columns if c not in (*names, *placed)]].to_numpy(dtype=float), covariates
+    images = latents[[c for c in latents.columns if c not in (*names, *placed)]].to_numpy(dtype=float)
+    return images, covariates, modify
 
 
 def _places_table(study: Any) -> Any:

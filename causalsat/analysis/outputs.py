@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from causalsat import __version__
+from causalsat.analysis._modifiers import beside_images
 from causalsat.base import final_estimator
 from causalsat.report.page import Figure, Page, Section, Table, write_metrics
 
@@ -77,7 +78,8 @@ def _draw(analysis: Analysis, folder: Path) -> dict[str, Path]:
     for name, draw in pictures.items():
         figure: Any = draw().figure
         paths[name] = folder / f"{name}.png"
-        figure.savefig(paths[name], dpi=130)
+        shape = "tight" if name == "study" else None  # a map has a shape of its own
+        figure.savefig(paths[name], dpi=130, bbox_inches=shape)
         plt.close(figure)
     return paths
 
@@ -220,6 +222,7 @@ def _sections(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Iter
             f"{mapped.n_mapped:,} cells of {mapped.resolution_m:,.0f} m: effects.tif has the bands cate, sd, lower, "
             f"upper ({level}), prob_positive and support; map.html shows them one by one. Support below 0.05 marks "
             "places that look unlike the trial's, whose effects are extrapolations.",
+            *_beside_words(analysis),
             *words,
         ],
         figures=picture,
@@ -233,6 +236,20 @@ def _sections(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Iter
         ],
         text=str(final_estimator(analysis.model)[1].summary()),
     )
+
+
+def _beside_words(analysis: Analysis) -> Iterator[str]:
+    beside = beside_images(analysis.model, analysis.study.covariates)
+    if beside.coordinates:
+        yield (
+            "The effects follow the place's coordinates as well: outside the region of the trial the map continues "
+            "a straight trend that nothing there supports."
+        )
+    if beside.covariates:
+        yield (
+            f"The effects follow covariates as well ({', '.join(beside.covariates)}), which are unknown where nobody "
+            "was asked: the map has the effect at their means in the trial."
+        )
 
 
 def _places_words(analysis: Analysis) -> str:
@@ -253,27 +270,31 @@ def _average_rows(average: pd.DataFrame) -> Table:
     return Table(["Method", "Estimate", "Std. error", "Lower", "Upper"], rows, "Average effect, 95 % intervals.")
 
 
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 5e-5 else "< 0.0001"
+
+
 def _test_rows(analysis: Analysis) -> Table:
     autoc, qini, line = analysis.autoc[0], analysis.qini[0], analysis.blp
     gap = analysis.gates
     rows = [
-        ["AUTOC", f"{autoc.estimate:.4f}", f"{autoc.se:.4f}", f"{autoc.ratio:.2f}", f"{autoc.p_value:.4f}"],
-        ["QINI", f"{qini.estimate:.4f}", f"{qini.se:.4f}", f"{qini.ratio:.2f}", f"{qini.p_value:.4f}"],
+        ["AUTOC", f"{autoc.estimate:.4f}", f"{autoc.se:.4f}", f"{autoc.ratio:.2f}", _p(autoc.p_value)],
+        ["QINI", f"{qini.estimate:.4f}", f"{qini.se:.4f}", f"{qini.ratio:.2f}", _p(qini.p_value)],
         [
             "Calibration slope",
             f"{line.slope:.4f}",
             f"{line.slope_se:.4f}",
             f"{line.slope / line.slope_se:.2f}",
-            f"{line.p_value:.4f}",
+            _p(line.p_value),
         ],
         [
             "Top less bottom fifth",
             f"{gap.difference:.4f}",
             f"{gap.difference_se:.4f}",
             f"{gap.difference / gap.difference_se:.2f}",
-            f"{gap.difference_p_value:.4f}",
+            _p(gap.difference_p_value),
         ],
-        ["Permutation test", f"{analysis.permutation.statistic:.4f}", "", "", f"{analysis.permutation.p_value:.4f}"],
+        ["Permutation test", f"{analysis.permutation.statistic:.4f}", "", "", _p(analysis.permutation.p_value)],
     ]
     return Table(["Test", "Estimate", "Std. error", "Ratio", "p-value"], rows, "Tests of heterogeneity.")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import causalsat
+from causalsat.analysis._modifiers import BesideImages, beside_images
 from causalsat.evaluation import rate
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.simulate import satellite_trial
@@ -49,7 +50,7 @@ def test_averages_agree_with_the_truth_and_with_each_other(smooth):
 def test_heterogeneity_is_found_and_ranked_right(smooth):
     trial, found = smooth
     assert found.permutation.p_value < 0.02
-    assert "varies" in found.verdict()
+    assert found.verdict().startswith("The effect varies with what the images show (permutation")
     held_out = found.crossfit[0].tau
     assert np.corrcoef(held_out, trial.units["tau"])[0, 1] > 0.7
     assert np.corrcoef(found.places.mean(), trial.places["tau"])[0, 1] > 0.75
@@ -140,6 +141,10 @@ def test_coordinates_find_a_trend_that_the_images_do_not_show(tmp_path):
     model.set_params(effect__n_draws=60, effect__n_tune=60, effect__n_chains=1)
     found = causalsat.analyse(study, model, n_permutations=49, progress=False)
     assert np.corrcoef(found.crossfit[0].tau, tau)[0, 1] > 0.9
+    assert found.permutation.p_value == 1 / 50  # tested along the coordinates as well
+    assert found.verdict().startswith("The effect varies with what the images show or the place's coordinates")
+    found.write(tmp_path / "report", resolution=960, progress=False)
+    assert "outside the region of the trial the map continues" in (tmp_path / "report" / "report.md").read_text()
     _, estimator = found.model.steps[-1]
     slope = estimator.draws_["interaction"].mean(axis=0)
     assert np.argmax(np.abs(slope)) == list(estimator.modifiers_).index(4)  # east, after four components
@@ -191,6 +196,12 @@ def test_covariates_among_the_modifiers_are_found_or_left_alone():
     assert others.max() < 3 * error
     scale = dict(zip(fitted.feature_names_in_, fitted.prior_scale_, strict=False))
     assert [scale[name] for name in ("age", "female", "household_size")] == [1, 1, 1]
+    assert beside_images(model, study.covariates) == BesideImages(
+        ("east", "north"), ("age", "female", "household_size")
+    )
+    adjusted = causalsat.image_model(study, n_components=4)
+    adjusted.set_params(effect__n_draws=10, effect__n_tune=50, effect__n_chains=1)
+    assert beside_images(study.fit(adjusted), study.covariates) == BesideImages((), ())
 
 
 def test_the_prior_is_the_horseshoe_with_covariates_and_coordinates_only():
