@@ -56,9 +56,9 @@ TRUTH = "the true effect"
 NOTE = (
     "The gain in ranking is small: in the choice about one and a half standard errors, in the confirmation less than "
     "one, though of the same size. It was no worse, noise apart, whatever carried the effects, and its intervals are "
-    "wider where the normal prior's one scale is drawn to too little: they hold the part of the effects that is linear "
-    "in the features about as often as they say, which the normal prior's do not. The whole effects, of which a part "
-    "is linear in no feature or not seen at all, both hold less often. Mixtures of "
+    "wider where the normal prior's one scale is drawn to too little: they hold the part of the effects that is "
+    "linear in the features about as often as they say, which the normal prior's do not. The whole effects, of which "
+    "a part is linear in no feature or not seen at all, both hold less often. Mixtures of "
     "two fits ranked about as well as the horseshoe alone, at twice the cost. Without coordinates the horseshoe "
     "ranked no better than the normal prior, which stays the default there."
 )
