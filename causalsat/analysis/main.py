@@ -171,6 +171,8 @@ class Analysis:
         Test of no heterogeneity along the image features, and coordinates or covariates that the effects follow.
     level : float
         Level of the intervals of single effects.
+    fold_seeds : tuple of int
+        Seeds of ``crossfit``.
     """
 
     study: Any
@@ -189,6 +191,7 @@ class Analysis:
     overlap: OverlapResult
     permutation: PermutationResult
     level: float = 0.9
+    fold_seeds: tuple[int, ...] = ()
 
     def verdict(self) -> str:
         """One sentence on whether the heterogeneity is real."""
@@ -342,6 +345,7 @@ def analyse(
             random_state=random_state,
         ),
         level=level,
+        fold_seeds=tuple(fold_seeds),
     )
 
 

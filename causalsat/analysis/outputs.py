@@ -302,8 +302,8 @@ def _test_rows(analysis: Analysis) -> Table:
 def _seed_rows(analysis: Analysis) -> Iterator[Table]:
     if len(analysis.autoc) > 1:
         rows = [
-            [str(i), f"{a.ratio:.2f}", f"{q.ratio:.2f}"]
-            for i, (a, q) in enumerate(zip(analysis.autoc, analysis.qini, strict=True))
+            [str(seed), f"{a.ratio:.2f}", f"{q.ratio:.2f}"]
+            for seed, a, q in zip(analysis.fold_seeds, analysis.autoc, analysis.qini, strict=True)
         ]
         yield Table(["Fold seed", "AUTOC ratio", "QINI ratio"], rows, "The same with other folds.")
 

@@ -19,7 +19,7 @@ def analysis_of(variant, **settings):
     model = causalsat.image_model(
         study, causalsat.DoublyRobustEffect(modifiers="img*", random_state=0), n_components=5
     )
-    found = causalsat.analyse(study, model, fold_seeds=(0, 1), n_permutations=199, progress=False)
+    found = causalsat.analyse(study, model, fold_seeds=(0, 4), n_permutations=199, progress=False)
     return trial, found
 
 
@@ -78,6 +78,8 @@ def test_outputs_are_all_there_and_the_metrics_are_the_reports(written):
         assert all(f"{metrics[key]:.4f}" in page for page in pages), key
     assert metrics["study.n_units"] == 900
     assert len(metrics["autoc_ratios"]) == 2
+    last = metrics["autoc_ratios"][1], metrics["qini_ratios"][1]
+    assert f"| 4 | {last[0]:.2f} | {last[1]:.2f} |" in pages[1]  # the second fold seed
 
 
 def test_report_is_one_accessible_file(written):
