@@ -106,6 +106,7 @@ def work_compare(raster: str, model_file: str, out: str) -> dict[str, Any]:
     bare, patches, alone, maps, ratios = [], [], [], [], []
     for turn in range(TURNS):
         before = _bare(encoder, half)
+        Path(out).unlink()
         taken = work_map(raster, model_file, out)
         after = _bare(encoder, half)
         bare += [before, after]
