@@ -14,7 +14,7 @@ for the covariates, learnt, was tried outside this script (+0.003, s.e. 0.003, l
 THE CHOICE, ONE METHOD: ``prior="horseshoe"`` where covariates and coordinates are among the modifiers, the order as
 it was; without coordinates it was no better, and nothing changes.
 CONFIRMATION, on nine other trials drawn afterwards. Then ``image_model(covariates="modify",
-coordinates=True)`` was changed, and run once on Uganda (``uganda_seeds.py``). Finished rows are kept
+coordinates=True)`` was changed, and then run on Uganda (``uganda_seeds.py``). Finished rows are kept
 (``kept_rows.py``).
 
     python benchmarks/uganda_covariates.py [--choosing 18] [--confirming 9] [--sections choice confirmation]
