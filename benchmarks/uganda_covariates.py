@@ -25,15 +25,27 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from kept_rows import Row, kept_row
 from sections import run_sections
-from uganda_design import RESOLUTION_M, features, survey
-from uganda_seeds import DESIGN, SHARES, TAU_MEAN, TAU_SD, VARIANTS, partly_in_space
+from uganda_design import survey
+from uganda_seeds import (
+    DESIGN,
+    MEASURES,
+    SHARES,
+    TAU_MEAN,
+    TAU_SD,
+    VARIANTS,
+    at_units,
+    ground,
+    paired,
+    partly_in_space,
+    standardised,
+)
 
 import causalsat
 from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores, rate
@@ -72,27 +84,10 @@ MIXTURES = {
 }
 
 
-@lru_cache(maxsize=2)
-def ground(seed: int, scenes: bool) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
-    """Landscape, and at its sites the default's 20 components and the baseline's ten."""
-    land = causalsat.simulate.render_landscape(
-        1024, resolution_m=RESOLUTION_M, scenes=scenes, cloud_cover=0.0, seed=seed
-    )
-    trial = causalsat.simulate.satellite_trial("smooth", landscape=land, seed=seed, **DESIGN)
-    return land, features(trial, 20, statistics=True), features(trial, 10, statistics=False)
-
-
-def standardised(values: Any) -> Any:
-    """Mean 0 and standard deviation 1."""
-    return (values - values.mean()) / values.std()
-
-
 def households(trial: Any, seed: int) -> pd.DataFrame:
     """Three covariates of the units: yes/no, continuous and smooth in space, yes/no."""
-    units, grid, rng = trial.units, trial.tau_map, stream(seed, "households")
-    field = fractal(rng, grid.shape[0], 2.5)
-    row = np.abs(grid.y.to_numpy()[:, None] - units.geometry.y.to_numpy()).argmin(axis=0)
-    column = np.abs(grid.x.to_numpy()[:, None] - units.geometry.x.to_numpy()).argmin(axis=0)
+    units, rng = trial.units, stream(seed, "households")
+    field = at_units(trial, fractal(rng, trial.tau_map.shape[0], 2.5))
     site = pd.factorize(units.site)[0]
 
     def mixed(between: float) -> np.ndarray:
@@ -101,7 +96,7 @@ def households(trial: Any, seed: int) -> pd.DataFrame:
             1 - between
         ) * rng.standard_normal(len(units))
 
-    wealth = np.sqrt(0.72) * standardised(field[row, column].astype(float)) + np.sqrt(0.28) * mixed(0.85)
+    wealth = np.sqrt(0.72) * field + np.sqrt(0.28) * mixed(0.85)
     first, last = mixed(0.27) - 0.15 * wealth, mixed(0.22) - 0.4 * wealth
     columns = {
         "x1": (first > np.quantile(first, 0.68)) * 1.0,
@@ -264,13 +259,6 @@ def run(make: Callable[[int], Row], section: str, numbers: Iterable[int]) -> pd.
     return pd.DataFrame(rows)
 
 
-def paired(table: pd.DataFrame, name: str, other: str, measure: str) -> str:
-    """Mean difference between two models, with its standard error over the trials."""
-    wide = table.pivot(index="trial", columns="model", values=measure)
-    gap = wide[name] - wide[other]
-    return f"{gap.mean():+.4f} ({gap.std(ddof=1) / np.sqrt(len(gap)):.4f})"
-
-
 def choice_table(table: pd.DataFrame) -> str:
     """Each candidate beside the default before, all trials and by what carries the effects."""
     parts = [(f"{column} {value}", part) for column in ("in households", "in space", "kind")
@@ -283,8 +271,8 @@ def choice_table(table: pd.DataFrame) -> str:
     ]
     for name in dict.fromkeys(table.model):
         mean = table[table.model == name][["free", "free pooled", "correlation", "rmse"]].mean()
-        by = " | ".join(paired(part, name, BEFORE, "free").split(" ")[0] for _, part in parts)
-        gaps = [paired(table, name, BEFORE, measure) for measure in ("free", "correlation")]
+        by = " | ".join(paired(part, name, BEFORE, "free", 4).split(" ")[0] for _, part in parts)
+        gaps = [paired(table, name, BEFORE, measure, 4) for measure in ("free", "correlation")]
         lines.append(
             f"| {name} | {mean.free:.4f} | {gaps[0]} | {by} | {mean['free pooled']:.4f} | {mean.correlation:.3f} | "
             f"{gaps[1]} | {mean.rmse:.4f} | {coverages(table[table.model == name])} |"
@@ -302,14 +290,6 @@ def coverages(part: pd.DataFrame) -> str:
     return f"{part.coverage.mean():.3f} | {part['linear coverage'].mean():.3f}"
 
 
-MEASURES = {
-    "within": "AUTOC ratio within folds",
-    "pooled": "AUTOC ratio over all units",
-    "free": "AUTOC of the true effects",
-    "correlation": "correlation with the truth",
-}
-
-
 def confirmation_table(table: pd.DataFrame) -> str:
     """Means, and what is gained over the default before."""
     head = " | ".join(f"{words} | less the default before's" for words in MEASURES.values())
@@ -321,7 +301,7 @@ def confirmation_table(table: pd.DataFrame) -> str:
             for measure in MEASURES:
                 cells += [
                     f"{mine[measure].mean():.3f}",
-                    "" if name == BEFORE else paired(part, name, BEFORE, measure),
+                    "" if name == BEFORE else paired(part, name, BEFORE, measure, 4),
                 ]
             lines.append(f"| {share} | {name} | {' | '.join(cells)} | {coverages(mine)} |")
     return "\n".join(lines)

@@ -71,20 +71,29 @@ SHORT = {"prior": "normal", "n_draws": 60, "n_tune": 60, "n_chains": 1, "random_
 DEFAULT, CHOSEN, TRUTH = "default, images", "images and coordinates", "the true effect"
 
 
-def partly_in_space(trial: Any, share: float, seed: int) -> Any:
-    """The trial with that share of the effects' variance from a smooth field, independent of the image."""
-    units, grid = trial.units.copy(), trial.tau_map
-    field = fractal(stream(seed, "effect in space"), grid.shape[0], 2.5)
+def at_units(trial: Any, field: np.ndarray) -> np.ndarray:
+    """Standardised values, at the units, of a field on the map of the true effects."""
+    units, grid = trial.units, trial.tau_map
     row = np.abs(grid.y.to_numpy()[:, None] - units.geometry.y.to_numpy()).argmin(axis=0)
     column = np.abs(grid.x.to_numpy()[:, None] - units.geometry.x.to_numpy()).argmin(axis=0)
-    there = field[row, column].astype(float)
+    return standardised(field[row, column].astype(float))
+
+
+def standardised(values: Any) -> Any:
+    """Mean 0 and standard deviation 1."""
+    return (values - values.mean()) / values.std()
+
+
+def partly_in_space(trial: Any, share: float, seed: int) -> Any:
+    """The trial with that share of the effects' variance from a smooth field, independent of the image."""
+    units = trial.units.copy()
+    unseen = at_units(trial, fractal(stream(seed, "effect in space"), trial.tau_map.shape[0], 2.5))
     seen = (units.tau.to_numpy() - TAU_MEAN) / TAU_SD
-    unseen = (there - there.mean()) / there.std()
     tau = TAU_MEAN + TAU_SD * (np.sqrt(1 - share) * seen + np.sqrt(share) * unseen)
     return replace(trial, units=units.assign(outcome=units.outcome + units.treatment * (tau - units.tau), tau=tau))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def ground(seed: int, scenes: bool) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     """Landscape, and at its sites the default's 20 components and the baseline's ten."""
     land = causalsat.simulate.render_landscape(
@@ -177,6 +186,13 @@ MEASURES = {
 }
 
 
+def paired(table: pd.DataFrame, name: str, other: str, measure: str, digits: int = 3) -> str:
+    """Mean difference between two models, with its standard error over the trials."""
+    wide = table.pivot(index="trial", columns="model", values=measure)
+    gap = wide[name] - wide[other]
+    return f"{gap.mean():+.{digits}f} ({gap.std(ddof=1) / np.sqrt(len(gap)):.{digits}f})"
+
+
 def to_markdown(table: pd.DataFrame) -> str:
     """Means and paired differences over trials, all worlds and by the share of the effect in space."""
     head = " | ".join(f"{words} | less the baseline's" for words in MEASURES.values())
@@ -185,10 +201,8 @@ def to_markdown(table: pd.DataFrame) -> str:
         for name in dict.fromkeys(table.model):
             cells = []
             for measure in MEASURES:
-                wide = part.pivot(index="trial", columns="model", values=measure)
-                gap = wide[name] - wide[BASELINE]
-                said = f"{gap.mean():+.3f} ({gap.std(ddof=1) / np.sqrt(len(gap)):.3f})"
-                cells += [f"{wide[name].mean():.3f}", "" if name == BASELINE else said]
+                said = "" if name == BASELINE else paired(part, name, BASELINE, measure)
+                cells += [f"{part[part.model == name][measure].mean():.3f}", said]
             lines.append(f"| {share} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
