@@ -164,5 +164,5 @@ def plot_overlap(propensity: Any, treatment: Any, *, title: str = "Overlap", ax:
     most = 1.15 * max(abs(v) for v in ax.get_ylim())
     ax.set_ylim(-most, most)
     ax.yaxis.set_major_formatter(lambda v, _: f"{abs(v):.0%}")
-    ax.legend(frameon=False, fontsize=10, loc="upper right", bbox_to_anchor=(0.89, 1.0))  # beside the line at 0.9
+    ax.legend(frameon=False, fontsize=10, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # beside the title
     return _style.tidy(ax, title=title, x="propensity: probability of treatment", y="share of the arm")
