@@ -61,7 +61,7 @@ def lost_to_penalty(
         return nothing
     if not isinstance(ridge, Ridge | RidgeCV):
         return nothing
-    penalty = float(ridge.alpha_ if isinstance(ridge, RidgeCV) else ridge.alpha)
+    penalty = float(np.ravel(ridge.alpha_ if isinstance(ridge, RidgeCV) else ridge.alpha)[0])  # of the one target
     table = (X - np.average(X, axis=0, weights=weight)) / scale
     eigen, vectors = np.linalg.eigh(table.T @ (weight[:, None] * table))
     eigen = np.maximum(eigen, 0.0)
