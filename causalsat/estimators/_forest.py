@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat._inputs import FitData
 from causalsat.estimators._bootstrap import default_regressor
 from causalsat.exceptions import CausalsatError, ConvergenceWarning
 
 __all__ = [
     "MissingExtraError",
+    "centre_outcome",
     "chain_diagnostics",
     "compress",
     "draw_intercept",
@@ -26,15 +29,50 @@ __all__ = [
     "rebuild",
     "village_variance",
     "warn_if_not_converged",
+    "with_weight",
 ]
 
 FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.1
+CENTRED = 1e-12  # mean outcome, in standard deviations, that the sampler takes for zero
 
 
 class MissingExtraError(CausalsatError, ImportError):
     """A package of an optional extra is not installed."""
+
+
+def with_weight(data: FitData) -> FitData:
+    """The units of positive weight: stochtree divides the noise variance by the weights."""
+    kept = data.sample_weight > 0
+    if kept.all():
+        return data
+    weight = data.sample_weight[kept]
+    return replace(
+        data,
+        X=data.X[kept],
+        y=data.y[kept],
+        treatment=data.treatment[kept],
+        groups=None if data.groups is None else np.unique(data.groups[kept], return_inverse=True)[1],
+        sample_weight=weight / weight.mean(),
+        propensity=None if data.propensity is None else data.propensity[kept],
+    )
+
+
+def centre_outcome(y: FloatArray) -> tuple[FloatArray, float]:
+    """The outcome less its mean, and that mean; the outcome as it is, and 0, where the mean is rounding.
+
+    Chains of stochtree 0.4.5 that start at single leaves diverge from an outcome with another unweighted mean: its
+    noise variance then grows to the mean times 1e6. A weighted mean of 0 does not do.
+
+    Examples
+    --------
+    >>> y, level = centre_outcome(np.array([1.0, 2.0]))
+    >>> y, level
+    (array([-0.5,  0.5]), 1.5)
+    """
+    level = float(y.mean())
+    return (y - level, level) if abs(level) > CENTRED else (y, 0.0)
 
 
 def preliminary_effect(

@@ -191,6 +191,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         self.diagnostics_: dict[str, Any] = {"source": "no sampling: constant outcome"}
 
     def _sample(self, data: FitData) -> None:
+        data = _forest.with_weight(data)
         rng = _forest.generator(self.random_state)
         pi = self._propensity(data, rng)
         self.propensity_surface_ = None if pi is None else _forest.propensity_surface(data.X, pi, binary=self.binary_)
@@ -200,19 +201,19 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         mean_dose = float(np.average(dose, weights=data.sample_weight))
         centred = dose - mean_dose
         options = self._options(data)
-        models, starts, intercepts = [], [], []  # one a chain
+        models, shifts, intercepts = [], [], []  # one a chain
         estimate, error = _forest.preliminary_effect(data.X, outcome, centred, data.sample_weight, data.groups)
         for _ in range(int(self.n_chains)):
             start = estimate if data.weighted else estimate + error * rng.standard_normal()
-            y = outcome - start * centred
+            y, level = _forest.centre_outcome(outcome - start * centred)
             model = _sample_chain(options, rng, X_train=table, Z_train=dose, y_train=y)
             intercept = np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0]
             if self.has_group_effects_:
                 intercept = self._redraw_intercept(model, table, dose, y, data, rng)
             models.append(model)
-            starts.append(start)
+            shifts.append(level - start * mean_dose)  # what was taken from the outcome's level
             intercepts.append(start + intercept)
-        self.shift_ = -np.array(starts) * mean_dose  # what taking the start out of the outcome took from its level
+        self.shift_ = np.array(shifts)
         self._keep(models, np.array(intercepts), table, data.sample_weight)
 
     def _keep(self, models: list[Any], intercepts: FloatArray, table: FloatArray, weight: FloatArray) -> None:

@@ -197,6 +197,25 @@ def test_effects_scale_with_the_outcome():
     np.testing.assert_allclose(same.mean(), 1024 * one.mean(), rtol=0.15)
 
 
+def test_survey_weights_that_vary_leave_the_effects_where_they_are():
+    """An outcome whose unweighted mean is not 0 makes stochtree's chains diverge: the noise became thousands."""
+    X, y, t, tau = step_trial()
+    weight = np.random.default_rng(3).uniform(0.5, 2, len(y))
+    est = forest().fit(X, y + 1, treatment=t, sample_weight=weight)
+    assert 0.4 < est.noise_draws_.mean() < 0.7
+    assert np.sqrt(np.mean((est.predict(X) - tau) ** 2)) < 0.4
+    assert abs(est.predict_outcome(X, treatment=0).mean()[t == 0].mean() - (y + 1)[t == 0].mean()) < 0.15
+
+
+def test_units_of_weight_zero_count_as_absent():
+    X, y, t, _ = step_trial(200)
+    groups = np.arange(200) % 50
+    weight, kept = np.random.default_rng(3).uniform(0.5, 2, 200), groups >= 10
+    with_them = forest().fit(X, y, treatment=t, groups=groups, sample_weight=np.where(kept, weight, 0))
+    without = forest().fit(X[kept], y[kept], treatment=t[kept], groups=groups[kept], sample_weight=weight[kept])
+    np.testing.assert_allclose(with_them.effect(X).draws, without.effect(X).draws, rtol=1e-9)
+
+
 def test_propensities_adjust_for_confounding():
     rng = np.random.default_rng(3)
     X = rng.standard_normal((500, 4))
