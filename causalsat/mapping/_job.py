@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from causalsat import __version__, base
-from causalsat.exceptions import ModelFileError, ParameterError
+from causalsat.exceptions import MapWarning, ModelFileError, ParameterError
 from causalsat.mapping.compute import (
     MapJob,
     constant_columns,
@@ -21,6 +23,7 @@ from causalsat.mapping.grid import grid_over, to_coordinates
 from causalsat.mapping.tiles import Tile, fingerprint, plan_tiles
 
 __all__ = [
+    "imagery_as_fitted",
     "job_parts",
     "make_job",
     "model_digest",
@@ -47,6 +50,7 @@ def make_job(
     **more: Any,
 ) -> MapJob:
     """What every tile of the map needs: the model ready for this imagery, the grid, the constant columns."""
+    imagery = imagery_as_fitted(model, imagery)
     model, *ready = (ready_for_map(m, imagery, min_valid) for m in (model, *others))
     columns = constant_columns(model, covariates)
     for other in ready:
@@ -73,7 +77,13 @@ def make_job(
 
 
 def ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:
-    """A copy of the model whose encoders read the given imagery, where it is theirs or has its bands, and mask."""
+    """A copy of the model whose encoders read the given imagery, where it is theirs or has its bands, and mask.
+
+    Warns
+    -----
+    MapWarning
+        Where no encoder reads the given imagery, or the model's images are scaled in another way.
+    """
     if not image_encoders(model):
         return model
     from copy import deepcopy
@@ -83,12 +93,88 @@ def ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:
         if isinstance(encoder.imagery, Mapping):
             encoder.imagery = {k: imagery if _same(own, imagery) else own for k, own in encoder.imagery.items()}
         elif _same(encoder.imagery, imagery) or _alike(encoder.imagery, imagery):
+            _tell_of_scales(encoder.imagery, imagery)
             encoder.imagery = imagery  # this very object, so that a tile's window is read once for all
         settings = {"on_invalid": "mask", "progress": False, "min_valid": min_valid}
         for name, value in settings.items():
             if hasattr(encoder, name) and value is not None:
                 setattr(encoder, name, value)
+    read = list(_sources(model))
+    if not any(own is imagery for own in read):
+        warnings.warn(
+            f"the model goes on reading its own images, {'; '.join(map(_words, read))}, since those given have other "
+            f"bands or another number of dates: {_words(imagery)} only lays the grid of the map. To map it, open it "
+            "with the same bands= and dates",
+            MapWarning,
+            stacklevel=5,
+        )
     return model
+
+
+def imagery_as_fitted(model: Any, imagery: Any) -> Any:
+    """The imagery itself, or the model's own of the same file where that is opened with other settings.
+
+    Warns
+    -----
+    MapWarning
+        Where the settings decide pixels.
+    """
+    own = list(_sources(model))
+    if any(_same(source, imagery) for source in own):
+        return imagery
+    fitted = next((source for source in own if _files(source) and _files(source) == _files(imagery)), None)
+    if fitted is None:
+        return imagery
+    before, now = _settings(fitted), _settings(imagery)
+    keys = sorted({*before, *now})
+    others = [f"{key}={before.get(key)}" for key in keys if repr(before.get(key)) != repr(now.get(key))]  # NaN is NaN
+    if others:
+        warnings.warn(
+            f"the model was fitted on {_words(fitted)} opened with other settings ({', '.join(others)}): they are "
+            "used for the map",
+            MapWarning,
+            stacklevel=4,
+        )
+    return fitted
+
+
+def _sources(model: Any) -> Iterator[Any]:
+    """Every imagery that the model's encoders read."""
+    for encoder in image_encoders(model):
+        yield from encoder.imagery.values() if isinstance(encoder.imagery, Mapping) else [encoder.imagery]
+
+
+def _files(imagery: Any) -> list[Any]:
+    """What of which files the imagery is; empty where it is of none, such as an array."""
+    paths = [getattr(scene, "path", "") for scene in getattr(imagery, "scenes", (imagery,))]
+    return [getattr(imagery, "variable", None), *map(os.path.abspath, paths)] if all(paths) else []
+
+
+def _settings(imagery: Any) -> dict[str, Any]:
+    """How the stored numbers become pixels, of a sequence by its first scene."""
+    first = getattr(imagery, "scenes", (imagery,))[0]
+    names = ("bands", "indexes", "band_positions", "nodata", "scale", "offset", "mask", "formula")
+    return {name: getattr(first, name) for name in names if hasattr(first, name)}
+
+
+def _tell_of_scales(own: Any, imagery: Any) -> None:
+    """Warn where another file of one data type is scaled in another way than the model's own."""
+    kinds = [getattr(getattr(i, "scenes", (i,))[0], "dtype", None) for i in (own, imagery)]
+    before, now = ({k: v for k, v in _settings(i).items() if k in ("scale", "offset")} for i in (own, imagery))
+    if before != now and kinds[0] is not None and kinds[0] == kinds[1]:
+        words = ["scale={scale}, offset={offset}".format(**settings) for settings in (now, before)]
+        warnings.warn(
+            f"{_words(imagery)} is opened with {words[0]} and the model's own images, also {kinds[0]}, with "
+            f"{words[1]}: if the numbers are stored alike, open it with the model's",
+            MapWarning,
+            stacklevel=6,
+        )
+
+
+def _words(imagery: Any) -> str:
+    dates = len(imagery.dates)
+    bands = ", ".join(map(str, imagery.bands))
+    return f"{getattr(imagery, 'name', 'imagery')} (bands {bands}{f', {dates} dates' if dates > 1 else ''})"
 
 
 def smallest_share(model: Any) -> float:
@@ -101,7 +187,8 @@ def _same(own: Any, imagery: Any) -> bool:
 
 
 def _alike(own: Any, imagery: Any) -> bool:
-    return tuple(own.bands) == tuple(imagery.bands) and len(own.dates) == len(imagery.dates)
+    """Whether arrays of the two have the same leading dimensions: the same bands, and as many times."""
+    return tuple(own.bands) == tuple(imagery.bands) and own.leading == imagery.leading
 
 
 def tile_side(tile_px: int, cell_px: int, chip_px: int, imagery: Any) -> int:

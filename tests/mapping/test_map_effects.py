@@ -25,7 +25,7 @@ from map_toys import (
 )
 
 from causalsat import effect
-from causalsat.exceptions import ColumnError, DataError, DataWarning, ImageryError, ParameterError
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ImageryError, MapWarning, ParameterError
 from causalsat.imagery import open_imagery
 from causalsat.mapping import BANDS, map_effects
 
@@ -278,6 +278,43 @@ def test_another_raster_with_the_same_bands_is_mapped_on_itself(model, imagery, 
     result = map_effects(model, other, None, 60, tmp_path / "e.tif", **QUIET)
     np.testing.assert_allclose(bands_of(result.path)[0][0], direct_means(other_pixels, 45, 60, 2, 8), atol=2e-6)
     assert model.steps[0][1].imagery is imagery
+
+
+def test_a_raster_without_a_date_is_mapped_by_a_model_whose_images_have_one(trial, raster, tmp_path):
+    model = toy_model(open_imagery(raster, dates="2000-07-01"), trial, 240.0)
+    other_pixels = smooth_pixels(seed=5, hole=False)
+    other = open_imagery(write_raster(tmp_path / "other.tif", other_pixels))
+    result = map_effects(model, other, None, 60, tmp_path / "e.tif", **QUIET)
+    np.testing.assert_allclose(bands_of(result.path)[0][0], direct_means(other_pixels, 45, 60, 2, 8), atol=2e-6)
+
+
+def test_images_that_the_model_cannot_read_only_lay_the_grid_and_that_is_told(model, tmp_path):
+    path = write_raster(tmp_path / "other.tif", smooth_pixels(seed=5))
+    with pytest.warns(MapWarning, match=r"its own images, scene .*bands red, nir\) only lays the grid"):
+        result = map_effects(model, open_imagery(path, bands=["red", "nir"]), None, 60, tmp_path / "e.tif", **QUIET)
+    own, found = direct_means(smooth_pixels(), 45, 60, 2, 8), bands_of(result.path)[0][0]
+    both = np.isfinite(own) & np.isfinite(found)
+    assert both.sum() > 2000
+    np.testing.assert_allclose(found[both], own[both], atol=2e-6)
+
+
+def test_the_model_s_own_file_is_mapped_as_it_was_opened_for_the_fit(trial, raster, tmp_path):
+    """The command line opens it without the scale, and perhaps the date, that the model was fitted with."""
+    model = toy_model(open_imagery(raster, scale=0.5, offset=1.0, dates="2000-07-01"), trial, 240.0)
+    with pytest.warns(MapWarning, match=r"other settings \(offset=1\.0, scale=0\.5\)"):
+        result = map_effects(model, open_imagery(raster), None, 60, tmp_path / "e.tif", **QUIET)
+    expected = 0.5 * direct_means(smooth_pixels(), 45, 60, 2, 8) + 1
+    np.testing.assert_allclose(bands_of(result.path)[0][0], expected, atol=2e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MapWarning)
+        undated = open_imagery(raster, scale=0.5, offset=1.0)
+        map_effects(model, undated, None, 60, tmp_path / "e.tif", overwrite=True, **QUIET)
+
+
+def test_another_file_with_another_scale_is_mapped_with_a_warning(model, tmp_path):
+    path = write_raster(tmp_path / "other.tif", smooth_pixels(seed=5, hole=False))
+    with pytest.warns(MapWarning, match=r"scale=0\.1, offset=0\.0 .* with scale=1\.0"):
+        map_effects(model, open_imagery(path, scale=0.1), None, 90, tmp_path / "e.tif", **QUIET)
 
 
 def test_result_in_memory_and_in_words(model, imagery, tmp_path):
