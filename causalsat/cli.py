@@ -48,8 +48,8 @@ StudyArgument = Annotated[
     ),
 ]
 CatalogOption = Annotated[Path | None, typer.Option("--catalog", help="Catalogue file instead of the default one.")]
-OutcomeOption = Annotated[str | None, typer.Option(help="Outcome column (for a units file).")]
-TreatmentOption = Annotated[str | None, typer.Option(help="Treatment column (for a units file).")]
+OutcomeOption = Annotated[str | None, typer.Option(help="Outcome column; needed for a units file.")]
+TreatmentOption = Annotated[str | None, typer.Option(help="Treatment column; needed for a units file.")]
 CovariatesOption = Annotated[str, typer.Option(help="Comma-separated covariate columns, such as age,female or x*.")]
 ClusterOption = Annotated[str | None, typer.Option(help="Column of the unit of assignment, such as village.")]
 LonOption = Annotated[str | None, typer.Option(help="Longitude column.")]
@@ -72,12 +72,20 @@ def _study(
     lat: str | None,
     imagery: str | None,
 ) -> Any:
+    """The study of a units file with the given roles, or of a catalogue entry with them in the place of its own."""
     from causalsat.exceptions import ParameterError
 
+    names = [name.strip() for name in covariates.split(",") if name.strip()] or None
     if Path(source).suffix:
         from causalsat.imagery import open_imagery
         from causalsat.study import Study
 
+        if catalog is not None:
+            raise ParameterError(
+                f"--catalog with the units file {source}",
+                expected="--catalog with the name of one of its entries",
+                todo="leave --catalog out",
+            )
         if outcome is None or treatment is None:
             raise ParameterError(
                 f"the units file {source} without roles",
@@ -88,15 +96,18 @@ def _study(
             source,
             outcome=outcome,
             treatment=treatment,
-            covariates=[name.strip() for name in covariates.split(",") if name.strip()] or None,
+            covariates=names,
             cluster=cluster,
             lon=lon,
             lat=lat,
             imagery=open_imagery(imagery) if imagery else None,
         )
     from causalsat.catalog import load_study
+    from causalsat.imagery import open_imagery
 
-    return load_study(source, catalog=catalog)
+    given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
+    given |= {"covariates": names, "imagery": open_imagery(imagery) if imagery else None}
+    return load_study(source, catalog=catalog, **{key: value for key, value in given.items() if value is not None})
 
 
 @app.command()
@@ -193,12 +204,13 @@ def map_(
         from causalsat.mapping import map_effects, map_risk
         from causalsat.persistence import load
 
+        shapes = _polygons(districts, district_name)  # before the map, which may take hours
         fitted, source = load(model), open_imagery(imagery)
         mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
         result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
         files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}
-        if districts is not None:
-            files |= _districts(result, fitted, source, districts, district_name, resolution, quiet)
+        if shapes is not None:
+            files |= _districts(result, fitted, source, shapes, district_name, resolution, quiet)
         reply.result = {
             "files": files, "bands": list(result.bands), "cells": result.n_mapped,
             "resolution_m": result.resolution_m, "note": result.note,
@@ -206,8 +218,24 @@ def map_(
         reply.text = "\n".join(files.values())
 
 
+def _polygons(districts: Path | None, name: str | None) -> Any:
+    """The districts of a vector file, which have the column of names; None without a file."""
+    from causalsat._study.columns import require_column
+    from causalsat.exceptions import ParameterError
+    from causalsat.mapping.grid import read_polygons
+
+    if districts is None:
+        if name is not None:
+            raise ParameterError("--district-name without --districts", expected="both")
+        return None
+    shapes = read_polygons(districts)
+    if name is not None:
+        require_column(shapes, name, "--district-name", "districts")
+    return shapes
+
+
 def _districts(
-    result: Any, model: Any, imagery: Any, districts: Path, name: str | None, resolution: float | None, quiet: bool
+    result: Any, model: Any, imagery: Any, districts: Any, name: str | None, resolution: float | None, quiet: bool
 ) -> dict[str, str]:
     """Mean effects of districts beside a map, and on its page."""
     from causalsat.mapping import district_effects

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
+from causalsat._study.columns import require_column
 from causalsat._tables import Tabular
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.mapping import _job, compute
 from causalsat.mapping.compute import MapJob, valid_share
-from causalsat.mapping.grid import region_geometry
+from causalsat.mapping.grid import read_polygons, region_geometry
 from causalsat.posterior import EffectPosterior
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ __all__ = ["DistrictEffects", "district_effects"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_DRIVERS = {
+    ".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"
+}  # fmt: skip
 _FEW_CELLS = 4
 _PROBE = 3
 
@@ -71,13 +75,31 @@ class DistrictEffects(Tabular):
         return pd.DataFrame(self.table.drop(columns=self.table.geometry.name))
 
     def write(self, path: str | Path) -> Path:
-        """Write the table with its polygons (``.gpkg``, ``.geojson`` ... by the ending), or without as ``.csv``."""
+        """Write the table with its polygons, or without as ``.csv``.
+
+        Parameters
+        ----------
+        path : path-like
+            The ending decides: ``.gpkg``, ``.geojson``, ``.json``, ``.fgb``, ``.shp`` or ``.parquet``.
+
+        Raises
+        ------
+        ParameterError
+            For another ending.
+        """
         path = Path(path)
+        ending = path.suffix.lower()
+        if ending not in (".csv", ".parquet", *_DRIVERS):
+            raise ParameterError(
+                f"path={str(path)!r}", expected=f"an ending of .csv, .parquet, {', '.join(_DRIVERS)}"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".csv":
+        if ending == ".csv":
             self.to_dataframe().to_csv(path, index_label="district")
+        elif ending == ".parquet":
+            self.table.reset_index(names="district").to_parquet(path)
         else:
-            self.table.reset_index(names="district").to_file(path)
+            self.table.reset_index(names="district").to_file(path, driver=_DRIVERS[ending])
         return path
 
     def plot(self, *, title: str = "", units: str = "", ax: Any = None) -> Any:
@@ -174,13 +196,13 @@ def _polygons(districts: Any, crs: Any, name: str | None) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
     if isinstance(districts, str | Path):
-        districts = gpd.read_file(districts)
+        districts = read_polygons(districts)
     if not isinstance(districts, gpd.GeoDataFrame | gpd.GeoSeries) or not len(districts):
         raise DataError(
             f"districts of type {type(districts).__name__}" if not hasattr(districts, "__len__") else "no districts",
             expected="a GeoDataFrame of polygons, at least one",
         )
-    labels = districts.index if name is None else districts[name]
+    labels = districts.index if name is None else districts[require_column(districts, name, "name", "districts")]
     if len(set(labels)) < len(labels):
         raise DataError(
             "districts with repeated names", expected="one row a district", todo="districts.dissolve(...)"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import __version__, base
+from causalsat._disk import writing
 from causalsat.exceptions import DataError, MapWarning, ParameterError, ResumeError
 from causalsat.mapping._files import blocks_of, count_mapped, finished_tags, map_notes, model_words
 from causalsat.mapping._job import job_parts, make_job, tile_side, tiles_of
@@ -205,8 +206,9 @@ def make_map(
     result = MapResult(path, None, None, job.grid.resolution_m, shape, n_mapped, level, words, job_hash, bands)
     if not n_mapped:
         warnings.warn(
-            f"no cell of the map has {'an effect' if quantity == 'effect' else 'a risk'}: all lie outside the region "
-            f"or on invalid imagery (min_valid={job.min_valid:g})",
+            f"no cell of the map has {'an effect' if quantity == 'effect' else 'a risk'}: all lie outside the "
+            f"region, which may be smaller than a cell ({job.grid.resolution_m:g} m), or on invalid imagery "
+            f"(min_valid={job.min_valid:g})",
             MapWarning,
             stacklevel=3,
         )
@@ -227,7 +229,8 @@ def _check_settings(out: Any, level: float, min_valid: float | None, tile_px: in
     path = Path(out)
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ParameterError(f"out={str(out)!r}", expected="a file name that ends in .tif")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ImageryError, MapWarning, ParameterError
 
-__all__ = ["MapGrid", "grid_over", "region_geometry", "to_coordinates"]
+__all__ = ["MapGrid", "grid_over", "read_polygons", "region_geometry", "to_coordinates"]
 
 FloatArray = NDArray[np.float64]
 
@@ -111,12 +112,41 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
     return geometry
 
 
+def read_polygons(path: str | os.PathLike[str]) -> Any:
+    """GeoDataFrame of a vector file: what GDAL reads, or GeoParquet.
+
+    Raises
+    ------
+    DataError
+        If the file is not there, cannot be read or holds no geometry.
+    """
+    import geopandas as gpd
+
+    text = os.fspath(path)
+    kinds = "a vector file of polygons, such as GeoPackage, GeoJSON, GeoParquet or Shapefile"
+    local = "://" not in text and not text.startswith("/vsi")
+    if local and not os.path.exists(text):
+        raise DataError(f"{text} does not exist", expected=kinds, todo="check the path")
+    try:
+        found = gpd.read_parquet(text) if text.endswith((".parquet", ".geoparquet", ".pq")) else gpd.read_file(text)
+    except Exception as error:  # each reader has its own errors; the user needs one that names the file
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise DataError(
+            f"{text} cannot be read ({type(error).__name__}: {first})",
+            expected=kinds,
+            todo="open it in another program, such as QGIS, to see whether it is whole",
+        ) from error
+    if getattr(found, "active_geometry_name", None) is None:
+        raise DataError(f"{text} holds no geometry", expected=kinds)
+    return found
+
+
 def _as_series(region: Any, crs: Any, region_crs: Any) -> Any:
     import geopandas as gpd
     import shapely
 
     if isinstance(region, str | Path):
-        region = gpd.read_file(region)
+        region = read_polygons(region)
     if isinstance(region, gpd.GeoDataFrame):
         region = region.geometry
     if isinstance(region, gpd.GeoSeries):

@@ -94,6 +94,11 @@ def test_check_exits_with_1_where_the_study_has_errors(files, tmp_path):
         (["check", "units.csv"], "--outcome"),
         (["check", "absent.csv", "--outcome", "y", "--treatment", "t"], "absent.csv"),
         (["map", "absent.safetensors", "--imagery", "absent.tif"], "absent"),
+        (["map", "m.safetensors", "--imagery", "i.tif", "--districts", "absent.gpkg"], "absent.gpkg does not exist"),
+        (["map", "m.safetensors", "--imagery", "i.tif", "--district-name", "name"], "--districts"),
+        (["check", "simulated_trial", "--outcome", "absent"], "outcome='absent'"),
+        (["check", "simulated_trial", "--imagery", "absent.tif"], "absent.tif"),
+        (["check", "units.csv", "--catalog", "absent.yaml"], "--catalog"),
         (["catalog", "--catalog", "absent.yaml"], "absent.yaml"),
         (["run", "uganda_yop", "--catalog", "absent.yaml"], "absent.yaml"),
     ],
@@ -106,6 +111,19 @@ def test_unusable_input_is_one_message_and_exit_code_2(arguments, says, capsys):
     assert error.startswith("causalsat: ")
     assert says in error
     assert "Traceback" not in error
+
+
+def test_roles_given_beside_a_catalogue_entry_replace_its_own(tmp_path):
+    (tmp_path / "units.csv").write_text("y,z,t,x,lon,lat\n" + "".join(f"{i},{-i},{i % 2},1,32,1\n" for i in range(9)))
+    (tmp_path / "c.yaml").write_text(
+        "datasets: {toy: {kind: trial, licence: x, citation: x, units: {file: units.csv}, "
+        "roles: {outcome: y, treatment: t, lon: lon, lat: lat}}}"
+    )
+    arguments = ["check", "toy", "--catalog", str(tmp_path / "c.yaml"), "--json"]
+    plain = reply(arguments)["result"]["findings"]
+    chosen = reply([*arguments, "--outcome", "x", "--covariates", "z"], status="findings", code=1)
+    assert "constant" not in json.dumps(plain)
+    assert "the outcome is constant" in json.dumps(chosen["result"]["findings"])
 
 
 def test_an_error_is_json_too():

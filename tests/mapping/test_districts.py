@@ -6,7 +6,7 @@ import pytest
 import shapely
 from map_toys import NORTH, PIXEL, UTM, WEST, FirstFeature, toy_model, write_raster
 
-from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.exceptions import ColumnError, DataError, DataWarning, OutputError, ParameterError
 from causalsat.imagery import open_imagery
 from causalsat.mapping import district_effects, map_effects
 
@@ -191,3 +191,40 @@ def _band_mean(imagery, districts):
     toy = fit_toy(FirstFeature())
     model = Pipeline([("chips", Second(imagery, 240.0).fit(None)), ("effect", toy)])
     return district_effects(model, imagery, districts, CELL, progress=False).table["mean"].to_numpy()
+
+
+def test_a_table_is_written_in_the_format_of_its_ending(model, imagery, districts, tmp_path):
+    found = district_effects(model, imagery, districts, CELL, name="name", progress=False)
+    back = gpd.read_parquet(found.write(tmp_path / "out.parquet")).set_index("district")
+    np.testing.assert_allclose(back["mean"], found.table["mean"])
+    assert back.geometry.geom_equals(found.table.geometry).all()
+    with pytest.raises(ParameterError, match=r"\.gpkg"):
+        found.write(tmp_path / "out.xlsx")
+    assert not (tmp_path / "out.xlsx").exists()
+
+
+def test_districts_and_regions_in_files(model, imagery, districts, tmp_path):
+    districts.to_parquet(tmp_path / "d.parquet")
+    settings = {"name": "name", "progress": False}
+    found = district_effects(model, imagery, tmp_path / "d.parquet", CELL, **settings)
+    expected = district_effects(model, imagery, districts, CELL, **settings)
+    np.testing.assert_array_equal(found.table["mean"], expected.table["mean"])
+    with pytest.raises(ColumnError, match="did you mean 'name'"):
+        district_effects(model, imagery, tmp_path / "d.parquet", CELL, name="Name", progress=False)
+    (tmp_path / "text.gpkg").write_text("no database")
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    for file, piece in (
+        ("absent.gpkg", "does not exist"),
+        ("text.gpkg", "cannot be read"),
+        ("table.csv", "geometry"),
+    ):
+        with pytest.raises(DataError, match=piece):
+            district_effects(model, imagery, str(tmp_path / file), CELL, progress=False)
+        with pytest.raises(DataError, match=piece):
+            map_effects(model, imagery, tmp_path / file, CELL, tmp_path / "e.tif", progress=False)
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(model, imagery, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        map_effects(model, imagery, None, CELL, tmp_path / "file" / "e.tif", progress=False)
