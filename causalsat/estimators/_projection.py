@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Projection", "at_least_conventional", "draw_coefficients", "project", "stabilise"]
+__all__ = [
+    "Projection",
+    "about_the_mean",
+    "at_least_conventional",
+    "draw_coefficients",
+    "leaves_nothing",
+    "open_directions",
+    "project",
+    "stabilise",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -64,7 +73,10 @@ def project(scores: FloatArray, design: FloatArray, weight: FloatArray, groups: 
     """
     import statsmodels.api as sm
 
-    kind = {"cov_type": "HC0"} if groups is None else {"cov_type": "cluster", "cov_kwds": {"groups": groups}}
+    kind: dict[str, Any] = {"cov_type": "HC0"}
+    if groups is not None:
+        spare = design.shape[0] > design.shape[1]  # the correction divides by units less columns
+        kind = {"cov_type": "cluster", "cov_kwds": {"groups": groups, "use_correction": spare}}
     with warnings.catch_warnings():  # collinear modifiers: the pseudo-inverse's solution is what is wanted
         warnings.filterwarnings("ignore", message=".*rank-deficient")
         fit = sm.WLS(scores, design, weights=weight).fit(use_t=True, **kind)
@@ -101,6 +113,59 @@ def at_least_conventional(
     conventional = noise * inverse @ (design.T @ (weight[:, None] ** 2 * design)) @ inverse
     short = np.maximum(np.diag(conventional) - np.diag(projection.cov), 0.0)
     return np.asarray(projection.cov + np.diag(short))
+
+
+def leaves_nothing(
+    projection: Projection, scores: FloatArray, design: FloatArray, weight: FloatArray, groups: Any = None
+) -> bool:
+    """Whether the columns are so many that no cluster has a residual, from which its noise could be told.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> scores, wide = rng.standard_normal(9), rng.standard_normal((9, 10))
+    >>> [leaves_nothing(project(scores, D, np.ones(9)), scores, D, np.ones(9)) for D in (wide, wide[:, :5])]
+    [True, False]
+    """
+    code = np.arange(len(scores)) if groups is None else groups
+    if design.shape[1] < int(code.max()) + 1:
+        return False
+    centred = scores - np.average(scores, weights=weight)
+    left, all_of_it = (np.bincount(code, weight * v) for v in (scores - design @ projection.coef, centred))
+    return bool(np.linalg.norm(left) <= 1e-6 * np.linalg.norm(all_of_it))
+
+
+def about_the_mean(
+    projection: Projection, scores: FloatArray, design: FloatArray, weight: FloatArray, groups: Any = None
+) -> FloatArray:
+    """Cluster-robust covariance with the scores' distances from their mean in the place of residuals.
+
+    A projection that passes through the scores does not tell their noise; that about a constant effect is no smaller.
+    """
+    code = np.arange(len(scores)) if groups is None else groups
+    sums = np.zeros((int(code.max()) + 1, design.shape[1]))
+    np.add.at(sums, code, design * (weight * (scores - np.average(scores, weights=weight)))[:, None])
+    inverse = np.linalg.pinv(projection.gram, hermitian=True)
+    return np.asarray(inverse @ (sums.T @ sums) @ inverse * len(sums) / max(len(sums) - 1, 1))
+
+
+def open_directions(cov: FloatArray, projection: Projection, robust: FloatArray, variance: float) -> FloatArray:
+    """A covariance with ``variance`` where the design does not vary, and the robust one's for the average effect.
+
+    Examples
+    --------
+    >>> both = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0]])  # the second and the third column are one
+    >>> found = project(np.array([0.0, 1.0]), both, np.ones(2))
+    >>> open_directions(np.zeros((3, 3)), found, 0.25 * np.eye(3), 8.0).round(2) + 0.0
+    array([[ 0.25,  0.  ,  0.  ],
+           [ 0.  ,  4.  , -4.  ],
+           [ 0.  , -4.  ,  4.  ]])
+    """
+    value, vector = np.linalg.eigh(projection.gram)
+    unseen = vector[:, value <= 1e-10 * max(float(value[-1]), 1e-300)]
+    out = cov + variance * unseen @ unseen.T
+    out[0, 0] += max(float(robust[0, 0] - cov[0, 0]), 0.0)
+    return np.asarray(out)
 
 
 def stabilise(projection: Projection, n_clusters: int) -> FloatArray:

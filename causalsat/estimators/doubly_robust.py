@@ -15,7 +15,15 @@ from causalsat.base import EffectEstimator, Summary
 from causalsat.estimators._columns import select_columns
 from causalsat.estimators._lack_of_fit import LackOfFit, check_ratio, lack_of_fit
 from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances, dr_scores
-from causalsat.estimators._projection import at_least_conventional, draw_coefficients, project, stabilise
+from causalsat.estimators._projection import (
+    about_the_mean,
+    at_least_conventional,
+    draw_coefficients,
+    leaves_nothing,
+    open_directions,
+    project,
+    stabilise,
+)
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 
 __all__ = ["AverageEffect", "DoublyRobustEffect"]
@@ -205,6 +213,9 @@ class DoublyRobustEffect(EffectEstimator):
                 stacklevel=4,
             )
         found = project(self.scores_, design, weight, data.groups)
+        through = leaves_nothing(found, self.scores_, design, weight, data.groups)
+        if through:
+            found = replace(found, cov=about_the_mean(found, self.scores_, design, weight, data.groups))
         found = replace(found, cov=at_least_conventional(found, self.scores_, design, weight))
         self.coef_, self.coef_cov_, self.df_ = found.coef, found.cov, found.df
         cov, prior_scale = found.cov, None
@@ -212,6 +223,8 @@ class DoublyRobustEffect(EffectEstimator):
             cov = stabilise(found, data.n_groups)
             spread_y = float(np.sqrt(np.average((data.y - np.average(data.y, weights=weight)) ** 2, weights=weight)))
             prior_scale = max(0.5 * spread_y, 1e-12) / np.sqrt(max(design.shape[1] - 1, 1))
+            if through:
+                cov = open_directions(cov, found, found.cov, 1e6 * prior_scale**2)
         rng = np.random.default_rng(self.random_state)
         self.coef_draws_, self.prior_sd_ = draw_coefficients(
             found.coef, cov, found.df, int(self.n_draws), rng, prior_scale=prior_scale

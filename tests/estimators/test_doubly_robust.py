@@ -192,6 +192,22 @@ def test_parameters_are_checked():
         DoublyRobustEffect().fit(X, y, treatment=t, groups=groups, propensity=np.where(t > 0, 0.995, 0.5))
 
 
+@pytest.mark.parametrize(("k", "by_unit"), [(60, False), (200, False), (59, True), (200, True)])
+def test_as_many_modifiers_as_there_are_clusters_or_units_do_not_pass_for_certainty(k, by_unit):
+    """A projection through all scores leaves no residual: its standard errors, and the draws' spread, were 0."""
+    X, y, t, groups, tau = trial(60, slopes=(0.5,), k=k)
+    if by_unit:  # k = 59 modifiers and the constant are exactly as many as the 60 units
+        first = np.unique(groups, return_index=True)[1]
+        X, y, t, groups, tau = X[first], y[first], t[first], groups[first] // 2, tau[first]
+    est = DoublyRobustEffect().fit(X, y, treatment=t, groups=groups)
+    post = est.effect(X)
+    lower, upper = post.interval(0.9).T
+    assert 0.7 < post.ate().sd()[0] / est.ate_.se < 1.8
+    assert np.mean((lower <= tau) & (tau <= upper)) > 0.7
+    elsewhere = np.random.default_rng(1).standard_normal(X.shape)
+    assert est.effect(elsewhere).sd().mean() > 0.9 * post.sd().mean()
+
+
 # ---------------------------------------------------------------------------- the projection
 def test_draws_without_a_prior_have_the_covariance_of_the_estimate():
     cov = np.array([[0.04, 0.01], [0.01, 0.09]])
