@@ -114,11 +114,11 @@ def permutation_test(
     covariates : array or DataFrame of shape (n, p), optional
         Further features that predict the outcome; they make the test sharper.
     strata : array of shape (n,), optional
-        Strata within which the treatment was randomised.
+        Strata within which the treatment was randomised; a unit of randomisation lies in one.
     assignment : array of shape (n,), optional
         The units of randomisation, each of one treatment. By default the clusters where each has one
         treatment; where a few have both, their treated and their control units count as separate units of
-        randomisation; where most have both, single units within clusters.
+        randomisation; where most have both, single units within clusters (and strata).
     propensity : float or array of shape (n,), optional
         Known probability of treatment; by default the treated share of each stratum.
     weights : array of shape (n,), optional
@@ -148,7 +148,7 @@ def permutation_test(
     Raises
     ------
     DataError, TreatmentError, ParameterError
-        If an input cannot be used, or a unit of randomisation has both treatments.
+        If an input cannot be used, or a unit of randomisation has both treatments or lies in several strata.
 
     Examples
     --------
@@ -354,14 +354,31 @@ def _randomisation_units(
         unit = _checks.codes(assignment, n, "assignment")
         if (cluster_arms(unit, t) == MIXED).any():
             raise DataError("a unit of randomisation with treated and control units", expected="one treatment each")
-        return unit, stratum, "treatment of the given units of randomisation"
+        return unit, _one_stratum(unit, stratum), "treatment of the given units of randomisation"
     mixed = cluster_arms(cluster, t) == MIXED
     if not mixed.any():
-        return cluster, stratum, "treatment of clusters" if len(mixed) < n else "treatment of units"
+        words = "treatment of clusters" if len(mixed) < n else "treatment of units"
+        return cluster, _one_stratum(cluster, stratum), words
     if mixed.mean() > 0.5:
-        return np.arange(n), cluster, "treatment of units within clusters"
-    cell = np.unique(2 * cluster + (t > 0), return_inverse=True)[1]
-    return cell.astype(np.int64), stratum, "treatment of clusters, in two parts where they have both treatments"
+        within = np.unique(cluster * (stratum.max() + 1) + stratum, return_inverse=True)[1]
+        words = "treatment of units within clusters" + (" and strata" if within.max() > cluster.max() else "")
+        return np.arange(n), within.astype(np.int64), words
+    cell = np.unique(2 * cluster + (t > 0), return_inverse=True)[1].astype(np.int64)
+    words = "treatment of clusters, in two parts where they have both treatments"
+    return cell, _one_stratum(cell, stratum), words
+
+
+def _one_stratum(unit: IntArray, stratum: IntArray) -> IntArray:
+    """The strata, each unit of randomisation in one; refuses others."""
+    parts = np.unique(np.column_stack([unit, stratum]), axis=0)[:, 0]
+    several = int((np.bincount(parts) > 1).sum())
+    if several:
+        raise DataError(
+            f"{several} units of randomisation (clusters) that lie in several strata",
+            expected="one stratum each, for the treatment was drawn within strata",
+            todo="pass the strata of the randomisation, or assignment=, what was randomised",
+        )
+    return stratum
 
 
 def _reassign(t: FloatArray, unit: IntArray, stratum: IntArray, rng: np.random.Generator) -> FloatArray:
