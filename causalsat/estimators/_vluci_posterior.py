@@ -12,6 +12,7 @@ from causalsat.estimators._vluci_fit import NO_LINK, Design, Mode, fit_mode, pre
 from causalsat.estimators._vluci_likelihood import Link, log_joint
 from causalsat.estimators._vluci_noise import STARTS
 from causalsat.estimators._vluci_peak import NARROW, find_peak
+from causalsat.exceptions import DataError
 
 __all__ = [
     "Grid",
@@ -113,11 +114,19 @@ def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode
                 for j in sorted(np.flatnonzero(a * side > 0 if side > 0 else a <= 0), key=lambda j: float(abs(a[j]))):
                     mode = fit_mode(design, _link(beta, a[j], shifts[k]), mode)
                     gain = mode.evidence - none.evidence
+                    if not np.isfinite([gain, mode.ate, mode.ate_sd]).all():
+                        break
                     table[i, j, k] = gain, mode.ate, mode.ate_sd
                     top = mode if gain > best else top
                     best, peak = max(best, gain), max(peak, gain)
                     if gain < min(best, peak) - HOPELESS:
                         break
+    if (np.isfinite(table[..., 0]).sum(axis=1) < 2).any():
+        raise DataError(
+            "an evidence of confounding that cannot be computed: the covariates fit the outcome almost perfectly",
+            expected="many more units than covariates",
+            todo="take fewer covariates (principal components), or prior_confounding=0",
+        )
     strengths = _peaked(design, table, betas, a, shifts, none, top) or _refine(table, betas, a, shifts)
     return _weigh(strengths, table, betas, a, none, prior), none
 

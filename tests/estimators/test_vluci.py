@@ -386,3 +386,11 @@ def test_an_outcome_that_a_feature_decides_leaves_a_curvature_that_can_be_factor
     model = VLUCI(**VLUCI._contract_parameters).fit(X, 2 * X[:, 0], treatment=np.arange(20) % 2)
     assert np.isfinite(model.effect(X).draws).all()
     assert abs(float(model.effect(X).ate())) < 1
+
+
+def test_covariates_that_fit_almost_everything_are_refused():
+    rng = np.random.default_rng(0)
+    X, t = rng.standard_normal((60, 50)), np.arange(60) % 2
+    y = t + X[:, 0] + rng.standard_normal(60)
+    with pytest.raises(DataError, match="many more units than covariates"):
+        VLUCI(DoublyRobustEffect(modifiers=[0]), n_imputations=2, n_grid=3, random_state=0).fit(X, y, treatment=t)
