@@ -306,6 +306,8 @@ class Study:
             arguments[key] = getattr(self, key)
         arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels}
         arguments |= changes
+        if "unit" in self.roles and self.roles["unit"] in getattr(arguments["units"], "columns", ()):
+            arguments.setdefault("unit", self.roles["unit"])
         try:
             return Study(arguments.pop("units"), **arguments)
         except TypeError as error:
@@ -326,6 +328,18 @@ class Study:
         2
         """
         chosen = np.asarray(mask)
+        if chosen.dtype == object and pd.isna(chosen).any():
+            raise DataError(
+                f"a mask with {int(pd.isna(chosen).sum())} missing values",
+                expected="True or False for each unit",
+                todo="say where missing values belong, such as (study.units['age'] > 30).fillna(False)",
+            )
+        if chosen.dtype.kind in "iuf" and len(chosen) == len(self) > 2 and np.isin(chosen, (0, 1)).all():
+            raise DataError(
+                f"{len(self)} numbers 0 and 1 for {len(self)} units, which as positions repeat the first two units",
+                expected="a boolean mask, or positions",
+                todo="make it a mask: study.subset(study.units['female'] == 1)",
+            )
         if chosen.dtype == bool and chosen.shape != (len(self),):
             raise DataError(
                 f"a mask of shape {chosen.shape} for {len(self)} units",

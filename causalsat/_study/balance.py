@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,9 +113,9 @@ def _made_from_treatment(X: pd.DataFrame, name: str, t: FloatArray) -> str:
             continue
         for source in X.columns.drop(name):
             product = X[source].to_numpy(dtype=float) * (t != arm)
-            if np.allclose(product[ok], x[ok], rtol=0, atol=1e-12):
+            if np.allclose(product[ok], x[ok], rtol=1e-6, atol=1e-12):  # equal in single precision
                 return f"= {source} x {'treatment' if arm == 0 else '(1 - treatment)'}"
-        return f"is {inside[0]:g} for all {len(inside):,} {where} units and varies in the other arm"
+        return f"is {inside[0] + 0.0:g} for all {len(inside):,} {where} units and varies in the other arm"
     return ""
 
 
@@ -225,5 +226,9 @@ def _honest_covariates(study: Any, v: Any) -> pd.DataFrame:
 
 def _numeric_covariates(study: Any) -> pd.DataFrame:
     frame = pd.DataFrame(study.units[list(study.covariates)])
-    numeric = frame.select_dtypes(include=["number", "bool"]).astype(float)
+    columns = {}
+    for name in frame.columns:
+        with contextlib.suppress(TypeError, ValueError):  # text and dates
+            columns[name] = frame[name].astype(float)  # objects and categories of numbers too, as estimators do
+    numeric = pd.DataFrame(columns, index=frame.index)
     return numeric.loc[:, numeric.replace([np.inf, -np.inf], np.nan).nunique() > 1].replace([np.inf, -np.inf], np.nan)

@@ -161,9 +161,9 @@ def code_treatment(
     if numbers is not None:
         return numbers
     raise TreatmentError(
-        f"treatment {values.name!r} has the labels {list_names(map(repr, present), 6)}",
+        f"treatment {values.name!r} has the labels {list_names(map(_shown, present), 6)}",
         expected="0 and 1, or two labels that say which is which, such as Control and Treatment",
-        todo=f"name the treated label, for example treated={_example(present)!r}"
+        todo=f"name the treated label, for example treated={_shown(_example(present))}"
         if len(present) == 2
         else "keep the two arms to compare (units[units[...].isin([...])]) and name the treated one with treated=",
     )
@@ -195,19 +195,24 @@ def _against(values: pd.Series, named: pd.Series, treated: Any, present: list[An
     if not hit.any():
         raise TreatmentError(
             f"treated={treated!r} is no value of the treatment {values.name!r}",
-            expected=f"one of {list_names(map(repr, present), 6)}",
+            expected=f"one of {list_names(map(_shown, present), 6)}",
             todo="check the spelling and the type (2 is not '2')",
         )
     others = list(pd.unique(values[~hit].dropna()))
     if len(others) > 1:
         raise TreatmentError(
             f"treatment {values.name!r} has {len(others)} values besides treated={treated!r}: "
-            f"{list_names(map(repr, others), 6)}",
+            f"{list_names(map(_shown, others), 6)}",
             expected="one control value",
             todo=f"keep the two arms to compare before, for example units[units[{values.name!r}]"
-            f".isin([{treated!r}, {others[0]!r}])]",
+            f".isin([{treated!r}, {_shown(others[0])}])]",
         )
     return np.where(values.isna(), np.nan, hit)
+
+
+def _shown(value: Any) -> str:
+    """A value as a user writes it: 1, and not np.int64(1)."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _example(present: list[Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from causalsat.exceptions import ParameterError
 
@@ -25,7 +26,29 @@ def parse_dates(value: Any, role: str) -> tuple[np.datetime64, ...]:
     return tuple(_day(v, role) for v in listed)
 
 
+def column_days(values: pd.Series) -> NDArray[np.datetime64]:
+    """Each value of a column as a day (datetime64[D]), each read by itself; NaT where it is missing or no date.
+
+    Examples
+    --------
+    >>> column_days(pd.Series(["2008-03-01", "unknown", None]))
+    array(['2008-03-01',        'NaT',        'NaT'], dtype='datetime64[D]')
+    >>> column_days(pd.Series([2008.0, 2009.0]))
+    array(['2008-01-01', '2009-01-01'], dtype='datetime64[D]')
+    """
+    days: dict[Any, np.datetime64] = {}
+    for value in values.dropna().unique():
+        try:
+            days[value] = _day(value, "date")
+        except ParameterError:
+            days[value] = np.datetime64("NaT", "D")
+    nothing = np.datetime64("NaT", "D")
+    return np.array([days.get(value, nothing) for value in values.astype(object)], dtype="datetime64[D]")
+
+
 def _day(value: Any, role: str) -> np.datetime64:
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)  # a year of a column with missing values
     text = str(value) if isinstance(value, int | np.integer) and not isinstance(value, np.datetime64) else value
     try:
         stamp: Any = pd.Timestamp(text)

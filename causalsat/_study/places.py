@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from causalsat._study.columns import list_names
+from causalsat._study.dates import column_days
 from causalsat._study.report import Finding
 from causalsat.exceptions import CausalsatError
 
@@ -89,6 +90,7 @@ def _degrees(study: Any, x: Any, y: Any, labels: Any) -> Iterator[Finding]:
 def _far(x: Any, y: Any, labels: Any) -> Iterator[Finding]:
     if len(x) < 10:
         return
+    x = (x - x[0] + 180) % 360 - 180  # counted from the first place, so that both sides of 180 degrees are near
     middle = np.median(x), np.median(y)
     km = 111.2 * np.hypot((x - middle[0]) * np.cos(np.radians(middle[1])), y - middle[1])
     far = (km > FAR_KM) & (km > 8 * np.percentile(km, 90))
@@ -170,14 +172,24 @@ def dates(study: Any, v: Any) -> Iterator[Finding]:
     if study.treatment_date is None:
         return
     if "treatment_date" in study.roles:
-        parsed = pd.to_datetime(study.units[study.roles["treatment_date"]], errors="coerce")
-        start = parsed.min()
-        if pd.isna(start):
+        column = study.units[study.roles["treatment_date"]]
+        days = column_days(column)
+        unread = np.isnat(days) & column.notna().to_numpy()
+        if np.isnat(days).all():
             yield Finding(
                 "error", "image dates", "no treatment date can be read as a date", "write them as 2008-03-01"
             )
             return
-        start = np.datetime64(start.date(), "D")
+        if unread.any():
+            yield Finding(
+                "warning",
+                "image dates",
+                f"{int(unread.sum()):,} of {len(days):,} treatment dates cannot be read as a date, such as "
+                f"{column[unread].iloc[0]!r}",
+                "write them as 2008-03-01: images are compared with the others only",
+                list(study.units.index[unread]),
+            )
+        start = np.nanmin(days)
     else:
         start = study.treatment_date
     known = {name: np.asarray(source.dates) for name, source in _sources(study).items()}
@@ -310,6 +322,7 @@ def _inside(source: Any, geometry: Any) -> Any:
     points = geometry.to_crs(source.crs).representative_point()
     left, bottom, right, top = source.bounds
     x, y = points.x.to_numpy(), points.y.to_numpy()
+    x = source.grid.turned(x) if hasattr(source, "grid") else x
     return (x >= min(left, right)) & (x <= max(left, right)) & (y >= min(bottom, top)) & (y <= max(bottom, top))
 
 

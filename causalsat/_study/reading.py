@@ -107,6 +107,9 @@ def _not_found(file: Path) -> StudyFileNotFoundError:
 def _read_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
     if "encoding" in options:
         return _parse_text(file, options)
+    with open(file, "rb") as opened:
+        if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # what spreadsheets call Unicode text
+            return _parse_text(file, {**options, "encoding": "utf-16"})
     try:
         return _parse_text(file, {**options, "encoding": "utf-8-sig"})
     except UnicodeDecodeError:
@@ -122,12 +125,14 @@ def _read_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
 
 def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
     if "sep" not in options and "delimiter" not in options:
-        options = {**options, "sep": _separator(file, options["encoding"])}
+        options = {**options, "sep": _separator(file, options)}
     return pd.read_csv(file, **options)
 
 
-def _separator(file: Path, encoding: str) -> str:
-    header = pd.read_csv(file, sep="\x01", nrows=0, encoding=encoding, encoding_errors="replace").columns
+def _separator(file: Path, options: Mapping[str, Any]) -> str:
+    """The separator that is most frequent in the first line that the reader looks at."""
+    passed = {k: options[k] for k in ("encoding", "skiprows", "comment", "compression") if k in options}
+    header = pd.read_csv(file, sep="\x01", nrows=0, encoding_errors="replace", **passed).columns
     line = str(header[0]) if len(header) else ""
     return max((",", ";", "\t", "|"), key=line.count)
 
@@ -159,6 +164,6 @@ def _read_stata(file: Path, options: dict[str, Any]) -> tuple[pd.DataFrame, dict
             pairs = pd.DataFrame({"code": frame[column], "label": labelled[column].astype(object)})
             pairs = pairs.dropna().drop_duplicates()
             tables[str(column)] = {c: str(v) for c, v in zip(pairs["code"], pairs["label"], strict=True) if c != v}
-    empty = [c for c in frame.columns if frame[c].dtype == object and (frame[c] == "").any()]
+    empty = [c for c in frame.columns if frame[c].dtype.kind == "O" and (frame[c] == "").any()]
     frame[empty] = frame[empty].replace("", None)
     return frame, tables

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat import __version__
 from causalsat._disk import whole_file, writing
+from causalsat._study.dates import column_days
 from causalsat.exceptions import ColumnError, DataWarning, ImageryError, ParameterError
 from causalsat.mapping.compute import image_encoders
 from causalsat.mapping.tiles import fingerprint
@@ -125,9 +126,7 @@ def check_dates(study: Any, name: str, transformer: Any) -> None:
     """
     start = study.treatment_date
     if "treatment_date" in study.roles:
-        import pandas as pd
-
-        start = np.datetime64(pd.to_datetime(study.units[study.roles["treatment_date"]], errors="coerce").min(), "D")
+        start = np.nanmin(column_days(study.units[study.roles["treatment_date"]]))
     if start is None or np.isnat(np.datetime64(start)):
         return
     for encoder in image_encoders(transformer):

@@ -16,7 +16,7 @@ from causalsat.exceptions import ImageryError, ImageryNotFoundError
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.grid import Grid, make_grid
-from causalsat.imagery.layers import LayerImagery, per_band
+from causalsat.imagery.layers import LayerImagery, per_band, tell_of_own_scale
 from causalsat.imagery.masks import MaskRule, mask_rule
 from causalsat.imagery.raster import Bands, choose_bands
 
@@ -267,6 +267,8 @@ def describe(
         _, (mask_number,) = choose_bands(own, [rule.band], f"{label} (mask)")  # type: ignore[list-item]
     names, numbers = choose_bands(own, bands, label, hidden=[mask_number])
     days = _days(data, dates, label)
+    factors = (np.atleast_1d(data.attrs.get(key, none)) for key, none in (("scale_factor", 1.0), ("add_offset", 0.0)))
+    tell_of_own_scale(tuple(np.broadcast_arrays(*factors)), scale, offset)  # type: ignore[arg-type]
     if nodata is None:
         nodata = data.rio.nodata if _rio(data).nodata is not None else data.rio.encoded_nodata
     return {

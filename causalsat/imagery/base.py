@@ -359,7 +359,7 @@ class Imagery(ABC):
             missing = [day for day in wanted if day not in self.days]
             if missing:
                 raise ImageryError(f"{self.name} has no image of {missing}", expected=f"of {list(self.days)}")
-            positions = [self.days.index(day) for day in wanted]
+            positions = [i for day in wanted for i, own in enumerate(self.days) if own == day]
         if not positions:
             raise ImageryError(f"{self.name} has no image in {dates}", expected=f"of {list(self.days)}")
         return positions

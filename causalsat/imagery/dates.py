@@ -41,7 +41,7 @@ def as_day(value: Any) -> str:
     if compact:
         text = "-".join(part for part in compact.groups() if part)
     try:
-        date = np.datetime64(text if isinstance(value, str | int) else value)
+        date = np.datetime64(text if isinstance(value, str | int | np.integer) else value)
         unit = np.datetime_data(date.dtype)[0]
         if unit in ("Y", "M"):
             date = (date + 1).astype("datetime64[D]") - np.timedelta64(1, "D")

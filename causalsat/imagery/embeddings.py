@@ -21,6 +21,7 @@ from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
+from causalsat.imagery.layers import OWN_SCALE
 from causalsat.imagery.raster import RasterImagery, open_raster
 
 __all__ = ["FORMULAS", "EmbeddingImagery", "choose_formula", "open_embeddings"]
@@ -197,7 +198,10 @@ def open_embeddings(
 
 
 def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **options: Any) -> EmbeddingImagery:
-    whole = open_raster(path, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*{OWN_SCALE}", ImageryWarning)  # the formula does it
+        whole = open_raster(path, **options)
+        chosen = whole if bands is None else open_raster(path, bands=bands, **options)
     if whole.dtype == "int8" and whole.nodata is None:
         whole = replace(whole, nodata=-128.0)
     scales_path = _scales_path(scales, whole)
@@ -207,9 +211,6 @@ def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **opti
         formula = choose_formula(_sample(whole)) if whole.dtype == "int8" else "none"
     fields = {key: getattr(whole, key) for key in whole.__dataclass_fields__}
     opened = EmbeddingImagery(**fields, formula=formula, scales_path=scales_path)
-    if bands is None:
-        return opened
-    chosen = open_raster(path, bands=bands, **options)
     return replace(opened, bands=chosen.bands, indexes=chosen.indexes)
 
 

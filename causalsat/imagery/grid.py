@@ -107,8 +107,24 @@ class Grid:
         DataError
             No CRS, or a missing, empty or not projectable geometry; the message names the units.
         """
-        series = representative_points(geometry)
-        return _project(series, self.crs_wkt)
+        x, y = _project(representative_points(geometry), self.crs_wkt)
+        return self.turned(x), y
+
+    def turned(self, x: FloatArray) -> FloatArray:
+        """Longitudes of this grid: those outside it that a whole turn brings inside, turned; others as they are.
+
+        For rasters that count from 0 to 360 degrees, or on across 180 degrees.
+
+        Examples
+        --------
+        >>> make_grid("EPSG:4326", (10, 0, 0, 0, -10, 90), (18, 36), "world").turned(np.array([-58.0, 20.0]))
+        array([302.,  20.])
+        """
+        if not self.crs.is_geographic:
+            return x
+        left, _, right, _ = self.bounds
+        turned = left + (x - left) % 360
+        return np.where(((x < left) | (x > right)) & (turned < right), turned, x)
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> str | None:
         """What differs from another grid, in words; None where they agree (to a fraction of a pixel)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from causalsat.exceptions import ImageryError
+from causalsat.exceptions import ImageryError, ImageryWarning
 from causalsat.imagery.base import Imagery, Layer
 from causalsat.imagery.blocks import Block, read_unit
 
-__all__ = ["LayerImagery", "check_unique", "per_band"]
+__all__ = ["OWN_SCALE", "LayerImagery", "check_unique", "per_band", "tell_of_own_scale"]
+
+OWN_SCALE = "says itself how its numbers are to be scaled"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -97,6 +100,28 @@ def per_band(value: Any, count: int, what: str) -> float | tuple[float, ...]:
     if array.shape != (count,):
         raise ImageryError(f"{what} has {array.size} values for {count} bands", expected="one number, or one a band")
     return tuple(array.tolist())
+
+
+def tell_of_own_scale(own: tuple[Sequence[float], Sequence[float]], scale: Any, offset: Any) -> None:
+    """Warn where a source has a scale or an offset of its own, and none is given.
+
+    Parameters
+    ----------
+    own : two sequences of float
+        Scales and offsets of its bands. No file is named in the warning, so that a sequence of them warns once.
+    scale, offset
+        As given to :func:`causalsat.open_imagery`.
+    """
+    pairs = sorted(set(zip(map(float, own[0]), map(float, own[1]), strict=True)))
+    if pairs == [(1.0, 0.0)] or np.any(np.not_equal(scale, 1)) or np.any(np.not_equal(offset, 0)):
+        return
+    shown = "; ".join(f"scale={a:g}, offset={b:g}" for a, b in pairs[:3])
+    warnings.warn(
+        f"imagery {OWN_SCALE} ({shown}), which is not done: its numbers are taken as they are stored. Pass scale= "
+        "and offset= to have it done; spectral indices with constants need it",
+        ImageryWarning,
+        stacklevel=4,
+    )
 
 
 def _column(value: float | tuple[float, ...]) -> Any:

@@ -16,7 +16,7 @@ from causalsat.imagery.blocks import Block, read_unit
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.grid import make_grid
 from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
-from causalsat.imagery.layers import LayerImagery, check_unique, per_band
+from causalsat.imagery.layers import LayerImagery, check_unique, per_band, tell_of_own_scale
 from causalsat.imagery.masks import MaskRule, mask_rule
 
 __all__ = ["Bands", "RasterImagery", "choose_bands", "open_raster"]
@@ -82,6 +82,8 @@ class RasterImagery(LayerImagery):
             raise not_readable(self.path, error) from error
         if self.band_nodata is not None:
             columns = np.array([np.nan if v is None else v for v in self.band_nodata])[:, None, None]
+            if values.dtype.kind == "f":
+                columns = columns.astype(values.dtype)  # -9999.9 of single precision is another number in double
             invalid = _either(invalid, values == columns)
         if self.mask is not None:
             invalid = _either(invalid, self.mask.flags(self._quality(window))[None])
@@ -152,6 +154,8 @@ def open_raster(
         source.descriptions, bands, file, hidden=_hidden_bands(source, mask_index if mask_path == file else 0)
     )
     _check_unit(source, indexes, file)
+    own = tuple([values[i - 1] for i in indexes] for values in (source.scales, source.offsets))
+    tell_of_own_scale(own, scale, offset)  # type: ignore[arg-type]
     file_nodata = [source.nodatavals[i - 1] for i in indexes]
     same = len({str(v) for v in file_nodata}) == 1
     return RasterImagery(

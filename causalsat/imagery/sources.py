@@ -47,7 +47,8 @@ def open_imagery(
     nodata : float, optional
         Nodata value, instead of the file's.
     scale, offset : float or sequence of float, default 1.0 and 0.0
-        Pixels become ``value * scale + offset``; one number or one for each band.
+        Pixels become ``value * scale + offset``; one number or one for each band. A scale and an offset that the
+        file states itself are not applied, which is warned of.
     mask : str or mapping, optional
         Pixels to leave out by a quality band: ``"sentinel2-scl"``, ``"landsat-qa"`` or a mapping such as
         ``{"band": "SCL", "invalid": [0, 1, 3, 8, 9, 10, 11]}`` or ``{"band": "QA_PIXEL", "bits": [3, 4]}``.

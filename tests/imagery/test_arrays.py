@@ -53,6 +53,13 @@ def test_array_south_up_is_turned():
     np.testing.assert_array_equal(imagery.read_window(0, 0, 40, 50), scene().values)
 
 
+def test_years_as_times_and_two_images_of_a_day():
+    array = scene(("time", "band", "y", "x"))
+    assert open_imagery(array.assign_coords(time=[2014, 2015])).days == ("2014-12-31", "2015-12-31")
+    twice = open_imagery(array.assign_coords(time=np.array(["2015-06-01"] * 2, dtype="datetime64[ns]")))
+    np.testing.assert_array_equal(twice.sel(dates="2015-06-01").read_window(0, 0, 40, 50), array.values)
+
+
 def test_array_is_not_copied_and_can_be_masked_and_selected():
     array = scene(("time", "band", "y", "x"))
     imagery = open_imagery(array, mask={"band": "nir", "invalid": [2003]}, bands=["red"], scale=2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import geopandas
@@ -12,8 +13,10 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from causalsat.exceptions import ImageryWarning
 from causalsat.imagery import Grid, open_imagery
 from causalsat.imagery.grid import make_grid
 
@@ -117,6 +120,54 @@ def test_nodata_scale_and_offset(write):
     assert open_imagery(path).nodata == 0
     given = open_imagery(path, nodata=40).read_window(0, 0, 2, 2)
     np.testing.assert_array_equal(given, [[[0, 1], [2, 3]], [[10, 0], [30, np.nan]]])
+
+
+def test_nodata_of_bands_of_two_types(write, tmp_path):
+    """A fractional nodata value is another number in single than in double precision."""
+    first = np.full((1, 20, 20), 2.0, dtype=np.float32)
+    first[0, 3, 4] = -9999.9
+    second = np.full((1, 20, 20), 7, dtype=np.int16)
+    write("a.tif", first), write("b.tif", second)
+    band = (
+        '<VRTRasterBand dataType="{}" band="{}"><NoDataValue>{}</NoDataValue><SimpleSource><SourceFilename '
+        'relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>'
+    )
+    (tmp_path / "two.vrt").write_text(
+        '<VRTDataset rasterXSize="20" rasterYSize="20"><SRS>EPSG:32636</SRS>'
+        "<GeoTransform>500000,10,0,100000,0,-10</GeoTransform>"
+        + band.format("Float32", 1, -9999.9, "a.tif")
+        + band.format("Int16", 2, 7, "b.tif")
+        + "</VRTDataset>"
+    )
+    pixels = open_imagery(tmp_path / "two.vrt").read_window(0, 0, 20, 20)
+    assert np.argwhere(np.isnan(pixels[0])).tolist() == [[3, 4]]
+    assert np.isnan(pixels[1]).all()
+
+
+def test_a_scale_of_the_file_s_own_is_warned_of(write, image):
+    path = write("scene.tif", image)
+    with rasterio.open(path, "r+") as raster:
+        raster.scales, raster.offsets = (0.1,) * 3, (-5.0,) * 3
+    with pytest.warns(ImageryWarning, match=r"scale=0\.1, offset=-5\)"):
+        np.testing.assert_array_equal(open_imagery(path).read_window(0, 0, 9, 9), image[:, :9, :9])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImageryWarning)
+        open_imagery(path, scale=0.1, offset=-5)
+        open_imagery(write("plain.tif", image))
+
+
+@pytest.mark.parametrize("west", [0.0, 100.0])
+def test_longitudes_are_found_a_turn_away(write, west):
+    """Rasters that count from 0 to 360 degrees, or on across 180."""
+    degrees = (np.arange(20) * 10 + west)[None, None].repeat(20, axis=1).astype(np.int16)
+    imagery = open_imagery(write("world.tif", degrees, crs="EPSG:4326", transform=from_origin(west, 90, 10, 9)))
+    lon = np.array([105.0, 175.0, -175.0, -165.0])
+    places = geopandas.GeoSeries.from_xy(lon, [10.0] * 4, crs="EPSG:4326")
+    found = imagery.chips(places, size_px=1).values.ravel()
+    np.testing.assert_array_equal(found, lon % 360 - 5)
+    outside = geopandas.GeoSeries.from_xy([west - 15, west + 215], [10.0] * 2, crs="EPSG:4326")
+    _, col0 = imagery.windows(outside, 1)
+    assert ((col0 < 0) | (col0 >= 20)).all()
 
 
 def test_float_nodata_nan_and_infinity(write):

@@ -114,6 +114,11 @@ def test_subset_replace_copy_and_immutability(table):
         study.name = "changed"
     with pytest.raises(DataError, match="mask of shape"):
         study.subset([True, False])
+    with pytest.raises(DataError, match=r"2 missing values.*fillna"):
+        study.subset(pd.Series([True, None, False, None, True, True], dtype="boolean"))
+    with pytest.raises(DataError, match="repeat the first two units"):
+        study.subset(np.array([0, 1, 1, 0, 0, 1]))
+    assert list(study.replace(units=table.assign(person=range(6))).X.index) == list(range(6))
     with pytest.raises(ParameterError, match="outcom"):
         study.replace(outcom="income")
     table.loc[0, "income"] = 99.0
@@ -178,6 +183,23 @@ def test_stata_labels_code_the_treatment_and_leave_numbers(table, tmp_path):
     assert study.value_labels["health"][-98] == "Refused to answer"
     (finding,) = study.check().about("missing codes")
     assert "-98 = Refused to answer" in finding.what
+
+
+def test_empty_text_of_stata_is_missing(table, tmp_path):
+    table.assign(village=["", "a", "b", "b", "c", ""]).to_stata(tmp_path / "u.dta", write_index=False)
+    study = Study.from_file(tmp_path / "u.dta", **ROLES)
+    assert study.n_clusters == 3
+    assert "cluster 'village' misses 2 of 6" in str(study.check())
+
+
+def test_the_separator_is_that_of_the_lines_that_are_read(table, tmp_path):
+    text = table.to_csv(index=False, sep=";")
+    (tmp_path / "u.csv").write_text("# made, by hand, in 2010\n# for, us\n" + text)
+    for options in ({"skiprows": 2}, {"comment": "#"}):
+        study = Study.from_file(tmp_path / "u.csv", **ROLES, read_options=options)
+        np.testing.assert_array_equal(study.y, table["income"])
+    (tmp_path / "sheet.txt").write_text(text.replace(";", "\t"), encoding="utf-16")
+    np.testing.assert_array_equal(Study.from_file(tmp_path / "sheet.txt", **ROLES).y, table["income"])
 
 
 def test_other_encodings_are_read_with_a_warning(table, tmp_path):

@@ -129,6 +129,16 @@ CASES = [
     ("shared points", lambda f: f, {}, "note", "shared places", "300 units at 60 distinct places"),
     ("few units", lambda f: f.iloc[::80], {}, "warning", "lengths", "4 units for 2 covariates"),
     ("late image", lambda f: f, {"treatment_date": "2008", "image_dates": "2009"}, "error", "image dates", "1 of 1"),
+    ("years", lambda f: f.assign(start=2008.0), {"treatment_date": "start", "image_dates": "2009"}, "error",
+     "image dates", "treatment from 2008-01-01"),
+    ("dates in two ways", lambda f: f.assign(start=np.where(f.index < 9, "1/2/1999", "2008-03-01")),
+     {"treatment_date": "start", "image_dates": "2000"}, "error", "image dates", "treatment from 1999-01-02"),
+    ("unread dates", lambda f: f.assign(start=np.where(f.index < 9, "unknown", "2008-03-01")),
+     {"treatment_date": "start", "image_dates": "2000"}, "warning", "image dates", "9 of 300 treatment dates"),
+    ("leak among objects", lambda f: f.assign(age=(f["age"] * f["d"]).astype(object)), {}, "error",
+     "treatment leak", "age is 0 for all 150"),
+    ("leak in single precision", lambda f: f.assign(b=-f["age"] / 3, age=(-f["age"] / 3 * f["d"]).astype("float32")),
+     {"covariates": ["age", "b"]}, "error", "treatment leak", "age = b x treatment"),
     ("one late image", lambda f: f, {"treatment_date": "2008", "image_dates": ["2001", "2009"]}, "warning",
      "image dates", "1 of 2"),
 ]  # fmt: skip
@@ -144,6 +154,18 @@ def test_each_defect_is_found(make, changes, level, topic, piece):
     assert hits[0].level == level
     assert len(hits[0].todo) > 10
     assert report.ok == (not report.errors)
+
+
+def test_years_before_the_treatment_are_in_order():
+    years = clean().assign(start=np.where(clean().index < 9, 2008, 2010))
+    report = check(years, treatment_date="start", image_dates=2007)
+    assert "image dates" in report.passed, str(report)
+
+
+def test_both_sides_of_180_degrees_are_near():
+    x = np.where(clean().index < 15, -179.9, 179.9)
+    report = check(clean().assign(lon=x + clean()["lon"] * 1e-3, lat=-17 + clean()["lat"] * 1e-3))
+    assert not report.about("coordinates"), str(report)
 
 
 def test_missing_crs_is_an_error_that_guesses():
