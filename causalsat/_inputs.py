@@ -244,13 +244,21 @@ def check_treatment(treatment: Any, n: int, *, binary: bool) -> FloatArray:
     return t
 
 
+def as_labels(labels: Any) -> NDArray[Any]:
+    """Labels as an array in which missing ones stay missing: numpy makes the text "nan" of one in a list of texts."""
+    values = np.asarray(labels)
+    if values.dtype.kind in "US" and not hasattr(labels, "dtype"):
+        return np.asarray(labels, dtype=object)
+    return values
+
+
 def check_groups(groups: Any, n: int) -> NDArray[np.int64] | None:
     """Cluster labels as codes 0 .. n_groups - 1; missing labels are refused."""
     if groups is None:
         return None
     import pandas as pd
 
-    values = np.asarray(groups)
+    values = as_labels(groups)
     _one_per_unit(values, n, "groups")
     codes, _ = pd.factorize(values, sort=False)
     if (codes < 0).any():

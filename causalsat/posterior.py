@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat._inputs import as_labels
 from causalsat._tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 
@@ -246,8 +247,9 @@ class EffectPosterior(Tabular):
         codes, labels = pd.factorize(np.asarray(groups), sort=True)
         if len(codes) != len(self):
             raise DataError(f"{len(codes)} groups", expected=f"one for each of {len(self)} units")
-        if (codes < 0).any():
-            raise DataError(f"{int((codes < 0).sum())} units without a group", todo="name a group for each unit")
+        missing = pd.isna(as_labels(groups))
+        if missing.any():
+            raise DataError(f"{int(missing.sum())} units without a group", todo="name a group for each unit")
         w = self._weights(weights)
         membership = np.zeros((len(self), len(labels)))
         membership[np.arange(len(self)), codes] = w

@@ -17,7 +17,7 @@ from causalsat.evaluation._conformal import (
     fit_quantiles,
     predict_quantiles,
 )
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.exceptions import ColumnError, DataError, ParameterError
 
 __all__ = ["TrialData", "arm_interval", "check_method", "checked_trial", "likelihood_ratio", "widen"]
 
@@ -112,7 +112,11 @@ def checked_trial(
     table = np.asarray(_inputs.features_only(X, names), dtype=float)
     fresh = X_new
     if _inputs.is_dataframe(X) and _inputs.is_dataframe(X_new):
-        fresh = _inputs.features_only(X_new, names)[list(_inputs.features_only(X, names).columns)]
+        columns = list(_inputs.features_only(X, names).columns)
+        absent = [name for name in columns if name not in X_new.columns]
+        if absent:
+            raise ColumnError(f"X_new without the column {absent[0]!r}", expected="the feature columns of X")
+        fresh = _inputs.features_only(X_new[columns], set())
     new = np.asarray(fresh, dtype=float)
     if table.ndim != 2 or new.ndim != 2 or new.shape[1] != table.shape[1]:
         raise DataError(f"X of shape {table.shape} and X_new of shape {new.shape}", expected="tables (unit, feature)")

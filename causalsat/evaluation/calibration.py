@@ -7,7 +7,7 @@ GATES (section 2.2), here with doubly robust scores in the place of Horvitz-Thom
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,7 +197,7 @@ def blp(
             todo="report that the model found no heterogeneity: there is nothing to calibrate",
         )
     design = np.column_stack([np.ones(len(gamma)), centred / spread])
-    found = project(gamma, design, w, None if groups is None else cluster)
+    found = _without_rounding(project(gamma, design, w, None if groups is None else cluster), gamma)
     slope, slope_se = found.coef[1] / spread, np.sqrt(found.cov[1, 1]) / spread
     return BlpResult(
         ate=float(found.coef[0]),
@@ -263,7 +263,7 @@ def gates(
             todo="take fewer groups (n_groups)",
         )
     membership = (group[:, None] == np.arange(k)).astype(float)
-    found = project(gamma, membership, w, None if groups is None else cluster)
+    found = _without_rounding(project(gamma, membership, w, None if groups is None else cluster), gamma)
     contrast = np.zeros(k)
     contrast[[0, -1]] = -1.0, 1.0
     difference, difference_se = _contrast(found, contrast)
@@ -293,6 +293,12 @@ def _inputs_of(
     fold = np.zeros(n, dtype=np.int64) if folds is None else _checks.codes(folds, n, "folds")
     w = _checks.weights(weights, n)
     return prediction, gamma, _checks.codes(groups, n), fold, np.ones(n) if w is None else w
+
+
+def _without_rounding(found: Projection, scores: FloatArray) -> Projection:
+    """The projection with standard errors of 0 where rounding made them: constant scores, groups of one cluster."""
+    noise = np.sqrt(np.abs(np.diag(found.cov))) <= 1e-12 * float(np.abs(scores).max())
+    return replace(found, cov=np.where(noise[:, None] | noise, 0.0, found.cov))
 
 
 def _contrast(found: Projection, contrast: NDArray[Any]) -> tuple[float, float]:

@@ -109,13 +109,22 @@ def pinball_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike, weights:
     weights : array of shape (n,), optional
         Positive weights.
 
+    Raises
+    ------
+    DataError
+        If the quantiles are not one for each unit and level.
+
     Examples
     --------
     >>> pinball_loss([1.0], [[0.0, 3.0]], [0.25, 0.75])  # (0.25 * 1 + 0.25 * 2) / 2
     0.375
     """
-    error = np.asarray(y, dtype=float)[:, None] - np.asarray(quantiles, dtype=float)
-    tau = np.asarray(levels, dtype=float)
+    tau, outcome, q = np.atleast_1d(np.asarray(levels, dtype=float)), _checks.numbers(y, "y"), np.asarray(quantiles)
+    if q.shape != (len(outcome), len(tau)):
+        raise DataError(
+            f"quantiles of shape {q.shape} for {len(outcome)} units and {len(tau)} levels", expected="(unit, level)"
+        )
+    error = outcome[:, None] - q.astype(float)
     loss = np.maximum(tau * error, (tau - 1) * error).mean(axis=1)
     return float(np.average(loss, weights=None if weights is None else np.asarray(weights, dtype=float)))
 

@@ -9,6 +9,7 @@ from half-samples of clusters.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class RateResult(Tabular):
     replicates : ndarray of shape (n_bootstrap,)
         Bootstrap replicates of the estimate.
     paired : tuple
-        Identifies the half-samples, so that only results with the same ones are subtracted.
+        Identifies scores, groups, weights, q and half-samples: only results with the same ones are subtracted.
     """
 
     estimate: float
@@ -125,7 +126,7 @@ class RateResult(Tabular):
             return NotImplemented
         if not self.paired or self.paired != other.paired or len(self.replicates) != len(other.replicates):
             raise ParameterError(
-                "RATEs from other units, groups, method or half-samples",
+                "RATEs from other units, scores, groups, weights, method, q or half-samples",
                 expected="two results of rate() on the same scores and groups with the same integer random_state",
             )
         curve = replace(
@@ -260,7 +261,10 @@ def rate(
         boot[b, 0], boot[b, 1:], _ = _curve(*ranked.take(half), grid, method)
     se = boot[:, 1:].std(axis=0, ddof=1) if replicates > 1 else np.full(len(grid), np.nan)
     toc_curve = TocCurve(grid, curve, np.where(se < 1e-14, 0.0, se), ate, n, n_groups, replicates)
-    paired = (n, n_groups, method, int(random_state)) if isinstance(random_state, int | np.integer) else ()
+    paired: tuple[Any, ...] = ()
+    if isinstance(random_state, int | np.integer):
+        parts = (gamma, cluster, np.ones(n) if w is None else w, grid)
+        paired = (n, n_groups, method, int(random_state), *(zlib.crc32(part.tobytes()) for part in parts))
     return _result(estimate, boot[:, 0], method, toc_curve, paired)
 
 

@@ -237,8 +237,9 @@ def suggest_block_size(
     edges = np.quantile(distance, steps**2)  # narrow bins at short distances, where the range is decided
     which = np.searchsorted(edges, distance)
     pairs = np.bincount(which, minlength=n_bins)
-    h = np.bincount(which, distance, minlength=n_bins) / pairs
-    gamma = np.bincount(which, half_square, minlength=n_bins) / pairs
+    filled = pairs > 0  # places on a grid lie at a few distances only
+    h = np.bincount(which, distance, minlength=n_bins)[filled] / pairs[filled]
+    gamma = np.bincount(which, half_square, minlength=n_bins)[filled] / pairs[filled]
     nugget, sill, reach = _fit_variogram(h, gamma)
     total = nugget + sill
     share = nugget / total if total > 0 else 1.0
@@ -270,6 +271,6 @@ def _fit_variogram(h: FloatArray, gamma: FloatArray) -> tuple[float, float, floa
     for reach in np.geomspace(h[0] / 2, 4 * h[-1], 120):
         design = np.column_stack([np.ones_like(h), 1 - np.exp(-3 * h / reach)])
         (nugget, sill), loss = nnls(design, gamma)
-        if loss < best[0] - 1e-12:
+        if loss < best[0] - 1e-12 * gamma.mean():
             best = (float(loss), float(nugget), float(sill), float(reach))
     return best[1:]

@@ -27,6 +27,8 @@ def test_weights_have_mean_one_and_groups_are_codes():
     np.testing.assert_array_equal(_inputs.check_groups(["v", "u", "v"], 3), [0, 1, 0])
     with pytest.raises(DataError, match="every weight zero"):
         _inputs.check_weights([0, 0], 2)
+    with pytest.raises(DataError, match="1 missing labels"):
+        _inputs.check_groups(["v", float("nan"), "u"], 3)  # numpy makes the text "nan" of it
 
 
 def test_support_is_uniform_on_new_draws_of_the_training_distribution():

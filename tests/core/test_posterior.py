@@ -74,6 +74,7 @@ def test_draws_cannot_be_written_and_the_callers_array_stays_his():
         (lambda: EffectPosterior(DRAWS).att([0, 0, 0]), DataError, "no treated"),
         (lambda: EffectPosterior(DRAWS).ate(weights=[1, -1, 1]), DataError, "non-negative"),
         (lambda: EffectPosterior(DRAWS).gate(["a", None, "b"]), DataError, "without a group"),
+        (lambda: EffectPosterior(DRAWS).gate(["a", float("nan"), "b"]), DataError, "1 units without a group"),
         (lambda: EffectPosterior(DRAWS) - EffectPosterior(DRAWS[:, :2]), DataError, "same units"),
         (lambda: float(EffectPosterior(DRAWS)), TypeError, "ate"),
     ],

@@ -173,3 +173,15 @@ def test_effective_sample_size():
 def test_bad_overlap(arguments, options, error):
     with pytest.raises(error):
         overlap(*arguments, **options)
+
+
+def test_rounding_is_no_standard_error():
+    """One cluster a group, and constant scores: the errors are 0, and no p-value follows from them."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(5), 12)
+    found = gates(groups.astype(float), rng.standard_normal(60), n_groups=5, groups=groups)
+    assert (found.se == 0).all()
+    assert np.isnan([found.difference_p_value, found.trend_p_value]).all()
+    flat = blp(rng.standard_normal(60), np.full(60, 0.1), groups=groups)
+    assert (flat.ate_se, flat.slope_se) == (0, 0)
+    assert np.isnan([flat.p_value, flat.p_value_calibrated]).all()

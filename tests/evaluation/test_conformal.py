@@ -15,7 +15,7 @@ from causalsat import EffectPosterior
 from causalsat.evaluation import conformal_calibrate, conformal_individual_effects, conformal_outcome_intervals
 from causalsat.evaluation._conformal import calibrate, conformal_quantile
 from causalsat.evaluation._conformal_arms import likelihood_ratio
-from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 
 LINEAR = QuantileRegressor(alpha=0.0)
 
@@ -322,3 +322,10 @@ def test_bad_input_gets_a_clear_error(options, error, says):
 def test_crossed_bounds_are_refused():
     with pytest.raises(DataError, match="above their upper"):
         conformal_calibrate([1.0, 1.0], [0.0, 2.0], [0.0, 0.0])
+
+
+def test_a_column_that_new_units_lack_is_named():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.standard_normal((40, 2)), columns=["a", "b"])
+    with pytest.raises(ColumnError, match="without the column 'b'"):
+        conformal_outcome_intervals(table, rng.standard_normal(40), np.arange(40) % 2, table[["a"]])

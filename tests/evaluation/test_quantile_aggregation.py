@@ -220,3 +220,10 @@ def test_bad_input_gets_a_clear_error(options, error, says):
     q, y = predictions(np.random.default_rng(0), n=50)
     with pytest.raises(error, match=says):
         aggregate_quantiles(**{"predictions": q, "y": y, "levels": LEVELS, **options})
+
+
+def test_pinball_loss_refuses_quantiles_that_are_not_one_for_each_unit_and_level():
+    y = np.array([1.0, 2.0])
+    assert pinball_loss(y, [[1.0], [1.0]], 0.5) == pytest.approx(0.25)
+    with pytest.raises(DataError, match="2 units and 1 levels"):
+        pinball_loss(y, [1.0, 1.0], 0.5)

@@ -185,3 +185,20 @@ def test_bad_input(arguments, error, says):
     options = arguments[2] if len(arguments) > 2 else {}
     with pytest.raises(error, match=says):
         rate(*arguments[:2], **options)
+
+
+def test_only_rates_of_the_same_scores_groups_and_grid_are_subtracted():
+    rng = np.random.default_rng(0)
+    tau, groups = rng.standard_normal(60), np.repeat(np.arange(20), 3)
+    scores = tau + rng.standard_normal(60)
+    first = rate(tau, scores, groups=groups)
+    assert (first - rate(-tau, scores, groups=groups, folds=groups % 2)).se > 0
+    others = [
+        rate(-tau, scores + 1, groups=groups),
+        rate(-tau, scores, groups=groups[::-1] // 2 * 2 + rng.permutation(60) % 2),
+        rate(-tau, scores, groups=groups, weights=rng.uniform(1, 2, 60)),
+        rate(-tau, scores, groups=groups, q=[0.2, 1.0]),
+    ]
+    for other in others:
+        with pytest.raises(ParameterError, match="other units, scores"):
+            first - other

@@ -107,3 +107,14 @@ def test_noise_and_trends_are_said_to_have_no_range():
     assert list(size.to_dataframe().columns) == ["distance_m", "semivariance", "fitted"]
     with pytest.raises(DataError, match="at least 30"):
         suggest_block_size(np.arange(10.0), places(10))
+
+
+def test_places_on_a_grid_have_a_variogram_that_follows_the_scale_of_the_values():
+    """Few distinct distances leave distance bins empty."""
+    rng = np.random.default_rng(0)
+    xy = 1000.0 * np.stack(np.meshgrid(np.arange(12), np.arange(12)), axis=-1).reshape(-1, 2)
+    values = np.sin(xy[:, 0] / 3000) + 0.3 * rng.standard_normal(144)
+    found = [suggest_block_size(scale * values, xy) for scale in (1, 1e-8)]
+    assert np.isfinite(found[0].semivariance).all()
+    assert 3000 < found[0].block_m < 9000
+    assert found[1].block_m == pytest.approx(found[0].block_m)
