@@ -59,7 +59,7 @@ def average_effects(
         base.columns = base.columns.astype(str)
     rows = {"difference in means": _fit(outcome, _with_constant(base), "treatment", groups, sample_weight, level)}
     if covariates is not None and covariates.shape[1]:
-        adjusted = base.join(_complete(pd.DataFrame(np.asarray(covariates, dtype=float), columns=covariates.columns)))
+        adjusted = base.join(_complete(pd.DataFrame(covariates).astype(float).reset_index(drop=True)))
         rows["OLS with covariates"] = _fit(
             outcome, _with_constant(adjusted), "treatment", groups, sample_weight, level
         )

@@ -218,8 +218,9 @@ class Analysis:
     def metrics(self) -> dict[str, Any]:
         """Every figure of the report under flat keys."""
         from causalsat.analysis.outputs import collect_metrics
+        from causalsat.report.page import flat_metrics
 
-        return collect_metrics(self)
+        return flat_metrics(collect_metrics(self))
 
     def write(
         self,

@@ -60,12 +60,13 @@ def test_heterogeneity_is_found_and_ranked_right(smooth):
     assert abs(found.autoc[0].estimate - again.estimate) < 4 * found.autoc[0].se
 
 
-def test_outputs_are_all_there_and_the_metrics_are_the_reports(written):
+def test_outputs_are_all_there_and_the_metrics_are_the_reports(smooth, written):
     folder, paths = written
     names = {path.name for path in paths}
     assert {"report.html", "effects.tif", "effects.png", "toc.png", "map.html", "metrics.json", "places.csv"} <= names
     assert all(path.stat().st_size > 0 for path in paths)
     metrics = json.loads((folder / "metrics.json").read_text())
+    assert smooth[1].metrics() == {k: v for k, v in metrics.items() if not k.startswith("map.")}
     assert all(not isinstance(value, dict) for value in metrics.values())
     pages = [(folder / f"report.{ending}").read_text() for ending in ("html", "md", "tex")]
     for key in (

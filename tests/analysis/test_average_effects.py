@@ -32,6 +32,16 @@ def test_difference_in_means_is_one_with_the_cluster_robust_error(trial):
     assert (row.n, row.clusters) == (600, 60)
 
 
+def test_the_types_of_the_columns_change_nothing(trial):
+    trial.loc[::9, "age"] = np.nan
+    covariates = trial[["age"]].assign(old=(trial.age > 40).astype(int))
+    expected = average_effects(trial.y, trial.t, covariates=covariates, groups=trial.village)
+    others = covariates.convert_dtypes().assign(old=covariates.old.astype("category"))
+    assert others.age.isna().any()
+    got = average_effects(trial.y, trial.t, covariates=others.set_index(trial.index + 5), groups=trial.village)
+    pd.testing.assert_frame_equal(got, expected)
+
+
 def test_regression_with_strata_and_missing_covariates_is_the_formulas(trial):
     trial.loc[::9, "age"] = np.nan
     got = average_effects(
