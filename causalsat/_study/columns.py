@@ -68,6 +68,7 @@ def resolve_covariates(frame: pd.DataFrame, covariates: Any, roles: Mapping[str,
         return ()
     wanted: Sequence[Any] = [covariates] if isinstance(covariates, str) else list(covariates)
     taken = {column: role for role, column in roles.items()}
+    taken |= dict.fromkeys({"geometry", getattr(frame, "active_geometry_name", None)}, "place")
     found: list[str] = []
     for name in wanted:
         if isinstance(name, str) and ("*" in name or "?" in name) and name not in frame.columns:
@@ -81,10 +82,10 @@ def resolve_covariates(frame: pd.DataFrame, covariates: Any, roles: Mapping[str,
             found += matches
             continue
         column = require_column(frame, name, "covariates")
-        if column in taken and taken[column] in ("outcome", "treatment"):
+        if column in taken and taken[column] in ("outcome", "treatment", "place"):
             raise ColumnError(
                 f"column {column!r} is the {taken[column]} and a covariate",
-                expected="covariates measured before treatment, none of them the outcome or the treatment",
+                expected="covariates measured before treatment, none of them the outcome, the treatment or the place",
                 todo=f"leave {column!r} out of covariates",
             )
         found.append(column)

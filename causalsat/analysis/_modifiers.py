@@ -37,7 +37,7 @@ class BesideImages:
 
 def beside_images(model: Any, covariates: Sequence[str]) -> BesideImages:
     """Modifiers of a fitted model that are no image features; all features where it does not name its modifiers."""
-    from causalsat.encoders.image_encoder import COORDINATES
+    from causalsat.encoders._coordinates import PLACE
 
     transformers, estimator = final_estimator(model)
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
@@ -48,6 +48,6 @@ def beside_images(model: Any, covariates: Sequence[str]) -> BesideImages:
     known = set(covariates)
     placed = transformers is not None
     return BesideImages(
-        tuple(name for name in COORDINATES if placed and name in names and name not in known),
+        tuple(name for name in PLACE if placed and name in names and name not in known),
         tuple(name for name in names if name in known),
     )

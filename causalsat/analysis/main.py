@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat.analysis._modifiers import beside_images
+from causalsat.analysis._places import effects_at_places
 from causalsat.analysis.ate import average_effects, clustered_mean
-from causalsat.base import effect, final_estimator, support
+from causalsat.base import effect, final_estimator
 from causalsat.evaluation import (
     BlpResult,
     CrossfitEffects,
@@ -50,7 +51,7 @@ def image_model(
     encoder: Any = None,
     n_components: int | float | None = 20,
     covariates: str = "adjust",
-    coordinates: bool = False,
+    coordinates: bool | str = False,
     random_state: int = 0,
 ) -> Any:
     """The default model of a study: image features at the units' places, then a Bayesian linear effect.
@@ -65,8 +66,8 @@ def image_model(
     study : Study
         With imagery.
     estimator : EffectEstimator, optional
-        Default ``BayesianLinearEffect(modifiers="img*", ordered="img*", prior="normal")``; with coordinates and
-        covariates among the modifiers ``prior="horseshoe"``.
+        Default ``BayesianLinearEffect(modifiers="img*", ordered="img*", prior="normal")``; with smooth coordinates,
+        or coordinates and covariates among the modifiers, ``prior="horseshoe"``.
     size_m : float or sequence of float, optional
         Side of the chip around each place in metres; by default the study's ``chip_size_m``, or 32 pixels.
     encoder : transformer of chips, optional
@@ -82,12 +83,13 @@ def image_model(
         of the effects that is linear in the features in 87 to 88 % of units, instead of 78 to 80 %, and the whole
         effects, which the features show in part, in 76 to 79 % (``benchmarks/uganda_covariates.py``); without
         coordinates it ranked no better.
-    coordinates : bool
+    coordinates : bool or "smooth"
         Let the effect change with the place as well, linearly in its coordinates, which come third and fourth in the
         order of the prior: for ranking places within the region of the trial. In simulated trials of the size of
         Uganda's (``benchmarks/uganda_seeds.py``) this ranked unseen sites better where a part of the
         heterogeneity was a trend in space that the images did not show, and a little worse where they showed all of
-        it. Outside the region it extrapolates that trend.
+        it. Outside the region it extrapolates that trend. ``"smooth"`` adds slow waves across the region, after
+        the coordinates and after six components, so that the trend may bend, with the horseshoe prior.
     random_state : int
         Seed of the encoder and of the estimator.
 
@@ -104,7 +106,7 @@ def image_model(
     from sklearn.pipeline import Pipeline
 
     from causalsat.encoders import ImageEncoder, RandomConvFeatures
-    from causalsat.encoders.image_encoder import COORDINATES
+    from causalsat.encoders._coordinates import COORDINATES, WAVES
     from causalsat.estimators.bayesian_linear import BayesianLinearEffect
 
     if study.imagery is None:
@@ -121,9 +123,15 @@ def image_model(
         if coordinates:
             first = [] if n_components is None else ["img[01]"]
             modifiers, ordered = ["img*", *COORDINATES], [*first, *COORDINATES, "img*"]
+        if coordinates == "smooth":
+            modifiers += WAVES
+            early, later = WAVES[:3], WAVES[3:]
+            nearly = ["img[2-5]"] if isinstance(n_components, int) and n_components > 2 else []
+            ordered = [*first, *COORDINATES, *early, *nearly, *later, "img*"]
         if covariates == "modify":
             modifiers = None
-        prior = "horseshoe" if covariates == "modify" and coordinates else "normal"
+        shrunk_apart = coordinates == "smooth" or (covariates == "modify" and coordinates)
+        prior = "horseshoe" if shrunk_apart else "normal"
         estimator = BayesianLinearEffect(modifiers=modifiers, ordered=ordered, prior=prior, random_state=random_state)
     images = ImageEncoder(
         study.imagery,
@@ -318,15 +326,15 @@ def analyse(
     ranked = {**shared, "n_bootstrap": n_bootstrap, "random_state": random_state}
     first = fits[0]
     posterior = effect(model, study.X)
-    has_places = study.places is not None and len(study.places) > 0
+    study, places, places_support = effects_at_places(model, study)
     return Analysis(
         study=study,
         model=model,
         check=check,
         average=_average_table(study, posterior, scores, groups, weights),
         posterior=posterior,
-        places=effect(model, _places_table(study)) if has_places else None,
-        places_support=support(model, _places_table(study)) if has_places else None,
+        places=places,
+        places_support=places_support,
         nuisances=nuisances,
         crossfit=fits,
         autoc=tuple(rate(f.tau, scores, folds=f.fold, method="autoc", **ranked) for f in fits),
@@ -353,13 +361,13 @@ def analyse(
 def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Image features; covariates with missing-value indicators, and coordinates; which of the latter two modify."""
     from causalsat._inputs import learn_imputation
-    from causalsat.encoders.image_encoder import COORDINATES
+    from causalsat.encoders._coordinates import PLACE
 
     transformers, _ = final_estimator(model)
     table = study.X.drop(columns="geometry") if transformers is None else transformers.transform(study.X)
     latents = pd.DataFrame(table)
     names = tuple(study.covariates)
-    placed = [c for c in latents.columns if c in COORDINATES and c not in names]
+    placed = [c for c in latents.columns if c in PLACE and c not in names]
     raw = study.X[list(names)].to_numpy(dtype=float)
     covariates = learn_imputation(raw, names).apply(raw, names) if names else np.empty((len(study), 0))
     beside = beside_images(model, names)
@@ -369,14 +377,6 @@ def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[n
     covariates = np.column_stack([covariates, latents[placed].to_numpy(dtype=float)])
     images = latents[[c for c in latents.columns if c not in (*names, *placed)]].to_numpy(dtype=float)
     return images, covariates, modify
-
-
-def _places_table(study: Any) -> Any:
-    """The further places in the form of the study's X: covariates unknown."""
-    table = study.places[["geometry"]].copy()
-    for name in study.covariates:
-        table[name] = np.nan
-    return table
 
 
 def _average_table(

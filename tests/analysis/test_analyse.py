@@ -5,11 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from shapely import Point
 
 import causalsat
 from causalsat.analysis._modifiers import BesideImages, beside_images
+from causalsat.analysis._places import effects_at_places
 from causalsat.evaluation import rate
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.simulate import satellite_trial
 
 
@@ -58,6 +60,18 @@ def test_heterogeneity_is_found_and_ranked_right(smooth):
     assert found.autoc[0].ratio > 2
     again = rate(held_out, trial.units["tau"], groups=trial.units["site"])  # true effects instead of noisy scores
     assert abs(found.autoc[0].estimate - again.estimate) < 4 * found.autoc[0].se
+
+
+def test_further_places_off_the_imagery_are_left_out_with_a_warning(smooth, tmp_path):
+    trial, found = smooth
+    west = trial.places.total_bounds[0] - 1e5
+    off = trial.places.assign(geometry=trial.places.geometry.where(trial.places.index > 4, Point(west, 0.0)))
+    study = found.study.replace(places=off)
+    with pytest.warns(DataWarning, match=rf"5 of {len(off)} further places .*left out, such as 0, 1, 2"):
+        kept, posterior, support = effects_at_places(found.model, study)
+    assert list(kept.places.index) == list(range(5, len(off)))
+    np.testing.assert_allclose(posterior.mean(), found.places.mean()[5:], rtol=1e-6)
+    np.testing.assert_allclose(support, found.places_support[5:])
 
 
 def test_outputs_are_all_there_and_the_metrics_are_the_reports(smooth, written):

@@ -100,6 +100,16 @@ def test_unclear_treatments_are_refused_with_the_remedy(values, options, piece):
         _ = study.treatment
 
 
+def test_the_place_is_no_covariate(table):
+    roles = {k: v for k, v in ROLES.items() if k not in ("lon", "lat")}
+    points = gpd.points_from_xy(table.lon, table.lat)
+    frame = gpd.GeoDataFrame(table.assign(gap=1.0), geometry=points, crs=4326)
+    for named in (frame, frame.rename_geometry("geom")):
+        assert Study(named, **roles, covariates="g*").covariates == ("gap",)
+        with pytest.raises(ColumnError, match="is the place and a covariate"):
+            Study(named, **roles, covariates=[named.geometry.name])
+
+
 def test_subset_replace_copy_and_immutability(table):
     study = Study(table, **ROLES, covariates="x*", unit="person", weights="w", propensity=0.4, name="toy")
     small = study.subset(study.y > 2.5)
