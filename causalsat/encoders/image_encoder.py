@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import _places
+from causalsat.encoders._coordinates import COORDINATES, learn_box, names_of, waves
 from causalsat.encoders._dense_window import LinearHead
 from causalsat.encoders._reduce import Reduction, learn_reduction
 from causalsat.encoders._units import check_keep, check_units
@@ -20,7 +21,6 @@ from causalsat.exceptions import ImageryError, ParameterError
 
 __all__ = ["ImageEncoder"]
 
-COORDINATES = ("east", "north")
 _FIT_BYTES = 512 << 20  # training chips held in memory while fitting
 
 
@@ -59,8 +59,10 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         Beginning of the names of the features.
     progress : bool, default False
         Show a progress bar over places.
-    coordinates : bool, default False
-        Append ``east`` and ``north``, the place's coordinates in the (first) imagery's coordinate system.
+    coordinates : bool or "smooth", default False
+        Append ``east`` and ``north``, the place's coordinates in the (first) imagery's coordinate system; with
+        ``"smooth"`` also seven slow waves of them (``wave_e1n1``: one half wave from west to east and one from
+        south to north), which bend a trend across the region of the training places and are constant beyond it.
 
     Attributes
     ----------
@@ -72,6 +74,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         Features before reduction: the encoders' names, after ``<source>_<size>m_`` where there are several.
     n_places_ : int
         Distinct training places.
+    box_ : ndarray of shape (2, 2)
+        With ``coordinates="smooth"``, lower corner and extent of the waves' region: the training places and a tenth
+        of their extent around them.
 
     Notes
     -----
@@ -110,7 +115,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         dense: bool | str = "auto",
         prefix: str = "img",
         progress: bool = False,
-        coordinates: bool = False,
+        coordinates: bool | str = False,
     ) -> None:
         self.imagery = imagery
         self.size_m = size_m
@@ -175,6 +180,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         features, usable = self._join(encoded, places, geometry)
         self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
         self.n_places_ = int(usable.sum())
+        if self.coordinates == "smooth":
+            first = sources[0][1].grid
+            self.box_ = learn_box(*first.points(places.geometry[usable]))
         self.feature_names_ = self._feature_names([name for name, _, _ in sources], encoded)
         return self._table(X, features, usable, places)
 
@@ -223,6 +231,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             raise ParameterError(f"on_invalid={self.on_invalid!r}", expected="'raise' or 'mask'")
         if self.dense not in ("auto", True, False):
             raise ParameterError(f"dense={self.dense!r}", expected="'auto', True or False")
+        if self.coordinates not in (False, True, "smooth"):
+            raise ParameterError(f"coordinates={self.coordinates!r}", expected="True, False or 'smooth'")
         if not 0 <= self.min_valid <= 1:
             raise ParameterError(f"min_valid={self.min_valid}", expected="a share between 0 and 1")
         if both := set(self._coordinate_names()) & set(self.keep):
@@ -336,7 +346,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         return [f"{self.prefix}_{name}" for name in self.feature_names_]
 
     def _coordinate_names(self) -> tuple[str, ...]:
-        return COORDINATES if self.coordinates else ()
+        return names_of(self.coordinates)
 
     def _heads(self) -> list[Any]:
         """Each source's part of the projection, where all their encoders apply one before pooling; else None."""
@@ -363,8 +373,10 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         scores[usable] = features[usable] if reduced else self.reduction_.apply(features[usable])
         table = pd.DataFrame(scores[places.unit_place], index=X.index, columns=self._image_names())
         if self.coordinates:
-            for name, values in zip(COORDINATES, self._sources()[0][1].grid.points(check_units(X)), strict=True):
-                table[name] = values
+            east, north = self._sources()[0][1].grid.points(check_units(X))
+            table[list(COORDINATES)] = np.column_stack([east, north])
+            if self.coordinates == "smooth":
+                table = table.assign(**waves(east, north, self.box_))
         for name in self.keep:
             table[name] = X[name]
         return table

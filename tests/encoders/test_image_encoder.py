@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from causalsat import load, open_imagery, save
 from causalsat.encoders import ImageEncoder, RandomConvFeatures, TorchvisionEncoder
+from causalsat.encoders._coordinates import learn_box, waves
 from causalsat.exceptions import ColumnError, DataError, ImageryError, ParameterError
 
 SIDE, PIXEL, LEFT, TOP = 300, 10.0, 300_000.0, 400_000.0
@@ -272,6 +273,31 @@ def test_coordinates_are_the_places_in_the_imagerys_system(imagery: Any, units: 
         ImageEncoder(imagery, 200, SMALL, keep=["east"], coordinates=True).fit(units.assign(east=1.0))
 
 
+def test_smooth_coordinates_are_waves_across_the_training_places(imagery: Any, units: gpd.GeoDataFrame) -> None:
+    train = units.iloc[:40]
+    encoder = ImageEncoder(imagery, 200, SMALL, n_components=2, coordinates="smooth").fit(train)
+    table = encoder.transform(units)
+    assert table.columns.tolist() == encoder.get_feature_names_out().tolist()
+    x, y = train.geometry.x, train.geometry.y
+    low, extent = np.array([x.min(), y.min()]), np.array([np.ptp(x), np.ptp(y)])
+    np.testing.assert_allclose(encoder.box_, [low - 0.1 * extent, 1.2 * extent])
+    inside = np.clip(
+        (np.column_stack([units.geometry.x, units.geometry.y]) - encoder.box_[0]) / encoder.box_[1], 0, 1
+    )
+    for i, j in ((0, 2), (1, 1), (2, 0), (0, 3), (1, 2), (2, 1), (3, 0)):
+        wanted = np.sqrt(2) * np.cos(np.pi * i * inside[:, 0]) * np.cos(np.pi * j * inside[:, 1])
+        np.testing.assert_allclose(table[f"wave_e{i}n{j}"], wanted, atol=1e-12)
+    with pytest.raises(ParameterError, match="coordinates='wavy'"):
+        ImageEncoder(imagery, 200, SMALL, coordinates="wavy").fit(train)
+
+
+def test_smooth_coordinates_are_constant_beyond_the_places_and_fit_a_single_line() -> None:
+    box = learn_box(np.array([0.0, 10.0]), np.array([3.0, 3.0]))  # places on a line
+    np.testing.assert_array_equal(box, [[-1.0, 3.0], [12.0, 1.0]])
+    near, far = (waves(np.array([e]), np.array([3.0]), box) for e in (11.0, 1e4))
+    assert {name: float(v[0]) for name, v in near.items()} == {name: float(v[0]) for name, v in far.items()}
+
+
 def test_geometries_other_than_points_in_the_rasters_crs(imagery: Any, units: gpd.GeoDataFrame) -> None:
     encoder = ImageEncoder(imagery, 200, SMALL, n_components=3).fit(units)
     wanted = encoder.transform(units)
@@ -319,10 +345,13 @@ def test_nothing_is_learned_from_places_outside_the_training_fold(pixels: np.nda
     assert np.abs(first.transform(east) - second.transform(east)).to_numpy().max() > 0.1
 
 
-def test_saved_encoder_gives_the_same(pixels: np.ndarray, units: gpd.GeoDataFrame, tmp_path: Any) -> None:
+@pytest.mark.parametrize("coordinates", [False, "smooth"])
+def test_saved_encoder_gives_the_same(
+    pixels: np.ndarray, units: gpd.GeoDataFrame, tmp_path: Any, coordinates: bool | str
+) -> None:
     raster(pixels).rio.to_raster(tmp_path / "image.tif")
     imagery = open_imagery(tmp_path / "image.tif", bands=["red", "nir"])
-    encoder = ImageEncoder(imagery, 200, SMALL, n_components=2, keep=["age"]).fit(units)
+    encoder = ImageEncoder(imagery, 200, SMALL, n_components=2, keep=["age"], coordinates=coordinates).fit(units)
     save(encoder, tmp_path / "encoder.safetensors")
     pd.testing.assert_frame_equal(load(tmp_path / "encoder.safetensors").transform(units), encoder.transform(units))
 
