@@ -68,7 +68,7 @@ def resolve_covariates(frame: pd.DataFrame, covariates: Any, roles: Mapping[str,
         return ()
     wanted: Sequence[Any] = [covariates] if isinstance(covariates, str) else list(covariates)
     taken = {column: role for role, column in roles.items()}
-    taken |= dict.fromkeys({"geometry", getattr(frame, "active_geometry_name", None)}, "place")
+    taken |= dict.fromkeys(("geometry", getattr(frame, "active_geometry_name", None) or "geometry"), "place")
     found: list[str] = []
     for name in wanted:
         if isinstance(name, str) and ("*" in name or "?" in name) and name not in frame.columns:
