@@ -253,7 +253,7 @@ def outcome_draws(
     A draw is the members' mean, the difference from it that :func:`_transtee_head.draw_mixing` makes of their spread,
     and the deviation of one member's coefficients.
     """
-    out = np.empty((est.n_draws, len(design)))
+    out = np.empty((len(est.mixing_), len(design)))
     for start in range(0, len(design), PREDICT_CHUNK):
         rows = slice(start, start + PREDICT_CHUNK)
 

@@ -383,7 +383,7 @@ class TransTEE(TableOrImages):
 
     def _diagnostics(self) -> dict[str, Any]:
         return {
-            "draws": f"{self.n_members} networks with Bayesian linear heads",
+            "draws": f"{self.shape_.n_members} networks with Bayesian linear heads",
             "held-out R2": self.held_out_r2_,
             "epochs (best of)": f"{self.best_epoch_} of {len(self.history_)}",
             "noise sd": self.noise_,

@@ -254,3 +254,12 @@ def test_bad_dosages():
         TransTEE(**SMALL).fit(X, y, treatment=t, dosage=np.full(40, np.nan))
     with pytest.raises(DataError, match="at least 8"):
         TransTEE(**SMALL).fit(X[:4], y[:4], treatment=t[:4])
+
+
+def test_parameters_set_after_the_fit_wait_for_the_next():
+    rng = np.random.default_rng(0)
+    X, t = rng.standard_normal((80, 2)), np.arange(80) % 2
+    est = TransTEE(n_members=2, width=8, n_features=8, max_epochs=2, n_draws=20, random_state=0)
+    before = est.fit(X, t + X[:, 0], treatment=t).effect(X).draws
+    np.testing.assert_array_equal(est.set_params(n_draws=30, n_members=3).effect(X).draws, before)
+    assert "2 networks" in str(est.summary())
