@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._study.building import check_imagery, check_table, one_probability, resolve_roles
+from causalsat._study.building import check_imagery, check_table, chosen_rows, one_probability, resolve_roles
 from causalsat._study.columns import code_treatment, numeric_column, require_column, resolve_covariates
 from causalsat._study.dates import parse_dates
 from causalsat._study.describing import facts_of, html_of, sites_of
 from causalsat._study.geometry import places_frame, to_geoframe
 from causalsat._study.reading import StudyFileNotFoundError, read_units
 from causalsat._study.report import Finding, StudyReport
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.exceptions import ParameterError
 
 __all__ = ["Finding", "Study", "StudyFileNotFoundError", "StudyReport"]
 
@@ -327,26 +327,7 @@ class Study:
         >>> len(study.subset(study.y > 1.5))
         2
         """
-        chosen = np.asarray(mask)
-        if chosen.dtype == object and pd.isna(chosen).any():
-            raise DataError(
-                f"a mask with {int(pd.isna(chosen).sum())} missing values",
-                expected="True or False for each unit",
-                todo="say where missing values belong, such as (study.units['age'] > 30).fillna(False)",
-            )
-        if chosen.dtype.kind in "iuf" and len(chosen) == len(self) > 2 and np.isin(chosen, (0, 1)).all():
-            raise DataError(
-                f"{len(self)} numbers 0 and 1 for {len(self)} units, which as positions repeat the first two units",
-                expected="a boolean mask, or positions",
-                todo="make it a mask: study.subset(study.units['female'] == 1)",
-            )
-        if chosen.dtype == bool and chosen.shape != (len(self),):
-            raise DataError(
-                f"a mask of shape {chosen.shape} for {len(self)} units",
-                expected=f"a boolean array of {len(self)}",
-                todo="make the mask from this study's own columns, such as study.units['age'] > 30",
-            )
-        return self.replace(units=self.units.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen])
+        return self.replace(units=self.units.iloc[chosen_rows(mask, len(self))])
 
     # ------------------------------------------------------------------ check and fit
     def check(self, *, size_m: float | None = None, imagery: bool = True) -> StudyReport:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from causalsat._study.columns import one_name_each, require_column
 from causalsat.exceptions import ColumnError, DataError, ParameterError
@@ -71,3 +73,27 @@ def check_imagery(imagery: Any) -> Any:
             else "open it first with causalsat.open_imagery(...)",
         )
     return imagery
+
+
+def chosen_rows(mask: ArrayLike, n: int) -> NDArray[Any]:
+    """Positions of the units that a boolean mask of shape (n,), or positions, select."""
+    chosen = np.asarray(mask)
+    if chosen.dtype == object and pd.isna(chosen).any():
+        raise DataError(
+            f"a mask with {int(pd.isna(chosen).sum())} missing values",
+            expected="True or False for each unit",
+            todo="say where missing values belong, such as (study.units['age'] > 30).fillna(False)",
+        )
+    if chosen.dtype.kind in "iuf" and len(chosen) == n > 2 and np.isin(chosen, (0, 1)).all():
+        raise DataError(
+            f"{n} numbers 0 and 1 for {n} units, which as positions repeat the first two units",
+            expected="a boolean mask, or positions",
+            todo="make it a mask: study.subset(study.units['female'] == 1)",
+        )
+    if chosen.dtype == bool and chosen.shape != (n,):
+        raise DataError(
+            f"a mask of shape {chosen.shape} for {n} units",
+            expected=f"a boolean array of {n}",
+            todo="make the mask from this study's own columns, such as study.units['age'] > 30",
+        )
+    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen
