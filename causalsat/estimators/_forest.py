@@ -43,7 +43,7 @@ class MissingExtraError(CausalsatError, ImportError):
 
 
 def with_weight(data: FitData) -> FitData:
-    """The units of positive weight: stochtree divides the noise variance by the weights."""
+    """The units of positive weight: those without have an infinite noise variance, which stochtree does not take."""
     kept = data.sample_weight > 0
     if kept.all():
         return data

@@ -279,7 +279,8 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
             },
         }
         if data.weighted:
-            options["observation_weights"] = data.sample_weight
+            # stochtree 0.4.5 multiplies the noise variance by these, though its documentation says that it divides
+            options["observation_weights"] = 1.0 / data.sample_weight
             # stochtree 0.4.5 draws the intercept without the weights: the forest alone carries it
             options["treatment_effect_forest_params"]["sample_intercept"] = False
         else:

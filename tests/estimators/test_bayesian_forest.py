@@ -207,6 +207,16 @@ def test_survey_weights_that_vary_leave_the_effects_where_they_are():
     assert abs(est.predict_outcome(X, treatment=0).mean()[t == 0].mean() - (y + 1)[t == 0].mean()) < 0.15
 
 
+def test_units_of_large_weight_decide():
+    """Stochtree's variance weights are the inverse of ours."""
+    rng = np.random.default_rng(0)
+    X, t, heavy = rng.standard_normal((400, 2)), rng.permutation(400) % 2, np.arange(400) < 200
+    y = np.where(heavy, 2.0, -2.0) + t * np.where(heavy, 1.0, -1.0) + 0.3 * rng.standard_normal(400)
+    est = forest().fit(X, y, treatment=t, sample_weight=np.where(heavy, 1.0, 0.02))
+    assert est.predict_outcome(X, treatment=0).mean().mean() > 1.5
+    assert est.effect(X).ate().mean()[0] > 0.5
+
+
 def test_units_of_weight_zero_count_as_absent():
     X, y, t, _ = step_trial(200)
     groups = np.arange(200) % 50
