@@ -228,9 +228,15 @@ class EffectPosterior(Tabular):
         mask = np.asarray(treated)
         if mask.shape != (len(self),):
             raise DataError(f"treated of shape {mask.shape}", expected=f"one value for each of {len(self)} units")
-        if not (mask.astype(float) > 0).any():
+        received = mask.astype(float)
+        if np.isnan(received).any():
+            raise DataError(
+                f"{int(np.isnan(received).sum())} units whose treatment is missing",
+                expected="True or False for each unit",
+            )
+        if not (received > 0).any():
             raise DataError("no treated unit", expected="at least one", todo="pass the observed treatment")
-        return self._average((mask.astype(float) > 0).astype(float), weights, "ATT")
+        return self._average((received > 0).astype(float), weights, "ATT")
 
     def gate(self, groups: ArrayLike, weights: ArrayLike | None = None) -> EffectPosterior:
         """Group averages: a posterior with one unit a group, labelled by the sorted groups.

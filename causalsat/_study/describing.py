@@ -52,6 +52,13 @@ def sites_of(study: Any) -> Any:
         {"x": points.x, "y": points.y, "treated": study.treatment, "outcome": study.y}, index=units.index
     )
     label = study.groups if study.groups is not None else [f"{x:.7g}, {y:.7g}" for x, y in table[["x", "y"]].values]
+    lost = pd.isna(np.asarray(label, dtype=object))
+    if lost.any():
+        raise DataError(
+            f"{int(lost.sum())} units without a cluster, the first at {units.index[lost][0]!r}",
+            expected=f"a value of {study.roles['cluster']!r} for each unit",
+            todo="name their clusters, or leave them out: study.subset(...)",
+        )
     summary = table.groupby(np.asarray(label), sort=True).agg(
         n_units=("x", "size"),
         n_treated=("treated", "sum"),

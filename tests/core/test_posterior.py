@@ -72,6 +72,7 @@ def test_draws_cannot_be_written_and_the_callers_array_stays_his():
         (lambda: EffectPosterior(DRAWS).quantile(90), ParameterError, "between 0 and 1"),
         (lambda: EffectPosterior(DRAWS).prob(lambda tau: tau.mean() > 0), ParameterError, "element-wise"),
         (lambda: EffectPosterior(DRAWS).att([0, 0, 0]), DataError, "no treated"),
+        (lambda: EffectPosterior(DRAWS).att([0, np.nan, 1]), DataError, "1 units whose treatment is missing"),
         (lambda: EffectPosterior(DRAWS).ate(weights=[1, -1, 1]), DataError, "non-negative"),
         (lambda: EffectPosterior(DRAWS).gate(["a", None, "b"]), DataError, "without a group"),
         (lambda: EffectPosterior(DRAWS).gate(["a", float("nan"), "b"]), DataError, "1 units without a group"),

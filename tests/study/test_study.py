@@ -144,6 +144,9 @@ def test_sites_are_the_clusters(table):
     assert sites.geometry.iloc[1].coords[0] == pytest.approx((32.1, 1.1))
     without = Study(table, **{k: v for k, v in ROLES.items() if k != "cluster"}).sites()
     assert list(without["n_units"]) == [2, 2, 1, 1]
+    unknown = table.assign(**{ROLES["cluster"]: [None, *table[ROLES["cluster"]].iloc[1:]]})
+    with pytest.raises(DataError, match="1 units without a cluster, the first at"):
+        Study(unknown, **ROLES).sites()
 
 
 def test_every_format_gives_the_same_study(table, tmp_path):
