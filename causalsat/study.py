@@ -15,7 +15,7 @@ from causalsat._study.building import check_imagery, check_table, chosen_rows, o
 from causalsat._study.columns import code_treatment, numeric_column, require_column, resolve_covariates
 from causalsat._study.dates import parse_dates
 from causalsat._study.describing import facts_of, html_of, sites_of
-from causalsat._study.geometry import places_frame, to_geoframe
+from causalsat._study.geometry import places_frame, units_frame
 from causalsat._study.reading import StudyFileNotFoundError, read_units
 from causalsat._study.report import Finding, StudyReport
 from causalsat.exceptions import ParameterError
@@ -56,7 +56,8 @@ class Study:
     imagery : Imagery or dict of them, optional
         Satellite images of the units' places; only held here.
     places : DataFrame or GeoDataFrame, optional
-        Further places without a trial, to which effects may be carried over; same lon, lat and crs.
+        Further places without a trial, to which effects may be carried over; same lon, lat and crs, or a geometry
+        of their own. Where the units have a geometry and no such columns, lon and lat are the places'.
     unit : str, optional
         Column with the unit's identity; becomes the index. Default: the table's own index.
     treated : object, optional
@@ -163,7 +164,7 @@ class Study:
         elif treatment_date is not None:
             treatment_date = parse_dates(treatment_date, "treatment_date")[0]
         taken = {**roles, **({"lon": lon, "lat": lat} if lon and lat else {})}
-        geoframe = to_geoframe(frame, lon, lat, crs)
+        geoframe = units_frame(frame, places, lon, lat, crs)
         if unit is not None:
             geoframe = geoframe.set_axis(pd.Index(frame[roles["unit"]], name=None), axis=0)
         self.__dict__.update(

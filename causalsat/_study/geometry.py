@@ -61,6 +61,15 @@ def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any,
     )
 
 
+def units_frame(frame: pd.DataFrame, places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:
+    """The units' places; by their own geometry where the columns named are those of the further places only."""
+    if getattr(frame, "active_geometry_name", None) is not None and lon and lat:
+        elsewhere = {lon, lat} <= set(getattr(places, "columns", ()))
+        if elsewhere and not {lon, lat} & set(frame.columns):
+            return _with_crs(frame, None if frame.crs is not None else crs)
+    return to_geoframe(frame, lon, lat, crs)
+
+
 def places_frame(places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:
     """Further places: by the units' lon and lat columns, or by their own geometry where they lack those."""
     from causalsat._study.building import check_table

@@ -74,7 +74,9 @@ def crossfit_nuisances(
     outcome_model : scikit-learn estimator, optional
         Cloned and fitted to each arm of each training fold. A classifier's probability of the larger class is
         taken, for 0/1 outcomes. By default ridge regression on standardised features, its penalty chosen by
-        leave-one-out.
+        leaving out single units: where features are alike within clusters, as image features are, and clusters are
+        only some tens, it follows the clusters' noise, and fewer components or a learner with a larger penalty
+        give more precise averages.
     propensity_model : {None, "constant", "logistic"} or scikit-learn classifier
         None or ``"constant"``: a randomised trial in which each unit has the same chance, estimated by the
         treated share of the sample (there is a warning if X predicts the treatment out of fold).

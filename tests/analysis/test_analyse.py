@@ -10,6 +10,7 @@ from shapely import Point
 import causalsat
 from causalsat.analysis._modifiers import BesideImages, beside_images
 from causalsat.analysis._places import effects_at_places
+from causalsat.encoders._coordinates import PLACE
 from causalsat.evaluation import rate
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.simulate import satellite_trial
@@ -175,6 +176,36 @@ def test_coordinates_find_a_trend_that_the_images_do_not_show(tmp_path):
     column = np.broadcast_to(np.arange(effect.shape[1]), effect.shape)
     seen = np.isfinite(effect)
     assert np.corrcoef(effect[seen], column[seen])[0, 1] > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:the sampler may not have converged")  # short chains
+def test_smooth_coordinates_find_a_trend_that_bends():
+    trial = satellite_trial("none", n_units=900, n_sites=90, size_px=448, seed=7)
+    place = trial.units.geometry
+    east, north = ((v - v.mean()) / v.std() for v in (place.x, place.y))
+    tau = 0.4 + 0.56 * (east**2 - 1) + 0.5 * north
+    study = trial.study()
+    outcome = trial.units.outcome + trial.units.treatment * (tau - trial.units.tau)
+    study = study.replace(units=study.units.assign(outcome=outcome))
+    agreement, held = {}, {}
+    for coordinates in (True, "smooth"):
+        model = causalsat.image_model(study, n_components=6, coordinates=coordinates)
+        study.fit(model.set_params(effect__n_draws=100, effect__n_tune=100, effect__n_chains=1))
+        found = causalsat.effect(model, study.X)
+        lower, upper = found.interval(0.9).T
+        agreement[coordinates] = np.corrcoef(found.mean(), tau)[0, 1]
+        held[coordinates] = np.mean((lower < tau) & (tau < upper))
+    assert agreement["smooth"] > 0.85 > agreement[True] + 0.1, agreement
+    assert held["smooth"] > 0.85 > held[True] + 0.1, held
+    estimator = model.named_steps["effect"]
+    scale = dict(zip(estimator.feature_names_in_, estimator.prior_scale_, strict=False))
+    order = ["img0", "img1", "east", "north", "wave_e0n2", "wave_e1n1", "wave_e2n0", "img2", "img3", "img4", "img5"]
+    np.testing.assert_allclose([scale[name] for name in order], 1 / np.arange(1, 12))
+    assert scale["wave_e3n0"] == pytest.approx(1 / 15)
+    assert estimator.prior == "horseshoe"
+    assert beside_images(model, study.covariates).coordinates == PLACE
+    one = causalsat.image_model(study, n_components=1, coordinates="smooth")  # no component between the waves
+    study.fit(one.set_params(effect__n_draws=10, effect__n_tune=50, effect__n_chains=1))
 
 
 @pytest.mark.filterwarnings("ignore:the sampler may not have converged")  # short chains

@@ -149,6 +149,21 @@ def test_sites_are_the_clusters(table):
         Study(unknown, **ROLES).sites()
 
 
+def test_units_with_a_geometry_beside_places_with_columns(table, tmp_path):
+    points = gpd.points_from_xy(table["lon"], table["lat"])
+    frame = gpd.GeoDataFrame(table.drop(columns=["lon", "lat"]), geometry=points, crs="EPSG:4326").to_crs(32636)
+    frame.to_file(tmp_path / "u.gpkg", driver="GPKG")
+    pd.DataFrame({"lon": [33.0, 33.1], "lat": [2.0, 2.1]}).to_csv(tmp_path / "places.csv", index=False)
+    study = Study.from_file(tmp_path / "u.gpkg", places=tmp_path / "places.csv", **ROLES)
+    assert study.crs.to_epsg() == 32636
+    assert study.places.crs.to_epsg() == 4326
+    assert list(study.places.geometry.x) == [33.0, 33.1]
+    part = study.subset([0, 2])
+    np.testing.assert_allclose(part.units.to_crs("EPSG:4326").geometry.x, table["lon"].iloc[[0, 2]])
+    with pytest.raises(ColumnError, match="lon"):
+        Study(frame, **ROLES)  # no table has the columns
+
+
 def test_every_format_gives_the_same_study(table, tmp_path):
     frame = gpd.GeoDataFrame(table, geometry=gpd.points_from_xy(table["lon"], table["lat"]), crs="EPSG:4326")
     table.to_csv(tmp_path / "u.csv", index=False)
