@@ -25,6 +25,7 @@ ORDER = [
     ("uganda_design", "Uganda's design, simulated: ranking and accuracy"),
     ("uganda_seeds", "Uganda's ten fold seeds: what they can tell"),
     ("uganda_covariates", "Uganda's design, simulated: covariates among the modifiers"),
+    ("uganda_places", "Uganda's places, simulated outcomes: effects that follow the place"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("mapping", "Mapping a large raster"),
