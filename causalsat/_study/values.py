@@ -304,10 +304,12 @@ def weights(study: Any, v: Any) -> Iterator[Finding]:
 
 
 def strata(study: Any, v: Any) -> Iterator[Finding]:
-    """Strata in which only one arm occurs."""
+    """Strata in which only one arm occurs, and clusters that lie in several."""
     labels = study.strata
     if labels is None or not v_binary(v.t):
         return
+    if v.groups is not None:
+        yield from _split_clusters(pd.DataFrame({"cluster": v.groups, "arm": v.t, "stratum": labels}).dropna())
     spread = pd.Series(v.t).groupby(pd.Series(labels)).agg(["min", "max", "size"])
     single = spread[spread["min"] == spread["max"]]
     if len(single):
@@ -318,4 +320,22 @@ def strata(study: Any, v: Any) -> Iterator[Finding]:
             f"{list_names(single.index, 3)}",
             "they say nothing about the effect within strata: merge small strata or leave these units out",
             single,
+        )
+
+
+def _split_clusters(table: pd.DataFrame) -> Iterator[Finding]:
+    """Clusters in several strata, where clusters (or their arms) were assigned and not single units."""
+    mixed = table.groupby("cluster")["arm"].nunique() > 1
+    if mixed.mean() > 0.5:
+        return
+    within = table.groupby(["cluster", "arm"])["stratum"].nunique()
+    split = within[within > 1].index.get_level_values("cluster").unique()
+    if len(split):
+        yield Finding(
+            "error",
+            "strata",
+            f"{len(split):,} of {len(mixed):,} clusters lie in several strata, such as {list_names(split, 3)}",
+            "strata are those within which whole clusters were drawn: give each cluster one, or leave strata out and "
+            "pass the column as a covariate",
+            split.to_series(),
         )

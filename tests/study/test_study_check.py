@@ -112,6 +112,7 @@ CASES = [
     ("zero weights", lambda f: f.assign(w=0.0), {"weights": "w"}, "error", "weights", "zero"),
     ("uneven", lambda f: f.assign(w=np.where(f.index < 9, 99, 1)), {"weights": "w"}, "note", "weights", "300"),
     ("stratum with one arm", lambda f: f.assign(s=f["d"]), {"strata": "s"}, "warning", "strata", "2 of 2 strata"),
+    ("split cluster", lambda f: f.assign(s=f.index % 2), {"strata": "s"}, "error", "strata", "60 of 60 clusters"),
     ("propensity of 1", lambda f: f.assign(e=1.0), {"propensity": "e"}, "error", "propensity", "1 to 1"),
     ("propensity of control", lambda f: f, {"propensity": 0.2}, "warning", "propensity", "0.200"),
     ("predicted", lambda f: f.assign(age=f["age"] + 40 * f["d"]), {}, "warning", "propensity", "AUC 1.0"),
