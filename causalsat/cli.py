@@ -54,11 +54,25 @@ CovariatesOption = Annotated[str, typer.Option(help="Comma-separated covariate c
 ClusterOption = Annotated[str | None, typer.Option(help="Column of the unit of assignment, such as village.")]
 LonOption = Annotated[str | None, typer.Option(help="Longitude column.")]
 LatOption = Annotated[str | None, typer.Option(help="Latitude column.")]
-ImageryOption = Annotated[str | None, typer.Option(help="Raster file, folder of dated scenes, Zarr or STAC.")]
+ImageryOption = Annotated[
+    str | None, typer.Option(help="Raster file, folder of dated scenes, Zarr, STAC, or a catalogue entry.")
+]
 SizeOption = Annotated[float | None, typer.Option("--size-m", help="Side of the image chip of a unit, in metres.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, warnings or log.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log of each step, and tracebacks, on stderr.")]
+
+
+def _opened(imagery: str, catalog: Path | None) -> Any:
+    """The imagery of a path, or of a catalogue entry with its bands, scale, nodata and mask."""
+    from causalsat.catalog import load_catalog, load_imagery
+    from causalsat.imagery import open_imagery
+
+    if imagery.isidentifier() and not Path(imagery).exists():
+        known = load_catalog(catalog)
+        if imagery in known or catalog is not None:
+            return load_imagery(imagery, known)
+    return open_imagery(imagery)
 
 
 def _study(
@@ -77,7 +91,6 @@ def _study(
 
     names = [name.strip() for name in covariates.split(",") if name.strip()] or None
     if Path(source).suffix:
-        from causalsat.imagery import open_imagery
         from causalsat.study import Study
 
         if catalog is not None:
@@ -100,13 +113,12 @@ def _study(
             cluster=cluster,
             lon=lon,
             lat=lat,
-            imagery=open_imagery(imagery) if imagery else None,
+            imagery=_opened(imagery, None) if imagery else None,
         )
     from causalsat.catalog import load_study
-    from causalsat.imagery import open_imagery
 
     given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
-    given |= {"covariates": names, "imagery": open_imagery(imagery) if imagery else None}
+    given |= {"covariates": names, "imagery": _opened(imagery, catalog) if imagery else None}
     return load_study(source, catalog=catalog, **{key: value for key, value in given.items() if value is not None})
 
 
@@ -177,7 +189,12 @@ def run(
 @app.command("map")
 def map_(
     model: Annotated[Path, typer.Argument(help="A fitted model saved with causalsat.save.")],
-    imagery: Annotated[str, typer.Option(help="Raster file or folder of dated scenes.")],
+    imagery: Annotated[
+        str,
+        typer.Option(
+            help="Raster file or folder of dated scenes, or a catalogue entry, which can have scale and mask."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="GeoTIFF to write.")] = Path("effects.tif"),
     region: Annotated[
         Path | None, typer.Option(help="Vector file of the region; all of the imagery by default.")
@@ -190,6 +207,7 @@ def map_(
         Path | None, typer.Option(help="Vector file of districts: their mean effects, as a table and on the page.")
     ] = None,
     district_name: Annotated[str | None, typer.Option(help="Column with the districts' names.")] = None,
+    catalog: CatalogOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -200,12 +218,11 @@ def map_(
     """
     with answer("map", as_json, verbose, quiet) as reply:
         from causalsat.base import final_estimator
-        from causalsat.imagery import open_imagery
         from causalsat.mapping import map_effects, map_risk
         from causalsat.persistence import load
 
         shapes = _polygons(districts, district_name)  # before the map, which may take hours
-        fitted, source = load(model), open_imagery(imagery)
+        fitted, source = load(model), _opened(imagery, catalog)
         mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
         result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
         files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}

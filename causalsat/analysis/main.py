@@ -236,7 +236,7 @@ class Analysis:
         *,
         region: Any = None,
         resolution: float | None = None,
-        min_valid: float = 0.5,
+        min_valid: float | None = None,
         progress: bool = True,
     ) -> list[Path]:
         """Write report, map, figures, metrics and the fitted model to a folder.

@@ -240,6 +240,33 @@ def test_wrong_usage_exits_with_2():
 
 
 @pytest.mark.slow
+def test_imagery_of_a_catalogue_entry_has_its_settings(files, tmp_path):
+    import rasterio
+
+    from causalsat.cli import _opened
+    from causalsat.imagery import open_imagery
+
+    with rasterio.open(files["imagery"]) as source:
+        profile, pixels, names = source.profile, source.read(), source.descriptions
+    with rasterio.open(tmp_path / "stored.tif", "w", **(profile | {"dtype": "float64", "nodata": None})) as target:
+        target.write(10 * pixels.astype(float))
+        target.descriptions = names
+    (tmp_path / "data.yaml").write_text(
+        "version: 1\ndatasets:\n  later_scene:\n    kind: imagery\n    title: stored in tenths\n    licence: mine\n"
+        "    citation: mine\n    folder: .\n    imagery:\n      scene:\n        kind: raster\n"
+        "        path: stored.tif\n        scale: 0.1\n"
+    )
+    found = _opened("later_scene", tmp_path / "data.yaml")
+    plain = open_imagery(files["imagery"])
+    middle = [(v[0] + v[1]) / 2 for v in zip(plain.bounds[:2], plain.bounds[2:], strict=True)]
+    import geopandas
+
+    place = geopandas.GeoSeries(geopandas.points_from_xy([middle[0]], [middle[1]]), crs=plain.crs)
+    np.testing.assert_allclose(found.chips(place, size_px=9), plain.chips(place, size_px=9), rtol=1e-5)
+    refused = reply(["check", *roles(files)[:-4], "--imagery", "later_scen", "--json"], status="error", code=2)
+    assert "later_scen" in refused["error"]["what"]  # neither a path nor an entry
+
+
 def test_run_then_map_of_the_saved_model(files, tmp_path):
     out = tmp_path / "out"
     done = RUN.invoke(app, ["run", *roles(files), "--out", str(out), "--resolution", "480", "--json", "--quiet"])
