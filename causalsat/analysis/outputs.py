@@ -22,7 +22,13 @@ __all__ = ["collect_metrics", "write_outputs"]
 
 
 def write_outputs(
-    analysis: Analysis, folder: Path, *, region: Any, resolution: float | None, min_valid: float | None, progress: bool
+    analysis: Analysis,
+    folder: Path,
+    *,
+    region: Any,
+    resolution: float | None,
+    min_valid: float | None,
+    progress: bool,
 ) -> list[Path]:
     """Write everything; see :meth:`causalsat.analysis.Analysis.write`."""
     from causalsat.mapping import map_effects
