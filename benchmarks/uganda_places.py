@@ -253,8 +253,8 @@ def to_markdown(table: pd.DataFrame) -> str:
              for value, part in table.groupby(column)]  # fmt: skip
     head = " | ".join(f"less, {name}" for name, _ in parts)
     lines = [
-        f"| model | AUTOC of the true effects | less the method's before (s.e.) | {head} | less the baseline's "
-        "| correlation | less the method's before | RMSE |",
+        f"| model | AUTOC of the true effects | less the former method's (s.e.) | {head} | less the baseline's "
+        "| correlation | less the former method's | RMSE |",
         "|---" * (7 + len(parts)) + "|",
     ]
     for name in dict.fromkeys(table.model):
