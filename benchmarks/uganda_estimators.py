@@ -36,6 +36,30 @@ N_FOLDS = 5
 BOOT = {"n_bootstrap": 50, "random_state": 0}
 
 
+def features_without_folds(images: Any, X: Any, fold: np.ndarray) -> list[np.ndarray]:
+    """For each fold, features of all units from an encoder fitted to the units outside it."""
+    found = []
+    for k in np.unique(fold):
+        encoder = clone(images)
+        train, test = np.asarray(encoder.fit_transform(X[fold != k])), np.asarray(encoder.transform(X[fold == k]))
+        table = np.empty((len(fold), train.shape[1]))
+        table[fold != k], table[fold == k] = train, test
+        found.append(table)
+    return found
+
+
+def held_out_effects(
+    model: Any, tables: Sequence[pd.DataFrame], y: np.ndarray, t: np.ndarray, site: np.ndarray, fold: np.ndarray
+) -> np.ndarray:
+    """Effect of each unit from a clone of the model fitted to the other folds, with the features of its fold."""
+    tau = np.empty(len(fold))
+    for k, table in enumerate(tables):
+        train = fold != k
+        fitted = clone(model).fit(table[train], y[train], treatment=t[train], groups=site[train])
+        tau[~train] = fitted.predict(table[~train])
+    return tau
+
+
 class Uganda:
     """The study, its default image features on each training fold, and the scores that judge."""
 
@@ -87,14 +111,9 @@ class Uganda:
         path = folder() / f"uganda-{self.key}-{seed}.npz"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            fold, made = self.folds(seed), {}
-            for k in np.unique(fold):
-                images = clone(self.pipeline.named_steps["images"])
-                train, test = self.study.X[fold != k], self.study.X[fold == k]
-                table = np.empty((len(fold), len(self.features.columns)))
-                table[fold != k], table[fold == k] = images.fit_transform(train), images.transform(test)
-                made[f"f{k}"] = table
-            np.savez(path, fold=fold, **made)
+            fold = self.folds(seed)
+            made = features_without_folds(self.pipeline.named_steps["images"], self.study.X, fold)
+            np.savez(path, fold=fold, **{f"f{k}": table for k, table in enumerate(made)})
         with np.load(path) as file:
             names = list(self.features.columns)
             tables = [pd.DataFrame(file[f"f{k}"], columns=names) for k in np.unique(file["fold"])]
@@ -103,15 +122,10 @@ class Uganda:
     def ranking(self, model: Any, seed: int) -> dict[str, float]:
         """AUTOC ratios of effects predicted for the held-out sites, and the CPU seconds of the five fits."""
         fold, tables = self.fold_features(seed)
-        study, tau, start = self.study, np.empty(len(fold)), time.process_time()
+        study, start = self.study, time.process_time()
         one = {"n_chains": 1} if "n_chains" in model.get_params() else {}
         y, t, site = (np.asarray(values) for values in (study.y, study.treatment, study.groups))
-        for k, table in enumerate(tables):
-            train = fold != k
-            fitted = (
-                clone(model).set_params(**one).fit(table[train], y[train], treatment=t[train], groups=site[train])
-            )
-            tau[~train] = fitted.predict(table[~train])
+        tau = held_out_effects(clone(model).set_params(**one), tables, y, t, site, fold)
         cpu = time.process_time() - start
         scores = self.scores(seed)
         within, pooled = (

@@ -35,8 +35,8 @@ from kept_rows import Row, kept_row
 from sections import run_sections
 from sklearn.base import clone
 from uganda_covariates import truly
-from uganda_estimators import Uganda
-from uganda_seeds import paired
+from uganda_estimators import Uganda, features_without_folds, held_out_effects
+from uganda_seeds import paired, standardised
 
 import causalsat
 from causalsat.encoders._coordinates import COORDINATES, WAVES, learn_box, waves
@@ -133,7 +133,7 @@ class Places:
         for k, size_m in enumerate(SHOWN):
             images = clone(self.uganda.pipeline.named_steps["images"])
             images.set_params(size_m=size_m, encoder__random_state=77 + k, n_components=100)
-            found.append(standardise(np.asarray(images.fit_transform(self.uganda.study.X))))
+            found.append(standardised(np.asarray(images.fit_transform(self.uganda.study.X))))
         return found
 
     @cached_property
@@ -147,7 +147,7 @@ class Places:
             np.nanmean((nir - swir) / (nir + swir + 1), axis=(-1, -2)),
             np.nanmean(np.abs(np.diff(pixels, axis=-1)), axis=(-1, -2)),
         ]
-        return standardise(np.column_stack(columns))
+        return standardised(np.column_stack(columns))
 
     @cached_property
     def tables(self) -> tuple[np.ndarray, list[pd.DataFrame], list[pd.DataFrame]]:
@@ -155,13 +155,9 @@ class Places:
         fold, default = self.uganda.fold_features(FOLD_SEED)
         east, north = self.kilometres.T
         beside = self.covariates.assign(east=east, north=north, **waves(east, north, learn_box(east, north)))
-        study, simple = self.uganda.study, []
-        for k in range(len(default)):
-            images = clone(uganda.simple_baseline(study, "ignore").named_steps["images"])
-            train, test = study.X[fold != k], study.X[fold == k]
-            table = np.empty((len(fold), 10))
-            table[fold != k], table[fold == k] = images.fit_transform(train), images.transform(test)
-            simple.append(pd.DataFrame(table, columns=IMAGES[:10]))
+        study = self.uganda.study
+        images = uganda.simple_baseline(study, "ignore").named_steps["images"]
+        simple = [pd.DataFrame(v, columns=IMAGES[:10]) for v in features_without_folds(images, study.X, fold)]
         return fold, [pd.concat([table, beside], axis=1) for table in default], simple
 
     # ------------------------------------------------------------------ parts of effects and outcomes
@@ -170,7 +166,7 @@ class Places:
         first = np.unique(self.site, return_index=True)[1]
         gap = self.kilometres[first][:, None] - self.kilometres[first]
         covariance = np.exp(-(gap**2).sum(axis=2) / (2 * length_km**2)) + 1e-6 * np.eye(len(first))
-        return standardise((np.linalg.cholesky(covariance) @ rng.standard_normal(len(first)))[self.site])
+        return standardised((np.linalg.cholesky(covariance) @ rng.standard_normal(len(first)))[self.site])
 
     def in_images(self, rng: np.random.Generator, kind: int) -> np.ndarray:
         """What images show, of one of the kinds."""
@@ -178,21 +174,21 @@ class Places:
         z = self.shown[rng.integers(len(SHOWN))]
         if name == "step":
             mixture = self.statistics @ rng.standard_normal(self.statistics.shape[1])
-            return standardise((mixture > np.quantile(mixture, rng.uniform(0.3, 0.7))) * 1.0)
+            return standardised((mixture > np.quantile(mixture, rng.uniform(0.3, 0.7))) * 1.0)
         weight = np.sqrt(np.arange(1, 101) ** -falling)
         if name == "linear":
-            return standardise(z @ (weight * rng.standard_normal(100)))
+            return standardised(z @ (weight * rng.standard_normal(100)))
         weight /= np.sqrt((weight**2).sum())
         hidden = np.tanh(1.5 * z @ (weight[:, None] * rng.standard_normal((100, 8))) + rng.standard_normal(8))
-        return standardise(hidden @ rng.standard_normal(8))
+        return standardised(hidden @ rng.standard_normal(8))
 
     def in_households(self, rng: np.random.Generator) -> np.ndarray:
         """What the covariates carry."""
         people = self.covariates
         if rng.random() < 0.66:
-            return standardise(standardise(people.to_numpy()) @ rng.standard_normal(3))
+            return standardised(standardised(people.to_numpy()) @ rng.standard_normal(3))
         carried = (people.x3 > people.x3.quantile(0.6)) ^ ((people.x5 == 1) & (people.x1 == 0))
-        return standardise(carried.to_numpy() * 1.0) * rng.choice([-1, 1])
+        return standardised(carried.to_numpy() * 1.0) * rng.choice([-1, 1])
 
     def trial(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Shares (images, space, households) of the effects' variance, effects, treatment, outcome."""
@@ -204,7 +200,7 @@ class Places:
         root = np.sqrt(share)
         parts = root[0] * self.in_images(rng, number % 6)
         parts = parts + root[1] * self.in_space(rng, rng.choice(LENGTHS_KM)) + root[2] * self.in_households(rng)
-        tau = TAU_MEAN + TAU_SD * standardise(parts)
+        tau = TAU_MEAN + TAU_SD * standardised(parts)
         outcome = 0.25 * self.in_images(rng, rng.integers(6))
         outcome = outcome + 0.2 * self.in_space(rng, 100) + 0.2 * self.in_households(rng)
         t = (rng.random(n_sites) < 0.4).astype(int)[self.site]
@@ -219,19 +215,11 @@ class Places:
         _, tau, t, y = self.trial(number)
         model, columns = candidates()[name]
         fold, default, simple = self.tables
-        found = np.empty(len(fold))
-        for k, table in enumerate(default):
-            used, train = table[columns], fold != k
-            if name.startswith(BASELINE):
-                used = pd.concat([simple[k], used], axis=1)
-            fitted = clone(model).fit(used[train], y[train], treatment=t[train], groups=self.site[train])
-            found[~train] = fitted.predict(used[~train])
+        tables = [table[columns] for table in default]
+        if name.startswith(BASELINE):
+            tables = [pd.concat(pair, axis=1) for pair in zip(simple, tables, strict=True)]
+        found = held_out_effects(model, tables, y, t, self.site, fold)
         return truly(found, tau, fold, self.site)
-
-
-def standardise(values: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and standard deviation 1."""
-    return (values - values.mean(axis=0)) / values.std(axis=0)
 
 
 def run(places: Places, numbers: range, names: Sequence[str]) -> pd.DataFrame:

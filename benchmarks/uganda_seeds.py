@@ -35,9 +35,8 @@ import pandas as pd
 import uganda
 from kept_rows import Row, kept_row
 from sections import run_sections
-from sklearn.base import clone
 from uganda_design import BASELINE, CHIP_PX, RESOLUTION_M, features, survey
-from uganda_estimators import Uganda
+from uganda_estimators import Uganda, held_out_effects
 
 import causalsat
 from causalsat.encoders._coordinates import learn_box, waves
@@ -92,8 +91,8 @@ def at_units(trial: Any, field: np.ndarray) -> np.ndarray:
 
 
 def standardised(values: Any) -> Any:
-    """Mean 0 and standard deviation 1."""
-    return (values - values.mean()) / values.std()
+    """Mean 0 and standard deviation 1, each column by itself."""
+    return (values - values.mean(axis=0)) / values.std(axis=0)
 
 
 def partly_in_space(trial: Any, share: float, seed: int) -> Any:
@@ -272,16 +271,12 @@ def ranked_in_uganda(data: Uganda, name: str, seed: int) -> Row:
         east, north = source.grid.points(study.X.geometry)
         people = study.X[list(model.named_steps["images"].keep)]
         fold, tables = data.fold_features(seed)
-        tau = np.empty(len(fold))
+        placed = []
         for k, table in enumerate(tables):
-            train = fold != k
-            placed = table.assign(east=east, north=north)
-            if name in SMOOTH:
-                placed = placed.assign(**waves(east, north, learn_box(east[train], north[train])))
-            placed = placed.assign(**people)
-            fitted = clone(model.named_steps["effect"])
-            fitted.fit(placed[train], y[train], treatment=t[train], groups=site[train])
-            tau[~train] = fitted.predict(placed[~train])
+            around = learn_box(east[fold != k], north[fold != k])
+            bent = waves(east, north, around) if name in SMOOTH else {}
+            placed.append(table.assign(east=east, north=north, **bent, **people))
+        tau = held_out_effects(model.named_steps["effect"], placed, y, t, site, fold)
     return {"tau": tau.tolist(), "fold": [int(k) for k in fold], "cpu": time.process_time() - start}
 
 

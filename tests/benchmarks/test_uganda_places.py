@@ -34,8 +34,8 @@ def places(worlds):
             {"x1": (household[:, 0] > 0) * 1.0, "x3": household[:, 1], "x5": (household[:, 2] > 0) * 1.0}
         ),
         "kilometres": rng.uniform(-200, 200, (n_sites, 2))[site],
-        "shown": [worlds.standardise(rng.standard_normal((n_sites, 100)))[site] for _ in range(3)],
-        "statistics": worlds.standardise(rng.standard_normal((n_sites, 10)))[site],
+        "shown": [worlds.standardised(rng.standard_normal((n_sites, 100)))[site] for _ in range(3)],
+        "statistics": worlds.standardised(rng.standard_normal((n_sites, 10)))[site],
     }
     return made
 
