@@ -93,10 +93,10 @@ def _study(
     if Path(source).suffix:
         from causalsat.study import Study
 
-        if catalog is not None:
+        if catalog is not None and not (imagery or "").isidentifier():
             raise ParameterError(
                 f"--catalog with the units file {source}",
-                expected="--catalog with the name of one of its entries",
+                expected="--catalog with the name of one of its entries, of a study or of --imagery",
                 todo="leave --catalog out",
             )
         if outcome is None or treatment is None:
@@ -113,7 +113,7 @@ def _study(
             cluster=cluster,
             lon=lon,
             lat=lat,
-            imagery=_opened(imagery, None) if imagery else None,
+            imagery=_opened(imagery, catalog) if imagery else None,
         )
     from causalsat.catalog import load_study
 

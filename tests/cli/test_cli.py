@@ -265,6 +265,10 @@ def test_imagery_of_a_catalogue_entry_has_its_settings(files, tmp_path):
     np.testing.assert_allclose(found.chips(place, size_px=9), plain.chips(place, size_px=9), rtol=1e-5)
     refused = reply(["check", *roles(files)[:-4], "--imagery", "later_scen", "--json"], status="error", code=2)
     assert "later_scen" in refused["error"]["what"]  # neither a path nor an entry
+    entry = ["--imagery", "later_scene", "--catalog", str(tmp_path / "data.yaml")]
+    checked = RUN.invoke(app, ["check", *roles(files)[:-4], *entry])
+    assert checked.exit_code == 0, checked.output
+    assert "imagery scene" in " ".join(checked.output.split())
 
 
 def test_run_then_map_of_the_saved_model(files, tmp_path):
