@@ -21,7 +21,7 @@ import numpy as np
 from causalsat.analysis import compare
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
-from causalsat.estimators.meta_learners import TLearnerEffect
+from causalsat.estimators.meta.learners import TLearnerEffect
 from causalsat.exceptions import CausalsatWarning
 from causalsat.simulate import satellite_trial
 

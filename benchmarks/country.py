@@ -167,7 +167,7 @@ def _plain_network(encoder: Any, *, dilated: bool) -> Any:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     from torchvision.models.resnet import BasicBlock
 
-    from causalsat.encoders._backbones import build_backbone
+    from causalsat.encoders.networks.backbones import build_backbone
 
     state = {k: torch.from_numpy(np.array(v)) for k, v in encoder.weights_.items()}
     network = build_backbone("resnet18", len(encoder.bands_), state, None)

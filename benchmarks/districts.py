@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import causalsat
-from causalsat.estimators.bayesian_linear import BayesianLinearEffect
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
-from causalsat.estimators.meta_learners import TLearnerEffect
+from causalsat.estimators.linear.estimator import BayesianLinearEffect
+from causalsat.estimators.meta.learners import TLearnerEffect
 from causalsat.exceptions import CausalsatWarning
 from causalsat.mapping import district_effects
 from causalsat.simulate import satellite_trial

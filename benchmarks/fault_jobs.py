@@ -243,7 +243,7 @@ def full_disk(folder: Path, shares: tuple[float, ...]) -> Iterator[Case]:
         return len(encoder.fit(chips).losses_) == 2
 
     def page(where: Path) -> bool:
-        from causalsat.mapping.html import write_page
+        from causalsat.mapping.page import write_page
 
         return write_page(folder / "whole.tif", where / "map.html").stat().st_size > 1e6
 

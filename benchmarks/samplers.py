@@ -59,17 +59,17 @@ class _CapturedError(Exception):
 
 def pymc_model(data: dict[str, Any]) -> Any:
     """The model in PyMC, with its data, as the estimator builds it."""
-    from causalsat.estimators import _linear_model
+    from causalsat.estimators.linear import model as linear_model
 
     def capture(design: Any, layout: Any, settings: Any) -> Any:
         raise _CapturedError(design, layout)
 
     try:
-        with mock.patch.object(_linear_model, "sample", capture):
+        with mock.patch.object(linear_model, "sample", capture):
             fit(data, sampler="pymc")
     except _CapturedError as found:
         design, layout = found.args
-    return _linear_model.build_model(layout, design.n_groups, _linear_model.model_data(design, layout))
+    return linear_model.build_model(layout, design.n_groups, linear_model.model_data(design, layout))
 
 
 # ---------------------------------------------------------------------- samplers

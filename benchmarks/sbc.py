@@ -149,14 +149,14 @@ def log_likelihood(model: Model, data: dict[str, Any], v: dict[str, FloatArray])
 @contextmanager
 def outcome_is_standardised() -> Iterator[None]:
     """Within this, a Gaussian fit takes the outcome for standardised."""
-    from causalsat.estimators import _linear_data
+    from causalsat.estimators.linear import data as linear_data
 
-    learn = _linear_data.learn_scaling
+    learn = linear_data.learn_scaling
 
     def learn_features_only(*args: Any, **options: Any) -> Any:
         return learn(*args, **{**options, "rescale_y": False})
 
-    with mock.patch.object(_linear_data, "learn_scaling", learn_features_only):
+    with mock.patch.object(linear_data, "learn_scaling", learn_features_only):
         yield
 
 

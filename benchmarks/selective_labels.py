@@ -121,9 +121,9 @@ def one(seed: int, mode: str) -> dict[str, Any]:
 
 def p_values(seed: int) -> dict[str, Any]:
     """How well a data set bears 0.8, 1 and 1.2 times its prevalence: the p-values of the sweep of every fit."""
-    from causalsat.estimators._selective_density import SelectiveData
-    from causalsat.estimators._selective_forms import UniformForm
-    from causalsat.estimators._selective_sweep import by_prevalence
+    from causalsat.estimators.selective_labels.density import SelectiveData
+    from causalsat.estimators.selective_labels.forms import UniformForm
+    from causalsat.estimators.selective_labels.sweep import by_prevalence
 
     data = data_set(seed)
     X = (data["X"] - data["X"].mean(axis=0)) / data["X"].std(axis=0)
@@ -200,7 +200,7 @@ def table_of_scores(found: pd.DataFrame) -> str:
 
 def table_of_wrong_prevalence(found: pd.DataFrame, p: pd.DataFrame) -> str:
     """What a wrong prevalence does, and how often the fit warns."""
-    from causalsat.estimators._selective_sweep import CONFLICT
+    from causalsat.estimators.selective_labels.sweep import CONFLICT
 
     scores = f"coverage of beta_Y / sigma ({MISLED}) | calibration error, untested ({MISLED})"
     lines = [f"| prevalence | data sets that warn | {scores} |", "|---|---|---|---|"]

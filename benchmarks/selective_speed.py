@@ -57,7 +57,7 @@ def prepared(n: int, seed: int = 0) -> Any:
     """Standardised data without constraints."""
     import selective_labels as design
 
-    from causalsat.estimators._selective_density import SelectiveData
+    from causalsat.estimators.selective_labels.density import SelectiveData
 
     design.N, design.FEATURES = n, FEATURES
     data = design.data_set(seed)
@@ -70,15 +70,15 @@ def prepared(n: int, seed: int = 0) -> Any:
 # ---------------------------------------------------------------------- the contestants: (least ESS, CPU s)
 def least_ess(chains: dict[str, np.ndarray]) -> float:
     """Least effective samples over all parameters, bulk and tail."""
-    from causalsat.estimators._nuts import chain_summary
+    from causalsat.inference.nuts import chain_summary
 
     return float(chain_summary(chains, 0)["ess"])
 
 
 def ours(data: Any, form: Any, draws: int = 500) -> tuple[float, float]:
     """The estimator's sampler."""
-    from causalsat.estimators import _selective_sample as sampling
-    from causalsat.estimators._chains import Settings
+    from causalsat.estimators.selective_labels import sample as sampling
+    from causalsat.inference.chains import Settings
 
     start = time.process_time()
     found = sampling.sample(form.density(), form.arguments(data), form.start(data), Settings(draws, 300, CHAINS, 0))
@@ -88,8 +88,8 @@ def ours(data: Any, form: Any, draws: int = 500) -> tuple[float, float]:
 
 def whitened_nuts(data: Any, form: Any, draws: int = 200) -> tuple[float, float]:
     """The No-U-Turn sampler on the same density in Laplace-whitened coordinates, which takes over with few units."""
-    from causalsat.estimators import _selective_sample as sampling
-    from causalsat.estimators._chains import Settings
+    from causalsat.estimators.selective_labels import sample as sampling
+    from causalsat.inference.chains import Settings
 
     start = time.process_time()
     mode = sampling.laplace(form.density(), form.arguments(data), form.start(data))
@@ -104,7 +104,7 @@ def raw_pymc(data: Any, draws: int) -> tuple[float, float]:
     """The raw model with PyMC's sampler."""
     import pymc as pm
 
-    from causalsat.estimators._selective_model import build_model
+    from causalsat.estimators.selective_labels.model import build_model
 
     with build_model(data, raw=True) as model:
         step = pm.NUTS(compile_kwargs={})  # compiles
@@ -175,7 +175,7 @@ def stan_child(given: str, taken: str, draws: str) -> None:
 # ---------------------------------------------------------------------- tables
 def by_method(stan: str, raw_draws: int) -> str:
     """Effective samples a CPU second of each contestant."""
-    from causalsat.estimators._selective_forms import NormalForm, UniformForm
+    from causalsat.estimators.selective_labels.forms import NormalForm, UniformForm
 
     data, uniform, normal = prepared(N), UniformForm(), NormalForm(1.0, np.nan)
     for form in (uniform, normal):  # compile
@@ -201,7 +201,7 @@ def by_method(stan: str, raw_draws: int) -> str:
 
 def by_size(sizes: Sequence[int]) -> str:
     """CPU seconds and effective samples by number of units, and a plot."""
-    from causalsat.estimators._selective_forms import UniformForm
+    from causalsat.estimators.selective_labels.forms import UniformForm
 
     found = [(n, *ours(prepared(n, seed=3), UniformForm())) for n in sizes]
     slope = np.polyfit(np.log([f[0] for f in found]), np.log([f[2] for f in found]), 1)[0]

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from causalsat.encoders._device import resolve_device
-from causalsat.encoders._training import TrainSettings, augment_batch, train_network
-from causalsat.estimators._clusters_network import build_network, cluster_loss
+from causalsat.encoders.device import resolve_device
+from causalsat.encoders.networks.training import TrainSettings, augment_batch, train_network
+from causalsat.estimators.clusters.network import build_network, cluster_loss
 
 
 def data(n: int, px: int) -> tuple[Any, Any]:

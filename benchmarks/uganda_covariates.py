@@ -49,7 +49,7 @@ from uganda_seeds import (
 
 import causalsat
 from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores, rate
-from causalsat.simulate._fields import fractal, stream
+from causalsat.simulate.fields import fractal, stream
 
 FIRST_SEED, CONFIRMED_FROM = 9000, 18
 IN_HOUSEHOLDS = (0.0, 0.2, 0.5)

@@ -39,9 +39,9 @@ from uganda_design import BASELINE, CHIP_PX, RESOLUTION_M, features, survey
 from uganda_estimators import Uganda, held_out_effects
 
 import causalsat
-from causalsat.encoders._coordinates import learn_box, waves
+from causalsat.encoders.coordinates import learn_box, waves
 from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores, rate
-from causalsat.simulate._fields import fractal, stream
+from causalsat.simulate.fields import fractal, stream
 
 FIRST_SEED = 8000
 VARIANTS, SHARES = ("smooth", "kernel", "scene_types"), (0.0, 0.5, 0.8)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from causalsat.estimators._vluci_fit import NO_LINK, Design, Mode, fit_mode
-from causalsat.estimators._vluci_likelihood import Link
+from causalsat.estimators.vluci.fit import NO_LINK, Design, Mode, fit_mode
+from causalsat.estimators.vluci.likelihood import Link
 
 STARTS = ((0.0, 0.5, 0.5), (0.7, 1.2, 1.2), (0.7, -0.8, -0.8))
 MOST = np.array([2.0, 3.0, 3.0])  # log of the link, atanh of the shares

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat import __version__
-from causalsat._disk import add_arrays, whole_file, writing
+from causalsat.core.files import add_arrays, whole_file, writing
 from causalsat.exceptions import ModelFileError, OutputError
+from causalsat.moved_classes import MOVED
+from causalsat.version import __version__
 
 __all__ = ["digest", "load", "save"]
 
@@ -334,6 +335,8 @@ def _decode_object(code: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any
 
 def _resolve(name: str) -> Any:
     module, _, attribute = name.partition(":")
+    moved = MOVED.get(name.removeprefix("causalsat."))
+    module = f"causalsat.{moved}" if moved else module
     parts = module.split(".")
     if _MODULE.fullmatch(module) and attribute.isidentifier() and not {"tests", "conftest"} & set(parts):
         try:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._inputs import as_labels
-from causalsat._tables import Tabular
+from causalsat.core.inputs import as_labels
+from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:

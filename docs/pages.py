@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jupytext
 
+from causalsat.public_names import attributes, modules
+
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Top-level names by the module that defines them: the first prefix that fits.
@@ -17,13 +19,16 @@ SUBJECTS = (
     ("Data", ("causalsat.study", "causalsat.catalog", "causalsat.imagery")),
     ("Encoders", ("causalsat.encoders",)),
     ("Estimators", ("causalsat.estimators",)),
-    ("Effects, support, saving", ("causalsat.posterior", "causalsat.base", "causalsat._", "causalsat.persistence")),
+    (
+        "Effects, support, saving",
+        ("causalsat.posterior", "causalsat.base", "causalsat.risk_base", "causalsat.persistence"),
+    ),
     ("Maps and the whole analysis", ("causalsat.mapping", "causalsat.analysis")),
     ("More", ("causalsat",)),
 )
 
 #: What users meet without importing it: the contract of every estimator, the table that summary() returns.
-CONTRACT = ("causalsat.base.EffectEstimator", "causalsat._table_estimator.Summary")
+CONTRACT = ("causalsat.base.EffectEstimator", "causalsat.base.Summary")
 
 
 def write(folder: Path) -> None:
@@ -49,17 +54,16 @@ def put(path: Path, text: str) -> None:
 # ---------------------------------------------------------------------- API
 def public_names() -> dict[str, list[str]]:
     """Every public name, fully qualified, by the heading it stands under; each once, at the top if it is there."""
-    import causalsat
-
     found: dict[str, list[str]] = {}
-    for name, module in causalsat._LAZY.items():
+    top = {name: f"causalsat.{module}" for module, names in attributes().items() for name in names}
+    for name, module in top.items():
         subject = next(title for title, prefixes in SUBJECTS if module.startswith(prefixes))
         found.setdefault(subject, []).append(f"causalsat.{name}")
     found = {title: found[title] for title, _ in SUBJECTS if title in found}
     found["The contract of every estimator"] = [*CONTRACT]
-    for name in causalsat._MODULES:
+    for name in modules():
         module = import_module(f"causalsat.{name}")
-        own = [n for n in getattr(module, "__all__", []) if n not in causalsat._LAZY]
+        own = [n for n in getattr(module, "__all__", []) if n not in top]
         found[f"causalsat.{name}"] = [f"causalsat.{name}.{n}" for n in sorted(own, key=str.lower)]
     return {title: names for title, names in found.items() if names}
 
@@ -145,7 +149,7 @@ def command_line_page() -> str:
     import typer
     from typer.testing import CliRunner
 
-    from causalsat import cli
+    from causalsat.cli import commands as cli
 
     def help_of(*words: str) -> str:
         terminal = {"COLUMNS": "88", "TERMINAL_WIDTH": "88", "TERM": "dumb", "NO_COLOR": "1"}

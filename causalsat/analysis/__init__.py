@@ -1,6 +1,6 @@
 """The main job: from a study to effects, tests of heterogeneity, a report and a map."""
 
-from causalsat.analysis.ate import average_effects
+from causalsat.analysis.average_effects import average_effects
 from causalsat.analysis.comparison import Comparison, compare
 from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.main import Analysis, analyse, image_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,188 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._study.fitting import given_roles
-from causalsat._tables import Tabular
-from causalsat.analysis import _compare_sources as parts
-from causalsat.analysis._compare_metrics import METRICS, Judged, resolve_metrics
-from causalsat.evaluation import crossfit_nuisances, dr_scores
+from causalsat.analysis import sources as parts
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import blp, crossfit_nuisances, dr_scores, gates, rate
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.study.fitting import given_roles
 
-__all__ = ["METRICS", "Comparison", "Judged", "compare"]
+__all__ = ["Comparison", "DEFAULT_METRICS", "Judged", "METRICS", "compare", "regress", "resolve_metrics"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+
+_ENOUGH_STUDIES = 5
+
+
+def regress(rows: pd.DataFrame, attributes: Mapping[str, Any]) -> pd.DataFrame:
+    """Ordinary least squares of ``value`` on sources, models and studies.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``study, source, model, seed, value`` of one metric.
+    attributes : mapping
+        Numbers in the place of the names of "source" or "model".
+
+    Returns
+    -------
+    DataFrame
+        ``estimate, se, lower, upper, p_value`` of every column.
+    """
+    import statsmodels.api as sm
+
+    unknown = set(attributes) - {"source", "model"}
+    if unknown:
+        raise ParameterError(f"attributes of {sorted(unknown)}", expected="of 'source' and 'model'")
+    design = pd.DataFrame({"constant": np.ones(len(rows))}, index=rows.index)
+    for factor in ("source", "model", "study"):
+        design = design.join(_columns(rows[factor], factor, attributes.get(factor)))
+    studies = rows["study"].nunique()
+    labels = rows["study"] if studies >= _ENOUGH_STUDIES else rows["source"] + "\n" + rows["model"]
+    codes = pd.factorize(labels)[0]
+    fit = sm.OLS(rows["value"].to_numpy(), design).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    lower, upper = fit.conf_int(0.05).to_numpy().T
+    table = pd.DataFrame(
+        {"estimate": fit.params, "se": fit.bse, "lower": lower, "upper": upper, "p_value": fit.pvalues}
+    )
+    table.attrs = {"r2": float(fit.rsquared), "n": len(rows), "clusters": int(codes.max()) + 1}
+    return table
+
+
+def _columns(values: pd.Series, factor: str, numbers: Any) -> pd.DataFrame:
+    """Indicators against the first level, or the attributes of each level."""
+    levels = list(values.unique())
+    if numbers is None:
+        return pd.DataFrame({f"{factor}={x}": (values == x).astype(float) for x in levels[1:]}, index=values.index)
+    table = pd.DataFrame(numbers).T if isinstance(numbers, Mapping) else pd.DataFrame(numbers)
+    missing = [level for level in levels if level not in table.index]
+    if missing:
+        raise ParameterError(f"no attributes of {factor} {missing[0]!r}", expected=f"a row for each {factor}")
+    found = table.loc[values].astype(float)
+    return found.set_axis(values.index).add_prefix(f"{factor} ")
+
+
+Metric = Callable[["Judged"], Any]
+
+DEFAULT_METRICS = ("autoc", "rate_ratio", "qini", "blp_slope", "gates_difference")
+TRUTH_METRICS = ("sqrt_pehe", "correlation")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Out-of-fold effects with what they are judged by; what a metric is handed.
+
+    Attributes
+    ----------
+    tau, sd : ndarray of shape (n,)
+        Posterior means and standard deviations by models that did not see the unit's fold.
+    fold : ndarray of int of shape (n,)
+        Fold of each unit.
+    scores : ndarray of shape (n,)
+        Doubly robust scores, the same for all sources and models.
+    groups, weights : ndarray of shape (n,) or None
+        Sites and survey weights.
+    truth : ndarray of shape (n,) or None
+        True effects, in simulations.
+    n_bootstrap, random_state : int
+        Half-samples of the RATE and their seed.
+    """
+
+    tau: FloatArray
+    sd: FloatArray
+    fold: NDArray[np.int64]
+    scores: FloatArray
+    groups: Any = None
+    weights: Any = None
+    truth: FloatArray | None = None
+    n_bootstrap: int = 200
+    random_state: int = 0
+
+    def rate(self, method: str) -> Any:
+        """RATE of the effects' ranks within folds."""
+        return rate(
+            self.tau,
+            self.scores,
+            groups=self.groups,
+            weights=self.weights,
+            folds=self.fold,
+            method=method,
+            n_bootstrap=self.n_bootstrap,
+            random_state=self.random_state,
+        )
+
+
+def _of_rate(method: str, *, ratio: bool) -> Metric:
+    def metric(judged: Judged) -> tuple[float, float]:
+        found = judged.rate(method)
+        return (found.ratio, 1.0) if ratio else (found.estimate, found.se)
+
+    return metric
+
+
+def _blp_slope(judged: Judged) -> tuple[float, float]:
+    found = blp(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
+    return found.slope, found.slope_se
+
+
+def _gates_difference(judged: Judged) -> tuple[float, float]:
+    found = gates(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
+    return found.difference, found.difference_se
+
+
+def _truth(judged: Judged) -> FloatArray:
+    if judged.truth is None:
+        raise ParameterError("a metric of the truth without truth=", todo="pass truth=, or leave the metric out")
+    return judged.truth
+
+
+def _sqrt_pehe(judged: Judged) -> float:
+    return float(np.sqrt(np.average((judged.tau - _truth(judged)) ** 2, weights=judged.weights)))
+
+
+def _correlation(judged: Judged) -> float:
+    truth = _truth(judged)
+    varies = judged.tau.std() > 0 and truth.std() > 0
+    return float(np.corrcoef(judged.tau, truth)[0, 1]) if varies else 0.0
+
+
+METRICS: dict[str, Metric] = {
+    "autoc": _of_rate("autoc", ratio=False),
+    "qini": _of_rate("qini", ratio=False),
+    "rate_ratio": _of_rate("autoc", ratio=True),
+    "qini_ratio": _of_rate("qini", ratio=True),
+    "blp_slope": _blp_slope,
+    "gates_difference": _gates_difference,
+    "sqrt_pehe": _sqrt_pehe,
+    "correlation": _correlation,
+}
+
+
+def resolve_metrics(metrics: Any, *, truth: bool) -> dict[str, Metric]:
+    """Named functions for words, functions or a mapping; the default ones, with those of the truth where known."""
+    if metrics is None:
+        metrics = (*DEFAULT_METRICS, *(TRUTH_METRICS if truth else ()))
+    if isinstance(metrics, Mapping):
+        chosen = {str(name): metric for name, metric in metrics.items()}
+    else:
+        given = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+        chosen = {m if isinstance(m, str) else getattr(m, "__name__", "metric"): m for m in given}
+    found = {}
+    for name, metric in chosen.items():
+        if isinstance(metric, str):
+            if metric not in METRICS:
+                raise ParameterError(f"metric {metric!r}", expected=f"one of {', '.join(METRICS)}, or a function")
+            metric = METRICS[metric]
+        if not callable(metric):
+            raise ParameterError(f"metric {name!r} of type {type(metric).__name__}", expected="a function")
+        if not truth and metric in (_sqrt_pehe, _correlation):
+            raise ParameterError(f"metric {name!r} without truth=", todo="pass truth=, or leave the metric out")
+        found[name] = metric
+    if not found:
+        raise ParameterError("no metric", expected="at least one")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +270,6 @@ class Comparison(Tabular):
         ParameterError
             If there is no such metric, or an attribute is missing for a source or model.
         """
-        from causalsat.analysis._compare_drivers import regress
-
         rows = self.rows[self.rows["metric"] == metric]
         if not len(rows):
             raise ParameterError(f"metric={metric!r}", expected=f"one of {', '.join(self.rows['metric'].unique())}")
@@ -259,8 +428,8 @@ def compare(
 
 
 def _default_models(random_state: int) -> dict[str, Any]:
-    from causalsat.estimators.bayesian_linear import BayesianLinearEffect
     from causalsat.estimators.doubly_robust import DoublyRobustEffect
+    from causalsat.estimators.linear.estimator import BayesianLinearEffect
 
     return {
         "BayesianLinearEffect": BayesianLinearEffect(prior="normal", random_state=random_state),
@@ -284,7 +453,7 @@ def _one_a_unit(values: Any, study: Any, role: str) -> FloatArray | None:
 
 def _scores(study: Any, random_state: int) -> FloatArray:
     """Doubly robust scores from the covariates, cross-fitted over sites."""
-    from causalsat._inputs import learn_imputation
+    from causalsat.core.inputs import learn_imputation
 
     names = tuple(study.covariates)
     table = np.zeros((len(study), 1))
@@ -375,8 +544,8 @@ def _roles(study: Any, model: Any, rows: IntArray) -> dict[str, Any]:
 
 def _assign(study: Any, cv: Any, seed: int) -> IntArray:
     """Fold of each unit: whole clusters, or what a splitter says."""
-    from causalsat._inputs import check_groups
-    from causalsat.estimators._folds import assign_folds
+    from causalsat.core.inputs import check_groups
+    from causalsat.inference.folds import assign_folds
 
     if isinstance(cv, int | np.integer):
         groups = check_groups(study.groups, len(study))

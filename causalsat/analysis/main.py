@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from causalsat.analysis._modifiers import beside_images
-from causalsat.analysis._places import effects_at_places
-from causalsat.analysis.ate import average_effects, clustered_mean
+from causalsat.analysis.average_effects import average_effects, clustered_mean
+from causalsat.analysis.modifiers import beside_images
+from causalsat.analysis.places import effects_at_places
 from causalsat.base import effect, final_estimator
 from causalsat.evaluation import (
     BlpResult,
@@ -108,8 +108,8 @@ def image_model(
     from sklearn.pipeline import Pipeline
 
     from causalsat.encoders import ImageEncoder, RandomConvFeatures
-    from causalsat.encoders._coordinates import COORDINATES, WAVES
-    from causalsat.estimators.bayesian_linear import BayesianLinearEffect
+    from causalsat.encoders.coordinates import COORDINATES, WAVES
+    from causalsat.estimators.linear.estimator import BayesianLinearEffect
 
     if study.imagery is None:
         raise ParameterError(
@@ -362,8 +362,8 @@ def analyse(
 
 def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Image features; covariates with missing-value indicators, and coordinates; which of the latter two modify."""
-    from causalsat._inputs import learn_imputation
-    from causalsat.encoders._coordinates import PLACE
+    from causalsat.core.inputs import learn_imputation
+    from causalsat.encoders.coordinates import PLACE
 
     transformers, _ = final_estimator(model)
     table = study.X.drop(columns="geometry") if transformers is None else transformers.transform(study.X)

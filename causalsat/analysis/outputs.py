@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from causalsat import __version__
-from causalsat.analysis._modifiers import beside_images
+from causalsat.analysis.modifiers import beside_images
 from causalsat.base import final_estimator
 from causalsat.report.page import Figure, Page, Section, Table, write_metrics
-
-if TYPE_CHECKING:
-    from causalsat.analysis.main import Analysis
+from causalsat.version import __version__
 
 __all__ = ["collect_metrics", "write_outputs"]
 
 
 def write_outputs(
-    analysis: Analysis,
+    analysis: Any,
     folder: Path,
     *,
     region: Any,
@@ -67,7 +64,7 @@ def write_outputs(
 
 
 # ---------------------------------------------------------------------- figures
-def _draw(analysis: Analysis, folder: Path) -> dict[str, Path]:
+def _draw(analysis: Any, folder: Path) -> dict[str, Path]:
     import matplotlib.pyplot as plt
 
     from causalsat import plots
@@ -90,7 +87,7 @@ def _draw(analysis: Analysis, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _places_table(analysis: Analysis) -> pd.DataFrame:
+def _places_table(analysis: Any) -> pd.DataFrame:
     assert analysis.places is not None  # only called with places
     points = analysis.study.places.geometry.representative_point().to_crs("EPSG:4326")
     table = analysis.places.to_dataframe(analysis.level)
@@ -100,7 +97,7 @@ def _places_table(analysis: Analysis) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------------- figures as numbers
-def collect_metrics(analysis: Analysis, mapped: Any = None) -> dict[str, Any]:
+def collect_metrics(analysis: Any, mapped: Any = None) -> dict[str, Any]:
     """Every figure of the report, nested by subject; :func:`write_metrics` makes the keys flat."""
     study, first = analysis.study, analysis.autoc[0]
     _, estimator = final_estimator(analysis.model)
@@ -173,7 +170,7 @@ def _key(name: str) -> str:
 
 
 # ---------------------------------------------------------------------- the page
-def _page(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Page:
+def _page(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Page:
     study = analysis.study
     average = analysis.average.loc["difference in means"]
     lead = [
@@ -188,7 +185,7 @@ def _page(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Page:
     return Page(f"Effect map: {study.name}", lead, list(_sections(analysis, mapped, figures)), footer)
 
 
-def _sections(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Iterator[Section]:
+def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[Section]:
     study = analysis.study
     level = f"{100 * analysis.level:.0f} %"
     yield Section(
@@ -244,7 +241,7 @@ def _sections(analysis: Analysis, mapped: Any, figures: dict[str, Path]) -> Iter
     )
 
 
-def _beside_words(analysis: Analysis) -> Iterator[str]:
+def _beside_words(analysis: Any) -> Iterator[str]:
     beside = beside_images(analysis.model, analysis.study.covariates)
     if beside.coordinates:
         yield (
@@ -258,7 +255,7 @@ def _beside_words(analysis: Analysis) -> Iterator[str]:
         )
 
 
-def _places_words(analysis: Analysis) -> str:
+def _places_words(analysis: Any) -> str:
     places, low = analysis.places, float((np.asarray(analysis.places_support) < 0.05).mean())
     assert places is not None
     tau = places.mean()
@@ -280,7 +277,7 @@ def _p(value: float) -> str:
     return f"{value:.4f}" if value >= 5e-5 else "< 0.0001"
 
 
-def _test_rows(analysis: Analysis) -> Table:
+def _test_rows(analysis: Any) -> Table:
     autoc, qini, line = analysis.autoc[0], analysis.qini[0], analysis.blp
     gap = analysis.gates
     rows = [
@@ -305,7 +302,7 @@ def _test_rows(analysis: Analysis) -> Table:
     return Table(["Test", "Estimate", "Std. error", "Ratio", "p-value"], rows, "Tests of heterogeneity.")
 
 
-def _seed_rows(analysis: Analysis) -> Iterator[Table]:
+def _seed_rows(analysis: Any) -> Iterator[Table]:
     if len(analysis.autoc) > 1:
         rows = [
             [str(seed), f"{a.ratio:.2f}", f"{q.ratio:.2f}"]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from causalsat._study.columns import close_matches, list_names
 from causalsat.catalog.schema import Download
 from causalsat.exceptions import CatalogError
+from causalsat.study.columns import close_matches, list_names
 
 LOG = logging.getLogger(__name__)
 DONE = "conversion.json"  # written last, so that its presence means a whole conversion

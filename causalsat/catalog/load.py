@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from causalsat._study.columns import close_matches, list_names
 from causalsat.catalog import fetch, paths
 from causalsat.catalog.marks import Marked, explain, read_yaml
 from causalsat.catalog.schema import Entry, ImagerySpec, Roles, SimulateSpec, TableSpec
 from causalsat.exceptions import CatalogError
+from causalsat.study.columns import close_matches, list_names
 
 FILE_NAME = "data_catalog.yaml"
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from causalsat._study.columns import close_matches, list_names
 from causalsat.exceptions import CatalogError
+from causalsat.study.columns import close_matches, list_names
 
 Path_ = tuple[Any, ...]
 

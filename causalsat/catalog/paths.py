@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from causalsat._study.columns import close_matches
 from causalsat.exceptions import CatalogError
+from causalsat.study.columns import close_matches
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 

@@ -1,28 +1,9 @@
-"""Encoders: from images to named features, as scikit-learn transformers."""
+"""Encoders: from images to named features, as scikit-learn transformers; each loads when first used."""
 
-from __future__ import annotations
+import lazy_loader
 
-from causalsat.encoders.finetuned import FineTunedEncoder
-from causalsat.encoders.image_encoder import ImageEncoder
-from causalsat.encoders.learned_filters import LearnedFilters
-from causalsat.encoders.module_encoder import ModuleEncoder
-from causalsat.encoders.pyramid import PyramidFeatures
-from causalsat.encoders.random_conv import RandomConvFeatures
-from causalsat.encoders.self_supervised import SelfSupervisedEncoder, pretrain
-from causalsat.encoders.sequence import SequenceEncoder
-from causalsat.encoders.supervised import SupervisedEncoder
-from causalsat.encoders.torchvision_encoder import TorchvisionEncoder
+from causalsat.public_names import attributes
 
-__all__ = [
-    "FineTunedEncoder",
-    "ImageEncoder",
-    "LearnedFilters",
-    "ModuleEncoder",
-    "PyramidFeatures",
-    "RandomConvFeatures",
-    "SelfSupervisedEncoder",
-    "SequenceEncoder",
-    "SupervisedEncoder",
-    "TorchvisionEncoder",
-    "pretrain",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={**attributes(__name__), "networks.self_supervised": ["SelfSupervisedEncoder", "pretrain"]}
+)

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat.encoders import _places
-from causalsat.encoders._coordinates import COORDINATES, learn_box, names_of, waves
-from causalsat.encoders._dense_window import LinearHead
-from causalsat.encoders._reduce import Reduction, learn_reduction
-from causalsat.encoders._units import check_keep, check_units
-from causalsat.encoders.random_conv import RandomConvFeatures
+from causalsat.encoders import places as _places
+from causalsat.encoders.coordinates import COORDINATES, learn_box, names_of, waves
+from causalsat.encoders.dense.window import LinearHead
+from causalsat.encoders.random_conv.features import RandomConvFeatures
+from causalsat.encoders.reduce import Reduction, learn_reduction
+from causalsat.encoders.units import check_keep, check_units
 from causalsat.exceptions import ImageryError, ParameterError
 
 __all__ = ["ImageEncoder"]

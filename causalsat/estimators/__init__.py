@@ -1,1 +1,7 @@
-"""Effect estimators under one contract; each in its own module."""
+"""Effect and risk estimators, a folder a family; each loads when first used."""
+
+import lazy_loader
+
+from causalsat.public_names import attributes
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=attributes(__name__))

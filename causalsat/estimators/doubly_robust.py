@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat._inputs import FitData
-from causalsat._parameters import check_whole_numbers
 from causalsat.base import EffectEstimator, Summary
-from causalsat.estimators._columns import select_columns
-from causalsat.estimators._lack_of_fit import LackOfFit, check_ratio, lack_of_fit
-from causalsat.estimators._nuisances import Nuisances, crossfit_nuisances, dr_scores
-from causalsat.estimators._projection import (
+from causalsat.core.columns import select_columns
+from causalsat.core.inputs import FitData
+from causalsat.core.parameters import check_whole_numbers
+from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.inference.lack_of_fit import LackOfFit, check_ratio, lack_of_fit
+from causalsat.inference.nuisances import Nuisances, crossfit_nuisances, dr_scores
+from causalsat.inference.projection import (
     about_the_mean,
     at_least_conventional,
     draw_coefficients,
@@ -24,7 +25,6 @@ from causalsat.estimators._projection import (
     project,
     stabilise,
 )
-from causalsat.exceptions import DataError, DataWarning, ParameterError
 
 __all__ = ["AverageEffect", "DoublyRobustEffect"]
 

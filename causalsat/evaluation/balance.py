@@ -1,5 +1,5 @@
 """Balance of features between the arms of an observational study."""
 
-from causalsat.estimators._confounding_estimates import Balance, balance
+from causalsat.estimators.confounding.estimates import Balance, balance
 
 __all__ = ["Balance", "balance"]

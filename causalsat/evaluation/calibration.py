@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._tables import Tabular
-from causalsat.estimators._projection import Projection, project
-from causalsat.evaluation import _checks
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError
+from causalsat.inference.projection import Projection, project
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +186,7 @@ def blp(
     (0.5, 1.0)
     """
     prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
-    n_groups = _checks.several(cluster)
+    n_groups = checks.several(cluster)
     mass = np.bincount(fold, w)
     centred = prediction - (np.bincount(fold, w * prediction) / np.where(mass > 0, mass, 1))[fold]
     spread = float(np.sqrt(np.average(centred**2, weights=w)))
@@ -251,9 +251,9 @@ def gates(
     (array([0.1, 0.3, 0.5, 0.7, 0.9]), True)
     """
     prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
-    _checks.several(cluster)
-    k = _checks.count(n_groups, "n_groups", 2)
-    rank = _checks.within_fold_rank(prediction, fold, w)
+    checks.several(cluster)
+    k = checks.count(n_groups, "n_groups", 2)
+    rank = checks.within_fold_rank(prediction, fold, w)
     group = np.minimum((rank * k).astype(np.int64), k - 1)
     count = np.bincount(group, minlength=k)
     if (count == 0).any():
@@ -287,12 +287,12 @@ def gates(
 def _inputs_of(
     tau: ArrayLike, scores: ArrayLike, groups: ArrayLike | None, folds: ArrayLike | None, weights: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.int64], FloatArray]:
-    prediction = _checks.numbers(tau, "tau")
+    prediction = checks.numbers(tau, "tau")
     n = len(prediction)
-    gamma = _checks.numbers(scores, "scores", n)
-    fold = np.zeros(n, dtype=np.int64) if folds is None else _checks.codes(folds, n, "folds")
-    w = _checks.weights(weights, n)
-    return prediction, gamma, _checks.codes(groups, n), fold, np.ones(n) if w is None else w
+    gamma = checks.numbers(scores, "scores", n)
+    fold = np.zeros(n, dtype=np.int64) if folds is None else checks.codes(folds, n, "folds")
+    w = checks.weights(weights, n)
+    return prediction, gamma, checks.codes(groups, n), fold, np.ones(n) if w is None else w
 
 
 def _without_rounding(found: Projection, scores: FloatArray) -> Projection:
@@ -309,7 +309,7 @@ def _contrast(found: Projection, contrast: NDArray[Any]) -> tuple[float, float]:
 def _t_quantile(level: float, df: float) -> float:
     from scipy.stats import t
 
-    return float(t.ppf(0.5 + _checks.level(level) / 2, df))
+    return float(t.ppf(0.5 + checks.level(level) / 2, df))
 
 
 def _upper_tail(estimate: float, se: float, df: float) -> float:

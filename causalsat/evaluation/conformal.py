@@ -12,29 +12,284 @@ over- or underconfident see :func:`causalsat.evaluation.posterior_scale`, which 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.estimators._folds import assign_folds
-from causalsat.evaluation import _checks
-from causalsat.evaluation._conformal import calibrate, fit_quantiles, predict_quantiles, warn_infinite
-from causalsat.evaluation._conformal_arms import TrialData, arm_interval, check_method, checked_trial, widen
-from causalsat.evaluation._conformal_results import ConformalCalibration, ConformalIntervals, ConformalOutcomes
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.core import inputs
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
+from causalsat.evaluation.weighted_quantiles import (
+    CLUSTER_METHODS,
+    Calibration,
+    calibrate,
+    fit_quantiles,
+    predict_quantiles,
+    warn_infinite,
+)
+from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.inference.folds import assign_folds
+from causalsat.posterior import EffectPosterior
 
 __all__ = [
     "ConformalCalibration",
     "ConformalIntervals",
     "ConformalOutcomes",
+    "TrialData",
+    "arm_interval",
+    "check_method",
+    "checked_trial",
     "conformal_calibrate",
     "conformal_individual_effects",
     "conformal_outcome_intervals",
+    "likelihood_ratio",
+    "widen",
 ]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TrialData:
+    """Checked inputs: features, outcome, 0/1 treatment, clusters, propensities, weights, new units."""
+
+    X: FloatArray
+    y: FloatArray
+    t: FloatArray
+    cluster: IntArray
+    e: FloatArray | None
+    w: FloatArray
+    weighted: bool
+    new: FloatArray
+    e_new: FloatArray | None
+    index: NDArray[Any]
+
+    def ratio(self, rows: IntArray, arm: int, target: int | None) -> FloatArray:
+        """Likelihood ratio of the target (None: all; 0, 1: an arm) to an arm's units, with survey weights."""
+        return self.w[rows] * (1.0 if self.e is None else likelihood_ratio(self.e[rows], arm, target))
+
+    def new_ratio(self, e: FloatArray | None, arm: int, target: int | None) -> FloatArray | None:
+        """The same of new units; None where it is not known."""
+        if self.weighted or (self.e is not None and e is None):
+            return None
+        return None if self.e is None or e is None else likelihood_ratio(e, arm, target)
+
+
+def likelihood_ratio(e: FloatArray, arm: int, target: int | None) -> FloatArray:
+    """Ratio of the features' density in the target population (None: all; 0, 1: an arm) to that of an arm's units."""
+    p = e if arm == 1 else 1 - e
+    return 1 / p if target is None else (np.ones_like(p) if target == arm else (1 - p) / p)
+
+
+def arm_interval(
+    data: TrialData,
+    train: IntArray,
+    held: IntArray,
+    arm: int,
+    target: int | None,
+    X: FloatArray,
+    e: FloatArray | None,
+    level: float,
+    model: Any,
+    method: str,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray, int]:
+    """Interval of an arm's outcome for units of a target population: lower, upper, calibration clusters."""
+    own = train[data.t[train] == arm]
+    tail = (1 - level) / 2
+    weight = data.ratio(own, arm, target) if data.weighted or data.e is not None else None
+    models = fit_quantiles(model, data.X[own], (data.y[own],) * 2, (tail, 1 - tail), weight)
+    low, high = predict_quantiles(models, data.X[held])
+    scores = np.maximum(low - data.y[held], data.y[held] - high)
+    ratio = data.ratio(held, arm, target)
+    found: Calibration = calibrate(scores, data.cluster[held], data.t[held] == arm, ratio, check_method(method), rng)
+    offset = found.quantile(data.new_ratio(e, arm, target), len(X), level)
+    a, b = predict_quantiles(models, X)
+    return widen(a, b, offset), widen(a, b, offset, upper=True), found.n_clusters
+
+
+def widen(low: FloatArray, high: FloatArray, offset: FloatArray, *, upper: bool = False) -> FloatArray:
+    """A bound moved out by the offset; where a negative one turns the interval over, its middle."""
+    moved = high + offset if upper else low - offset
+    return np.where(high - low + 2 * offset < 0, (low + high) / 2, moved)
+
+
+def check_method(method: str) -> str:
+    """Refuse an unknown way of calibrating on clusters."""
+    if not isinstance(method, str) or method not in CLUSTER_METHODS:
+        raise ParameterError(f"method={method!r}", expected="'hierarchical' or 'subsample'")
+    return method
+
+
+def checked_trial(
+    X: Any,
+    y: Any,
+    treatment: Any,
+    X_new: Any,
+    groups: Any,
+    propensity: Any,
+    propensity_new: Any,
+    sample_weight: Any,
+) -> TrialData:
+    """Check what the conformal functions are given, once."""
+    names = {v for v in (treatment, groups, sample_weight) if isinstance(v, str)}
+    table = np.asarray(inputs.features_only(X, names), dtype=float)
+    fresh = X_new
+    if inputs.is_dataframe(X) and inputs.is_dataframe(X_new):
+        columns = list(inputs.features_only(X, names).columns)
+        absent = [name for name in columns if name not in X_new.columns]
+        if absent:
+            raise ColumnError(f"X_new without the column {absent[0]!r}", expected="the feature columns of X")
+        fresh = inputs.features_only(X_new[columns], set())
+    new = np.asarray(fresh, dtype=float)
+    if table.ndim != 2 or new.ndim != 2 or new.shape[1] != table.shape[1]:
+        raise DataError(f"X of shape {table.shape} and X_new of shape {new.shape}", expected="tables (unit, feature)")
+    n = len(table)
+    t = inputs.check_treatment(inputs.column_or_array(X, treatment, "treatment")[0], n, binary=True)
+    values = inputs.column_or_array(X, sample_weight, "sample_weight")[0]
+    w = checks.weights(values, n)
+    e = inputs.check_propensity(propensity, n)
+    if e is not None and np.ptp(e) == 0:
+        e = None  # the same weight for all
+    return TrialData(
+        X=table,
+        y=inputs.check_outcome(y, n),
+        t=t,
+        cluster=checks.codes(inputs.column_or_array(X, groups, "groups")[0], n),
+        e=e,
+        w=np.ones(n) if w is None else w,
+        weighted=w is not None,
+        new=new,
+        e_new=inputs.check_propensity(propensity_new, len(new)),
+        index=inputs.unit_index(X_new),
+    )
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class ConformalIntervals(Tabular):
+    """Intervals with a marginal, finite-sample guarantee.
+
+    Attributes
+    ----------
+    lower, upper : ndarray of shape (n,)
+        Bounds, infinite where there are too few clusters for the level.
+    level : float
+        Coverage that is guaranteed for a random unit of a random new cluster.
+    of : str
+        What is covered: "outcome under control", "outcome under treatment" or "individual effect".
+    method : str
+        How.
+    n_clusters : int
+        Clusters that calibrated (the smallest number, where there were several calibrations).
+    index : ndarray of shape (n,)
+        Labels of the units.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    level: float
+    of: str
+    method: str
+    n_clusters: int
+    index: NDArray[Any]
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return len(self.lower)
+
+    @property
+    def width(self) -> FloatArray:
+        """Upper less lower bound, shape (n,)."""
+        return self.upper - self.lower
+
+    def covers(self, values: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each interval holds its value, shape (n,)."""
+        v = checks.numbers(values, "values", len(self))
+        return np.asarray((self.lower <= v) & (v <= self.upper))
+
+    def to_dataframe(self, posterior: EffectPosterior | None = None) -> pd.DataFrame:
+        """Table with one row a unit: lower, upper, width; and beside them the posterior's mean and interval.
+
+        Parameters
+        ----------
+        posterior : EffectPosterior, optional
+            Of the same units. Its credible interval (of the same level) is about a conditional *mean*, effect or
+            outcome; the conformal one is about one unit's own value and is wider by the units' noise.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {"lower": self.lower, "upper": self.upper, "width": self.width}
+        if posterior is not None:
+            if len(posterior) != len(self):
+                raise DataError(f"a posterior of {len(posterior)} units", expected=f"the same {len(self)} units")
+            low, high = posterior.interval(self.level).T
+            columns |= {"posterior_mean": posterior.mean(), "posterior_lower": low, "posterior_upper": high}
+        return pd.DataFrame(columns, index=pd.Index(self.index, name="unit"))
+
+
+@dataclass(frozen=True, eq=False)
+class ConformalOutcomes(Tabular):
+    """Conformal intervals of both potential outcomes.
+
+    Attributes
+    ----------
+    control, treated : ConformalIntervals
+        Of the outcome without and with treatment; each has the stated level by itself.
+    """
+
+    control: ConformalIntervals
+    treated: ConformalIntervals
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Table with one row a unit: control_lower, control_upper, treated_lower, treated_upper."""
+        import pandas as pd
+
+        arms = {"control": self.control, "treated": self.treated}
+        columns = {f"{k}_{b}": getattr(v, b) for k, v in arms.items() for b in ("lower", "upper")}
+        return pd.DataFrame(columns, index=pd.Index(self.control.index, name="unit"))
+
+
+@dataclass(frozen=True)
+class ConformalCalibration(Tabular):
+    """How much intervals have to be widened at both ends to reach their level.
+
+    Attributes
+    ----------
+    offset : float
+        To be taken off lower and added to upper bounds; negative where the intervals were too wide.
+    level : float
+        The level.
+    coverage : float
+        Coverage of the intervals as they were, on the calibration units (each cluster counts the same).
+    n_units, n_clusters : int
+        Calibration units and clusters.
+    """
+
+    offset: float
+    level: float
+    coverage: float
+    n_units: int
+    n_clusters: int
+
+    def apply(self, lower: ArrayLike, upper: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Widened bounds; where a negative offset would turn an interval over, its middle twice."""
+        low, high = np.asarray(lower, dtype=float) - self.offset, np.asarray(upper, dtype=float) + self.offset
+        middle = (low + high) / 2 if np.isfinite(self.offset) else low
+        turned = low > high
+        return np.where(turned, middle, low), np.where(turned, middle, high)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row: offset, level, coverage before, units, clusters."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(self)])
 
 
 def conformal_calibrate(
@@ -93,18 +348,18 @@ def conformal_calibrate(
     >>> found.offset, found.apply([-5.0], [5.0])
     (90.0, (array([-95.]), array([95.])))
     """
-    outcome = _checks.numbers(y, "y")
+    outcome = checks.numbers(y, "y")
     n = len(outcome)
-    low, high = _checks.numbers(lower, "lower", n), _checks.numbers(upper, "upper", n)
+    low, high = checks.numbers(lower, "lower", n), checks.numbers(upper, "upper", n)
     if (low > high).any():
         raise DataError(f"{int((low > high).sum())} lower bounds above their upper bounds", expected="lower <= upper")
-    cluster = _checks.codes(groups, n)
-    given = _checks.weights(weights, n)
+    cluster = checks.codes(groups, n)
+    given = checks.weights(weights, n)
     w = np.ones(n) if given is None else given
     rng = np.random.default_rng(random_state)
     scores = np.maximum(low - outcome, outcome - high)
     found = calibrate(scores, cluster, np.ones(n, dtype=bool), w, check_method(method), rng)
-    offset = float(found.quantile(None, 1, _checks.level(level))[0])
+    offset = float(found.quantile(None, 1, checks.level(level))[0])
     warn_infinite(int(not np.isfinite(offset)), 1, found.n_clusters, level)
     mass = w / np.bincount(cluster)[cluster]
     coverage = float(np.average(scores <= 0, weights=mass))
@@ -196,7 +451,7 @@ def conformal_outcome_intervals(
     arms = []
     for arm, name in ((0, "control"), (1, "treatment")):
         low, high, n_clusters = arm_interval(
-            data, train, held, arm, None, data.new, data.e_new, _checks.level(level), quantile_model, method, rng
+            data, train, held, arm, None, data.new, data.e_new, checks.level(level), quantile_model, method, rng
         )
         warn_infinite(int((~np.isfinite(low)).sum()), len(low), n_clusters, level)
         text = f"conformalised quantiles, {method}"
@@ -258,7 +513,7 @@ def conformal_individual_effects(
     >>> bool(found.covers(np.full(50, 2.0)).mean() > 0.8)
     True
     """
-    level = _checks.level(level)
+    level = checks.level(level)
     data = checked_trial(X, y, treatment, X_new, groups, propensity, propensity_new, sample_weight)
     rng = np.random.default_rng(random_state)
     if approach not in ("nested", "bonferroni"):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat import _inputs
-from causalsat._tables import Tabular
-from causalsat.estimators._folds import assign_folds
-from causalsat.evaluation import _checks
+from causalsat.core import inputs
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.inference.folds import assign_folds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ class CrossfitEffects(Tabular):
 
     def within_fold_rank(self, weights: ArrayLike | None = None) -> FloatArray:
         """Rank of each effect in its fold, shape (n,), in (0, 1): a priority that is comparable over folds."""
-        return _checks.within_fold_rank(self.tau, self.fold, _checks.weights(weights, len(self)))
+        return checks.within_fold_rank(self.tau, self.fold, checks.weights(weights, len(self)))
 
     def to_dataframe(self) -> pd.DataFrame:
         """Table with one row a unit: tau, sd, lower, upper, fold."""
@@ -146,10 +146,10 @@ def crossfit_effects(
     >>> bool(np.corrcoef(effects.tau, X[:, 0])[0, 1] > 0.95)
     True
     """
-    level = _checks.level(level)
-    index = _inputs.unit_index(X)
+    level = checks.level(level)
+    index = inputs.unit_index(X)
     n = len(index)
-    outcome = _inputs.check_outcome(y, n)
+    outcome = inputs.check_outcome(y, n)
     roles = _resolve(X, n, treatment, groups, sample_weight, propensity)
     fold = _folds(cv, X, outcome, roles, random_state)
     tasks = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
@@ -168,7 +168,7 @@ def _resolve(X: Any, n: int, treatment: Any, groups: Any, sample_weight: Any, pr
     arrays: dict[str, NDArray[Any]] = {}
     names: dict[str, str] = {}
     for role, value in given.items():
-        values, name = _inputs.column_or_array(X, value, role)
+        values, name = inputs.column_or_array(X, value, role)
         if name is not None:
             names[role] = name
         if values is None:
@@ -179,8 +179,8 @@ def _resolve(X: Any, n: int, treatment: Any, groups: Any, sample_weight: Any, pr
         if array.shape != (n,):
             raise DataError(f"{role} of shape {array.shape} for {n} units", expected="one value a unit")
         arrays[role] = array
-    arrays["treatment"] = _inputs.check_treatment(arrays.get("treatment"), n, binary=False)
-    _inputs.check_groups(arrays.get("groups"), n)
+    arrays["treatment"] = inputs.check_treatment(arrays.get("treatment"), n, binary=False)
+    inputs.check_groups(arrays.get("groups"), n)
     return _Roles(arrays, names)
 
 
@@ -188,7 +188,7 @@ def _folds(cv: Any, X: Any, y: FloatArray, roles: _Roles, random_state: Any) -> 
     n = len(y)
     groups, t = roles.arrays.get("groups"), roles.arrays["treatment"]
     if isinstance(cv, int | np.integer):
-        codes = None if groups is None else _checks.codes(groups, n)
+        codes = None if groups is None else checks.codes(groups, n)
         rng = np.random.default_rng(random_state)
         return assign_folds(int(cv), rng, groups=codes, treatment=(t > t.min()).astype(float))
     if isinstance(cv, str) or not hasattr(cv, "split"):
@@ -258,8 +258,8 @@ def _fit_fold(
 
 def take(X: Any, rows: IntArray) -> Any:
     """Rows of a table, data frame or DataArray, by position."""
-    if _inputs.is_dataframe(X):
+    if inputs.is_dataframe(X):
         return X.iloc[rows]
-    if _inputs.is_dataarray(X):
+    if inputs.is_dataarray(X):
         return X.isel({X.dims[0]: rows})
     return np.asarray(X)[rows]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat import _inputs
-from causalsat._tables import Tabular
-from causalsat.evaluation import _checks
+from causalsat.core import inputs
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
     >>> effective_sample_size([1.0, 0.0, 0.0, 0.0])
     1.0
     """
-    w = _checks.numbers(weights, "weights")
+    w = checks.numbers(weights, "weights")
     if (w < 0).any() or w.sum() <= 0:
         raise DataError("weights", expected="non-negative weights with a positive sum")
     return float(w.sum() ** 2 / (w**2).sum())
@@ -128,19 +128,19 @@ def overlap(
     if not 0 < bound < 0.5:
         raise ParameterError(f"bound={bound!r}", expected="a number between 0 and 0.5")
     n = len(np.asarray(treatment))
-    t = _inputs.check_treatment(treatment, n, binary=True)
-    e = _inputs.check_propensity(propensity, n)
+    t = inputs.check_treatment(treatment, n, binary=True)
+    e = inputs.check_propensity(propensity, n)
     assert e is not None
-    w = _inputs.check_weights(weights, n)
+    w = inputs.check_weights(weights, n)
     inverse = w * np.where(t > 0, 1 / e, 1 / (1 - e))
     arms = [t == 0, t > 0]
-    table = np.empty((n, 0)) if X is None else np.asarray(_inputs.features_only(X, set()), dtype=float)
+    table = np.empty((n, 0)) if X is None else np.asarray(inputs.features_only(X, set()), dtype=float)
     if table.ndim != 2 or len(table) != n:
         raise DataError(f"X of shape {table.shape} for {n} units", expected="a table (unit, feature)")
     if names is None:
-        names = [str(c) for c in X.columns] if _inputs.is_dataframe(X) else [f"x{j}" for j in range(table.shape[1])]
-        if _inputs.is_dataframe(X) and len(names) != table.shape[1]:  # a geometry column is not a feature
-            names = [str(c) for c in _inputs.features_only(X, set()).columns]
+        names = [str(c) for c in X.columns] if inputs.is_dataframe(X) else [f"x{j}" for j in range(table.shape[1])]
+        if inputs.is_dataframe(X) and len(names) != table.shape[1]:  # a geometry column is not a feature
+            names = [str(c) for c in inputs.features_only(X, set()).columns]
     if len(names) != table.shape[1]:
         raise ParameterError(f"{len(names)} names for {table.shape[1]} features", expected="one name a feature")
     scale = np.sqrt(sum(_moments(table[arm], w[arm])[1] for arm in arms) / 2)

@@ -15,21 +15,197 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat import _inputs
-from causalsat._tables import Tabular
-from causalsat.estimators._folds import MIXED, assign_folds, cluster_arms
-from causalsat.evaluation import _checks
-from causalsat.evaluation._rlearner import fold_ridge
-from causalsat.evaluation._statistics import contributions, rank_ratio, score_statistic
+from causalsat.core import inputs
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.inference.folds import MIXED, assign_folds, cluster_arms
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["PermutationResult", "permutation_test", "priority_test"]
+__all__ = [
+    "FoldRidge",
+    "PermutationResult",
+    "contributions",
+    "fold_ridge",
+    "permutation_test",
+    "priority_test",
+    "rank_ratio",
+    "rank_weights",
+    "score_statistic",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+
+PENALTIES = np.logspace(-3, 2, 11)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldRidge:
+    """Features with a constant, sorted by fold, for ridge regressions that leave each fold out.
+
+    Attributes
+    ----------
+    design : ndarray of shape (n, k + 1)
+        Constant and standardised features.
+    bounds : tuple of slices
+        Rows of each fold, in the order of ``order``.
+    order : ndarray of int of shape (n,)
+        Sorts the units by fold.
+    weight : ndarray of shape (n,)
+        Weights, in the order of the units.
+    """
+
+    design: FloatArray
+    bounds: tuple[slice, ...]
+    order: IntArray
+    weight: FloatArray
+
+    def predictions(self, target: FloatArray) -> FloatArray:
+        """Out-of-fold ridge predictions of a target, shape (n,)."""
+        coef = self._coefficients(self.design, target)
+        return self._apply(coef)
+
+    def priorities(self, y_residual: FloatArray, t_residual: FloatArray) -> FloatArray:
+        """Out-of-fold effects, shape (n,), of the ridge R-learner (Nie and Wager 2021, equation 4).
+
+        ``sum w (y~ - t~ (c + z b))^2 + lambda |b|^2``, lambda by cross-validation within the training folds.
+        """
+        coef = self._coefficients(self.design * t_residual[:, None], y_residual)
+        return self._apply(coef)
+
+    def _apply(self, coef: FloatArray) -> FloatArray:
+        out = np.empty(len(self.order))
+        for k, rows in enumerate(self.bounds):
+            units = self.order[rows]
+            out[units] = self.design[units] @ coef[k]
+        return out
+
+    def _coefficients(self, design: FloatArray, target: FloatArray) -> FloatArray:
+        """Ridge coefficients without each fold, shape (fold, k + 1); the constant is not penalised."""
+        gram, moment = [], []
+        for rows in self.bounds:
+            units = self.order[rows]
+            weighted = design[units].T * self.weight[units]
+            gram.append(weighted @ design[units])
+            moment.append(weighted @ target[units])
+        G, b = np.stack(gram), np.stack(moment)
+        penalty = self._choose(G, b)
+        train_G, train_b = G.sum(axis=0) - G, b.sum(axis=0) - b
+        return _solve(train_G, train_b, penalty)
+
+    def _choose(self, G: FloatArray, b: FloatArray) -> FloatArray:
+        """Penalty of each held-out fold, shape (fold,), by leaving out each of the other folds in turn."""
+        n_folds = len(G)
+        if n_folds < 3:
+            return np.full(n_folds, 1.0)
+        total_G, total_b = G.sum(axis=0), b.sum(axis=0)
+        outer, inner = np.nonzero(~np.eye(n_folds, dtype=bool))
+        pair_G, pair_b = total_G - G[outer] - G[inner], total_b - b[outer] - b[inner]
+        shape = (len(outer), len(PENALTIES))
+        grid_G = np.broadcast_to(pair_G[:, None], (*shape, *G.shape[1:])).reshape(-1, *G.shape[1:])
+        grid_b = np.broadcast_to(pair_b[:, None], (*shape, b.shape[1])).reshape(-1, b.shape[1])
+        coef = _solve(grid_G, grid_b, np.tile(PENALTIES, len(outer))).reshape(*shape, -1)
+        quadratic = np.einsum("pli,pij,plj->pl", coef, G[inner], coef)
+        loss = quadratic - 2 * np.einsum("pli,pi->pl", coef, b[inner])
+        by_fold = np.zeros((n_folds, len(PENALTIES)))
+        np.add.at(by_fold, outer, loss)
+        return np.asarray(PENALTIES[by_fold.argmin(axis=1)])
+
+
+def _solve(G: FloatArray, b: FloatArray, penalty: FloatArray) -> FloatArray:
+    """Ridge solutions, shape (m, k + 1); the penalty is a multiple of the features' mean cross-product."""
+    k = G.shape[1] - 1
+    scale = np.trace(G[:, 1:, 1:], axis1=1, axis2=2) / k
+    scale = np.maximum(scale, 1e-300)
+    diagonal = np.zeros(G.shape[:2])
+    diagonal[:, 1:] = (penalty * scale)[:, None]
+    diagonal[:, 0] = 1e-12 * np.maximum(G[:, 0, 0], 1e-300)
+    ridged = G + diagonal[:, :, None] * np.eye(k + 1)
+    return np.asarray(np.linalg.solve(ridged, b[:, :, None])[:, :, 0])
+
+
+def fold_ridge(features: FloatArray, fold: IntArray, weight: FloatArray) -> FoldRidge:
+    """Prepare ridge regressions that leave each fold out.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> Z, fold = rng.standard_normal((500, 2)), np.arange(500) % 5
+    >>> ridge = fold_ridge(Z, fold, np.ones(500))
+    >>> bool(np.corrcoef(ridge.predictions(Z[:, 0]), Z[:, 0])[0, 1] > 0.999)
+    True
+    """
+    design = np.column_stack([np.ones(len(features)), features])
+    order = np.argsort(fold, kind="stable")
+    stops = np.cumsum(np.bincount(fold))
+    bounds = tuple(slice(int(a), int(b)) for a, b in zip([0, *stops[:-1]], stops, strict=True) if b > a)
+    return FoldRidge(design, bounds, order, weight)
+
+
+def rank_ratio(
+    priority: FloatArray, scores: FloatArray, cluster: IntArray, weight: FloatArray, statistic: str
+) -> float:
+    """RATE over its cluster-robust standard error, for given priorities and no heterogeneity, in closed form."""
+    part = contributions(priority, scores, cluster, weight, statistic)
+    scale = float(np.sqrt((part**2).sum()))
+    return float(part.sum() / scale) if scale > 0 else 0.0
+
+
+def score_statistic(latents: FloatArray, scores: FloatArray, cluster: IntArray, weight: FloatArray) -> float:
+    """Ridged quadratic form of the latents' covariances with the scores, cluster-robust.
+
+    Examples
+    --------
+    >>> z = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    >>> round(score_statistic(z, np.array([2.0, 0.0, 2.0, 0.0]), np.arange(4), np.ones(4)), 3)
+    2.667
+    """
+    centred = weight * (scores - np.average(scores, weights=weight))
+    z = latents - np.average(latents, axis=0, weights=weight)
+    parts = np.stack([np.bincount(cluster, centred * z[:, j]) for j in range(z.shape[1])], axis=1)
+    total, variance = parts.sum(axis=0), parts.T @ parts
+    ridge = 0.5 * float(np.trace(variance)) / len(total)
+    if ridge <= 0:
+        return 0.0
+    return float(total @ np.linalg.solve(variance + ridge * np.eye(len(total)), total))
+
+
+def rank_weights(priority: FloatArray, weight: FloatArray, statistic: str) -> FloatArray:
+    """Weights a, shape (n,), such that the RATE is sum(w a score) / sum(w); tied priorities share theirs.
+
+    AUTOC: ``a_i = sum over j ranked at or after i of w_j / (w_1 + ... + w_j), less 1``; QINI: the share of the
+    weight ranked at or after i, less its mean.
+
+    Examples
+    --------
+    >>> rank_weights(np.array([2.0, 1.0]), np.ones(2), "autoc")
+    array([ 0.5, -0.5])
+    """
+    order = np.lexsort((weight, -priority))
+    w = weight[order]
+    mass = np.cumsum(w)
+    step = w / mass if statistic == "autoc" else w / mass[-1]
+    after = np.cumsum(step[::-1])[::-1]
+    new = np.concatenate([[True], np.diff(priority[order]) != 0])
+    tie = np.cumsum(new) - 1
+    after = (np.bincount(tie, w * after) / np.bincount(tie, w))[tie]
+    out = np.empty(len(w))
+    out[order] = after - np.average(after, weights=w)
+    return out
+
+
+def contributions(
+    priority: FloatArray, scores: FloatArray, cluster: IntArray, weight: FloatArray, statistic: str
+) -> FloatArray:
+    """Contribution of each cluster to the RATE."""
+    a = rank_weights(priority, weight, statistic)
+    centred = scores - np.average(scores, weights=weight)
+    return np.bincount(cluster, weight * a * centred).astype(np.float64)
+
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,20 +341,20 @@ def permutation_test(
             f"statistic={statistic!r}",
             expected="'autoc', 'qini' or, without refit, 'score': the latents alone decide it",
         )
-    count = _checks.count(n_permutations, "n_permutations")
+    count = checks.count(n_permutations, "n_permutations")
     z = _table(latents, "latents")
     n = len(z)
-    outcome = _inputs.check_outcome(y, n)
-    t = _inputs.check_treatment(treatment, n, binary=True)
-    cluster = _checks.codes(groups, n)
-    w = _checks.weights(weights, n)
-    stratum = np.zeros(n, dtype=np.int64) if strata is None else _checks.codes(strata, n, "strata")
-    e = _inputs.check_propensity(propensity, n)
+    outcome = inputs.check_outcome(y, n)
+    t = inputs.check_treatment(treatment, n, binary=True)
+    cluster = checks.codes(groups, n)
+    w = checks.weights(weights, n)
+    stratum = np.zeros(n, dtype=np.int64) if strata is None else checks.codes(strata, n, "strata")
+    e = inputs.check_propensity(propensity, n)
     e = _share_treated(t, stratum) if e is None else e
     rng = np.random.default_rng(random_state)
     unit, stratum, words = _randomisation_units(t, cluster, stratum, assignment, n)
-    fold = assign_folds(n_splits, rng, groups=cluster) if folds is None else _checks.codes(folds, n, "folds")
-    _checks.several(fold, 2, "folds")
+    fold = assign_folds(n_splits, rng, groups=cluster) if folds is None else checks.codes(folds, n, "folds")
+    checks.several(fold, 2, "folds")
     features = z if covariates is None else np.column_stack([z, _table(covariates, "covariates", n)])
     mass = np.ones(n) if w is None else w
     null_model = _NullModel.fit(features, outcome, t, e, fold, mass, cluster)
@@ -192,8 +368,8 @@ def permutation_test(
         if refit is None:
             priority = learner.priorities(residual, assigned - e)
         else:
-            priority = _checks.numbers(refit(null_model.outcome(assigned), assigned), "refit's priorities", n)
-        rank = _checks.within_fold_rank(priority, fold, w)
+            priority = checks.numbers(refit(null_model.outcome(assigned), assigned), "refit's priorities", n)
+        rank = checks.within_fold_rank(priority, fold, w)
         return rank_ratio(rank, scores, cluster, mass, kind)
 
     observed = evaluate(t)
@@ -243,16 +419,16 @@ def priority_test(
     """
     if statistic not in ("autoc", "qini"):
         raise ParameterError(f"statistic={statistic!r}", expected="'autoc' or 'qini'")
-    s = _checks.numbers(priority, "priority")
+    s = checks.numbers(priority, "priority")
     n = len(s)
-    gamma = _checks.numbers(scores, "scores", n)
-    cluster = _checks.codes(groups, n)
-    n_groups = _checks.several(cluster)
-    count = _checks.count(n_permutations, "n_permutations")
-    w = _checks.weights(weights, n)
+    gamma = checks.numbers(scores, "scores", n)
+    cluster = checks.codes(groups, n)
+    n_groups = checks.several(cluster)
+    count = checks.count(n_permutations, "n_permutations")
+    w = checks.weights(weights, n)
     mass = np.ones(n) if w is None else w
     if folds is not None:
-        s = _checks.within_fold_rank(s, _checks.codes(folds, n, "folds"), w)
+        s = checks.within_fold_rank(s, checks.codes(folds, n, "folds"), w)
     part = contributions(s, gamma, cluster, mass, statistic)
     scale = float(np.sqrt((part**2).sum()))
     if scale == 0:
@@ -317,7 +493,7 @@ class _NullModel:
 def _table(values: Any, role: str, n: int | None = None) -> FloatArray:
     """Standardised features, missing values at the mean."""
     try:
-        table = np.asarray(_inputs.features_only(values, set()), dtype=float)
+        table = np.asarray(inputs.features_only(values, set()), dtype=float)
     except (TypeError, ValueError):
         raise DataError(f"{role} that are not numbers", expected="a numeric table (unit, feature)") from None
     if table.ndim == 1:
@@ -351,7 +527,7 @@ def _randomisation_units(
 ) -> tuple[IntArray, IntArray, str]:
     """What was randomised, within which strata, and that in words."""
     if assignment is not None:
-        unit = _checks.codes(assignment, n, "assignment")
+        unit = checks.codes(assignment, n, "assignment")
         if (cluster_arms(unit, t) == MIXED).any():
             raise DataError("a unit of randomisation with treated and control units", expected="one treatment each")
         return unit, _one_stratum(unit, stratum), "treatment of the given units of randomisation"

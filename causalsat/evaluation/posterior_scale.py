@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._tables import Tabular
-from causalsat.evaluation import _checks
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.evaluation.crossfit import CrossfitEffects
 from causalsat.exceptions import DataError
 from causalsat.posterior import EffectPosterior
@@ -179,18 +179,18 @@ def posterior_scale(
     if values.ndim != 2 or len(values) < 10 or not np.isfinite(values).all():
         raise DataError(f"draws of shape {values.shape}", expected="at least 10 finite draws, (draw, unit)")
     n = values.shape[1]
-    gamma = _checks.numbers(scores, "scores", n)
-    cluster = _checks.codes(groups, n)
-    fold = np.zeros(n, dtype=np.int64) if folds is None else _checks.codes(folds, n, "folds")
-    given = _checks.weights(weights, n)
+    gamma = checks.numbers(scores, "scores", n)
+    cluster = checks.codes(groups, n)
+    fold = np.zeros(n, dtype=np.int64) if folds is None else checks.codes(folds, n, "folds")
+    given = checks.weights(weights, n)
     w = np.ones(n) if given is None else given
-    k = _checks.count(n_groups, "n_groups", 1)
-    rank = _checks.within_fold_rank(values.mean(axis=0), fold, w)
+    k = checks.count(n_groups, "n_groups", 1)
+    rank = checks.within_fold_rank(values.mean(axis=0), fold, w)
     group = np.minimum((rank * k).astype(np.int64), k - 1)
     estimate, predicted, V, S = _moments(values, gamma, cluster, fold, group, w, k)
     residual, n_folds = estimate - predicted, len(V)
     share = (n_folds - 1) / n_folds if n_folds > 1 else 1.0
-    factor, lower, upper, p_value = _profile(residual, V, S, share, _checks.level(level))
+    factor, lower, upper, p_value = _profile(residual, V, S, share, checks.level(level))
     se, sd = np.sqrt(np.einsum("fgg->fg", S)), np.sqrt(np.einsum("fgg->fg", V))
     z = residual / np.sqrt(se**2 + sd**2)
     return PosteriorScale(factor, lower, upper, float(level), p_value, estimate, predicted, se, sd, z)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat import _inputs
-from causalsat._tables import Tabular
-from causalsat.estimators._folds import assign_folds
-from causalsat.evaluation import _checks
-from causalsat.evaluation._conformal import fit_quantiles
+from causalsat.core import inputs
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
+from causalsat.evaluation.weighted_quantiles import fit_quantiles
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.inference.folds import assign_folds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class QuantileAggregation(Tabular):
 
     def interval(self, predictions: ArrayLike, level: float) -> tuple[FloatArray, FloatArray]:
         """Lower and upper bound, shape (n,), of a central interval whose two quantiles are among the levels."""
-        tail = (1 - _checks.level(level)) / 2
+        tail = (1 - checks.level(level)) / 2
         found = [int(np.abs(self.levels - q).argmin()) for q in (tail, 1 - tail)]
         if not np.allclose(self.levels[found], [tail, 1 - tail], atol=1e-9):
             raise ParameterError(f"level={level!r}", expected=f"quantiles {tail:g} and {1 - tail:g} among the levels")
@@ -119,7 +119,7 @@ def pinball_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike, weights:
     >>> pinball_loss([1.0], [[0.0, 3.0]], [0.25, 0.75])  # (0.25 * 1 + 0.25 * 2) / 2
     0.375
     """
-    tau, outcome, q = np.atleast_1d(np.asarray(levels, dtype=float)), _checks.numbers(y, "y"), np.asarray(quantiles)
+    tau, outcome, q = np.atleast_1d(np.asarray(levels, dtype=float)), checks.numbers(y, "y"), np.asarray(quantiles)
     if q.shape != (len(outcome), len(tau)):
         raise DataError(
             f"quantiles of shape {q.shape} for {len(outcome)} units and {len(tau)} levels", expected="(unit, level)"
@@ -224,14 +224,14 @@ def out_of_fold_quantiles(
     >>> out_of_fold_quantiles([QuantileRegressor(alpha=0)], X, y, [0.1, 0.5, 0.9]).shape
     (1, 100, 3)
     """
-    table, outcome = np.asarray(_inputs.features_only(X, set()), dtype=float), _checks.numbers(y, "y")
+    table, outcome = np.asarray(inputs.features_only(X, set()), dtype=float), checks.numbers(y, "y")
     n, tau = len(outcome), _levels(levels)
     if len(table) != n:
         raise DataError(f"X of {len(table)} units for {n} outcomes", expected="the same units")
     fold = assign_folds(
-        _checks.count(cv, "cv", 2), np.random.default_rng(random_state), n=n, groups=_checks.codes(groups, n)
+        checks.count(cv, "cv", 2), np.random.default_rng(random_state), n=n, groups=checks.codes(groups, n)
     )
-    w = _checks.weights(sample_weight, n)
+    w = checks.weights(sample_weight, n)
     out = np.empty((len(models), n, len(tau)))
     for k in np.unique(fold):
         train, held = fold != k, fold == k
@@ -306,7 +306,7 @@ def aggregate_quantiles(
     (True, (2000, 3))
     """
     tau = _levels(levels)
-    q, outcome = _predictions(predictions, len(tau)), _checks.numbers(y, "y")
+    q, outcome = _predictions(predictions, len(tau)), checks.numbers(y, "y")
     if q.shape[1] != len(outcome):
         raise DataError(f"predictions of {q.shape[1]} units for {len(outcome)} outcomes", expected="the same units")
     if weighting not in WEIGHTINGS:
@@ -319,7 +319,7 @@ def aggregate_quantiles(
     labels = tuple(f"model {m}" for m in range(len(q))) if names is None else tuple(str(v) for v in names)
     if len(labels) != len(q):
         raise ParameterError(f"{len(labels)} names for {len(q)} models", expected="one name a model")
-    given = _checks.weights(weights, len(outcome))
+    given = checks.weights(weights, len(outcome))
     w = np.full(len(outcome), 1 / len(outcome)) if given is None else given / given.sum()
     gap = margin * np.maximum(np.einsum("n,mnl->l", w, np.diff(q, axis=2)) / len(q), 0.0)
     a = _optimise(q, outcome, tau, w, gap, float(crossing_penalty), coarse=weighting == "coarse")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._tables import Tabular
-from causalsat.evaluation import _checks
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import ParameterError
 
 if TYPE_CHECKING:
@@ -242,16 +242,16 @@ def rate(
     """
     if method not in ("autoc", "qini"):
         raise ParameterError(f"method={method!r}", expected="'autoc' or 'qini'")
-    s = _checks.numbers(priority, "priority")
-    gamma = _checks.numbers(scores, "scores", len(s))
+    s = checks.numbers(priority, "priority")
+    gamma = checks.numbers(scores, "scores", len(s))
     n = len(s)
-    cluster = _checks.codes(groups, n)
-    n_groups = _checks.several(cluster)
-    w = _checks.weights(weights, n)
+    cluster = checks.codes(groups, n)
+    n_groups = checks.several(cluster)
+    w = checks.weights(weights, n)
     grid = _check_grid(q)
-    replicates = _checks.count(n_bootstrap, "n_bootstrap", 0)
+    replicates = checks.count(n_bootstrap, "n_bootstrap", 0)
     if folds is not None:
-        s = _checks.within_fold_rank(s, _checks.codes(folds, n, "folds"), w)
+        s = checks.within_fold_rank(s, checks.codes(folds, n, "folds"), w)
     ranked = _rank(s, gamma, cluster, w)
     estimate, curve, ate = _curve(ranked.scores, ranked.weights, ranked.ties, grid, method)
     boot = np.empty((replicates, 1 + len(grid)))
@@ -286,7 +286,7 @@ def _result(
 def _normal_quantile(level: float) -> float:
     from scipy.stats import norm
 
-    return float(norm.ppf(0.5 + _checks.level(level) / 2))
+    return float(norm.ppf(0.5 + checks.level(level) / 2))
 
 
 def _check_grid(q: ArrayLike) -> FloatArray:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._risk_base import risk
-from causalsat._tables import Tabular
-from causalsat.evaluation import _checks
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError
+from causalsat.risk_base import risk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,15 +102,15 @@ def risk_calibration(
     >>> found.calibration_error < 0.03, abs(found.slope - 1) < 0.1
     (True, True)
     """
-    p = _checks.numbers(probability, "probability")
-    y = _checks.numbers(outcome, "outcome", len(p))
-    given = _checks.weights(weights, len(p))
+    p = checks.numbers(probability, "probability")
+    y = checks.numbers(outcome, "outcome", len(p))
+    given = checks.weights(weights, len(p))
     w = np.ones(len(p)) if given is None else given
     if (p < 0).any() or (p > 1).any():
         raise DataError(f"probabilities from {p.min():g} to {p.max():g}", expected="probabilities between 0 and 1")
     if not np.isin(y, (0.0, 1.0)).all():
         raise DataError(f"outcomes from {y.min():g} to {y.max():g}", expected="0 and 1")
-    n_bins = _checks.count(bins, "bins", 1)
+    n_bins = checks.count(bins, "bins", 1)
     edges = np.unique(np.quantile(p, np.linspace(0, 1, n_bins + 1)[1:-1]))
     place = np.searchsorted(edges, p, side="left")
     mass = np.bincount(place, w)
@@ -190,8 +190,8 @@ def follow_up_calibration(
     (['tested', 'untested'], True)
     """
     outcome = np.asarray(later, dtype=float)
-    t = _checks.numbers(treatment, "treatment", len(outcome))
-    given = _checks.weights(weights, len(outcome))
+    t = checks.numbers(treatment, "treatment", len(outcome))
+    given = checks.weights(weights, len(outcome))
     seen = ~np.isnan(outcome)
     if not seen.any():
         raise DataError("no outcome at the follow-up", expected="0 or 1 for those who were followed up, NaN else")

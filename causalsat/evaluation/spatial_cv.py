@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat._tables import Tabular
-from causalsat.estimators._folds import assign_folds
-from causalsat.evaluation import _checks
+from causalsat.core.tables import Tabular
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.inference.folds import assign_folds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ class SpatialBlockCV:
         if not np.isfinite(block_m) or block_m <= 0:
             raise ParameterError(f"block_m={block_m!r}", expected="a positive number of metres")
         self.block_m = float(block_m)
-        self.n_splits = _checks.count(n_splits, "n_splits", 2)
+        self.n_splits = checks.count(n_splits, "n_splits", 2)
         self.random_state = random_state
         self.geometry = geometry
 
@@ -105,7 +105,7 @@ class SpatialBlockCV:
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
-        group = _checks.codes(groups, len(xy))
+        group = checks.codes(groups, len(xy))
         n_blocks, n_groups = int(block.max()) + 1, int(group.max()) + 1
         shape = (n_blocks + n_groups, n_blocks + n_groups)
         links = coo_matrix((np.ones(len(xy)), (block, n_blocks + group)), shape=shape)
@@ -220,7 +220,7 @@ def suggest_block_size(
 
     from scipy.spatial.distance import pdist
 
-    v = _checks.numbers(values, "values")
+    v = checks.numbers(values, "values")
     xy = metres(geometry)
     if len(xy) != len(v):
         raise DataError(f"{len(xy)} places for {len(v)} values", expected="one place a value")
@@ -233,7 +233,7 @@ def suggest_block_size(
     distance, half_square = pdist(xy), pdist(v[:, None], "sqeuclidean") / 2
     near = distance <= distance.max() / 2
     distance, half_square = distance[near], half_square[near]
-    steps = np.linspace(0, 1, _checks.count(n_bins, "n_bins", 4) + 1)[1:-1]
+    steps = np.linspace(0, 1, checks.count(n_bins, "n_bins", 4) + 1)[1:-1]
     edges = np.quantile(distance, steps**2)  # narrow bins at short distances, where the range is decided
     which = np.searchsorted(edges, distance)
     pairs = np.bincount(which, minlength=n_bins)

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat._support import neighbour_distance, whiten
-from causalsat.evaluation import _checks
+from causalsat.core.support import neighbour_distance, whiten
+from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 
 __all__ = ["DirectUncertainty"]
@@ -92,7 +92,7 @@ class DirectUncertainty(BaseEstimator):
         DataError
             If a loss is negative, or there are fewer than two folds.
         """
-        table, values = self._table(X), _checks.numbers(loss, "loss")
+        table, values = self._table(X), checks.numbers(loss, "loss")
         if len(values) != len(table):
             raise DataError(f"{len(values)} losses for {len(table)} rows", expected="one loss a row")
         if (values < 0).any():
@@ -110,7 +110,7 @@ class DirectUncertainty(BaseEstimator):
                 self.points_[region == k], self.points_[region != k], int(self.n_neighbours)
             )
         self.floor_ = float(np.quantile(away, 0.05)) + TINY
-        logs = self._logs(self.points_, away, None if sd is None else _checks.numbers(sd, "sd", len(table)))
+        logs = self._logs(self.points_, away, None if sd is None else checks.numbers(sd, "sd", len(table)))
         self.has_sd_ = sd is not None
         self._regress(logs, values)
         if self.aleatoric is None:
@@ -133,7 +133,7 @@ class DirectUncertainty(BaseEstimator):
             )
         places = (table - self.centre_) @ self.whitening_
         away = neighbour_distance(places, self.points_, int(self.n_neighbours))
-        logs = self._logs(places, away, None if sd is None else _checks.numbers(sd, "sd", len(table)))
+        logs = self._logs(places, away, None if sd is None else checks.numbers(sd, "sd", len(table)))
         return np.asarray(np.exp(self.intercept_ + logs @ self.coef_))
 
     def predict(self, X: ArrayLike, sd: ArrayLike | None = None) -> FloatArray:

@@ -20,8 +20,8 @@ _LAZY = {
     "StacImagery": "stac",
     "ZarrImagery": "arrays",
     "channel_statistics": "statistics",
-    "chips": "_chips",  # private: a submodule `chips` would replace the function of that name
-    "indices": "_indices",
+    "chips": "chip_reader",
+    "indices": "spectral_indices",
     "normalise": "statistics",
     "open_embeddings": "embeddings",
     "open_imagery": "sources",
@@ -31,11 +31,10 @@ _LAZY = {
 __all__ = [*_LAZY]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from causalsat.imagery._chips import chips as chips
-    from causalsat.imagery._indices import indices as indices
     from causalsat.imagery.arrays import ArrayImagery as ArrayImagery
     from causalsat.imagery.arrays import ZarrImagery as ZarrImagery
     from causalsat.imagery.base import Imagery as Imagery
+    from causalsat.imagery.chip_reader import chips as chips
     from causalsat.imagery.embeddings import EmbeddingImagery as EmbeddingImagery
     from causalsat.imagery.embeddings import open_embeddings as open_embeddings
     from causalsat.imagery.grid import Grid as Grid
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from causalsat.imagery.raster import RasterImagery as RasterImagery
     from causalsat.imagery.sequence import SequenceImagery as SequenceImagery
     from causalsat.imagery.sources import open_imagery as open_imagery
+    from causalsat.imagery.spectral_indices import indices as indices
     from causalsat.imagery.stac import StacImagery as StacImagery
     from causalsat.imagery.stac import open_stac as open_stac
     from causalsat.imagery.statistics import channel_statistics as channel_statistics

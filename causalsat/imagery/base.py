@@ -289,7 +289,7 @@ class Imagery(ABC):
         -------
         xarray.DataArray of dimensions (unit, [time,] band, y, x)
         """
-        from causalsat.imagery._chips import chips
+        from causalsat.imagery.chip_reader import chips
 
         return chips(self, geometry, **options)  # type: ignore[return-value]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat._disk import checksum, whole_file, writing
+from causalsat.core.files import checksum, whole_file, writing
 from causalsat.exceptions import ImageryError
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.grid import IntArray

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat._disk import checksum, writing
+from causalsat.core.files import checksum, writing
 from causalsat.exceptions import OutputError
 from causalsat.mapping.grid import MapGrid
 

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
-from causalsat._study.columns import require_column
-from causalsat._tables import Tabular
+from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError, DataWarning, ParameterError
-from causalsat.mapping import _job, compute
+from causalsat.mapping import compute
+from causalsat.mapping import job as _job
 from causalsat.mapping.compute import MapJob, valid_share
 from causalsat.mapping.grid import read_polygons, region_geometry
 from causalsat.posterior import EffectPosterior
+from causalsat.study.columns import require_column
 
 if TYPE_CHECKING:
     import geopandas as gpd

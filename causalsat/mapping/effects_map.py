@@ -12,22 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat import __version__, base
-from causalsat._disk import writing
+from causalsat import base
+from causalsat.core.files import writing
 from causalsat.exceptions import DataError, MapWarning, ParameterError, ResumeError
-from causalsat.mapping._files import blocks_of, count_mapped, finished_tags, map_notes, model_words
-from causalsat.mapping._job import job_parts, make_job, tile_side, tiles_of
-from causalsat.mapping._layers import check_layers
 from causalsat.mapping.cog import write_cog
-from causalsat.mapping.compute import (
-    BANDS,
-    MapJob,
-    check_unchanged,
-    map_tile,
-)
+from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
 from causalsat.mapping.grid import region_geometry
+from causalsat.mapping.job import job_parts, make_job, tile_side, tiles_of
+from causalsat.mapping.layers import check_layers
+from causalsat.mapping.outputs import blocks_of, count_mapped, finished_tags, map_notes, model_words
 from causalsat.mapping.result import MapResult, draw
 from causalsat.mapping.tiles import Tile, fingerprint, open_job, read_tile, remove_job, tile_path
+from causalsat.version import __version__
 
 __all__ = ["BANDS", "MapResult", "make_map", "map_effects"]
 

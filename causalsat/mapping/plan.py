@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from causalsat.exceptions import ImageryError, ParameterError
-from causalsat.mapping._job import make_job, tile_side, tiles_of
-from causalsat.mapping._layers import check_layers
 from causalsat.mapping.compute import MapJob, fitted_encoders, surroundings, tile_values
 from causalsat.mapping.grid import region_geometry
+from causalsat.mapping.job import make_job, tile_side, tiles_of
+from causalsat.mapping.layers import check_layers
 from causalsat.mapping.tiles import Tile
 
 __all__ = ["MapPlan", "plan_map", "plan_of"]

@@ -95,7 +95,7 @@ class MapResult:
             The file.
         """
         try:
-            from causalsat.mapping.html import write_page
+            from causalsat.mapping.page import write_page
         except ImportError as error:
             raise _no_bokeh(error) from error
         target = self.path.with_suffix(".html") if path is None else Path(path)
@@ -132,7 +132,7 @@ def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, un
     if html is False or html is None:
         return result
     try:
-        from causalsat.mapping.html import write_page
+        from causalsat.mapping.page import write_page
     except ImportError as error:
         if html != "auto":
             raise _no_bokeh(error) from error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat._disk import checksum, whole_file, writing
+from causalsat.core.files import checksum, whole_file, writing
 from causalsat.exceptions import ResumeError
 
 __all__ = ["Tile", "fingerprint", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]

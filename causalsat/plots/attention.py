@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.plots import _style
+from causalsat.plots import style
 from causalsat.plots.salience import show_image
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ def plot_attention(
         raise DataError("attention to no covariate", expected="at least one, or an image")
     means = table.mean().sort_values(ascending=False, kind="stable").head(most)[::-1]
     low, high = (table[means.index].quantile(q).to_numpy() for q in (0.1, 0.9))
-    ax = _style.new_axes(ax, (6.4, 1.2 + 0.32 * len(means)))
+    ax = style.new_axes(ax, (6.4, 1.2 + 0.32 * len(means)))
     at = np.arange(len(means))
-    ax.barh(at, means.to_numpy(), color=_style.BLUE, alpha=0.85, height=0.7)
-    ax.hlines(at, low, high, color=_style.INK, linewidth=1.4)
-    ax.axvline(1 / table.shape[1], color=_style.GREY, linestyle=(0, (2, 3)), linewidth=1.2)
-    ax.text(1 / table.shape[1], len(means) - 0.45, " even", color=_style.GREY, fontsize=9, va="bottom")
+    ax.barh(at, means.to_numpy(), color=style.BLUE, alpha=0.85, height=0.7)
+    ax.hlines(at, low, high, color=style.INK, linewidth=1.4)
+    ax.axvline(1 / table.shape[1], color=style.GREY, linestyle=(0, (2, 3)), linewidth=1.2)
+    ax.text(1 / table.shape[1], len(means) - 0.45, " even", color=style.GREY, fontsize=9, va="bottom")
     ax.set_yticks(at, list(means.index))
     ax.set_xlim(0, None)
     ax.set_ylim(-0.6, len(means) - 0.1)
-    return _style.tidy(ax, title=title, x="attention (mean; line: middle 80 % of units)", grid="x")
+    return style.tidy(ax, title=title, x="attention (mean; line: middle 80 % of units)", grid="x")
 
 
 def show_attention(
@@ -83,7 +83,7 @@ def show_attention(
     if attention.cells is None:
         raise DataError("attention without images", expected="a model with backbone='cnn'")
     cells = np.asarray(attention.cells[unit][date], dtype=float)
-    ax = _style.new_axes(ax, (3.2, 3.2))
+    ax = style.new_axes(ax, (3.2, 3.2))
     rows, columns = cells.shape if chip is None else np.shape(chip)[-2:]
     if chip is not None:
         show_image(chip, bands=bands, ax=ax)

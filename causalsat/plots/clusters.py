@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.plots import _geography, _style
+from causalsat.plots import geography, style
 from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def plot_cluster_effects(estimator: Any, *, level: float = 0.9, units: str = "",
     from scipy.stats import gaussian_kde
 
     table = estimator.cluster_effects(level)
-    ax = _style.new_axes(ax)
-    series = [(estimator.draws_["ate"], _style.GREY, "average")]
+    ax = style.new_axes(ax)
+    series = [(estimator.draws_["ate"], style.GREY, "average")]
     series += [
-        (draws, _style.COLOURS[k % len(_style.COLOURS)], f"cluster {k + 1} ({table['share'].iloc[k]:.0%} of units)")
+        (draws, style.COLOURS[k % len(style.COLOURS)], f"cluster {k + 1} ({table['share'].iloc[k]:.0%} of units)")
         for k, draws in enumerate(estimator.draws_["tau"].T)
     ]
     low = min(float(draws.min()) for draws, *_ in series)
@@ -61,11 +61,11 @@ def plot_cluster_effects(estimator: Any, *, level: float = 0.9, units: str = "",
         height = -0.05 * tallest * (j + 1)
         ax.plot([lower, upper], [height, height], color=colour, linewidth=3, solid_capstyle="butt")
         ax.plot([draws.mean()], [height], "o", color=colour, markersize=5)
-    ax.axvline(0, color=_style.INK, linewidth=0.8)
+    ax.axvline(0, color=style.INK, linewidth=0.8)
     ax.set_yticks([])
     ax.legend(frameon=False, fontsize=9)
     title = f"Effects of {len(table)} types of image; {level:.0%} intervals beneath"
-    return _style.tidy(ax, title=title, x=_style.with_units("effect", units), grid="")  # type: ignore[no-any-return]
+    return style.tidy(ax, title=title, x=style.with_units("effect", units), grid="")  # type: ignore[no-any-return]
 
 
 def plot_cluster_images(
@@ -125,7 +125,7 @@ def plot_cluster_images(
             ax = line[j * wide]
             show_image(chips[j], bands=band_positions(bands, chips.shape[1], estimator), ax=ax)
             mean, sd = chance[(k, "mean")].iloc[j], chance[(k, "sd")].iloc[j]
-            ax.set_title(f"p = {mean:.2f} ± {sd:.2f}", fontsize=9, color=_style.INK)
+            ax.set_title(f"p = {mean:.2f} ± {sd:.2f}", fontsize=9, color=style.INK)
             if found is not None:
                 show_salience(found[j], ax=line[j * wide + 1])
         effect = f"cluster {k}: {table.loc[k, 'mean']:.2f} ({table.loc[k, 'lower']:.2f}, {table.loc[k, 'upper']:.2f})"
@@ -158,14 +158,14 @@ def plot_cluster_map(estimator: Any, X: Any, *, cluster: int | None = None, ax: 
     places = X.loc[~X.geometry.duplicated()]
     table = estimator.cluster_probabilities(places)[k]
     points = places.geometry.representative_point()
-    ax = _style.new_axes(ax, (6.4, 6.0))
+    ax = style.new_axes(ax, (6.4, 6.0))
     size = 8 + 28 * (1 - np.clip(table["sd"].to_numpy() / 0.5, 0, 1))
     drawn = ax.scatter(points.x, points.y, c=table["mean"], s=size, cmap="viridis", vmin=0, vmax=1, linewidths=0)
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=f"probability of cluster {k}")
     title = f"Cluster {k} at {len(places)} places (small: uncertain)"
-    _style.tidy(ax, title=title, grid="")
-    frame = _geography.padded(np.column_stack([points.x, points.y]), 0.05)
-    _geography.frame_axes(ax, frame, places.crs)
+    style.tidy(ax, title=title, grid="")
+    frame = geography.padded(np.column_stack([points.x, points.y]), 0.05)
+    geography.frame_axes(ax, frame, places.crs)
     return ax  # type: ignore[no-any-return]
 
 

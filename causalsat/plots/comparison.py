@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,27 +50,27 @@ def plot_comparison(table: Any, *, level: float = 0.95, title: str = "", units: 
     if len(metrics) != 1:
         raise DataError(f"rows of {len(metrics)} metrics", expected="one", todo="to_dataframe(metric)")
     sources, models = list(table["source"].unique()), list(table["model"].unique())
-    ax = _style.new_axes(ax, (7.2, 1.6 + 0.34 * len(sources) * max(len(models), 2) ** 0.75))
+    ax = style.new_axes(ax, (7.2, 1.6 + 0.34 * len(sources) * max(len(models), 2) ** 0.75))
     z = float(norm.ppf(0.5 + level / 2))
     spread = 0.62 / max(len(models), 1)
     for number, model in enumerate(models):
         rows = table[table["model"] == model].set_index("source").reindex(sources)
         at = np.arange(len(sources)) + (number - (len(models) - 1) / 2) * spread
         value, half = rows["value"].to_numpy(float), z * np.nan_to_num(rows["se"].to_numpy(float))
-        colour = _style.COLOURS[number % len(_style.COLOURS)]
+        colour = style.COLOURS[number % len(style.COLOURS)]
         ax.hlines(at, value - half, value + half, color=colour, linewidth=2.2, alpha=0.7)
         ax.plot(value, at, "o", color=colour, markersize=7, markeredgecolor="white", label=model)
     if metrics[0] not in ("sqrt_pehe",):
-        ax.axvline(0, color=_style.INK, linewidth=0.9)
+        ax.axvline(0, color=style.INK, linewidth=0.9)
     if metrics[0] == "blp_slope":
-        ax.axvline(1, color=_style.GREY, linewidth=0.9, linestyle=(0, (3, 3)))
+        ax.axvline(1, color=style.GREY, linewidth=0.9, linestyle=(0, (3, 3)))
     for k in range(1, len(sources)):
-        ax.axhline(k - 0.5, color=_style.PALE, linewidth=0.8)
+        ax.axhline(k - 0.5, color=style.PALE, linewidth=0.8)
     ax.set_yticks(range(len(sources)), sources)
     ax.set_ylim(len(sources) - 0.45, -0.55)
     ax.legend(frameon=False, fontsize=10, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(len(models), 3))
     name = WORDS.get(metrics[0], metrics[0])
-    _style.tidy(ax, x=_style.with_units(name, units), grid="x")
+    style.tidy(ax, x=style.with_units(name, units), grid="x")
     if title:
-        ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_style.INK, pad=30)  # above the legend
+        ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=style.INK, pad=30)  # above the legend
     return ax

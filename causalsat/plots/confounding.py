@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,16 +50,16 @@ def plot_balance(balance: Balance, *, most: int = 25, title: str = "", ax: Any =
         raise DataError("no features", expected="at least one")
     order = np.argsort(-np.abs(balance.raw), kind="stable")[:most][::-1]
     at, raw, weighted = np.arange(len(order)), np.abs(balance.raw)[order], np.abs(balance.weighted)[order]
-    ax = _style.new_axes(ax, (6.4, 1.4 + 0.26 * len(order)))
-    ax.hlines(at, raw, weighted, color=_style.PALE, linewidth=2)
-    ax.plot(raw, at, "o", color=_style.VERMILION, label="as observed", markersize=6, markeredgecolor="white")
-    ax.plot(weighted, at, "o", color=_style.BLUE, label="weighted", markersize=6, markeredgecolor="white")
-    ax.axvline(0.1, color=_style.GREY, linewidth=1, linestyle=(0, (5, 3)))
+    ax = style.new_axes(ax, (6.4, 1.4 + 0.26 * len(order)))
+    ax.hlines(at, raw, weighted, color=style.PALE, linewidth=2)
+    ax.plot(raw, at, "o", color=style.VERMILION, label="as observed", markersize=6, markeredgecolor="white")
+    ax.plot(weighted, at, "o", color=style.BLUE, label="weighted", markersize=6, markeredgecolor="white")
+    ax.axvline(0.1, color=style.GREY, linewidth=1, linestyle=(0, (5, 3)))
     ax.set_yticks(at, [balance.names[j] for j in order])
     ax.set_xlim(left=0)
     ax.legend(frameon=False, fontsize=10, loc="lower right")
     title = title or "Differences of the arms, in standard deviations"
-    return _style.tidy(ax, title=title, x="absolute standardised difference", grid="x")
+    return style.tidy(ax, title=title, x="absolute standardised difference", grid="x")
 
 
 def plot_sensitivity(
@@ -109,27 +109,27 @@ def plot_sensitivity(
     value = sensitivity.robustness_value()
     if limit is None:
         limit = float(np.clip(1.15 * max([1.3 * value, *(max(m[1:]) for m in marks)], default=0.3), 0.05, 0.98))
-    ax = _style.new_axes(ax, (6.4, 5.2))
+    ax = style.new_axes(ax, (6.4, 5.2))
     grid = np.linspace(0, limit, 200)
     left = sensitivity.adjusted(grid[None, :], grid[:, None])
     levels = [v for v in MaxNLocator(9).tick_values(left.min(), left.max()) if abs(v) > 1e-12]
-    lines = ax.contour(grid, grid, left, levels=levels, colors=_style.GREY, linewidths=0.9)
+    lines = ax.contour(grid, grid, left, levels=levels, colors=style.GREY, linewidths=0.9)
     ax.clabel(lines, fontsize=9, fmt="%.3g")
-    zero = ax.contour(grid, grid, left, levels=[0.0], colors=_style.VERMILION, linewidths=2)
+    zero = ax.contour(grid, grid, left, levels=[0.0], colors=style.VERMILION, linewidths=2)
     ax.clabel(zero, fontsize=10, fmt="0")
     for name, x, y in marks:
-        ax.plot(x, y, "D", color=_style.BLUE, markersize=6, markeredgecolor="white", zorder=3)
-        ax.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9.5, color=_style.BLUE)
+        ax.plot(x, y, "D", color=style.BLUE, markersize=6, markeredgecolor="white", zorder=3)
+        ax.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9.5, color=style.BLUE)
     if value < limit:
-        ax.plot(value, value, "o", color=_style.VERMILION, markersize=7, markeredgecolor="white", zorder=3)
+        ax.plot(value, value, "o", color=style.VERMILION, markersize=7, markeredgecolor="white", zorder=3)
         ax.annotate(
             f"robustness value {value:.2f}", (value, value), xytext=(8, 6), textcoords="offset points",
-            fontsize=9.5, color=_style.VERMILION,
+            fontsize=9.5, color=style.VERMILION,
         )  # fmt: skip
     ax.set_xlim(0, limit)
     ax.set_ylim(0, limit)
-    found = _style.with_units(f"{sensitivity.estimate:.3g}", units)
-    return _style.tidy(
+    found = style.with_units(f"{sensitivity.estimate:.3g}", units)
+    return style.tidy(
         ax,
         title=title or f"What an omitted confounder would leave of {found}",
         x="partial R2 of the confounder with the treatment",
@@ -201,7 +201,7 @@ def plot_propensity_salience(
         axes[0, i].imshow(picture, cmap="gray", vmin=0, vmax=1)
         drawn = axes[1, i].imshow(values[i], cmap="RdBu", vmin=-span, vmax=span)
         if labels is not None:
-            axes[0, i].set_title(labels[i], fontsize=10, color=_style.INK)
+            axes[0, i].set_title(labels[i], fontsize=10, color=style.INK)
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])

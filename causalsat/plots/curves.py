@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,9 +39,9 @@ def plot_toc(
     curves = result if isinstance(result, Mapping) else {"": result}
     if not curves:
         raise DataError("no curve", expected="at least one RateResult or TocCurve")
-    ax = _style.new_axes(ax)
+    ax = style.new_axes(ax)
     for number, (name, item) in enumerate(curves.items()):
-        colour = _style.COLOURS[number % len(_style.COLOURS)]
+        colour = style.COLOURS[number % len(style.COLOURS)]
         table = getattr(item, "toc", item).to_dataframe(level)
         if np.isfinite(table["lower"]).all():
             ax.fill_between(table["q"], table["lower"], table["upper"], color=colour, alpha=0.18, linewidth=0)
@@ -54,16 +54,16 @@ def plot_toc(
             markersize=4,
             label=_rate_words(name, item),
         )
-    ax.axhline(0, color=_style.INK, linewidth=0.9)
+    ax.axhline(0, color=style.INK, linewidth=0.9)
     ax.set_xlim(0, 1.01)
     ax.xaxis.set_major_formatter("{x:.0%}")
     if any(handle_label for handle_label in ax.get_legend_handles_labels()[1]):
         ax.legend(frameon=False, fontsize=10, loc="upper right")
-    return _style.tidy(
+    return style.tidy(
         ax,
         title=title,
         x="share of units treated first",
-        y=_style.with_units("effect above the average", units),
+        y=style.with_units("effect above the average", units),
     )
 
 
@@ -97,27 +97,27 @@ def plot_gates(
     table = result if hasattr(result, "columns") else result.to_dataframe(level)
     if hasattr(result, "difference"):
         table = table.iloc[: len(result.estimate)]  # without the row of the difference
-    estimate = _style.column(table, "estimate", "gate", "mean")
+    estimate = style.column(table, "estimate", "gate", "mean")
     if estimate is None or not len(estimate):
         raise DataError(f"a table with the columns {', '.join(map(str, table.columns))}", expected="estimate")
-    lower, upper = _style.bounds(table, estimate, level)
-    ax = _style.new_axes(ax)
+    lower, upper = style.bounds(table, estimate, level)
+    ax = style.new_axes(ax)
     at = np.arange(1, len(estimate) + 1)
-    ax.axhline(0, color=_style.INK, linewidth=0.9)
-    predicted = _style.column(table, "predicted")
+    ax.axhline(0, color=style.INK, linewidth=0.9)
+    predicted = style.column(table, "predicted")
     if predicted is not None:
         ax.plot(
-            at + 0.13, predicted, "D", color=_style.ORANGE, markersize=5.5, markeredgecolor="white", label="predicted"
+            at + 0.13, predicted, "D", color=style.ORANGE, markersize=5.5, markeredgecolor="white", label="predicted"
         )
-    ax.vlines(at, lower, upper, color=_style.BLUE, linewidth=2.4, alpha=0.75)
-    ax.plot(at, estimate, "o", color=_style.BLUE, markersize=7.5, markeredgecolor="white", label="estimated")
+    ax.vlines(at, lower, upper, color=style.BLUE, linewidth=2.4, alpha=0.75)
+    ax.plot(at, estimate, "o", color=style.BLUE, markersize=7.5, markeredgecolor="white", label="estimated")
     if predicted is not None:
         ax.legend(frameon=False, fontsize=10, loc="upper left")
     names = [str(v) for v in at]
     names[0], names[-1] = f"{names[0]}\nlowest", f"{names[-1]}\nhighest"
     ax.set_xticks(at, names)
     ax.set_xlim(0.5, len(at) + 0.5)
-    return _style.tidy(ax, title=title, x="group by predicted effect", y=_style.with_units("average effect", units))
+    return style.tidy(ax, title=title, x="group by predicted effect", y=style.with_units("average effect", units))
 
 
 def plot_overlap(propensity: Any, treatment: Any, *, title: str = "Overlap", ax: Any = None) -> Axes:
@@ -150,19 +150,19 @@ def plot_overlap(propensity: Any, treatment: Any, *, title: str = "Overlap", ax:
             f"propensities of shape {e.shape} and treatments of shape {t.shape}",
             expected="one probability and one treatment a unit",
         )
-    ax = _style.new_axes(ax)
+    ax = style.new_axes(ax)
     edges = np.linspace(0, 1, 41)
     width, centre = edges[1] - edges[0], (edges[1:] + edges[:-1]) / 2
-    for arm, sign, colour, name in ((1, 1, _style.BLUE, "treated"), (0, -1, _style.ORANGE, "control")):
+    for arm, sign, colour, name in ((1, 1, style.BLUE, "treated"), (0, -1, style.ORANGE, "control")):
         member = e[t == arm]
         share = np.histogram(member, edges)[0] / max(len(member), 1)
         ax.bar(centre, sign * share, width * 0.94, color=colour, label=f"{name} ({len(member):,})")
-    ax.axhline(0, color=_style.INK, linewidth=0.9)
+    ax.axhline(0, color=style.INK, linewidth=0.9)
     for edge in (0.1, 0.9):
-        ax.axvline(edge, color=_style.GREY, linestyle=(0, (2, 3)), linewidth=1.2)
+        ax.axvline(edge, color=style.GREY, linestyle=(0, (2, 3)), linewidth=1.2)
     ax.set_xlim(0, 1)
     most = 1.15 * max(abs(v) for v in ax.get_ylim())
     ax.set_ylim(-most, most)
     ax.yaxis.set_major_formatter(lambda v, _: f"{abs(v):.0%}")
     ax.legend(frameon=False, fontsize=10, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # beside the title
-    return _style.tidy(ax, title=title, x="propensity: probability of treatment", y="share of the arm")
+    return style.tidy(ax, title=title, x="propensity: probability of treatment", y="share of the arm")

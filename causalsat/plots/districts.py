@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,19 +36,19 @@ def plot_districts(table: Any, *, level: float = 0.9, title: str = "", units: st
     missing = {"mean", "lower", "upper"} - set(table.columns)
     if missing:
         raise DataError(f"a table without {', '.join(sorted(missing))}", expected="what district_effects gives")
-    ax = _style.new_axes(ax, (6.2, 5.2))
+    ax = style.new_axes(ax, (6.2, 5.2))
     most = float(np.nanmax(np.abs(table["mean"]))) or 1.0
     table.plot(
-        column="mean", ax=ax, cmap="BrBG", vmin=-most, vmax=most, edgecolor=_style.INK, linewidth=0.7, legend=True,
-        legend_kwds={"label": _style.with_units("mean effect", units), "shrink": 0.75},
-        missing_kwds={"color": _style.PALE, "edgecolor": _style.INK, "linewidth": 0.7},
+        column="mean", ax=ax, cmap="BrBG", vmin=-most, vmax=most, edgecolor=style.INK, linewidth=0.7, legend=True,
+        legend_kwds={"label": style.with_units("mean effect", units), "shrink": 0.75},
+        missing_kwds={"color": style.PALE, "edgecolor": style.INK, "linewidth": 0.7},
     )  # fmt: skip
     unsure = table[(table["lower"] < 0) & (table["upper"] > 0)]
     if len(unsure):
-        unsure.plot(ax=ax, facecolor="none", edgecolor=_style.GREY, hatch="////", linewidth=0.0)
+        unsure.plot(ax=ax, facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0.0)
         ax.text(0, -0.03, f"hatched: the {level:.0%} interval holds zero", transform=ax.transAxes, fontsize=9.5)
     ax.set_axis_off()
     ax.set_aspect("equal")
     if title:
-        ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_style.INK)
+        ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=style.INK)
     return ax

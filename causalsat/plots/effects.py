@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,30 +57,30 @@ def plot_effects(
     mean, interval = posterior.mean(), posterior.interval(level)
     order = np.argsort(mean, kind="stable")
     few = len(order) <= MOST_LABELLED
-    ax = _style.new_axes(ax, (6.4, max(2.2, 0.8 + 0.26 * len(order))) if few else (6.8, 4.2))
+    ax = style.new_axes(ax, (6.4, max(2.2, 0.8 + 0.26 * len(order))) if few else (6.8, 4.2))
     title = title or f"Effects, sorted, with {level:.0%} intervals"
-    label = _style.with_units("effect", units)
+    label = style.with_units("effect", units)
     if few:
         labels = [str(v) for v in np.asarray(posterior.index)[order]]
         _forest(ax, labels, mean[order], interval[order, 0], interval[order, 1])
-        return _style.tidy(ax, title=title, x=label, grid="x")
+        return style.tidy(ax, title=title, x=label, grid="x")
     rank = (np.arange(len(order)) + 0.5) / len(order)
-    ax.fill_between(rank, interval[order, 0], interval[order, 1], color=_style.BLUE, alpha=0.22, linewidth=0)
-    ax.plot(rank, mean[order], color=_style.BLUE, linewidth=2)
+    ax.fill_between(rank, interval[order, 0], interval[order, 1], color=style.BLUE, alpha=0.22, linewidth=0)
+    ax.plot(rank, mean[order], color=style.BLUE, linewidth=2)
     average = float(posterior.ate())
-    ax.axhline(0, color=_style.INK, linewidth=0.9)
-    ax.axhline(average, color=_style.VERMILION, linewidth=1.2, linestyle=(0, (5, 3)))
+    ax.axhline(0, color=style.INK, linewidth=0.9)
+    ax.axhline(average, color=style.VERMILION, linewidth=1.2, linestyle=(0, (5, 3)))
     ax.annotate(
         f"average {average:.3g}",
         (0.01, average),
         xytext=(0, 4),
         textcoords="offset points",
-        color=_style.VERMILION,
+        color=style.VERMILION,
         fontsize=10,
     )
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter("{x:.0%}")
-    return _style.tidy(ax, title=title, x=f"share of the {len(order):,} units", y=label)
+    return style.tidy(ax, title=title, x=f"share of the {len(order):,} units", y=label)
 
 
 def plot_ate(
@@ -117,24 +117,24 @@ def plot_ate(
     >>> [t.get_text() for t in plot_ate(table).get_yticklabels()]
     ['OLS', 'doubly robust']
     """
-    estimate = _style.column(table, "estimate", "ate", "mean", "coef")
+    estimate = style.column(table, "estimate", "ate", "mean", "coef")
     if estimate is None or not len(estimate):
         raise DataError(
             f"a table with the columns {', '.join(map(str, table.columns))}", expected="a column named estimate"
         )
     names = next((table[c] for c in ("method", "estimator") if c in table.columns), table.index)
-    lower, upper = _style.bounds(table, estimate, level)
-    ax = _style.new_axes(ax, (6.4, 1.1 + 0.42 * len(estimate)))
+    lower, upper = style.bounds(table, estimate, level)
+    ax = style.new_axes(ax, (6.4, 1.1 + 0.42 * len(estimate)))
     _forest(ax, [str(n) for n in names], estimate, lower, upper, values=True)
     ax.invert_yaxis()
-    return _style.tidy(ax, title=title, x=_style.with_units("effect", units), grid="x")
+    return style.tidy(ax, title=title, x=style.with_units("effect", units), grid="x")
 
 
 def _forest(ax: Any, labels: list[str], estimate: Any, lower: Any, upper: Any, *, values: bool = False) -> None:
     at = np.arange(len(labels))
-    ax.hlines(at, lower, upper, color=_style.BLUE, linewidth=2.2, alpha=0.75)
-    ax.plot(estimate, at, "o", color=_style.BLUE, markersize=6, markeredgecolor="white")
-    ax.axvline(0, color=_style.INK, linewidth=0.9)
+    ax.hlines(at, lower, upper, color=style.BLUE, linewidth=2.2, alpha=0.75)
+    ax.plot(estimate, at, "o", color=style.BLUE, markersize=6, markeredgecolor="white")
+    ax.axvline(0, color=style.INK, linewidth=0.9)
     ax.set_yticks(at, labels)
     ax.set_ylim(-0.7, len(labels) - 0.3)
     for row, value in enumerate(estimate) if values else ():

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from causalsat._disk import whole_file, writing
+from causalsat.core.files import whole_file, writing
 from causalsat.exceptions import ParameterError
-from causalsat.plots import _geography, _style
-from causalsat.plots._layers import LAYERS, UNSUPPORTED, LayerStyle, MapLayers, layer_style, read_layers
+from causalsat.plots import geography
+from causalsat.plots import style as _style
+from causalsat.plots.layers import LAYERS, UNSUPPORTED, LayerStyle, MapLayers, layer_style, read_layers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,7 @@ def save_map(
 def _fill(figure: Any, layers: MapLayers, sites: Any, units: str, title: str, note: str) -> Any:
     west, east, south, north = layers.extent
     main, _, third = layers.panels
-    aspect = (east - west) / (north - south) * _geography.shortening(layers.extent, layers.crs)
+    aspect = (east - west) / (north - south) * geography.shortening(layers.extent, layers.crs)
     aspect = float(np.clip(aspect, 0.4, 2.6))
     if aspect <= 1.6:
         height = 6.4 / np.sqrt(aspect)
@@ -144,7 +145,7 @@ def draw_layer(ax: Any, layers: MapLayers, name: str, style: LayerStyle, sites: 
     if sites is not None and len(sites):
         places = _places(sites, layers)
         ax.scatter(*places.T, s=16, facecolor="white", edgecolor=_style.INK, linewidth=0.8, zorder=6)
-    _geography.frame_axes(ax, layers.extent, layers.crs, ticks=large, scale=large)
+    geography.frame_axes(ax, layers.extent, layers.crs, ticks=large, scale=large)
     bar = ax.figure.colorbar(
         image, ax=ax, extend=style.extend, orientation="horizontal", aspect=38 if large else 24,
         pad=0.02,

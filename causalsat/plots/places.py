@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _geography, _style
+from causalsat.plots import geography, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,18 +41,18 @@ def plot_study(study: Any, *, backdrop: bool = True, title: str = "", ax: Any = 
     imagery = getattr(study, "imagery", None)
     if imagery is not None and hasattr(imagery, "crs"):
         units = units.to_crs(imagery.crs)
-    ax = _style.new_axes(ax, (6.6, 6.0))
+    ax = style.new_axes(ax, (6.6, 6.0))
     points = np.column_stack([units.geometry.x, units.geometry.y])
     place, member = np.unique(points, axis=0, return_inverse=True)
     share = np.bincount(member.ravel(), treatment) / np.bincount(member.ravel())
-    frame = _geography.padded(place, 0.06)
+    frame = geography.padded(place, 0.06)
     if backdrop and imagery is not None and hasattr(imagery, "read_window"):
-        picture, extent = _geography.backdrop(imagery, frame)
+        picture, extent = geography.backdrop(imagery, frame)
         ax.imshow(picture, extent=extent, interpolation="bilinear", alpha=0.85, zorder=0)
     arms = (
-        (share == 0, _style.ORANGE, "control"),
-        (share == 1, _style.BLUE, "treated"),
-        ((share > 0) & (share < 1), _style.PURPLE, "both arms"),
+        (share == 0, style.ORANGE, "control"),
+        (share == 1, style.BLUE, "treated"),
+        ((share > 0) & (share < 1), style.PURPLE, "both arms"),
     )
     for mask, colour, name in arms:
         if mask.any():
@@ -64,8 +64,8 @@ def plot_study(study: Any, *, backdrop: bool = True, title: str = "", ax: Any = 
                 linewidth=0.7,
                 label=f"{name} ({mask.sum():,} places)",
             )
-    _geography.frame_axes(ax, frame, units.crs)
+    geography.frame_axes(ax, frame, units.crs)
     ax.legend(fontsize=9.5, loc="upper left", bbox_to_anchor=(0, -0.05), ncols=3, frameon=False, borderaxespad=0.2)
     title = title or f"{len(units):,} units at {len(place):,} places"
-    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=_style.INK)
+    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=style.INK)
     return ax

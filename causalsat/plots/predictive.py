@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.plots import _style
+from causalsat.plots import style
 from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ def plot_predictive(
         raise DataError("outcomes that are not positive on a logarithmic axis", todo="use log=False")
     arms = _arms(treatment, draws.shape[1])
     edges, counted = _edges(draws, observed, log=log)
-    ax = _style.new_axes(ax, (6.8, 4.2))
+    ax = style.new_axes(ax, (6.8, 4.2))
     width = 1.0 if counted else np.diff(np.log10(edges) if log else edges)
-    for (name, units_of), colour in zip(arms, _style.COLOURS, strict=False):
+    for (name, units_of), colour in zip(arms, style.COLOURS, strict=False):
         each = _shares(draws[:, units_of], edges) / width
         lower, middle, upper = draw_quantiles(each, [(1 - level) / 2, 0.5, (1 + level) / 2])
         label = f"{name}, model" if name else "model"
@@ -97,7 +97,7 @@ def plot_predictive(
         if observed is not None:
             centre = np.sqrt(edges[1:] * edges[:-1]) if log else 0.5 * (edges[1:] + edges[:-1])
             share = (_shares(observed[None, units_of], edges) / width)[0]
-            ax.plot(centre, share, "o", color=colour, markersize=4.2, markeredgecolor=_style.INK, markeredgewidth=0.5)
+            ax.plot(centre, share, "o", color=colour, markersize=4.2, markeredgecolor=style.INK, markeredgewidth=0.5)
             ax.lines[-1].set_label(f"{name}, data" if name else "data")
     if log:
         ax.set_xscale("log")
@@ -105,7 +105,7 @@ def plot_predictive(
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=10)
     title = title or f"Outcomes of single units: {level:.0%} of draws in the bands"
-    return _style.tidy(ax, title=title, x=_style.with_units("outcome", units), y="share" if counted else "density")
+    return style.tidy(ax, title=title, x=style.with_units("outcome", units), y="share" if counted else "density")
 
 
 def _of_units(values: Any, n: int, name: str) -> NDArray[Any]:
@@ -121,7 +121,7 @@ def _arms(treatment: Any, n: int) -> list[tuple[str, NDArray[np.bool_]]]:
         return [("", np.ones(n, dtype=bool))]
     t = _of_units(treatment, n, "treatment")
     levels = np.unique(t)
-    if len(levels) > len(_style.COLOURS):
+    if len(levels) > len(style.COLOURS):
         raise ParameterError(
             f"treatment with {len(levels)} levels", expected="a few", todo="cut a dose into classes first"
         )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
-from causalsat.plots import _style
-from causalsat.plots._layers import LayerStyle, palette, read_layers
+from causalsat.plots import style as _style
+from causalsat.plots.layers import LayerStyle, palette, read_layers
 from causalsat.plots.maps import draw_layer
 from causalsat.posterior import draw_quantiles
 

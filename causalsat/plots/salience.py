@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def show_image(chip: ArrayLike, *, bands: ArrayLike | None = None, ax: Any = Non
     ax : matplotlib Axes, optional
         Where to draw.
     """
-    ax = _style.new_axes(ax, (3.0, 3.0))
+    ax = style.new_axes(ax, (3.0, 3.0))
     n_bands = np.shape(chip)[0]
     chosen = (np.arange(3) if n_bands >= 3 else np.arange(1)) if bands is None else np.asarray(bands)
     picture = stretch(chip, chosen)
@@ -75,7 +75,7 @@ def show_salience(attribution: ArrayLike, *, smooth_px: float = 2.0, ax: Any = N
     """
     from scipy.ndimage import gaussian_filter
 
-    ax = _style.new_axes(ax, (3.0, 3.0))
+    ax = style.new_axes(ax, (3.0, 3.0))
     total = gaussian_filter(np.asarray(attribution, dtype=float).sum(axis=0), smooth_px)
     most = float(np.quantile(np.abs(total), 0.99)) or 1.0
     ax.imshow(total, cmap="RdBu", vmin=-most, vmax=most)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.exceptions import DataError
-from causalsat.plots import _style
+from causalsat.plots import style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,10 +56,10 @@ def plot_strength(
     2
     """
     _needs(curve, ("link", "share", "ate", "lower", "upper", "evidence"), "VLUCI.strength_curve()")
-    ax = _style.new_axes(ax)
+    ax = style.new_axes(ax)
     best = float(np.nanmax(curve["evidence"]))
-    ax.axhline(0, color=_style.GREY, linewidth=0.8)
-    for colour, (link, part) in zip(_style.COLOURS, curve.groupby("link"), strict=False):
+    ax.axhline(0, color=style.GREY, linewidth=0.8)
+    for colour, (link, part) in zip(style.COLOURS, curve.groupby("link"), strict=False):
         part = part.sort_values("share")
         share = 100 * part["share"]
         ax.plot(share, part["ate"], color=colour, linewidth=1.4, label=f"{link:.2g}")
@@ -67,12 +67,12 @@ def plot_strength(
         credence = np.exp(np.clip(part["evidence"] - best, -8, 0))
         ax.scatter(share, part["ate"], s=8 + 60 * credence, color=colour, zorder=3, linewidth=0)
     ax.legend(title="link to treatment", frameon=False, fontsize=10, title_fontsize=10)
-    _style.tidy(
+    style.tidy(
         ax,
         title=title,
         x="residual variance of the outcome that the unobserved explains (%, with its sign)\n"
         "larger dots: higher likelihood",
-        y=_style.with_units("average effect", units),
+        y=style.with_units("average effect", units),
     )
     return ax
 
@@ -111,14 +111,14 @@ def plot_unobserved(
     ['a', 'b']
     """
     _needs(table, ("ate", "lower", "upper"), "VLUCI.sensitivity()")
-    ax = _style.new_axes(ax, (6.8, 1.4 + 0.36 * len(table)))
+    ax = style.new_axes(ax, (6.8, 1.4 + 0.36 * len(table)))
     place = np.arange(len(table))[::-1]
-    colours = [_style.VERMILION if "latent(s)" in str(name) else _style.BLUE for name in table.index]
-    ax.axvline(0, color=_style.GREY, linewidth=0.8)
+    colours = [style.VERMILION if "latent(s)" in str(name) else style.BLUE for name in table.index]
+    ax.axvline(0, color=style.GREY, linewidth=0.8)
     for at, colour, (_, row) in zip(place, colours, table.iterrows(), strict=True):
         ax.plot([row["lower"], row["upper"]], [at, at], color=colour, linewidth=2.2, solid_capstyle="round")
         ax.plot(row["ate"], at, "o", color=colour, markersize=6)
     ax.set_ylim(-0.6, len(table) - 0.4)
-    _style.tidy(ax, title=title, x=_style.with_units("average effect", units), grid="x")
+    style.tidy(ax, title=title, x=style.with_units("average effect", units), grid="x")
     ax.set_yticks(place, [str(name) for name in table.index])
     return ax

@@ -6,16 +6,93 @@ import base64
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalsat._disk import whole_file, writing
-from causalsat._tables import latex_table, markdown_table, text_cells
+from causalsat.core.files import whole_file, writing
+from causalsat.core.tables import latex_table, latex_text, markdown_table, markdown_text, text_cells
 from causalsat.exceptions import ParameterError
 
-__all__ = ["Figure", "Page", "Section", "Table", "flat_metrics", "render_page", "write_atomically", "write_metrics"]
+__all__ = [
+    "Figure",
+    "Page",
+    "Section",
+    "Table",
+    "flat_metrics",
+    "latex_page",
+    "markdown_page",
+    "render_page",
+    "write_atomically",
+    "write_metrics",
+]
+
+
+_PREAMBLE = r"""\documentclass[11pt]{article}
+\usepackage[a4paper,margin=2.5cm]{geometry}
+\usepackage{iftex}
+\ifPDFTeX
+  \usepackage[T1]{fontenc}
+\fi
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
+\usepackage{booktabs}
+\usepackage{graphicx}
+\usepackage{hyperref}
+\setlength{\parindent}{0pt}
+\setlength{\parskip}{6pt}"""
+
+
+def markdown_page(page: Page, folder: str | os.PathLike[str] = ".") -> str:
+    """Markdown of a page; pictures by their paths as seen from ``folder``."""
+    parts = [f"# {markdown_text(page.title)}", "\n>\n".join(f"> {markdown_text(text)}" for text in page.lead)]
+    for section in page.sections:
+        parts += _markdown_section(section, folder)
+    if page.footer:
+        parts += ["---", *(markdown_text(text) for text in page.footer)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_section(section: Section, folder: str | os.PathLike[str]) -> Iterator[str]:
+    yield f"## {markdown_text(section.title)}"
+    yield from (markdown_text(text) for text in section.paragraphs)
+    yield from (table.to_markdown() for table in section.tables)
+    for figure in section.figures:
+        yield f"![{markdown_text(figure.alt)}](<{_path(figure, folder)}>)"
+        if figure.caption:
+            yield f"*{markdown_text(figure.caption)}*"
+    if section.text:
+        yield f"```text\n{section.text}\n```"
+
+
+def latex_page(page: Page, folder: str | os.PathLike[str] = ".") -> str:
+    """LaTeX document of a page; pictures by their paths as seen from ``folder``."""
+    title = latex_text(page.title)
+    body = [rf"\title{{{title}}}", r"\date{}", r"\begin{document}", r"\maketitle"]
+    body += [r"\begin{quote}", "\n\n".join(map(latex_text, page.lead)), r"\end{quote}"]
+    for anchor, section in zip(page.anchors, page.sections, strict=True):
+        body += _latex_section(section, anchor, folder)
+    if page.footer:
+        body += [r"\medskip\hrule\medskip", r"{\small", "\n\n".join(map(latex_text, page.footer)), "}"]
+    return "\n".join([_PREAMBLE, *body, r"\end{document}"]) + "\n"
+
+
+def _latex_section(section: Section, anchor: str, folder: str | os.PathLike[str]) -> Iterator[str]:
+    yield f"\n\\section{{{latex_text(section.title)}}}\\label{{sec:{anchor}}}"
+    yield "\n\n".join(map(latex_text, section.paragraphs))
+    for number, table in enumerate(section.tables, start=1):
+        yield table.to_latex(f"tab:{anchor}-{number}")
+    for figure in section.figures:
+        caption = latex_text(figure.caption or figure.alt)
+        yield "\\begin{figure}[htbp]\n\\centering"
+        yield rf"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{{{_path(figure, folder)}}}"
+        yield f"\\caption{{{caption}}}\n\\end{{figure}}"
+    if section.text:
+        yield f"{{\\scriptsize\n\\begin{{verbatim}}\n{section.text}\n\\end{{verbatim}}\n}}"
+
+
+def _path(figure: Figure, folder: str | os.PathLike[str]) -> str:
+    return Path(os.path.relpath(figure.path, folder)).as_posix()
 
 
 @dataclass(frozen=True)
@@ -119,9 +196,7 @@ class Page:
 
     def to_markdown(self, folder: str | os.PathLike[str] = ".") -> str:
         """The page as Markdown, as GitHub and Pandoc read it; pictures by their paths as seen from ``folder``."""
-        from causalsat.report import text
-
-        return text.markdown_page(self, folder)
+        return markdown_page(self, folder)
 
     def to_latex(self, folder: str | os.PathLike[str] = ".") -> str:
         r"""The page as a LaTeX document; pictures by their paths as seen from ``folder``.
@@ -129,9 +204,7 @@ class Page:
         It needs booktabs, geometry, graphicx, hyperref and iftex, which every distribution has. Any engine takes it;
         letters that are not Latin need XeLaTeX or LuaLaTeX.
         """
-        from causalsat.report import text
-
-        return text.latex_page(self, folder)
+        return latex_page(self, folder)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the page as one file, whole or not at all, and return its path.

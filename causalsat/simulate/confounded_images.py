@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from causalsat.exceptions import ParameterError
-from causalsat.simulate._fields import stream
+from causalsat.simulate.fields import stream
 
 if TYPE_CHECKING:
     import xarray as xr

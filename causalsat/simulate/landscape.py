@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from causalsat.exceptions import ParameterError
-from causalsat.simulate import _cover
-from causalsat.simulate._fields import Grid, fractal, stream
-from causalsat.simulate._ground import BANDS, SCALE, SPECTRA, Ground, sense
+from causalsat.simulate import cover
+from causalsat.simulate.fields import Grid, fractal, stream
+from causalsat.simulate.ground import BANDS, SCALE, SPECTRA, Ground, sense
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -191,14 +191,14 @@ def render_landscape(
     terrain = fractal(stream(seed, "terrain"), size_px, 2.1, scale_px=450)
     elevation = (1150 + 45 * terrain + 28 * np.abs(fractal(stream(seed, "ridges"), size_px, 1.9, scale_px=200))) * 1.0
     elevation = elevation.astype(np.float32)
-    water, moisture = _cover.rivers(stream(seed, "rivers"), elevation)
+    water, moisture = cover.rivers(stream(seed, "rivers"), elevation)
     elevation -= 14 * moisture
     elevation = ndimage.gaussian_filter(elevation, 1.0)
     slope = np.hypot(*np.gradient(elevation, 30.0)).astype(np.float32)
     allowed = (ndimage.maximum_filter(water, 7) < 0.3) & (slope < np.quantile(slope, 0.93))
-    places, sizes = _cover.settlement_points(stream(seed, "settlements"), allowed, 29)
-    roofs = _cover.buildings(stream(seed, "buildings"), places, sizes, size_px) * (water < 0.3)
-    main, tracks = _cover.roads(stream(seed, "roads"), places, sizes, slope, water)
+    places, sizes = cover.settlement_points(stream(seed, "settlements"), allowed, 29)
+    roofs = cover.buildings(stream(seed, "buildings"), places, sizes, size_px) * (water < 0.3)
+    main, tracks = cover.roads(stream(seed, "roads"), places, sizes, slope, water)
     days, dates = _calendar(n_dates, change)
     ground = Ground(seed, elevation, slope, water, moisture, roofs, main, tracks, scenes)
     if change:
@@ -207,7 +207,7 @@ def render_landscape(
     cloud: Grid | None = None
     shadow: Grid | None = None
     if cloud_cover > 0:
-        pairs = [_cover.clouds(stream(seed, f"clouds{k}"), size_px, cloud_cover) for k in range(n_dates)]
+        pairs = [cover.clouds(stream(seed, f"clouds{k}"), size_px, cloud_cover) for k in range(n_dates)]
         cloud, shadow = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
     to_road = ndimage.distance_transform_edt(~main) * resolution_m if main.any() else np.zeros_like(water)
     return Landscape(

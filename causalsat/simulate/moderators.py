@@ -7,11 +7,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from causalsat.exceptions import ParameterError
-from causalsat.simulate._fields import box_mean
+from causalsat.simulate.fields import box_mean
 from causalsat.simulate.landscape import Landscape
 
 Surface = NDArray[np.float64]
 KERNEL_PX = 32
+
+#: Names of the covariates of a simulated trial.
+COVARIATES = ("age", "female", "schooling", "household_size", "assets", "road_km")
 
 
 def built_up(land: Landscape, chip_px: int) -> Surface:

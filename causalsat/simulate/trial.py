@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import ParameterError
 from causalsat.simulate import moderators
-from causalsat.simulate._fields import stream
+from causalsat.simulate.fields import stream
 from causalsat.simulate.landscape import Landscape, render_landscape
+from causalsat.simulate.moderators import COVARIATES
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from causalsat.study import Study
 
 Variant = Literal["smooth", "scene_types", "none", "change", "confounded", "kernel"]
-COVARIATES = ("age", "female", "schooling", "household_size", "assets", "road_km")
 _MISSING = {"schooling": 0.06, "assets": 0.10}
 _EAST_END = 0.62  # share of the landscape's width that the trial region covers, on average
 
@@ -92,7 +92,7 @@ class SimulatedTrial:
 
     def study(self) -> Study:
         """The trial as a :class:`causalsat.study.Study`, without the truth."""
-        from causalsat.simulate._files import make_study
+        from causalsat.simulate.files import make_study
 
         return make_study(self)
 
@@ -106,7 +106,7 @@ class SimulatedTrial:
             degrees, without the truth), ``units_truth`` and ``places_truth`` (CSV), ``tau`` (GeoTIFF), ``region``
             (GeoPackage), ``truth`` (JSON).
         """
-        from causalsat.simulate._files import write_trial
+        from causalsat.simulate.files import write_trial
 
         return write_trial(self, Path(folder))
 

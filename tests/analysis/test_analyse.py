@@ -8,9 +8,9 @@ import pytest
 from shapely import Point
 
 import causalsat
-from causalsat.analysis._modifiers import BesideImages, beside_images
-from causalsat.analysis._places import effects_at_places
-from causalsat.encoders._coordinates import PLACE
+from causalsat.analysis.modifiers import BesideImages, beside_images
+from causalsat.analysis.places import effects_at_places
+from causalsat.encoders.coordinates import PLACE
 from causalsat.evaluation import rate
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.simulate import satellite_trial

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from causalsat.analysis.ate import average_effects, clustered_mean
+from causalsat.analysis.average_effects import average_effects, clustered_mean
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 
 import causalsat
 from causalsat.analysis import Comparison, compare, describe_effects
-from causalsat.analysis._compare_sources import Covariates
+from causalsat.analysis.sources import Covariates
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
-from causalsat.estimators.meta_learners import TLearnerEffect
+from causalsat.estimators.meta.learners import TLearnerEffect
 from causalsat.evaluation import SpatialBlockCV, crossfit_effects
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 from causalsat.study import Study

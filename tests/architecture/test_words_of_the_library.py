@@ -69,7 +69,7 @@ def test_warnings_that_are_chosen_at_run_time_are_ours():
     chosen = [path.name for path in FILES for call in calls(path)
               if isinstance(call.func, ast.Attribute) and call.func.attr == "warn"
               and (kind := category(call)) is not None and name_of(kind) == "kind"]  # fmt: skip
-    assert chosen == ["_vluci_checks.py"]
+    assert chosen == ["checks.py"]
 
 
 def test_every_class_of_warning_is_a_causalsat_warning():

@@ -161,7 +161,7 @@ def test_an_interruption_exits_with_130(monkeypatch):
 
 
 def test_warnings_and_log_go_to_standard_error_as_far_as_asked():
-    from causalsat import cli
+    from causalsat.cli import commands as cli
     from causalsat.exceptions import ImageryWarning
 
     def warn(*args):

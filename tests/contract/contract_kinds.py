@@ -15,7 +15,7 @@ from causalsat.exceptions import CausalsatWarning
 
 
 def public_estimators() -> list[type[EffectEstimator]]:
-    found = [getattr(causalsat, name) for name in causalsat._LAZY]
+    found = [getattr(causalsat, name) for name in causalsat.__all__]
     return [kind for kind in found if isinstance(kind, type) and issubclass(kind, EffectEstimator)]
 
 

@@ -13,12 +13,12 @@ import pytest
 from scipy.special import expit
 
 import causalsat
-from causalsat._risk_base import RiskEstimator
 from causalsat.exceptions import CausalsatWarning
+from causalsat.risk_base import RiskEstimator
 
 
 def public_risk_models() -> list[type[RiskEstimator]]:
-    found = [getattr(causalsat, name) for name in causalsat._LAZY]
+    found = [getattr(causalsat, name) for name in causalsat.__all__]
     return [kind for kind in found if isinstance(kind, type) and issubclass(kind, RiskEstimator)]
 
 

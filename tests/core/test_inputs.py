@@ -5,15 +5,15 @@ import warnings
 import numpy as np
 import pytest
 
-from causalsat import _inputs
-from causalsat._scoring import crossfit_ridge, r_score
-from causalsat._support import learn_support, support
+from causalsat.core import inputs
+from causalsat.core.support import learn_support, support
 from causalsat.exceptions import DataError, DataWarning
+from causalsat.inference.scores import crossfit_ridge, r_score
 
 
 def test_imputation_fills_means_and_flags():
     X = np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]])
-    rule = _inputs.learn_imputation(X, ("a", "b"))
+    rule = inputs.learn_imputation(X, ("a", "b"))
     np.testing.assert_allclose(rule.apply(X, ("a", "b")), [[1, 6, 1], [3, 4, 0], [5, 8, 0]])
     with pytest.warns(DataWarning, match="missing values in a"):
         np.testing.assert_allclose(rule.apply(np.array([[np.nan, 2.0]]), ("a", "b")), [[3, 2, 0]])
@@ -23,12 +23,12 @@ def test_imputation_fills_means_and_flags():
 
 
 def test_weights_have_mean_one_and_groups_are_codes():
-    np.testing.assert_allclose(_inputs.check_weights([1, 3], 2), [0.5, 1.5])
-    np.testing.assert_array_equal(_inputs.check_groups(["v", "u", "v"], 3), [0, 1, 0])
+    np.testing.assert_allclose(inputs.check_weights([1, 3], 2), [0.5, 1.5])
+    np.testing.assert_array_equal(inputs.check_groups(["v", "u", "v"], 3), [0, 1, 0])
     with pytest.raises(DataError, match="every weight zero"):
-        _inputs.check_weights([0, 0], 2)
+        inputs.check_weights([0, 0], 2)
     with pytest.raises(DataError, match="1 missing labels"):
-        _inputs.check_groups(["v", float("nan"), "u"], 3)  # numpy makes the text "nan" of it
+        inputs.check_groups(["v", float("nan"), "u"], 3)  # numpy makes the text "nan" of it
 
 
 def test_support_is_uniform_on_new_draws_of_the_training_distribution():

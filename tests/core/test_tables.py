@@ -8,8 +8,8 @@ import pytest
 
 import causalsat
 from causalsat import evaluation
-from causalsat._table_estimator import Summary
-from causalsat._tables import latex_table, latex_text, markdown_table, markdown_text, text_cells
+from causalsat.base import Summary
+from causalsat.core.tables import latex_table, latex_text, markdown_table, markdown_text, text_cells
 
 NASTY = "a_1 & b|c: 5 % of $x^2$ #3 {y} ~z \\w <0.1> [0.025"
 

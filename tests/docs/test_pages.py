@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from causalsat.public_names import attributes, modules
+
+NAMES = [name for names in attributes().values() for name in names]
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("jupytext", reason="extra 'docs'")
 
@@ -24,10 +27,10 @@ def test_every_public_name_has_its_page():
 
     listed = re.findall(r"^   (causalsat\.[\w.]+)$", "\n".join(pages.api_pages().values()), flags=re.M)
     assert len(listed) == len(set(listed))
-    wanted = {f"causalsat.{name}" for name in causalsat._LAZY}
-    for name in causalsat._MODULES:
+    wanted = {f"causalsat.{name}" for name in NAMES}
+    for name in modules():
         for inner in getattr(getattr(causalsat, name), "__all__", ()):
-            wanted.add(f"causalsat.{inner}" if inner in causalsat._LAZY else f"causalsat.{name}.{inner}")
+            wanted.add(f"causalsat.{inner}" if inner in NAMES else f"causalsat.{name}.{inner}")
     assert set(listed) - set(pages.CONTRACT) == wanted
     assert {"causalsat.VLUCI", "causalsat.evaluation.rate", "causalsat.report.Page"} <= wanted
 
@@ -35,7 +38,7 @@ def test_every_public_name_has_its_page():
 def test_every_public_name_says_what_it_is():
     import causalsat
 
-    for name in causalsat._LAZY:
+    for name in NAMES:
         assert (getattr(causalsat, name).__doc__ or "").strip(), name
 
 

@@ -33,7 +33,7 @@ def build():
 
 def train(checkpoint: str | None = None, epochs: int = 6, *, plain: bool = False):
     """Batches of 15, whose two parts have 7 and 8 rows, and held-out rows; ``plain``: a loss without parameters."""
-    from causalsat.encoders._training import TrainSettings, train_network
+    from causalsat.encoders.networks.training import TrainSettings, train_network
 
     module, criterion, images, outcomes = build()
     if plain:

@@ -8,9 +8,10 @@ import pytest
 
 from causalsat import load, save
 from causalsat.encoders import ImageEncoder, TorchvisionEncoder
-from causalsat.encoders._boxes import valid_shares
-from causalsat.encoders._dense_resnet import build_dense
-from causalsat.encoders._dense_window import Squares, any_valid, pool_squares, squares_of, wanted_squares
+from causalsat.encoders.dense import window as dense_window
+from causalsat.encoders.dense.boxes import valid_shares
+from causalsat.encoders.dense.resnet import build_dense
+from causalsat.encoders.dense.window import Squares, any_valid, pool_squares, squares_of, wanted_squares
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.imagery import open_imagery
 
@@ -109,7 +110,6 @@ def dilate(network, stride: int) -> None:
 
 
 def test_features_do_not_depend_on_the_window_or_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from causalsat.encoders import _dense_window
 
     encoder, pixels = fitted(), scene()
     halo = encoder.halo_px
@@ -120,7 +120,7 @@ def test_features_do_not_depend_on_the_window_or_its_blocks(monkeypatch: pytest.
     scale = whole.std()
     part = encoder.dense(pixels[:, 32:, 16:], rows[1:] - 32, cols[1:] - 16, 48)  # moved by whole squares
     np.testing.assert_allclose(part, whole[1:], atol=1e-4 * scale)
-    monkeypatch.setattr(_dense_window, "block_squares", lambda geometry: 4)
+    monkeypatch.setattr(dense_window, "block_squares", lambda geometry: 4)
     np.testing.assert_allclose(encoder.dense(pixels, rows, cols, 48), whole, atol=1e-4 * scale)
     far = pixels.copy()
     far[:, :70], far[:, :, :70] = 50.0, -50.0  # beyond the receptive field of the last chip, within the others'

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causalsat.encoders._distributed import Sharing, sharing
+from causalsat.encoders.networks.distributed import Sharing, sharing
 from causalsat.exceptions import ParameterError
 
 SCRIPT = Path(__file__).with_name("shared_training.py")

@@ -10,14 +10,8 @@ from finetuning import world
 from sklearn.base import clone
 
 import causalsat
-from causalsat.encoders import (
-    FineTunedEncoder,
-    ModuleEncoder,
-    SelfSupervisedEncoder,
-    TorchvisionEncoder,
-    pretrain,
-)
-from causalsat.encoders import _finetune_network as network
+from causalsat.encoders import FineTunedEncoder, ModuleEncoder, SelfSupervisedEncoder, TorchvisionEncoder, pretrain
+from causalsat.encoders.networks import finetune_network as network
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.simulate import satellite_trial
 

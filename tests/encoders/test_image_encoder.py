@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from causalsat import load, open_imagery, save
 from causalsat.encoders import ImageEncoder, RandomConvFeatures, TorchvisionEncoder
-from causalsat.encoders._coordinates import learn_box, waves
+from causalsat.encoders.coordinates import learn_box, waves
 from causalsat.exceptions import ColumnError, DataError, ImageryError, ParameterError
 
 SIDE, PIXEL, LEFT, TOP = 300, 10.0, 300_000.0, 400_000.0
@@ -189,7 +189,7 @@ def test_tiles_bound_memory_and_change_nothing(imagery: Any, monkeypatch: pytest
     DenseSpy.calls.clear()
     whole = encoder.transform(cells)
     assert len(DenseSpy.calls) == 1
-    monkeypatch.setattr("causalsat.encoders._places._WINDOW_SIDE", 120)
+    monkeypatch.setattr("causalsat.encoders.places._WINDOW_SIDE", 120)
     DenseSpy.calls.clear()
     tiled = encoder.transform(cells)
     assert len(DenseSpy.calls) > 4

@@ -6,7 +6,7 @@ from scipy.signal import correlate
 
 import causalsat
 from causalsat import LearnedFilters
-from causalsat.encoders._filter_levels import coarser, make_level, scan, strongest
+from causalsat.encoders.filters.levels import coarser, make_level, scan, strongest
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.simulate import kernel_confounding
 

@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from causalsat import load, save
 from causalsat.encoders import RandomConvFeatures
-from causalsat.encoders._filters import learn_filters
+from causalsat.encoders.random_conv.filters import learn_filters
 from causalsat.exceptions import DataError, ImageryError, ParameterError
 
 
@@ -152,7 +152,7 @@ def test_dense_bounds_its_memory_by_filters(
     encoder = RandomConvFeatures(n_features=32).fit(chips)
     rows, cols = np.arange(40), np.arange(40)
     whole = encoder.dense(window, rows, cols, 40)
-    monkeypatch.setattr("causalsat.encoders._pooling._INTEGRAL_BYTES", 1)  # one filter at a time
+    monkeypatch.setattr("causalsat.encoders.random_conv.pooling._INTEGRAL_BYTES", 1)  # one filter at a time
     np.testing.assert_allclose(encoder.dense(window, rows, cols, 40), whole, rtol=1e-5, atol=1e-7)
 
 

@@ -7,7 +7,14 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 
 import causalsat
 from causalsat.encoders import ImageEncoder, ModuleEncoder, PyramidFeatures, RandomConvFeatures, SequenceEncoder
-from causalsat.encoders._temporal import date_means, days_as_years, fill_missing, fill_pixels, pixel_means, pool
+from causalsat.encoders.sequence.temporal import (
+    date_means,
+    days_as_years,
+    fill_missing,
+    fill_pixels,
+    pixel_means,
+    pool,
+)
 from causalsat.exceptions import DataError, ImageryError, ModelFileError, ParameterError
 
 DAYS = ["2010-01-01", "2011-01-01", "2014-01-01"]

@@ -11,8 +11,8 @@ import statsmodels.api as sm
 from sklearn.linear_model import LinearRegression
 
 from causalsat import DoublyRobustEffect
-from causalsat.estimators._projection import draw_coefficients, project, stabilise
 from causalsat.exceptions import CausalsatWarning, DataError, DataWarning, ParameterError
+from causalsat.inference.projection import draw_coefficients, project, stabilise
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
 

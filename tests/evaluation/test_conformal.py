@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from causalsat import EffectPosterior
 from causalsat.evaluation import conformal_calibrate, conformal_individual_effects, conformal_outcome_intervals
-from causalsat.evaluation._conformal import calibrate, conformal_quantile
-from causalsat.evaluation._conformal_arms import likelihood_ratio
+from causalsat.evaluation.conformal import likelihood_ratio
+from causalsat.evaluation.weighted_quantiles import calibrate, conformal_quantile
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 
 LINEAR = QuantileRegressor(alpha=0.0)

@@ -7,9 +7,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from causalsat.evaluation import crossfit_nuisances, dr_scores, permutation_test, priority_test, rate
-from causalsat.evaluation._rlearner import fold_ridge
-from causalsat.evaluation._statistics import rank_ratio
-from causalsat.evaluation.permutation import _randomisation_units, _reassign
+from causalsat.evaluation.permutation import _randomisation_units, _reassign, fold_ridge, rank_ratio
 from causalsat.exceptions import DataError, ParameterError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from causalsat.evaluation import rate, toc
-from causalsat.evaluation._statistics import rank_weights
+from causalsat.evaluation.permutation import rank_weights
 from causalsat.evaluation.rate import _half_sample
 from causalsat.exceptions import DataError, ParameterError
 

@@ -89,7 +89,7 @@ def test_indices_by_hand():
     assert got.band.values.tolist() == list(EXPECTED)
     assert got.dims == ("unit", "band", "y", "x")
     np.testing.assert_allclose(got[0, :, 0, 0], list(EXPECTED.values()), rtol=1e-12)
-    from causalsat.imagery._indices import INDICES
+    from causalsat.imagery.spectral_indices import INDICES
 
     assert set(EXPECTED) == set(INDICES)
 

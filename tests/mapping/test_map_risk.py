@@ -11,9 +11,9 @@ from sklearn.pipeline import make_pipeline
 
 import causalsat
 from causalsat import map_effects, map_risk
-from causalsat._risk_base import RiskEstimator
 from causalsat.exceptions import ParameterError
 from causalsat.plots import plot_map
+from causalsat.risk_base import RiskEstimator
 
 SPREAD = np.linspace(-1, 1, 21)[:, None]
 

@@ -15,8 +15,8 @@ from scipy.special import expit
 from sklearn.pipeline import make_pipeline
 
 import causalsat
-from causalsat._risk_base import RiskEstimator
 from causalsat.mapping import district_effects, map_effects, map_risk
+from causalsat.risk_base import RiskEstimator
 
 pytest.importorskip("bokeh", reason="extra 'maps'")
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from causalsat.plots._layers import MapLayers, layer_style
+from causalsat.plots.layers import MapLayers, layer_style
 
 #: sRGB of protanopia, deuteranopia and tritanopia (Machado, Oliveira and Fernandes 2009, table 1).
 SIGHT = {

@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.plots import plot_map, save_map
-from causalsat.plots._geography import backdrop, nice_below
-from causalsat.plots._layers import BANDS, layer_style, read_layers
+from causalsat.plots.geography import backdrop, nice_below
+from causalsat.plots.layers import BANDS, layer_style, read_layers
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_backdrop_is_decimated_stretched_and_transparent_where_invalid():
 @pytest.fixture
 def page(tmp_path, sites):
     pytest.importorskip("bokeh", reason="extra 'maps'")
-    from causalsat.mapping.html import write_page
+    from causalsat.mapping.page import write_page
 
     path = write_map(tmp_path / "e.tif", units="sd", note="p = 0.4 <&>", title="A <b>trial</b>")
     return write_page(path, tmp_path / "map.html", sites=sites).read_text(encoding="utf-8")
@@ -192,7 +192,7 @@ def test_page_says_what_it_shows_and_escapes_words(page):
 
 def test_page_of_a_large_map_is_averaged_and_says_so(tmp_path):
     pytest.importorskip("bokeh", reason="extra 'maps'")
-    from causalsat.mapping.html import write_page
+    from causalsat.mapping.page import write_page
 
     path = write_map(tmp_path / "e.tif", shape=(900, 1000))
     text = write_page(path, tmp_path / "map.html").read_text(encoding="utf-8")
@@ -204,7 +204,7 @@ def test_without_bokeh_the_page_is_left_out_or_refused(tmp_path, monkeypatch):
     from causalsat.exceptions import DataWarning
     from causalsat.mapping.result import MapResult, draw
 
-    monkeypatch.setitem(sys.modules, "causalsat.mapping.html", None)
+    monkeypatch.setitem(sys.modules, "causalsat.mapping.page", None)
     path = write_map(tmp_path / "e.tif")
     result = MapResult(path, None, None, 100.0, (40, 60), 2100, 0.9, "", "job")
     with pytest.warns(DataWarning, match=r"pip install 'causalsat\[maps\]'"):

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from causalsat.exceptions import ParameterError
 from causalsat.simulate import moderators, render_landscape, rgb
-from causalsat.simulate._fields import box_mean, drainage, fractal, hillshade, stream
+from causalsat.simulate.fields import box_mean, drainage, fractal, hillshade, stream
 
 
 @pytest.fixture(scope="module")

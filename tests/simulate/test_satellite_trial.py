@@ -7,7 +7,7 @@ import pytest
 
 from causalsat.exceptions import ParameterError
 from causalsat.simulate import moderators, satellite_trial
-from causalsat.simulate._fields import box_mean
+from causalsat.simulate.fields import box_mean
 
 SMALL = {"n_units": 600, "n_sites": 60, "size_px": 384}
 

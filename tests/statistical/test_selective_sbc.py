@@ -13,10 +13,10 @@ import pytest
 import sbc
 from scipy.special import expit
 
-from causalsat.estimators import _selective_density as density
-from causalsat.estimators import _selective_sample as sampling
-from causalsat.estimators._chains import Settings
-from causalsat.estimators._selective_forms import NormalForm, UniformForm
+from causalsat.estimators.selective_labels import density as density
+from causalsat.estimators.selective_labels import sample as sampling
+from causalsat.estimators.selective_labels.forms import NormalForm, UniformForm
+from causalsat.inference.chains import Settings
 
 pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from causalsat._study.balance import standardised_differences
 from causalsat.exceptions import DataError
 from causalsat.study import Finding, Study, StudyReport
+from causalsat.study.balance import standardised_differences
 
 DATA = Path(os.environ.get("CAUSALSAT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 ROLES = {"outcome": "y", "treatment": "d", "cluster": "village", "lon": "lon", "lat": "lat"}

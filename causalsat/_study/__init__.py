@@ -1,1 +1,0 @@
-"""What :class:`causalsat.study.Study` is made of: reading units, resolving columns, checking, reporting."""

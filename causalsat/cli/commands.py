@@ -1,0 +1,326 @@
+"""The command line: ``causalsat run | check | catalog | map``.
+
+Exit codes: 0 done; 1 done, and the check of a study found errors; 2 wrong usage, or input that cannot be used; 70 a
+defect of the program; 130 interrupted (a map continues where it stopped when run again). With ``--json`` every
+command prints one line with the same keys, see :mod:`causalsat.cli.reply`; log and warnings go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from causalsat.cli.reply import INTERRUPTED, UNUSABLE, answer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="causalsat",
+    help="From a trial and satellite imagery to a validated, honestly uncertain map of treatment effects.",
+    epilog="Exit codes: 0 done; 1 the check of a study found errors; 2 wrong usage or input that cannot be used; 70 "
+    "a defect of the program; 130 interrupted. Completion of commands, options and data sets: --install-completion.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _data_sets(incomplete: str) -> list[str]:
+    """Names of the catalogue that begin so, for the completion of the shell."""
+    from causalsat.catalog import load_catalog
+    from causalsat.exceptions import CatalogError
+
+    try:
+        return [name for name in load_catalog() if name.startswith(incomplete)]
+    except CatalogError:
+        return []
+
+
+# ---------------------------------------------------------------------- options shared by commands
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a catalogue entry, or a units file (.csv, .parquet, .dta, .gpkg).", autocompletion=_data_sets
+    ),
+]
+CatalogOption = Annotated[Path | None, typer.Option("--catalog", help="Catalogue file instead of the default one.")]
+OutcomeOption = Annotated[str | None, typer.Option(help="Outcome column; needed for a units file.")]
+TreatmentOption = Annotated[str | None, typer.Option(help="Treatment column; needed for a units file.")]
+CovariatesOption = Annotated[str, typer.Option(help="Comma-separated covariate columns, such as age,female or x*.")]
+ClusterOption = Annotated[str | None, typer.Option(help="Column of the unit of assignment, such as village.")]
+LonOption = Annotated[str | None, typer.Option(help="Longitude column.")]
+LatOption = Annotated[str | None, typer.Option(help="Latitude column.")]
+ImageryOption = Annotated[
+    str | None, typer.Option(help="Raster file, folder of dated scenes, Zarr, STAC, or a catalogue entry.")
+]
+SizeOption = Annotated[float | None, typer.Option("--size-m", help="Side of the image chip of a unit, in metres.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, warnings or log.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log of each step, and tracebacks, on stderr.")]
+
+
+def _opened(imagery: str, catalog: Path | None) -> Any:
+    """The imagery of a path, or of a catalogue entry with its bands, scale, nodata and mask."""
+    from causalsat.catalog import load_catalog, load_imagery
+    from causalsat.imagery import open_imagery
+
+    if imagery.isidentifier() and not Path(imagery).exists():
+        known = load_catalog(catalog)
+        if imagery in known or catalog is not None:
+            return load_imagery(imagery, known)
+    return open_imagery(imagery)
+
+
+def _study(
+    source: str,
+    catalog: Path | None,
+    outcome: str | None,
+    treatment: str | None,
+    covariates: str,
+    cluster: str | None,
+    lon: str | None,
+    lat: str | None,
+    imagery: str | None,
+) -> Any:
+    """The study of a units file with the given roles, or of a catalogue entry with them in the place of its own."""
+    from causalsat.exceptions import ParameterError
+
+    names = [name.strip() for name in covariates.split(",") if name.strip()] or None
+    if Path(source).suffix:
+        from causalsat.study import Study
+
+        if catalog is not None and not (imagery or "").isidentifier():
+            raise ParameterError(
+                f"--catalog with the units file {source}",
+                expected="--catalog with the name of one of its entries, of a study or of --imagery",
+                todo="leave --catalog out",
+            )
+        if outcome is None or treatment is None:
+            raise ParameterError(
+                f"the units file {source} without roles",
+                expected="--outcome and --treatment",
+                todo=f"causalsat check {source} --outcome COLUMN --treatment COLUMN --lon COLUMN --lat COLUMN",
+            )
+        return Study.from_file(
+            source,
+            outcome=outcome,
+            treatment=treatment,
+            covariates=names,
+            cluster=cluster,
+            lon=lon,
+            lat=lat,
+            imagery=_opened(imagery, catalog) if imagery else None,
+        )
+    from causalsat.catalog import load_study
+
+    given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
+    given |= {"covariates": names, "imagery": _opened(imagery, catalog) if imagery else None}
+    return load_study(source, catalog=catalog, **{key: value for key, value in given.items() if value is not None})
+
+
+@app.command()
+def check(
+    study: StudyArgument,
+    catalog: CatalogOption = None,
+    outcome: OutcomeOption = None,
+    treatment: TreatmentOption = None,
+    covariates: CovariatesOption = "",
+    cluster: ClusterOption = None,
+    lon: LonOption = None,
+    lat: LatOption = None,
+    imagery: ImageryOption = None,
+    size_m: SizeOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look for everything that could spoil the analysis of a study; exit code 1 if there are errors.
+
+    causalsat check units.csv --outcome y --treatment t --lon lon --lat lat --imagery scene.tif --size-m 960
+    """
+    with answer("check", as_json, verbose, quiet) as reply:
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
+        report = loaded.check(size_m=size_m)
+        found = json.loads(report.to_dataframe().to_json(orient="records"))
+        reply.result = {"study": loaded.name, "ok": bool(report.ok), "findings": found}
+        reply.text, reply.findings = str(report), not report.ok
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    out: Annotated[Path | None, typer.Option(help="Folder of the outputs; outputs/<name> by default.")] = None,
+    catalog: CatalogOption = None,
+    outcome: OutcomeOption = None,
+    treatment: TreatmentOption = None,
+    covariates: CovariatesOption = "",
+    cluster: ClusterOption = None,
+    lon: LonOption = None,
+    lat: LatOption = None,
+    imagery: ImageryOption = None,
+    size_m: SizeOption = None,
+    resolution: Annotated[float | None, typer.Option(help="Side of a map cell in metres.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds, encoder and draws.")] = 0,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The main job: effects, tests of heterogeneity, report and map of a study.
+
+    causalsat run simulated_trial --out outputs/first
+    """
+    with answer("run", as_json, verbose, quiet) as reply:
+        from causalsat.analysis import analyse, image_model
+
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
+        model = image_model(loaded, size_m=size_m, random_state=seed)
+        analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
+        folder = out or Path("outputs") / loaded.name
+        written = analysis.write(folder, resolution=resolution, progress=not quiet)
+        files = {path.name: str(path) for path in written}
+        reply.result = {"study": loaded.name, "folder": str(folder), "files": files}
+        reply.text = "\n".join([str(analysis), "", "Outputs:", *(f"  {path}" for path in written)])
+
+
+@app.command("map")
+def map_(
+    model: Annotated[Path, typer.Argument(help="A fitted model saved with causalsat.save.")],
+    imagery: Annotated[
+        str,
+        typer.Option(
+            help="Raster file or folder of dated scenes, or a catalogue entry, which can have scale and mask."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="GeoTIFF to write.")] = Path("effects.tif"),
+    region: Annotated[
+        Path | None, typer.Option(help="Vector file of the region; all of the imagery by default.")
+    ] = None,
+    resolution: Annotated[float | None, typer.Option(help="Side of a cell in metres.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Discard the tiles of an interrupted job with other inputs.")
+    ] = False,
+    districts: Annotated[
+        Path | None, typer.Option(help="Vector file of districts: their mean effects, as a table and on the page.")
+    ] = None,
+    district_name: Annotated[str | None, typer.Option(help="Column with the districts' names.")] = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Map the effects, or the risk, of a saved model; run again after an interruption to continue.
+
+    causalsat map model.safetensors --imagery scene.tif --resolution 480 --out effects.tif
+    """
+    with answer("map", as_json, verbose, quiet) as reply:
+        from causalsat.base import final_estimator
+        from causalsat.mapping import map_effects, map_risk
+        from causalsat.persistence import load
+
+        shapes = _polygons(districts, district_name)  # before the map, which may take hours
+        fitted, source = load(model), _opened(imagery, catalog)
+        mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
+        result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
+        files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}
+        if shapes is not None:
+            files |= _districts(result, fitted, source, shapes, district_name, resolution, quiet)
+        reply.result = {
+            "files": files, "bands": list(result.bands), "cells": result.n_mapped,
+            "resolution_m": result.resolution_m, "note": result.note,
+        }  # fmt: skip
+        reply.text = "\n".join(files.values())
+
+
+def _polygons(districts: Path | None, name: str | None) -> Any:
+    """The districts of a vector file, which have the column of names; None without a file."""
+    from causalsat.exceptions import ParameterError
+    from causalsat.mapping.grid import read_polygons
+    from causalsat.study.columns import require_column
+
+    if districts is None:
+        if name is not None:
+            raise ParameterError("--district-name without --districts", expected="both")
+        return None
+    shapes = read_polygons(districts)
+    if name is not None:
+        require_column(shapes, name, "--district-name", "districts")
+    return shapes
+
+
+def _districts(
+    result: Any, model: Any, imagery: Any, districts: Any, name: str | None, resolution: float | None, quiet: bool
+) -> dict[str, str]:
+    """Mean effects of districts beside a map, and on its page."""
+    from causalsat.mapping import district_effects
+
+    found = district_effects(model, imagery, districts, resolution, name=name, progress=not quiet)
+    files = {"districts": str(found.write(result.path.with_suffix(".districts.csv")))}
+    if result.html is not None:
+        files["html"] = str(result.to_html(result.html, imagery, districts=found))
+    return files
+
+
+@app.command("catalog")
+def catalog_(
+    name: Annotated[
+        str | None, typer.Argument(help="Entry to show; all are listed without it.", autocompletion=_data_sets)
+    ] = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List the data sets of the catalogue, or show one.
+
+    causalsat catalog uganda_yop
+    """
+    with answer("catalog", as_json, verbose, quiet) as reply:
+        from causalsat.catalog import load_catalog
+
+        loaded = load_catalog(catalog)
+        if name is not None:
+            text = loaded[name].model_dump_json(indent=1, exclude_none=True)
+            reply.result, reply.text = {"name": name, "entry": json.loads(text)}, text
+        else:
+            listed = loaded.list()
+            reply.result = {"datasets": json.loads(listed.to_json(orient="records"))}
+            reply.text = str(listed.to_string(index=False))
+
+
+def _version(value: bool) -> None:
+    if value:
+        from causalsat.version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """From a trial and satellite imagery to a validated, honestly uncertain map of treatment effects."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; what goes wrong becomes one message and an exit code."""
+    from causalsat.exceptions import CausalsatError
+
+    try:
+        app(args=arguments)
+    except CausalsatError as error:
+        typer.secho(f"causalsat: {error}", err=True, fg="red")
+        sys.exit(UNUSABLE)
+    except KeyboardInterrupt:
+        typer.secho("causalsat: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

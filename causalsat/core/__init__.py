@@ -1,0 +1,1 @@
+"""Checked inputs, columns, tables and files: what every other room stands on."""

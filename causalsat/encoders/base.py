@@ -1,0 +1,108 @@
+"""What the encoders of chips share: bands remembered, chips checked against them, batches, names by date, copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from causalsat.encoders import chips as _chips
+from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
+
+__all__ = ["ChipEncoder", "shrink"]
+
+
+class ChipEncoder(TransformerMixin, BaseEstimator):
+    """Base of the transformers whose X is chips (unit, [time,] band, y, x).
+
+    Networks that estimators train on images are such transformers too.
+    """
+
+    # attributes that are made again where they are missing, and neither saved nor copied
+    _transient: ClassVar[tuple[str, ...]] = ()
+
+    bands_: list[str]
+    bands_named_: bool
+    n_time_: int
+    band_mean_: NDArray[np.float64]
+    band_sd_: NDArray[np.float64]
+
+    def _remember(self, spec: ChipSpec) -> None:
+        """Keep the bands and the number of dates of the training chips."""
+        self.bands_, self.bands_named_, self.n_time_ = list(spec.bands), spec.named, spec.n_time
+
+    def _open_known(self, X: Any, minimum_px: int = 1) -> ChipView:
+        """Chips for a fitted encoder: those of other bands or dates than the fit's are refused."""
+        check_is_fitted(self)
+        return self._open_same(X, minimum_px)
+
+    def _open_same(self, X: Any, minimum_px: int = 1) -> ChipView:
+        """The same for what is trained as a part of an estimator, without a fit of its own."""
+        view = _chips.open_chips(X, minimum_px=minimum_px)
+        known = ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
+        _chips.check_same_bands(known, view.spec)
+        return view
+
+    def _standardise(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+        """Standardised bands (..., band, y, x), 0 where invalid, and the valid pixels (..., 1, y, x)."""
+        valid = np.asarray(np.isfinite(chips).all(axis=-3, keepdims=True))
+        mean, sd = (s[:, None, None].astype(np.float32) for s in (self.band_mean_, self.band_sd_))
+        return np.where(valid, (chips - mean) / sd, np.float32(0)), valid
+
+    def _stacked(self, chips: Float32Array, most_px: int) -> Any:
+        """Standardised tensor (m, time * band, y, x) of chips (m, time, band, y, x), averaged down to ``most_px``."""
+        import torch
+
+        scaled, _ = self._standardise(chips)
+        return shrink(torch.from_numpy(scaled.reshape(len(chips), -1, *chips.shape[-2:])), most_px)
+
+    def _encode_batches(
+        self,
+        view: ChipView,
+        encode: Callable[[Float32Array], NDArray[np.float64]],
+        batch_size: int,
+        *,
+        progress: bool = False,
+    ) -> NDArray[np.float64]:
+        """Features (unit, features) from images (k, band, y, x), at most ``batch_size`` at a time."""
+        from tqdm.auto import tqdm
+
+        out = np.empty((len(view), len(self.get_feature_names_out())))
+        with tqdm(total=len(view), desc="encoding", unit="chip", disable=not progress) as bar:
+            for part, chips in view.batches(batch_size):
+                images = chips.reshape(-1, *chips.shape[2:])
+                found = [encode(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+                out[part] = np.concatenate(found).reshape(len(chips), -1)
+                bar.update(len(chips))
+        return out
+
+    def _by_date(self, names: Sequence[str]) -> NDArray[np.object_]:
+        """The names; for a sequence once for each date, with ``t<date>_`` before them."""
+        if self.n_time_:
+            names = [f"t{t}_{name}" for t in range(self.n_time_) for name in names]
+        return np.asarray(names, dtype=object)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Names of the features."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what can be made again out of pickles and copies."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        for name in self._transient:
+            state.pop(name, None)
+        return state
+
+
+def shrink(images: Any, most_px: int) -> Any:
+    """Images (m, band, y, x) averaged down to sides of at most ``most_px`` pixels."""
+    import torch
+
+    side = [min(most_px, int(k)) for k in images.shape[-2:]]
+    if side == list(images.shape[-2:]):
+        return images
+    return torch.nn.functional.interpolate(images, size=side, mode="area")

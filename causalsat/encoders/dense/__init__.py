@@ -1,0 +1,1 @@
+"""Networks wall to wall."""

@@ -1,0 +1,1 @@
+"""Filters found by regression."""

@@ -1,0 +1,229 @@
+"""Places of units on imagery: distinct windows, and their features, chip by chip or wall to wall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.dense.boxes import valid_shares
+from causalsat.exceptions import DataError
+
+__all__ = [
+    "Encoded",
+    "Places",
+    "as_chips",
+    "distinct_places",
+    "encode_places",
+    "of_places",
+    "read_chips",
+    "valid_share",
+]
+
+FloatArray = NDArray[np.float64]
+
+_CHIP_BYTES = 64 << 20  # chips read at a time
+_WINDOW_BYTES = 64 << 20  # pixels of a dense window
+_WINDOW_SIDE = 1536
+_WIDE_BYTES = 128 << 20  # the same for encoders that look beyond their chips, surroundings included
+_WIDE_SIDE = 2368  # without the surroundings
+_WIDE_LEAST = 512
+_DENSE_GAIN = 1.3  # chips' area over the window's from which encoding the window is cheaper
+
+
+@dataclass(frozen=True)
+class Places:
+    """Distinct windows of a table of units.
+
+    Attributes
+    ----------
+    geometry : GeoSeries
+        One geometry a place.
+    windows : tuple of ndarray of shape (places, 2)
+        Upper-left pixel of each place, for each source.
+    unit_place : ndarray of shape (units,)
+        The place of each unit.
+    """
+
+    geometry: Any
+    windows: tuple[NDArray[np.int64], ...]
+    unit_place: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of places."""
+        return len(self.geometry)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of places (places, features), NaN where a place has no valid pixel, and shares of valid pixels."""
+
+    features: FloatArray
+    valid: FloatArray
+
+
+def distinct_places(geometry: Any, sources: list[tuple[Any, int]]) -> Places:
+    """Find the distinct windows of units on all sources.
+
+    Parameters
+    ----------
+    geometry : GeoSeries
+        One geometry a unit.
+    sources : list of (imagery, size in pixels)
+    """
+    corners = [np.column_stack(imagery.windows(geometry, size)) for imagery, size in sources]
+    _, first, inverse = np.unique(np.hstack(corners), axis=0, return_index=True, return_inverse=True)
+    return Places(geometry.iloc[first], tuple(c[first].astype(np.int64) for c in corners), inverse.ravel())
+
+
+def as_chips(imagery: Any, chips: Float32Array) -> Any:
+    """Chips (k, [time,] band, y, x) as a DataArray that names the bands, and the days of a sequence."""
+    import xarray as xr
+
+    dims = ("unit", "band", "y", "x") if chips.ndim == 4 else ("unit", "time", "band", "y", "x")
+    coords: dict[str, Any] = {"band": [str(b) for b in imagery.bands]}
+    if chips.ndim == 5 and len(imagery.dates) == chips.shape[1]:
+        coords["time"] = np.array(imagery.dates, dtype="datetime64[ns]")
+    return xr.DataArray(chips, dims=dims, coords=coords)
+
+
+def valid_share(chips: Float32Array) -> FloatArray:
+    """Share of each chip's pixels (over all dates) that are valid in all bands."""
+    valid = np.isfinite(chips).all(axis=-3)
+    return valid.reshape(len(chips), -1).mean(axis=1, dtype=np.float64)
+
+
+def of_places(roles: dict[str, Any], chosen: NDArray[np.int64]) -> dict[str, Any]:
+    """Outcome and roles of the units that live at some of the places, ``unit_place`` counted among these."""
+    position = np.full(int(max(roles["unit_place"].max(), chosen.max())) + 1, -1, dtype=np.int64)
+    position[chosen] = np.arange(len(chosen))
+    place = position[roles["unit_place"]]
+    units = place >= 0
+    values = {name: None if v is None else np.asarray(v)[units] for name, v in roles.items() if name != "unit_place"}
+    return {**values, "unit_place": place[units]}
+
+
+def read_chips(imagery: Any, geometry: Any, size_px: int) -> Iterator[tuple[NDArray[np.int64], Float32Array]]:
+    """Chips of places in batches of bounded size, in the order in which the imagery is best read."""
+    layers = len(imagery.bands) * max(len(imagery.dates), 1)
+    batch = int(np.clip(_CHIP_BYTES // (4 * layers * size_px**2), 1, 256))
+    yield from imagery.iter_chips(geometry, size_px, batch_size=batch)
+
+
+def encode_places(
+    imagery: Any,
+    encoder: Any,
+    geometry: Any,
+    windows: NDArray[np.int64],
+    size_px: int,
+    *,
+    dense: bool | str,
+    bar: Any,
+    head: Any = None,
+) -> Encoded:
+    """Encode places with a fitted encoder.
+
+    Where windows overlap so much that encoding their surroundings once is cheaper, and the encoder has a method
+    ``dense``, the surroundings are read and encoded once and pooled over each window; elsewhere chips are read and
+    encoded. Both give the same features. Memory is bounded by tiles and batches, not by the number of places. An
+    encoder that looks beyond its chips (``halo_px``) is always given windows with their surroundings.
+
+    Parameters
+    ----------
+    imagery : Imagery
+    encoder : transformer of chips
+    geometry : GeoSeries
+        One geometry a place.
+    windows : ndarray of shape (places, 2)
+        Upper-left pixels of the places.
+    size_px : int
+    dense : {"auto", True, False}
+        Whether to take the dense form.
+    bar : tqdm
+        Progress bar, advanced by places.
+    head : LinearHead, optional
+        Linear map of the features, for encoders that look beyond their chips: applied before pooling.
+    """
+    n, halo = len(windows), int(getattr(encoder, "halo_px", 0))
+    features: FloatArray | None = None
+    valid = np.zeros(n)
+    alone = np.ones(n, dtype=bool)
+
+    def store(index: NDArray[np.int64], part: Any, share: FloatArray) -> None:
+        nonlocal features
+        part = np.asarray(part, dtype=np.float64)
+        if features is None:
+            features = np.full((n, part.shape[1]), np.nan)
+        features[index], valid[index] = part, share
+        bar.update(len(index))
+
+    if halo:
+        for index in _wide_tiles(windows, imagery, size_px, halo):
+            store(index, *_encode_window(imagery, encoder, windows[index], size_px, halo, head))
+        alone[:] = False
+    elif dense and hasattr(encoder, "dense"):
+        for index in _tiles(windows, _tile_side(imagery, size_px)):
+            if dense == "auto" and not _worthwhile(windows[index], size_px):
+                continue
+            alone[index] = False
+            store(index, *_encode_window(imagery, encoder, windows[index], size_px))
+    if alone.any():
+        rest = np.flatnonzero(alone)
+        for position, chips in read_chips(imagery, geometry.iloc[rest], size_px):
+            store(rest[position], encoder.transform(as_chips(imagery, chips)), valid_share(chips))
+    if features is None:
+        raise DataError("no places to encode", expected="at least one unit")
+    return Encoded(features, valid)
+
+
+def _tile_side(imagery: Any, size_px: int) -> int:
+    """Side of tiles such that a tile's window stays within its memory."""
+    layers = len(imagery.bands) * max(len(imagery.dates), 1)
+    window = min(_WINDOW_SIDE, int(np.sqrt(_WINDOW_BYTES / (4 * layers))))
+    return max(window - size_px, size_px)
+
+
+def _tiles(windows: NDArray[np.int64], side: int | NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Groups of places whose upper-left pixels lie in the same tile."""
+    tile = (windows - windows.min(axis=0)) // side
+    _, label = np.unique(tile, axis=0, return_inverse=True)
+    order = np.argsort(label.ravel(), kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(label.ravel()[order])) + 1)
+
+
+def _wide_tiles(windows: NDArray[np.int64], imagery: Any, size_px: int, halo: int) -> Iterator[NDArray[np.int64]]:
+    """Groups of places to encode together with their surroundings: tiles of even size, lone places by themselves."""
+    layers = len(imagery.bands) * max(len(imagery.dates), 1)
+    most = min(_WIDE_SIDE, int(np.sqrt(_WIDE_BYTES / (4 * layers))) - 2 * halo)
+    extent = np.ptp(windows, axis=0) + size_px
+    side = -(-extent // -(-extent // max(most, size_px, _WIDE_LEAST)))
+    for index in _tiles(windows, side):
+        if _worthwhile(windows[index], size_px + 2 * halo):
+            yield index
+        else:
+            yield from index[:, None]
+
+
+def _worthwhile(windows: NDArray[np.int64], size_px: int) -> bool:
+    """Whether the chips cover much more than the window that holds them all."""
+    height, width = windows.max(axis=0) - windows.min(axis=0) + size_px
+    return len(windows) * size_px**2 > _DENSE_GAIN * float(height) * float(width)
+
+
+def _encode_window(
+    imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px: int, halo: int = 0, head: Any = None
+) -> tuple[FloatArray, FloatArray]:
+    """Features and shares of valid pixels of places, from one window that holds them and their surroundings."""
+    lattice = int(getattr(encoder, "lattice_px", 1))
+    corner = windows.min(axis=0) // lattice * lattice - halo
+    end = -(-(windows.max(axis=0) + size_px) // lattice) * lattice + halo
+    pixels = imagery.read_window(*(int(v) for v in (*corner, *(end - corner))))
+    rows, cols = (windows - corner).T
+    share = valid_shares(pixels, rows, cols, size_px)
+    window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
+    more = {} if head is None else {"head": head}
+    return encoder.dense(window, rows, cols, size_px, **more), share

@@ -1,0 +1,1 @@
+"""Latent clusters of images with similar effects."""

@@ -1,0 +1,374 @@
+"""Image effect clusters: types of image with effects of their own, and the probability that an image is of a type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.base import Summary
+from causalsat.core.inputs import FloatArray
+from causalsat.core.parameters import check_whole_numbers
+from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
+from causalsat.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ImageEffectClusters"]
+
+ASSIGNMENTS = ("image", "unit", "share")
+
+
+class ImageEffectClusters(ImageEffectEstimator):
+    r"""Effects that differ between latent types of image (Jerzak, Johansson and Daoud 2023).
+
+    An image M is of type Z with probabilities :math:`\pi(M)`, the softmax of a network's logits, the first of them 0.
+    The outcome of unit i, treated (W = 1) or not, at site s is
+
+    .. math:: Y_i = g(M_i) + W_i \tau_{Z} + u_s + e_i, \quad e_i \sim N(0, \sigma^2_{W, Z}),
+        \quad u_s \sim N(0, \omega^2)
+
+    with a prognostic network g. Z is summed over and the site effects are integrated out exactly (by quadrature where
+    a site has several images). Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`. The effect at an image is
+    :math:`\sum_k \pi_k(M) \tau_k`, so that it can be predicted, with its uncertainty, where no trial ran.
+
+    Parameters
+    ----------
+    imagery : Imagery, optional
+        What :func:`causalsat.open_imagery` returns, where X is a GeoDataFrame of places; chips need none.
+    size_m : float, optional
+        Side of the square around a place, in metres.
+    n_clusters : int or "auto", default "auto"
+        Number of types K. "auto": from 1 to ``max_clusters`` by the log predictive density of held-out sites; the
+        smallest number within ``margin`` standard errors of the best (of the paired difference over sites), so that
+        one type, no heterogeneity, wins unless the data speak against it.
+    max_clusters : int, default 5
+        Largest number tried; the search ends before where two numbers in a row are no better than the best so far.
+    backbone : str or transformer of chips, default "cnn"
+        "cnn": a small convolutional network, trained on the likelihood above, which starts as random convolutional
+        features with their last layer fitted and keeps that start where training does not help on held-out sites; a
+        name of a convolutional torchvision model: that network, trained likewise from random weights; "random_conv":
+        random convolutional features, which need no training, the fast path; or a transformer such as
+        :class:`causalsat.TorchvisionEncoder`, which is fitted to the chips and not trained on outcomes; or one that
+        is, and gives cross-fitted features, such as ``LearnedFilters(targets="effect", statistics=False)``.
+    n_components : int, default 8
+        Principal components of an encoder's features on which prognosis and logits depend linearly; each keeps its
+        share of the features' variance, so that the last ones weigh little.
+    covariates : sequence of str, default ()
+        Columns of X (coordinates of chips along the unit) from which the outcome is residualised first, by a
+        regression on treatment and covariates; missing values are imputed and flagged, and no unit is dropped.
+    assignment : {"image", "unit", "share"}, default "image"
+        "image": the units of one image and site share their type, for effects that jump between types. "unit": each
+        has its own, as in the paper's likelihood for one unit an image; several times slower. "share": an image is
+        of no one type but has a share :math:`\pi_k(M)` of each, and its units the effect
+        :math:`\sum_k \pi_k(M) \tau_k`, for effects that vary smoothly with the image (``noise`` is then "arm").
+    noise : {"cluster", "arm"}, default "cluster"
+        Whether the noise has a scale for each arm and type, as in the paper, or for each arm only. With the first,
+        outcomes that are far from normal (many zeros) can make types of their spread and not of effects; the average
+        effect is then off, of which a warning tells. With the second, types differ by effects only.
+    image_px : int, default 32
+        Larger chips are averaged down to this side before a trained network sees them.
+    augment : bool, default True
+        Flip, turn by quarters and shift images by up to two pixels in training.
+    max_epochs, patience : int, default 40, 8
+        Most epochs of a network, and epochs without a better loss on held-out sites after which it stops.
+    batch_size : int, default 16
+        Images in a training step.
+    learning_rate : float, default 2e-3
+        Of AdamW; the layers of the small network's start move at a twentieth of it.
+    n_networks : int, default 1
+        Networks trained for each fold from different starts, of which the best on held-out sites is kept.
+    n_folds : int, default 5
+        Folds over sites, for the choice of K and for the cross-fitting of trained networks.
+    n_restarts : int, default 3
+        Starts of the search for the posterior's mode.
+    margin : float, default 1.0
+        See ``n_clusters``.
+    n_draws, n_tune, n_chains : int, default 400, 300, 2
+        Draws kept and tuning draws a chain, and chains.
+    min_valid : float, default 0.5
+        Share of valid pixels below which a unit's image is refused.
+    checkpoint : str, optional
+        Path that names begin with: each network's state is written there after each epoch, and a training that was
+        killed goes on from there with the same result.
+    device : str, default "auto"
+        "auto" (GPU if there is one), "cpu", "cuda".
+    random_state : int or None, default None
+        Seed.
+    progress : bool, default False
+        Show progress bars of networks and sampler.
+
+    Attributes
+    ----------
+    n_clusters_ : int
+        Number of types.
+    selection_ : Selection or None
+        ``n_clusters, gain, se, chosen``: held-out log predictive density over that of one type.
+    draws_ : dict of str to ndarray
+        Posterior draws in units of the outcome: ``tau`` (draw, K), ``sigma`` (draw, arm, K), ``site_sd``,
+        ``intercept``, ``prognostic`` (draw, d), ``logit`` (draw, K, 1 + d), ``ate`` (over the training units).
+    reference_ : dict
+        Difference in means and regression estimate of the average effect, each with cluster-robust standard error.
+    scores_ : ndarray of shape (m, d)
+        Features of the training images on which the last layer was fitted.
+
+    Notes
+    -----
+    The posterior is that of effects, noise, site effects and the last layers (the weights of features in prognosis
+    and logits), sampled by nutpie's NUTS on the marginal likelihood. Features are fixed: components of an untrained
+    encoder, or the scores of trained networks, each of which has not seen the site that it scores, so that what a
+    network has learned by heart shrinks away (for the small network beside the components that it started with). The
+    uncertainty of a network's inner weights is not part of it.
+
+    Priors, for an outcome of unit variance: effects normal round the average effect of a regression, with a variance
+    of its squared standard error plus 1; noise log-normal round the arm's standard deviation with scale
+    0.3; weights of the logits normal with a half-normal scale of 1, their intercepts N(0, 1.5), weights of the
+    prognosis normal with a half-normal scale of 0.5, site effects half-normal with scale 1.
+
+    Treatment is taken as randomised, or as good as randomised given the covariates; a known propensity that varies
+    is added to them. ``sample_weight`` enters as powers of the likelihood.
+
+    References
+    ----------
+    Jerzak, C. T., Johansson, F. and Daoud, A. (2023). Image-based Treatment Effect Heterogeneity. Proceedings of the
+    Second Conference on Causal Learning and Reasoning, PMLR 213, 531-552.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> kind = np.arange(60) % 2
+    >>> images = rng.normal(size=(60, 2, 12, 12)) + kind[:, None, None, None]
+    >>> village, t = np.repeat(np.arange(60), 5), np.repeat(np.arange(60) // 2 % 2, 5)
+    >>> y = t * (0.5 + 2.0 * kind[village]) + rng.normal(size=300)
+    >>> est = ImageEffectClusters(backbone="random_conv", n_clusters=2, random_state=0)
+    >>> est = est.fit(images[village], y, treatment=t, groups=village)
+    >>> bool(np.abs(est.cluster_effects()["mean"] - [0.5, 2.5]).max() < 0.5)
+    True
+    """
+
+    _contract_parameters: ClassVar[dict[str, Any]] = {
+        "backbone": "random_conv",
+        "n_clusters": 2,
+        "n_components": 2,
+        "n_draws": 100,
+        "n_tune": 100,
+        "n_restarts": 1,
+        "random_state": 0,
+    }
+
+    def __init__(
+        self,
+        *,
+        imagery: Any = None,
+        size_m: float | None = None,
+        n_clusters: int | str = "auto",
+        max_clusters: int = 5,
+        backbone: Any = "cnn",
+        n_components: int = 8,
+        covariates: Sequence[str] = (),
+        assignment: str = "image",
+        noise: str = "cluster",
+        image_px: int = 32,
+        augment: bool = True,
+        max_epochs: int = 40,
+        patience: int = 8,
+        batch_size: int = 16,
+        learning_rate: float = 2e-3,
+        n_networks: int = 1,
+        n_folds: int = 5,
+        n_restarts: int = 3,
+        margin: float = 1.0,
+        n_draws: int = 400,
+        n_tune: int = 300,
+        n_chains: int = 2,
+        min_valid: float = 0.5,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        random_state: Any = None,
+        progress: bool = False,
+    ) -> None:
+        self.imagery = imagery
+        self.size_m = size_m
+        self.n_clusters = n_clusters
+        self.max_clusters = max_clusters
+        self.backbone = backbone
+        self.n_components = n_components
+        self.covariates = covariates
+        self.assignment = assignment
+        self.noise = noise
+        self.image_px = image_px
+        self.augment = augment
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.n_networks = n_networks
+        self.n_folds = n_folds
+        self.n_restarts = n_restarts
+        self.margin = margin
+        self.n_draws = n_draws
+        self.n_tune = n_tune
+        self.n_chains = n_chains
+        self.min_valid = min_valid
+        self.checkpoint = checkpoint
+        self.device = device
+        self.random_state = random_state
+        self.progress = progress
+
+    def _check_parameters(self) -> None:
+        check_image_parameters(self.imagery, self.size_m, self.covariates, self.min_valid)
+        least = {"max_clusters": 1, "n_components": 1, "image_px": 8, "max_epochs": 1, "patience": 1, "batch_size": 1}
+        least |= {"n_networks": 1, "n_folds": 2, "n_restarts": 1, "n_draws": 10, "n_tune": 50, "n_chains": 1}
+        check_whole_numbers(self, least)
+        if self.n_clusters != "auto":
+            check_whole_numbers(self, {"n_clusters": 1}, otherwise="'auto'")
+        if self.assignment not in ASSIGNMENTS:
+            raise ParameterError(f"assignment={self.assignment!r}", expected="'image', 'unit' or 'share'")
+        if self.noise not in ("cluster", "arm"):
+            raise ParameterError(f"noise={self.noise!r}", expected="'cluster' or 'arm'")
+        for name in ("margin", "learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise ParameterError(f"{name}={getattr(self, name)!r}", expected="a number of at least 0")
+        if not isinstance(self.backbone, str) and not hasattr(self.backbone, "transform"):
+            raise ParameterError(
+                f"backbone is a {type(self.backbone).__name__}",
+                expected="'cnn', 'random_conv', a torchvision model's name, or a transformer of chips",
+            )
+
+    # ------------------------------------------------------------------ fit
+    def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
+        from causalsat.estimators.clusters import model as clusters_model
+
+        found = clusters_model.fit_model(self, data)
+        self.encoder_, self.scores_ = found.encoder, found.scores
+        self.n_clusters_, self.selection_ = found.n_clusters, found.selection
+        self.draws_, self.diagnostics_, self.reference_ = found.draws, found.diagnostics, found.reference
+        self.unit_image_ = data.images.unit_image
+        pi = self._probabilities(self.scores_)
+        effect = np.einsum("skm,sk->sm", pi, self.draws_["tau"])
+        share = np.bincount(self.unit_image_, data.sample_weight, minlength=len(self.scores_))
+        self.draws_["ate"] = effect @ (share / share.sum())
+        clusters_model.warn_of_misfit(self.draws_["ate"], self.reference_)
+
+    # ------------------------------------------------------------------ effects
+    def _probabilities(self, features: FloatArray) -> FloatArray:
+        """Draws (draw, K, unit) of the types' probabilities."""
+        weights = self.draws_["logit"]
+        logits = weights[:, :, :1] + weights[:, :, 1:] @ features.T
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        return np.asarray(logits / logits.sum(axis=1, keepdims=True))
+
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        features, unit = np.unique(X[:, : self.n_image_features_], axis=0, return_inverse=True)
+        effect = np.einsum("skm,sk->sm", self._probabilities(features), self.draws_["tau"])
+        return np.asarray(effect[:, unit.ravel()] * (treatment - baseline))
+
+    def _design_features(self, X: Any) -> tuple[FloatArray, NDArray[Any]]:
+        design, index = self._check_predict(X, effect_only=True)
+        return design[:, : self.n_image_features_], index
+
+    def cluster_effects(self, level: float = 0.9) -> pd.DataFrame:
+        """Effects of the types, one row a type: mean, sd, lower, upper, prob_positive, share.
+
+        ``share`` is the mean probability of the type over the training units.
+        """
+        from causalsat.estimators.clusters import report as clusters_report
+
+        return clusters_report.cluster_effects(self, level)
+
+    def cluster_probabilities(self, X: Any, level: float = 0.9) -> pd.DataFrame:
+        """Probabilities of the types at each unit of X, with their posterior uncertainty.
+
+        Returns
+        -------
+        DataFrame
+            One row a unit; columns are pairs (type, statistic) with statistics mean, sd, lower and upper.
+        """
+        from causalsat.estimators.clusters import report as clusters_report
+
+        return clusters_report.cluster_probabilities(self, X, level)
+
+    def predict_cluster(self, X: Any) -> NDArray[np.int64]:
+        """Most probable type of each unit, shape (n,), from 1 to K in the order of their effects."""
+        features, _ = self._design_features(X)
+        return np.asarray(self._probabilities(features).mean(axis=0).argmax(axis=0) + 1, dtype=np.int64)
+
+    def unit_variance(self, X: Any) -> pd.DataFrame:
+        """What an individual's effect may vary by: columns effect, within, between, posterior, sd.
+
+        ``within`` is the noise of the two potential outcomes, the sum of both arms' noise variances, ``between`` the
+        variance of the types' effects under the unit's probabilities (0 where the image has shares of the types),
+        ``posterior`` the variance of the conditional effect; ``sd`` the root of their sum.
+        """
+        from causalsat.estimators.clusters import report as clusters_report
+
+        return clusters_report.unit_variance(self, X)
+
+    def typical_images(
+        self, X: Any, cluster: int, *, n: int = 6, kind: str = "most", min_distance_m: float = 1000.0
+    ) -> NDArray[np.int64]:
+        """Positions in X of distinct images that are typical of a type, or uncertain.
+
+        Parameters
+        ----------
+        X : chips or GeoDataFrame
+            Where to look.
+        cluster : int
+            Type, from 1 to K.
+        n : int
+            At most this many.
+        kind : {"most", "least", "uncertain"}
+            Highest or lowest mean probability of the type, or largest posterior standard deviation of it.
+        min_distance_m : float
+            Least distance between two of them, where X is a GeoDataFrame.
+        """
+        from causalsat.estimators.clusters import report as clusters_report
+
+        return clusters_report.typical_images(self, X, cluster, n, kind, min_distance_m)
+
+    def read_chips(self, X: Any) -> NDArray[np.float32]:
+        """Chips (n, [time,] band, y, x) of the units of X, NaN where invalid: what the model sees, for pictures."""
+        from causalsat.estimators.clusters import salience as clusters_salience
+
+        return clusters_salience.read_chips(self, X)
+
+    def salience(
+        self, X: Any, cluster: int, *, method: str = "integrated_gradients", n_steps: int = 32
+    ) -> FloatArray:
+        """How much each pixel and band raises the log probability of a type (captum).
+
+        Parameters
+        ----------
+        X : chips (n, band, y, x) or GeoDataFrame
+            Images to explain.
+        cluster : int
+            Type, from 1 to K.
+        method : {"integrated_gradients", "gradient"}
+            From the average image to this one, or the derivative at it.
+        n_steps : int
+            Steps of the integral.
+
+        Returns
+        -------
+        ndarray of shape (n, band, y, x)
+            Contributions with their sign, in units of log probability (for "gradient", per standard deviation of
+            the band). Integrated gradients add up to the difference from the average image, up to the error of the
+            integral.
+        """
+        from causalsat.estimators.clusters import salience as clusters_salience
+
+        return clusters_salience.salience(self, X, cluster, method, n_steps)
+
+    # ------------------------------------------------------------------ reports
+    def _diagnostics(self) -> dict[str, Any]:
+        return dict(self.diagnostics_)
+
+    def _summary(self) -> Summary:
+        from causalsat.estimators.clusters import report as clusters_report
+
+        return clusters_report.summary(self)

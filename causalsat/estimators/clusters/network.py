@@ -1,0 +1,294 @@
+"""The networks of the image effect clusters, trained end to end on the model's likelihood, cross-fitted over sites.
+
+A network gives each image a prognosis g and K - 1 logits. Networks are trained without one fold of sites each; the
+scores of a training image come from the network that has not seen its site, those of a new image are the average
+over the networks. Given the scores, the last layer (weights of the prognosis and of the logits) has a posterior. The
+small network's frozen start (see :mod:`causalsat.estimators.clusters.patches`) gives further features beside the
+scores: where training finds nothing, the model is the one on frozen features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.encoders import chips as _chips
+from causalsat.encoders.base import ChipEncoder
+from causalsat.encoders.device import resolve_device
+from causalsat.encoders.networks.training import Trained, TrainSettings, train_network
+from causalsat.estimators.clusters import patches as clusters_patches
+from causalsat.estimators.clusters.density import Prior
+from causalsat.exceptions import ParameterError
+
+__all__ = ["NetworkScores"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+BATCH = 256
+HELD_OUT = 5  # every fifth block of training images decides when to stop
+FIRST_LAYERS = 0.05  # share of the learning rate with which the frozen start's layers move
+
+
+class NetworkScores(ChipEncoder):
+    """Scores (prognosis, logits) of images by networks that were cross-fitted over sites.
+
+    Parameters
+    ----------
+    backbone : str
+        ``"cnn"``, or a classification model of torchvision.
+    n_clusters : int
+        K of the likelihood that the networks are trained on.
+    image_px : int
+        Larger chips are averaged down to this side.
+    n_networks : int
+        Networks trained for each fold, of which the best on held-out images is kept.
+    settings : TrainSettings
+        How they are trained.
+    n_components : int
+        Components of the small network's frozen start.
+    """
+
+    _transient: ClassVar[tuple[str, ...]] = ("_modules", "_first")
+
+    def __init__(
+        self,
+        backbone: str,
+        n_clusters: int,
+        image_px: int,
+        n_networks: int,
+        settings: TrainSettings,
+        n_components: int = 8,
+    ) -> None:
+        self.backbone = backbone
+        self.n_clusters = n_clusters
+        self.image_px = image_px
+        self.n_networks = n_networks
+        self.settings = settings
+        self.n_components = n_components
+
+    def fit_scores(self, X: Any, statistics: FloatArray, prior: Prior, fold: IntArray, block: IntArray) -> FloatArray:
+        """Train, and return the scores of the training images by networks that have not seen their fold.
+
+        Scores (m, K) come first, then the components of the frozen start (m, d), where the network has one.
+
+        Parameters
+        ----------
+        X : DataArray of shape (m, [time,] band, y, x)
+            Distinct images.
+        statistics : ndarray of shape (m, 6)
+            Count, mean and spread of the standardised outcomes of each image, by arm.
+        prior : Prior
+            Scales of the priors; the clusters' effects start round its average effect.
+        fold, block : ndarray of int of shape (m,)
+            Fold of each image, and what must not be split between training and held-out images.
+        """
+        import torch
+
+        view = _chips.open_chips(X)
+        chips = view.take(slice(None))
+        self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
+        self._remember(view.spec)
+        images = self.prepare(chips)
+        targets = torch.from_numpy(statistics.astype(np.float32))
+        self.start_: dict[str, NDArray[np.float32]] = {}
+        if self.backbone == "cnn":
+            self.start_ = clusters_patches.learn_start(images.numpy(), self.n_components, self.settings.seed)
+        self._first: Any = None
+        frozen = self._frozen(images)
+        self.weights_: list[dict[str, NDArray[np.float32]]] = []
+        self.losses_: list[list[tuple[float, float]]] = []
+        raw: list[FloatArray] = []
+        for k in np.unique(fold):
+            rows = np.flatnonzero(fold != k)
+            best = self._train_fold(images[rows], targets[rows], frozen[rows], prior, block[rows], int(k))
+            self.weights_.append(best.weights)
+            self.losses_.append(best.history)
+            raw.append(self._scores(self._build(best.weights), images))
+        self._modules: list[Any] | None = None
+        unseen = np.array([raw[list(np.unique(fold)).index(k)][j] for j, k in enumerate(fold)])
+        self.score_mean_ = unseen.mean(axis=0)
+        sd = unseen.std(axis=0)
+        self.score_sd_ = np.where(sd > 1e-8, sd, 1.0)
+        return np.hstack([(unseen - self.score_mean_) / self.score_sd_, frozen])
+
+    def _train_fold(
+        self, images: Any, targets: Any, frozen: FloatArray, prior: Prior, block: IntArray, fold: int
+    ) -> Trained:
+        import torch
+
+        labels = np.unique(block)
+        order = np.random.default_rng([self.settings.seed, fold]).permutation(len(labels))
+        held_out = np.isin(block, labels[order[::HELD_OUT]])
+        found = []
+        for attempt in range(self.n_networks):
+            seed = self.settings.seed * 1009 + 31 * fold + attempt
+            path = self.settings.checkpoint
+            settings = replace(
+                self.settings, seed=seed, checkpoint=None if path is None else f"{path}.fold{fold}-{attempt}.pt"
+            )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module = self._build()
+            loss, options = cluster_loss(self.n_clusters, prior.effect, shares=prior.shares), {}
+            if self.start_:
+                known = frozen[~held_out], targets.numpy()[~held_out]
+                clusters_patches.load_likely_head(module, loss, *known, prior, self.n_clusters, seed)
+                slow = {"lr": FIRST_LAYERS * settings.learning_rate}
+                options = {"optimizer__param_groups": [("patches.*", slow), ("components.*", slow)]}
+                found.append(untrained(module, images, targets, loss, held_out, settings))
+            found.append(train_network(module, images, targets, loss, held_out, settings, **options))
+        return min(found, key=lambda trained: trained.valid_loss)
+
+    def transform(self, X: Any) -> FloatArray:
+        """Standardised scores (m, K) of images, the average over the networks, and components of the frozen start."""
+        view = self._open_same(X)
+        parts = []
+        for _, chips in view.batches(BATCH):
+            images = self.prepare(chips)
+            scores = np.mean([self._scores(module, images) for module in self.modules()], axis=0)
+            parts.append(np.hstack([(scores - self.score_mean_) / self.score_sd_, self._frozen(images)]))
+        return np.concatenate(parts)
+
+    def prepare(self, chips: NDArray[np.float32]) -> Any:
+        """Standardised tensor (m, time * band, px, px) of chips (m, time, band, y, x); 0 at invalid pixels."""
+        return self._stacked(chips, self.image_px)
+
+    def modules(self) -> list[Any]:
+        """The networks, rebuilt from their stored weights where the object was saved or copied."""
+        modules = getattr(self, "_modules", None)
+        if modules is None:
+            modules = [self._build(weights) for weights in self.weights_]
+            self._modules = modules
+        return modules
+
+    def first(self) -> Any:
+        """The small network as it starts, for its components; None for another backbone."""
+        if self.start_ and getattr(self, "_first", None) is None:
+            self._first = self._build().eval()
+        return self._first if self.start_ else None
+
+    def _frozen(self, images: Any) -> FloatArray:
+        """Components (m, d) of the frozen start; none for another backbone."""
+        module = self.first()
+        if module is None:
+            return np.empty((len(images), 0))
+        return clusters_patches.start_features(module, images.to(resolve_device(self.settings.device)))
+
+    def _build(self, weights: dict[str, NDArray[Any]] | None = None) -> Any:
+        """A network with these weights; with those of the start and no head to speak of without."""
+        import torch
+
+        n_in = len(self.bands_) * max(self.n_time_, 1)
+        if self.start_:
+            patches, components = self.start_["patches.weight"], self.start_["components.weight"]
+            module = clusters_patches.patch_network(
+                n_in, self.n_clusters, len(components), len(patches), patches.shape[-1]
+            )
+        else:
+            module = build_network(self.backbone, n_in, self.n_clusters, self.settings.seed)
+        given = self.start_ if weights is None else weights
+        tensors = {name: torch.from_numpy(np.array(v)) for name, v in given.items()}
+        module.load_state_dict(tensors, strict=weights is not None)
+        return module.to(resolve_device(self.settings.device))
+
+    def _scores(self, module: Any, images: Any) -> FloatArray:
+        import torch
+
+        module.eval()
+        device = resolve_device(self.settings.device)
+        with torch.inference_mode():
+            parts = [module(part.to(device)).float().cpu().numpy() for part in images.split(BATCH)]
+        return np.concatenate(parts).astype(np.float64)
+
+
+def build_network(backbone: str, n_in: int, n_clusters: int, seed: int) -> Any:
+    """A network from images (batch, n_in, y, x) to a prognosis and K - 1 logits, (batch, K)."""
+    import torch
+    from torch import nn
+
+    if backbone == "cnn":
+        return clusters_patches.patch_network(n_in, n_clusters, 8)
+    from causalsat.encoders.networks.backbones import build_backbone, fixed_input
+
+    if fixed_input(backbone):
+        raise ParameterError(
+            f"backbone={backbone!r}, which takes images of one size only",
+            expected="a convolutional model of torchvision, such as resnet18",
+            todo="pass backbone=TorchvisionEncoder(...), which is not trained",
+        )
+    body = build_backbone(backbone, n_in, None, seed).requires_grad_(True)
+    with torch.no_grad():
+        width = body(torch.zeros(1, n_in, 64, 64)).shape[1]
+    return nn.Sequential(body, small_head(width, n_clusters))
+
+
+def small_head(width: int, n_clusters: int) -> Any:
+    """Last layer, which starts at nearly equal probabilities."""
+    from torch import nn
+
+    head = nn.Linear(width, n_clusters)
+    nn.init.normal_(head.weight, std=0.1 / width**0.5)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def untrained(
+    module: Any, images: Any, targets: Any, loss: Any, held_out: NDArray[np.bool_], settings: TrainSettings
+) -> Trained:
+    """The network as it is, with its held-out loss in the batches of training."""
+    import torch
+
+    rows = np.flatnonzero(held_out)
+    module, loss, total = module.eval(), loss.to(next(module.parameters()).device), 0.0
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        for start in range(0, len(rows), settings.batch_size):
+            part = rows[start : start + settings.batch_size]
+            total += len(part) * float(loss(module(images[part].to(device)), targets[part].to(device)))
+    weights = {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+    return Trained(weights, total / max(len(rows), 1), [])
+
+
+def cluster_loss(n_clusters: int, effect: float, *, shares: bool = False) -> Any:
+    """Negative log likelihood of images' outcomes with trained effects and noise; equation of the density module.
+
+    Outputs are (prognosis, logits 2..K), targets count, mean and spread by arm; an image's units share a cluster (or
+    the image's mean effect) and a normal image effect.
+    """
+    import torch
+    from torch import nn
+
+    class ClusterLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            start = effect + (torch.linspace(-0.5, 0.5, n_clusters) if n_clusters > 1 else torch.zeros(1))
+            self.tau = nn.Parameter(start.float())
+            self.log_sigma = nn.Parameter(torch.zeros(2, n_clusters))
+            self.log_omega = nn.Parameter(torch.tensor(-1.5))
+
+        def forward(self, outputs: Any, targets: Any) -> Any:
+            n, mean, spread = targets[:, 0:2, None], targets[:, 2:4, None], targets[:, 4:6, None]
+            zero = torch.zeros_like(outputs[:, :1])
+            log_pi = torch.log_softmax(torch.cat([zero, outputs[:, 1:]], dim=1), dim=1)
+            shift: Any = torch.stack([torch.zeros_like(self.tau), self.tau])
+            log_sigma: Any = self.log_sigma
+            if shares:
+                mixed = (torch.exp(log_pi) * self.tau).sum(dim=1)
+                shift, log_sigma = torch.stack([0 * mixed, mixed], dim=1)[:, :, None], log_sigma[:, :1]
+                log_pi = zero
+            e = mean - outputs[:, :1, None] - shift
+            precision = torch.exp(-2 * log_sigma)
+            a = n * precision
+            total = a.sum(dim=1).clamp_min(1e-12)
+            middle = (a * e).sum(dim=1) / total
+            ratio = 1 + torch.exp(2 * self.log_omega) * total
+            quadratic = (spread * precision + a * (e - middle[:, None]) ** 2).sum(dim=1)
+            quadratic = quadratic + total * middle**2 / ratio + torch.log(ratio)
+            value = -(n * log_sigma).sum(dim=1) - 0.5 * quadratic
+            return -torch.logsumexp(log_pi + value, dim=1).sum() / n.sum().clamp_min(1e-6)
+
+    return ClusterLoss()

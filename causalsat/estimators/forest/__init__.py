@@ -1,0 +1,1 @@
+"""Bayesian causal forest."""

@@ -1,0 +1,1 @@
+"""Gaussian process effects and dose-response surfaces."""

@@ -1,0 +1,211 @@
+"""Which terms the Gaussian-process effect model has, their priors, and the scaling of what goes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.estimators.gaussian_process.kernels import FloatArray, Term, curve_features, dose_factor
+from causalsat.estimators.gaussian_process.likelihood import Model
+
+__all__ = ["Scaling", "learn_scaling", "binary_model", "continuous_model", "relevance", "starting_points"]
+
+N_KNOTS = 11  # of a learnt dose-response curve
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Centres and scales of features, outcome and treatment.
+
+    Attributes
+    ----------
+    x_mean, x_sd : ndarray of shape (p,)
+    y_mean, y_sd, t_mean, t_sd : float
+    """
+
+    x_mean: FloatArray
+    x_sd: FloatArray
+    y_mean: float
+    y_sd: float
+    t_mean: float
+    t_sd: float
+
+    def features(self, X: FloatArray) -> FloatArray:
+        """Standardised features; constant ones become 0.
+
+        Rounded to nine decimals: rows that differ by rounding alone are the same place, and the order in which a
+        mean was summed does not send the sampler another way.
+        """
+        return np.asarray(np.round((X - self.x_mean) / self.x_sd, 9))
+
+    def treatment(self, t: FloatArray) -> FloatArray:
+        """Treatment as the kernels take it."""
+        return np.asarray((t - self.t_mean) / self.t_sd)
+
+
+def learn_scaling(X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, binary: bool) -> Scaling:
+    """Weighted means and standard deviations; 1 for what does not vary.
+
+    Examples
+    --------
+    >>> s = learn_scaling(np.array([[0.0], [2.0]]), np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.ones(2), True)
+    >>> s.features(np.array([[2.0]])), s.y_mean, s.y_sd
+    (array([[1.]]), 2.0, 1.0)
+    """
+
+    def moments(v: FloatArray) -> tuple[Any, Any]:
+        mean = np.average(v, axis=0, weights=weight)
+        sd = np.sqrt(np.average((v - mean) ** 2, axis=0, weights=weight))
+        return mean, np.where(sd > 1e-10 * np.maximum(1.0, np.abs(mean)), sd, 1.0)
+
+    x_mean, x_sd = moments(X)
+    y_mean, y_sd = moments(y)
+    t_mean, t_sd = (0.0, 1.0) if binary else moments(t)
+    return Scaling(x_mean, x_sd, float(y_mean), float(y_sd), float(t_mean), float(t_sd))
+
+
+class _Builder:
+    """Collects terms and the priors of their parameters; ``loose`` ones leave more to the data."""
+
+    def __init__(self, *, loose: bool = False) -> None:
+        self.loose = loose
+        self.terms: list[Term] = []
+        self.mean: list[float] = []
+        self.sd: list[float] = []
+
+    def add(
+        self,
+        name: str,
+        x: str,
+        t: str,
+        columns: NDArray[np.int64],
+        amplitude: float,
+        sd: float = 1.0,
+        *,
+        matern: bool = False,
+        knots: FloatArray | None = None,
+    ) -> None:
+        """Append a term; ``amplitude`` is its prior median in standard deviations of the outcome.
+
+        Terms with a learnt curve share it.
+        """
+        d = max(len(columns), 1)
+        if x != "const" and not len(columns):
+            return
+        shared = next((term.curve.start for term in self.terms if term.t == t == "curve"), -1)
+        own = np.zeros(0) if knots is None else knots
+        self.terms.append(Term(name, x, t, columns, len(self.mean), matern, own, shared))
+        self._prior(np.log(amplitude), sd)
+        for _ in range(len(columns) if x != "const" else 0):
+            if x == "linear":  # all features together give the amplitude
+                self._prior(-0.5 * np.log(d), 2.0 if self.loose else 2.5)
+            elif x == "rbf":  # squared inverse lengths sum to a half
+                self._prior(0.5 * np.log(0.5 / d) - self.loose, 2.0 if self.loose else 1.0)
+            else:  # the index has a standard deviation of about 1
+                self._prior(0.0, 1.0 / np.sqrt(d))
+        if t == "rbf":
+            self._prior(0.0, 0.7)
+        for _ in range(self.terms[-1].n_t if t == "curve" else 0):
+            self._prior(0.0, 1.0)
+        if t == "arms":
+            self._prior(1.0, 0.5)
+            self._prior(np.log(0.5), 1.0)
+
+    def _prior(self, mean: float, sd: float) -> None:
+        self.mean.append(float(mean))
+        self.sd.append(float(sd))
+
+    def finish(self, n_arms: int, n_random: int) -> Model:
+        """Append noise and village parameters."""
+        for _ in range(n_arms):
+            self._prior(np.log(0.5), 1.0)
+        for _ in range(n_random):
+            self._prior(np.log(0.2), 1.0)
+        return Model(self.terms, n_arms, n_random, np.array(self.mean), np.array(self.sd))
+
+
+def binary_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: bool = True) -> Model:
+    """Two correlated arms over the modifiers, and a prognostic surface over the other features."""
+    build, everything = _Builder(), np.arange(p)
+    none = np.zeros(0, dtype=np.int64)
+    build.add("level", "const", "one", none, 1.0, 0.5)
+    build.add("average effect", "const", "linear", none, 1.0, 0.7)
+    if len(modifiers) < p:
+        build.add("prognosis, linear", "linear", "one", everything, 0.5)
+        build.add("prognosis, smooth", "rbf", "one", everything, 0.5)
+    build.add("arms, linear", "linear", "arms", modifiers, 0.5)
+    build.add("arms, smooth", "rbf", "arms", modifiers, 0.5)
+    if ridge:
+        build.add("arms, index", "index", "arms", modifiers, 0.5)
+    return build.finish(2, n_random)
+
+
+def continuous_model(
+    p: int, modifiers: NDArray[np.int64], n_random: int, span: tuple[float, float] = (-2.0, 2.0)
+) -> Model:
+    """Prognostic surface, average dose response, and dose responses that change with the modifiers.
+
+    Two terms are one learnt curve times a size that depends on the modifiers: many dose responses differ in size, not
+    in shape, and such terms need far fewer units than a surface over features and dose. The curve's knots reach
+    beyond the ``span`` of the doses by a fifth of it.
+    """
+    build, everything = _Builder(loose=True), np.arange(p)
+    none = np.zeros(0, dtype=np.int64)
+    build.add("level", "const", "one", none, 1.0, 0.5)
+    build.add("prognosis, linear", "linear", "one", everything, 0.3, 2.0)
+    build.add("prognosis, smooth", "rbf", "one", everything, 0.5, 2.0)
+    build.add("dose, linear", "const", "linear", none, 0.5, 2.0)
+    build.add("dose, smooth", "const", "rbf", none, 0.5, 2.0)
+    build.add("dose x features, linear", "linear", "rbf", modifiers, 0.3, 2.0)
+    build.add("dose x features, smooth", "rbf", "rbf", modifiers, 0.5, 2.0)
+    reach = 0.2 * (span[1] - span[0])
+    knots = np.linspace(span[0] - reach, span[1] + reach, N_KNOTS)
+    build.add("curve x features, linear", "linear", "curve", modifiers, 0.3, 2.0, knots=knots)
+    build.add("curve x features, smooth", "rbf", "curve", modifiers, 0.5, 2.0, knots=knots)
+    return build.finish(1, n_random)
+
+
+def starting_points(
+    model: Model, Z: FloatArray, t: FloatArray, y: FloatArray, n: int, rng: np.random.Generator
+) -> list[FloatArray]:
+    """The prior's mean, with index and curves from a ridge regression on features and dose, and random ones."""
+    starts = []
+    slope = np.linalg.solve(Z.T @ Z + 0.1 * len(y) * np.eye(Z.shape[1]), Z.T @ y)
+    for k in range(n):
+        theta = model.prior_mean.copy()
+        if k:
+            theta += 0.5 * model.prior_sd * rng.standard_normal(len(theta))
+        for term in model.terms:
+            if term.x == "index":
+                own = slope[term.columns]
+                own = own / max(float(np.linalg.norm(Z[:, term.columns] @ own)) / np.sqrt(len(y)), 1e-6)
+                if k:
+                    own = own * 0.5 + 0.5 * rng.standard_normal(len(own)) / np.sqrt(len(own))
+                theta[term.start + 1 : term.start + 1 + term.n_x] = 0.7 * own
+            if term.t == "curve":
+                theta[term.curve] = _curve_start(curve_features(term.knots, t), Z, y, k, rng)
+        starts.append(theta)
+    return starts
+
+
+def _curve_start(phi: FloatArray, Z: FloatArray, y: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
+    """Weights of a learnt curve: a ridge regression of the outcome on dose and features; later starts are random."""
+    H = np.column_stack([phi, Z])
+    weights = np.linalg.solve(H.T @ H + np.eye(H.shape[1]), H.T @ y)[: phi.shape[1]]
+    return np.asarray(weights + (0.5 * rng.standard_normal(len(weights)) if k else 0.0))
+
+
+def relevance(model: Model, theta: FloatArray, p: int) -> FloatArray:
+    """Share of each feature in the squared weights of the kernels, averaged over terms with their amplitudes."""
+    total = np.zeros(p)
+    for term in model.terms:
+        scale, px, _ = term.split(theta)
+        if term.x != "const":
+            square = px**2 if term.x == "index" else np.exp(2 * px)
+            if term.t == "curve":
+                scale *= float(np.mean(dose_factor(term, theta, term.knots) ** 2))
+            total[term.columns] += scale * square / max(float(square.sum()), 1e-300)
+    return np.asarray(total / total.sum()) if total.sum() > 0 else total

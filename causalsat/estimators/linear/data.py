@@ -1,0 +1,296 @@
+"""Design, scaling and sufficient statistics of the Bayesian linear effect model.
+
+Functions on arrays; nothing here samples. Notation: a unit i in village g and arm a has outcome ``y``, features
+``z`` (standardised), centred treatment ``t`` and modifiers ``m`` (a subset of z). Its design row is
+``d = (1, z, t, t m)``, followed by indicators of its stratum and t times those where there are strata, and its
+random-effect row is ``r = (1)`` or ``(1, t)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.estimators.linear.pooled import PooledVillages, no_villages, pool_villages
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+RANK_TOLERANCE = 1e-10  # eigenvalues of the Gram matrix below this share of the largest count as zero
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Location and scale of features, outcome and treatment in the training data.
+
+    Attributes
+    ----------
+    x_mean : ndarray of shape (p,)
+        Weighted means of the features.
+    x_factor : ndarray of shape (p,)
+        One over their weighted standard deviations; 0 for a constant feature, which then has no part.
+    y_mean, y_scale : float
+        Weighted mean and standard deviation of the outcome; 0 and 1 where it is not rescaled.
+    t_centre, t_scale : float
+        Weighted mean of the treatment; 1 where it is binary, else two standard deviations, so that one scaled
+        unit of a dose is comparable with the step from control to treated.
+    """
+
+    x_mean: FloatArray
+    x_factor: FloatArray
+    y_mean: float
+    y_scale: float
+    t_centre: float
+    t_scale: float
+
+    def features(self, X: FloatArray) -> FloatArray:
+        """Standardised features, shape (n, p)."""
+        return (X - self.x_mean) * self.x_factor
+
+    def treatment(self, t: FloatArray) -> FloatArray:
+        """Centred and scaled treatment, shape (n,)."""
+        return (t - self.t_centre) / self.t_scale
+
+    def outcome(self, y: FloatArray) -> FloatArray:
+        """Standardised outcome, shape (n,)."""
+        return (y - self.y_mean) / self.y_scale
+
+
+def learn_scaling(X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, *, rescale_y: bool) -> Scaling:
+    """Learn the scaling from training data.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, p)
+        Features.
+    y, t, weight : ndarray of shape (n,)
+        Outcome, treatment, weights with mean 1.
+    rescale_y : bool
+        Whether the outcome is standardised (a binary one is not).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0, 5.0], [2.0, 5.0]])
+    >>> s = learn_scaling(X, np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.ones(2), rescale_y=True)
+    >>> s.features(X)
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    """
+    share = weight / weight.sum()
+    mean = share @ X
+    sd = np.sqrt(share @ (X - mean) ** 2)
+    varies = sd > 1e-10 * np.maximum(np.abs(mean), 1.0)
+    factor = np.where(varies, 1.0 / np.where(varies, sd, 1.0), 0.0)
+    y_mean, y_scale = 0.0, 1.0
+    if rescale_y:
+        y_mean = float(share @ y)
+        y_sd = float(np.sqrt(share @ (y - y_mean) ** 2))
+        y_scale = y_sd if y_sd > 1e-12 * max(abs(y_mean), 1.0) else 1.0
+    centre = float(share @ t)
+    binary = bool(np.isin(t, (0.0, 1.0)).all())
+    t_scale = 1.0 if binary else 2.0 * float(np.sqrt(share @ (t - centre) ** 2))
+    return Scaling(mean, factor, y_mean, y_scale, centre, t_scale)
+
+
+@dataclass(frozen=True)
+class LinearDesign:
+    """Standardised data of the linear model, what both the fast density and the PyMC model read.
+
+    Attributes
+    ----------
+    main : ndarray of shape (n, p)
+        Columns with main effects (standardised features, or their principal axes where those are fewer).
+    interaction : ndarray of shape (n, J)
+        Centred treatment times modifiers.
+    t : ndarray of shape (n,)
+        Centred, scaled treatment.
+    y, weight : ndarray of shape (n,)
+        Standardised outcome; weights with mean 1.
+    arm : ndarray of int of shape (n,)
+        Noise arm of each unit; all 0 where noise is common.
+    group : ndarray of int of shape (n,) or None
+        Village codes, None without village effects.
+    n_random : int
+        Random effects a village: 0 none, 1 intercept, 2 intercept and treatment slope.
+    stratum : ndarray of int of shape (n,) or None
+        Stratum codes, None without strata.
+    offset : float
+        Added to the predictor of a logarithm: the logarithm of the mean outcome.
+    """
+
+    main: FloatArray
+    interaction: FloatArray
+    t: FloatArray
+    y: FloatArray
+    weight: FloatArray
+    arm: IntArray
+    group: IntArray | None
+    n_random: int
+    stratum: IntArray | None = None
+    offset: float = 0.0
+
+    @property
+    def rows(self) -> FloatArray:
+        """Design rows (1, main, t, interaction, strata, t x strata), shape (n, 2 + p + J + 2 S)."""
+        parts = [np.ones(len(self.y)), self.main, self.t, self.interaction]
+        if self.stratum is not None:
+            member = np.eye(self.n_strata)[self.stratum]
+            parts += [member, self.t[:, None] * member]
+        return np.column_stack(parts)
+
+    @property
+    def n_strata(self) -> int:
+        """Number of strata with effects of their own."""
+        return 0 if self.stratum is None else int(self.stratum.max()) + 1
+
+    @property
+    def n_arms(self) -> int:
+        """Number of noise arms."""
+        return int(self.arm.max()) + 1
+
+    @property
+    def n_groups(self) -> int:
+        """Number of villages with an effect of their own."""
+        return 0 if self.group is None or self.n_random == 0 else int(self.group.max()) + 1
+
+
+def principal_axes(Z: FloatArray) -> FloatArray | None:
+    """Orthonormal axes that span the rows of Z, shape (p, rank); None where Z has full column rank.
+
+    Under a prior that is the same for all directions (independent normals of one scale) the model in the
+    coordinates ``Z @ axes`` is exactly the model in Z: the likelihood says nothing of the other directions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> principal_axes(np.array([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]])).shape
+    (2, 1)
+    """
+    n, p = Z.shape
+    if p == 0:
+        return None
+    if p > n:
+        _, s, vt = np.linalg.svd(Z, full_matrices=False)
+        eigen, vectors = s**2, vt.T
+    else:
+        eigen, vectors = np.linalg.eigh(Z.T @ Z)
+    keep = eigen > RANK_TOLERANCE * max(float(eigen.max()), 1e-300)
+    return None if keep.sum() == p else np.ascontiguousarray(vectors[:, keep])
+
+
+def expand_axes(
+    reduced: FloatArray, axes: FloatArray | None, scale: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Coefficients in the original coordinates from those in principal axes.
+
+    Directions on which the data say nothing get draws from the prior, so that the posterior is exact for
+    places whose features leave the span of the training features.
+
+    Parameters
+    ----------
+    reduced : ndarray of shape (draw, rank)
+        Draws in the axes.
+    axes : ndarray of shape (p, rank) or None
+        Result of :func:`principal_axes`.
+    scale : ndarray of shape (draw,)
+        Prior standard deviation of each coefficient in each draw.
+    """
+    if axes is None:
+        return reduced
+    prior = rng.standard_normal((len(reduced), axes.shape[0])) * scale[:, None]
+    return (reduced - prior @ axes) @ axes.T + prior
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """All that the Gaussian likelihood needs to know of the data; its size does not grow with the units.
+
+    A cell is a village-by-arm combination that has units. Villages in one arm of a binary treatment are pooled by
+    size where that saves work; the cells are those of the other villages, sorted by village.
+
+    Attributes
+    ----------
+    dd : ndarray of shape (arm, q, q)
+        Weighted sums of outer products of design rows.
+    dy : ndarray of shape (arm, q)
+        Weighted sums of design rows times outcome.
+    yy, total : ndarray of shape (arm,)
+        Weighted sums of squared outcomes; sums of weights.
+    rr : ndarray of shape (cell, k, k)
+        Weighted sums of outer products of random-effect rows.
+    rd : ndarray of shape (cell, k, q)
+        Weighted sums of random-effect rows times design rows.
+    ry : ndarray of shape (cell, k)
+        Weighted sums of random-effect rows times outcome.
+    cell_arm, cell_group : ndarray of int of shape (cell,)
+        Arm and village of each cell.
+    n_groups : int
+        Number of villages in cells.
+    pooled : PooledVillages
+        The villages that are not in cells.
+    """
+
+    dd: FloatArray
+    dy: FloatArray
+    yy: FloatArray
+    total: FloatArray
+    rr: FloatArray
+    rd: FloatArray
+    ry: FloatArray
+    cell_arm: IntArray
+    cell_group: IntArray
+    n_groups: int
+    pooled: PooledVillages
+
+
+def sufficient_statistics(design: LinearDesign) -> Statistics:
+    """Sums over arms and over village-by-arm cells."""
+    rows, y, w, arm = design.rows, design.y, design.weight, design.arm
+    q = rows.shape[1]
+    n_arms = design.n_arms
+    dd, dy = np.zeros((n_arms, q, q)), np.zeros((n_arms, q))
+    yy, total = np.zeros(n_arms), np.zeros(n_arms)
+    for a in range(n_arms):
+        mine = arm == a
+        weighted = rows[mine] * w[mine, None]
+        dd[a], dy[a] = weighted.T @ rows[mine], weighted.T @ y[mine]
+        yy[a], total[a] = (w[mine] * y[mine]) @ y[mine], w[mine].sum()
+    cells, pooled = _village_statistics(design, rows)
+    rr, rd, ry, cell_arm, cell_group, n_groups = cells
+    return Statistics(dd, dy, yy, total, rr, rd, ry, cell_arm, cell_group, n_groups, pooled)
+
+
+def _village_statistics(design: LinearDesign, rows: FloatArray) -> tuple[tuple[Any, ...], PooledVillages]:
+    """Sums by cell (rr, rd, ry, arm, village, number of villages), and the pooled villages."""
+    q, k, y, w = rows.shape[1], design.n_random, design.y, design.weight
+    none = np.zeros(0, dtype=np.int64)
+    if design.n_groups == 0:
+        empty = (np.zeros((0, 1, 1)), np.zeros((0, 1, q)), np.zeros((0, 1)), none, none, 0)
+        return empty, no_villages(q)
+    assert design.group is not None
+    codes, cell_of = np.unique(design.group * design.n_arms + design.arm, return_inverse=True)
+    arm, village = codes % design.n_arms, codes // design.n_arms
+    random = np.column_stack([np.ones(len(y)), design.t])[:, :k]
+    order = np.argsort(cell_of, kind="stable")
+    starts = np.searchsorted(cell_of[order], np.arange(len(codes)))
+
+    def by_cell(values: FloatArray) -> FloatArray:
+        return np.asarray(np.add.reduceat(values[order], starts, axis=0))
+
+    rr, rd, ry = np.empty((len(codes), k, k)), np.empty((len(codes), k, q)), np.empty((len(codes), k))
+    for j in range(k):
+        scaled = w * random[:, j]
+        rr[:, j] = by_cell(scaled[:, None] * random)
+        rd[:, j] = by_cell(scaled[:, None] * rows)
+        ry[:, j] = by_cell(scaled * y)
+    t = design.t[order][starts]
+    alone = (np.bincount(village)[village] == 1) & (design.n_arms > 1)
+    pooled = pool_villages(arm[alone], t[alone], rr[alone, 0, 0], rd[alone, 0], ry[alone, 0]) if alone.any() else None
+    keep = np.ones(len(codes), dtype=bool) if pooled is None else ~alone
+    left, renumbered = np.unique(village[keep], return_inverse=True)
+    cells = (rr[keep], rd[keep], ry[keep], arm[keep], renumbered.astype(np.int64), len(left))
+    return cells, no_villages(q) if pooled is None else pooled

@@ -1,0 +1,1 @@
+"""Meta-learners and stacks of estimators."""

@@ -1,0 +1,357 @@
+"""Meta-learners: effects from any scikit-learn regressor, with intervals from a bootstrap of clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.core.columns import select_columns
+from causalsat.core.inputs import FitData, FloatArray
+from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
+from causalsat.estimators.meta.base import (
+    Learners,
+    MetaLearner,
+    Part,
+    check_learner,
+    crossfit,
+    expectations,
+    in_sample_left_over,
+    or_default,
+)
+from causalsat.exceptions import ParameterError
+from causalsat.inference import nuisances as _nuisances
+from causalsat.inference.bootstrap import default_classifier, fit_learner, takes_weights
+
+__all__ = ["DRLearnerEffect", "RLearnerEffect", "TLearnerEffect", "XLearnerEffect"]
+
+
+class TLearnerEffect(MetaLearner):
+    """One outcome model for each arm; the effect is the difference of their predictions.
+
+    Simple, and with flexible learners noisy: each arm's learner is shrunk on its own, so their difference can show
+    heterogeneity that is not there (Künzel et al. 2019, section 2).
+
+    Draws are refits under the Bayesian bootstrap: each cluster gets an exponential weight (Rubin 1981). Learners
+    that take no ``sample_weight`` are refitted to clusters drawn with replacement within the arms. ``predict`` is
+    the mean over the replicates, about which the draws are widened for the degrees of freedom of few clusters
+    (MacKinnon and White 1985). In simulated trials of 40 villages with linear effects the 90 % intervals of new
+    places covered 91 to 94 % with the four meta-learners, standard errors 2 to 3 %
+    (``benchmarks/meta_and_forest.py``). No bootstrap sees the bias of a learner that is too stiff or shrunk too
+    much: see ``lack_of_fit``.
+
+    Parameters
+    ----------
+    outcome_model : scikit-learn regressor or classifier, optional
+        Learner of the outcome in each arm; by default ridge regression on standardised features, with the penalty
+        chosen by leave-one-out.
+    n_bootstrap : int
+        Replicates.
+    lack_of_fit : float
+        What the learners may leave out of the effects, beside their linear part: median of the prior of its
+        standard deviation over the trial's units, as a share of that of the fitted effects; 0 for nothing. It widens
+        the draws, the more the farther from the trial's places, and leaves the mean (as in
+        :class:`~causalsat.DoublyRobustEffect`). Above 0, draws of ridge learners (the default) also hold what the
+        penalty may have taken from the slopes, which a bootstrap does not show: with it they have the covariance of
+        ridge regression's posterior.
+    random_state : int
+        Seed.
+
+    Attributes
+    ----------
+    models_ : list of tuple
+        Fitted learners of each replicate: control, treated.
+    lack_of_fit_ : LackOfFit or None
+        Draws of what is left out, with its standard deviation ``sd`` over the trial's units.
+
+    References
+    ----------
+    Künzel, Sekhon, Bickel and Yu (2019), "Metalearners for estimating heterogeneous treatment effects using
+    machine learning", PNAS 116.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 2
+    >>> y = X[:, 1] + t * (1 + X[:, 0]) + 0.1 * rng.standard_normal(400)
+    >>> est = TLearnerEffect(n_bootstrap=50).fit(X, y, treatment=t)
+    >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
+    array([1., 2.])
+    """
+
+    def __init__(
+        self, outcome_model: Any = None, n_bootstrap: int = 200, lack_of_fit: float = 0.2, random_state: Any = 0
+    ) -> None:
+        self.outcome_model = outcome_model
+        self.n_bootstrap = n_bootstrap
+        self.lack_of_fit = lack_of_fit
+        self.random_state = random_state
+
+    def _learners(self) -> list[Any]:
+        return [or_default(self.outcome_model)]
+
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+        (model,) = self._learners()
+        for arm in (0, 1):
+            rows = data.treatment == arm
+            yield Part(2.0 * arm - 1, model, data.X[rows], data.y[rows], weight[rows])
+
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        control, treated = (_nuisances._predict(learner, X) for learner in learners)
+        return treated - control
+
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        (model,) = self._learners()
+        treated = (
+            np.average(data.treatment, weights=data.sample_weight) if data.propensity is None else data.propensity
+        )
+        return in_sample_left_over(model, data, treated, counts=not takes_weights(model))
+
+
+class XLearnerEffect(MetaLearner):
+    """Each arm's outcomes against the other arm's model, blended by the propensity (Künzel et al. 2019).
+
+    With mu0, mu1 the arms' outcome models, tau1 is learnt from ``y - mu0(x)`` of the treated, tau0 from
+    ``mu1(x) - y`` of the controls, and ``tau(x) = g(x) tau0(x) + (1 - g(x)) tau1(x)`` (their equation 9): good where
+    one arm is much smaller than the other. Everything but g is refitted in each replicate; draws as in
+    :class:`TLearnerEffect`.
+
+    Parameters
+    ----------
+    outcome_model, n_bootstrap, lack_of_fit, random_state
+        As in :class:`TLearnerEffect`.
+    final_model : scikit-learn regressor, optional
+        Learner of the effects; ridge regression by default.
+    propensity_model : {None, "constant", "logistic"} or scikit-learn classifier
+        Learner of the blending weight g. None means the treated share, or the mean of the propensity given to
+        ``fit``.
+
+    Attributes
+    ----------
+    models_ : list of tuple
+        Fitted learners of each replicate: tau0, tau1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 5 == 0
+    >>> y = X[:, 1] + t * (1 + X[:, 0]) + 0.1 * rng.standard_normal(400)
+    >>> est = XLearnerEffect(n_bootstrap=50).fit(X, y, treatment=t)
+    >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
+    array([1., 2.])
+    """
+
+    def __init__(
+        self,
+        outcome_model: Any = None,
+        final_model: Any = None,
+        propensity_model: Any = None,
+        n_bootstrap: int = 200,
+        lack_of_fit: float = 0.2,
+        random_state: Any = 0,
+    ) -> None:
+        self.outcome_model = outcome_model
+        self.final_model = final_model
+        self.propensity_model = propensity_model
+        self.n_bootstrap = n_bootstrap
+        self.lack_of_fit = lack_of_fit
+        self.random_state = random_state
+
+    def _learners(self) -> list[Any]:
+        return [or_default(self.outcome_model), or_default(self.final_model)]
+
+    def _prepare(self, data: FitData) -> None:
+        model = self.propensity_model
+        self.blend_model_ = None
+        if data.propensity is not None:
+            self.blend_ = float(np.average(data.propensity, weights=data.sample_weight))
+        else:
+            self.blend_ = float(np.average(data.treatment, weights=data.sample_weight))
+            if model is not None and model != "constant":
+                learner = default_classifier() if isinstance(model, str) and model == "logistic" else model
+                check_learner(learner, "propensity_model", model)
+                weight = data.sample_weight if takes_weights(learner) else np.ones(len(data.y))
+                self.blend_model_ = fit_learner(learner, data.X, data.treatment, weight, counts=False)
+
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+        outcome, final = self._learners()
+        X, y = data.X, data.y
+        c, t = data.treatment == 0, data.treatment == 1
+        mu0 = fit_learner(outcome, X[c], y[c], weight[c], counts=counts)
+        mu1 = fit_learner(outcome, X[t], y[t], weight[t], counts=counts)
+        yield Part(self.blend_, final, X[c], _nuisances._predict(mu1, X[c]) - y[c], weight[c])
+        yield Part(1 - self.blend_, final, X[t], y[t] - _nuisances._predict(mu0, X[t]), weight[t])
+
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        tau0, tau1 = (_nuisances._predict(learner, X) for learner in learners)
+        g = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, X)
+        return np.asarray(g * tau0 + (1 - g) * tau1)
+
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        outcome = self._learners()[0]
+        if data.propensity is not None:
+            treated: float | FloatArray = data.propensity
+        else:
+            treated = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, data.X)
+        return in_sample_left_over(outcome, data, np.clip(treated, 0.01, 0.99), counts=not takes_weights(outcome))
+
+
+class DRLearnerEffect(MetaLearner):
+    """Any regressor on cross-fitted doubly robust scores (Kennedy 2023, algorithm 1).
+
+    :class:`~causalsat.DoublyRobustEffect` with a learner in the place of the linear projection. The scores are
+    cross-fitted over clusters once; draws refit the final learner under the Bayesian bootstrap of clusters (as in
+    :class:`TLearnerEffect`). That the scores are kept is right to first order, for they are orthogonal to errors
+    of the outcome and treatment models (Chernozhukov et al. 2018).
+
+    Parameters
+    ----------
+    outcome_model, propensity_model, n_splits, min_propensity
+        Cross-fitted nuisances, as in :class:`~causalsat.DoublyRobustEffect`.
+    final_model : scikit-learn regressor, optional
+        Learner of the effect; ridge regression by default.
+    modifiers : None, str, int or list
+        Features on which the effect may depend; all by default.
+    n_bootstrap, lack_of_fit, random_state
+        As in :class:`TLearnerEffect`; the seed is that of the folds too.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n,)
+        Doubly robust scores.
+    models_ : list of tuple
+        Fitted final learner of each replicate.
+
+    References
+    ----------
+    Kennedy (2023), "Towards optimal doubly robust estimation of heterogeneous causal effects", EJS 17.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 2
+    >>> y = X[:, 1] + t * (1 + X[:, 0]) + 0.1 * rng.standard_normal(400)
+    >>> est = DRLearnerEffect(n_bootstrap=50).fit(X, y, treatment=t)
+    >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
+    array([1., 2.])
+    """
+
+    def __init__(
+        self,
+        outcome_model: Any = None,
+        final_model: Any = None,
+        propensity_model: Any = None,
+        n_splits: int = 5,
+        modifiers: Any = None,
+        n_bootstrap: int = 200,
+        lack_of_fit: float = 0.2,
+        min_propensity: float = 0.01,
+        random_state: Any = 0,
+    ) -> None:
+        self.outcome_model = outcome_model
+        self.final_model = final_model
+        self.propensity_model = propensity_model
+        self.n_splits = n_splits
+        self.modifiers = modifiers
+        self.n_bootstrap = n_bootstrap
+        self.lack_of_fit = lack_of_fit
+        self.min_propensity = min_propensity
+        self.random_state = random_state
+
+    def _learners(self) -> list[Any]:
+        return [or_default(self.final_model)]
+
+    def _prepare(self, data: FitData) -> None:
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        nuisances = crossfit(self, data, self.n_splits)
+        self.scores_ = _nuisances.dr_scores(data.y, data.treatment, nuisances)
+
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+        (model,) = self._learners()
+        yield Part(1.0, model, data.X[:, self.modifier_positions_], self.scores_, weight)
+
+    def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
+        return _nuisances._predict(learners[0], X[:, self.modifier_positions_])
+
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return self.scores_ - tau, data.sample_weight
+
+    def _support_columns(self) -> NDArray[np.int64]:
+        return np.asarray(self.modifier_positions_)
+
+
+class RLearnerEffect(FittedLevels, DRLearnerEffect):
+    r"""Residual on residual: any weighted regressor, for binary treatments and doses (Nie and Wager 2021).
+
+    Minimises :math:`\sum_i w_i \{(y_i - m(x_i)) - (t_i - e(x_i))\,\tau(x_i)\}^2` (their equation 5) as a regression
+    of (y - m)/(t - e) with weights (t - e)^2; m = E[Y|X] and e = E[T|X] are cross-fitted over clusters. For a
+    dose the model is partially linear (Robinson 1988): the effect is linear in the dose. Draws as in
+    :class:`DRLearnerEffect`.
+
+    Parameters
+    ----------
+    outcome_model : scikit-learn regressor, optional
+        Learner of m; ridge regression by default.
+    final_model : scikit-learn regressor that takes ``sample_weight``, optional
+        Learner of the effect; by default ridge regression on standardised features.
+    propensity_model : {None, "constant", "logistic"} or scikit-learn estimator
+        Learner of e. None means the treated share where the treatment is binary (a randomised trial with one
+        probability), ridge regression where it is a dose. For a dose a regressor.
+    n_splits, modifiers, n_bootstrap, lack_of_fit, random_state
+        As in :class:`DRLearnerEffect`.
+    min_propensity : float
+        Propensities are clipped to [min_propensity, 1 - min_propensity].
+
+    Attributes
+    ----------
+    residual_outcome_, residual_treatment_ : ndarray of shape (n,)
+        y - m(x) and t - e(x), out of fold.
+    models_ : list of tuple
+        Fitted final learner of each replicate.
+
+    References
+    ----------
+    Nie and Wager (2021), "Quasi-oracle estimation of heterogeneous treatment effects", Biometrika 108.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, dose = rng.standard_normal((600, 2)), rng.uniform(0, 3, 600)
+    >>> y = X[:, 1] + dose * (1 + X[:, 0]) + 0.1 * rng.standard_normal(600)
+    >>> est = RLearnerEffect(n_bootstrap=50).fit(X, y, treatment=dose)
+    >>> est.effect([[0.0, 0.0], [1.0, 0.0]], treatment=2.0).mean().round(1)
+    array([2., 4.])
+    """
+
+    def _prepare(self, data: FitData) -> None:
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        check_coding(data.treatment)
+        if not takes_weights(self._learners()[0]):
+            raise ParameterError(
+                f"final_model={self.final_model!r}, which takes no sample_weight",
+                expected="a regressor with fit(X, y, sample_weight=...)",
+                todo="use such a learner, or DRLearnerEffect",
+            )
+        if not 0 < self.min_propensity < 0.5:
+            raise ParameterError(f"min_propensity={self.min_propensity!r}", expected="a number between 0 and 0.5")
+        self.binary_ = is_binary(data.treatment)
+        found = expectations(self, data, self.n_splits)
+        self.residual_outcome_ = data.y - found.outcome
+        self.residual_treatment_ = data.treatment - found.treatment
+
+    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+        (model,) = self._learners()
+        safe, X = self._safe_residual(), data.X[:, self.modifier_positions_]
+        yield Part(1.0, model, X, self.residual_outcome_ / safe, weight * safe**2)
+
+    def _safe_residual(self) -> FloatArray:
+        """Residuals of the treatment; a residual of 0 has weight 0, whatever its target."""
+        left = self.residual_treatment_
+        tiny = 1e-6 * max(float(np.std(left)), 1e-300)
+        return np.where(np.abs(left) > tiny, left, tiny)
+
+    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        safe = self._safe_residual()
+        return self.residual_outcome_ / safe - tau, data.sample_weight * safe**2

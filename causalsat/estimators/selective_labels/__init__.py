@@ -1,0 +1,1 @@
+"""Risk where outcomes are observed only for the tested."""

@@ -1,0 +1,125 @@
+"""Mode, Laplace whitening and sampling of a smooth log density whose gradient is written by hand.
+
+Independent draws along the path of conditional modes (:mod:`causalsat.inference.mode_path`) where its proposals fit
+the posterior; else, as with few units, nutpie's No-U-Turn sampler in the coordinates of the curvature at the mode.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.exceptions import ConvergenceWarning
+from causalsat.inference.chains import Settings
+from causalsat.inference.mode_path import sample_path
+from causalsat.inference.nuts import chain_summary, complaints, inverse_root, negative_hessian, sample_nuts
+
+FloatArray = NDArray[np.float64]
+
+R_HAT_LIMIT = 1.01
+ESS_LIMIT = 400
+LEAST_EFFECTIVE = 0.2  # share of independent proposals' draws that must be effective, else NUTS
+FLATTEST = 1e-6  # smallest curvature relative to the largest that whitening believes
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Mode of a density, shape (d,), and a factor L of its inverse curvature, L L' = H^-1."""
+
+    mode: FloatArray
+    factor: FloatArray
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws (chain, draw, d), divergences, which sampler made them, and its share of accepted proposals (or NaN)."""
+
+    draws: FloatArray
+    divergences: int
+    sampler: str
+    accepted: float
+
+    @property
+    def flat(self) -> FloatArray:
+        """Draws (draw, d), one chain after the other."""
+        return self.draws.reshape(-1, self.draws.shape[2])
+
+    def diagnostics(self, reported: Mapping[str, FloatArray]) -> dict[str, Any]:
+        """R-hat, effective draws and the rest for reported quantities (draw, k) or (draw,)."""
+        chains = {name: values.reshape(*self.draws.shape[:2], -1) for name, values in reported.items()}
+        found = chain_summary(chains, self.divergences)
+        accepted = {} if np.isnan(self.accepted) else {"accepted": self.accepted}
+        return {**found, "sampler": self.sampler, **accepted}
+
+
+def sample(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray, settings: Settings) -> Sampled:
+    """Draws from the posterior by the sampler that fits it."""
+    found = laplace(density, arguments, start)
+    scale = float(np.sqrt((found.factor[-1] ** 2).sum()))
+    quick = sample_path(lambda x: density(x, *arguments), found.mode, scale, settings)
+    if quick is not None and quick.trustworthy and _moves(quick.draws):
+        return Sampled(quick.draws, 0, "mode path", quick.accepted)
+    draws, divergences = sample_whitened(density, arguments, found, settings)
+    return Sampled(draws, divergences, "NUTS", float("nan"))
+
+
+def _moves(draws: FloatArray) -> bool:
+    """Whether no chain is stuck: effective draws of every coordinate are at least a fifth of the draws."""
+    found = chain_summary({"coordinates": draws}, 0)
+    return bool(found["ess"] >= LEAST_EFFECTIVE * found["n_draws"])
+
+
+def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> Laplace:
+    """Mode by BFGS and curvature by central differences of the gradient."""
+    mode = find_mode(density, arguments, start)
+    curvature = negative_hessian(lambda x: density(x, *arguments), mode)
+    return Laplace(mode, inverse_root(curvature, share=FLATTEST))
+
+
+def find_mode(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> FloatArray:
+    """Mode by BFGS."""
+    from scipy.optimize import minimize
+
+    def negative(x: FloatArray) -> tuple[float, FloatArray]:
+        with np.errstate(all="ignore"):
+            value, gradient = density(x, *arguments)
+        if not np.isfinite(value) or not np.isfinite(gradient).all():
+            return 1e100, np.zeros_like(x)
+        return -value, -gradient
+
+    found = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxfun": 1000})
+    return np.asarray(found.x)
+
+
+def sample_whitened(
+    density: Callable[..., Any], arguments: tuple[Any, ...], found: Laplace, settings: Settings
+) -> tuple[FloatArray, int]:
+    """Draws (chain, draw, d) by nutpie's NUTS in the coordinates that the Laplace approximation makes round.
+
+    Returns the draws and the number of divergences.
+    """
+
+    def white(z: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = density(found.mode + found.factor @ z, *arguments)
+        return value, found.factor.T @ gradient
+
+    draws, divergences = sample_nuts(white, np.zeros(len(found.mode)), settings)
+    return found.mode + draws @ found.factor.T, divergences
+
+
+def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
+    """Warn of R-hat above 1.01, fewer than 400 effective draws, or any divergence."""
+    wrong = complaints(diagnostics, r_hat=R_HAT_LIMIT, ess=ESS_LIMIT, divergences=0)
+    if wrong:
+        warnings.warn(
+            f"the sampler may not have converged: {', '.join(wrong)}. What to do: raise n_tune and n_draws; "
+            "if that does not help, give a prevalence or an expertise constraint: without them the data may not "
+            "tell the unobservables from the intercept.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,1 @@
+"""Transformer estimator for treatments of any kind."""

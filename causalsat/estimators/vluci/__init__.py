@@ -1,0 +1,1 @@
+"""Variational learning of unobserved confounders."""

@@ -1,0 +1,255 @@
+"""Fit of the likelihood at a given strength of confounding: Newton, learnt scales, Laplace evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.core.inputs import FloatArray
+from causalsat.estimators.vluci.basis import PRODUCT
+from causalsat.estimators.vluci.likelihood import Link, UnitTerms, unit_terms, unit_values
+from causalsat.estimators.vluci.noise import components, improve, log_prior, volume
+
+__all__ = ["NO_LINK", "Design", "Mode", "fit_mode", "make_design", "predictors", "start"]
+
+IntArray = NDArray[np.int64]
+
+NO_LINK = Link(0.0, (0.0, 0.0))
+FREE, N_SCALES = -1, 8  # scales: 0-2 of f_T (linear, smooth, products), 3-5 of f_Y, 6-7 of the effect; -1 is fixed
+FREE_VARIANCE, LOG_SD_VARIANCE = 25.0, 4.0
+TAILS = 0.5
+LEAST_VARIANCE = 1e-7
+LEAST_CURVATURE = 1e-10  # of the largest
+MOST_STEPS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Columns of f_T (n, p) and f_Y (n, q), of the effect (n, r), treatment, outcome, weights, groups of shrinkage.
+
+    The outcome is standardised and a dose in units of its residual sd. The parameters are the coefficients of f_T, of
+    f_Y (main effects, then the treatment times the effect's columns) and the log sd of the outcome by arm.
+    """
+
+    D_t: FloatArray
+    D_y: FloatArray
+    D_effect: FloatArray
+    t: FloatArray
+    y: FloatArray
+    weight: FloatArray
+    group: IntArray
+    kinds: tuple[bool, bool]
+
+    @property
+    def arm(self) -> IntArray:
+        """Arm of each unit's noise: 0 for all units of a dose."""
+        return self.t.astype(np.int64) if self.kinds[0] else np.zeros(len(self.t), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Mode:
+    """Posterior mode at one strength: parameters, minus Hessian with the prior and without, log evidence, scales.
+
+    ``link`` is the strength with the noise of the ``shape`` learnt there (empty: normal). ``ate`` is the average
+    effect in the model's units.
+    """
+
+    link: Link
+    z: FloatArray
+    hessian: FloatArray
+    information: FloatArray
+    evidence: float
+    variance: FloatArray
+    scale: FloatArray
+    shape: FloatArray
+    ate: float
+    ate_sd: float
+
+
+def effect_columns(B: FloatArray, kinds: IntArray) -> FloatArray:
+    """Columns on which the effect depends: a constant, linear and smooth ones."""
+    return np.column_stack([np.ones(len(B)), B[:, kinds < PRODUCT]])
+
+
+def make_design(
+    B: FloatArray, kinds: IntArray, t: FloatArray, y: FloatArray, weight: FloatArray, binary: tuple[bool, bool]
+) -> Design:
+    """Lay out the columns and their groups of shrinkage."""
+    one = np.ones((len(t), 1))
+    H = effect_columns(B, kinds)
+    group = np.concatenate([[FREE], kinds, [FREE], 3 + kinds, [FREE], 6 + kinds[kinds < PRODUCT]]).astype(np.int64)
+    main = np.column_stack([one, B])
+    return Design(main, np.column_stack([main, t[:, None] * H]), H, t, y, weight, group, binary)
+
+
+def predictors(design: Design, z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """f_T, f_Y and the log sd of the outcome for each unit."""
+    p = design.D_t.shape[1]
+    return design.D_t @ z[:p], design.D_y @ z[p:-2], z[-2:][design.arm]
+
+
+def start(design: Design) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Parameters, prior variances of the coefficients, and squared scales of the groups to begin with."""
+    variance = np.where(design.group == FREE, FREE_VARIANCE, 0.3**2)
+    return np.zeros(len(design.group) + 2), variance, np.full(N_SCALES, 0.3**2)
+
+
+def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int = 2) -> Mode:
+    """Mode and Laplace evidence at a strength of confounding, with scales learnt there (EM), from a mode near by.
+
+    The scales are learnt at each strength anew: those learnt without confounding would have taken up what it leaves
+    in the means, and would speak for its absence.
+    """
+    if near is None:
+        z, variance, scale = start(design)
+        information, shape = _information(design, link, z), np.empty(0)
+    else:
+        z, variance, scale, information, shape = near.z, near.variance, near.scale, near.information, near.shape
+    link, slopes = replace(link, noise=components(shape)), np.empty((len(design.t), 0))
+    for step in range(rounds):
+        precision = _precision(variance)
+        last = step == rounds - 1
+        z, value, information = _climb(design, link, z, precision, information, tolerance=1e-3 if last else 0.05)
+        if not last:
+            variance, scale = _scales(design, z, information + np.diag(precision), variance, scale)
+            if len(shape):
+                shape, slopes = improve(_by_shape(design, link, z), design.weight, shape)
+                link = replace(link, noise=components(shape))
+    information = _information(design, link, z)
+    hessian = _positive(information + np.diag(precision))
+    chol = np.linalg.cholesky(hessian)
+    evidence = value + 0.5 * float(np.log(precision).sum()) - float(np.log(np.diag(chol)).sum())
+    evidence += _log_prior(design, variance, scale) + log_prior(shape) + volume(slopes, design.weight)
+    average = _average_weights(design)
+    spread = np.linalg.solve(chol, average)
+    ate, sd = float(average @ z), float(np.sqrt(spread @ spread))
+    return Mode(link, z, hessian, information, evidence, variance, scale, shape, ate, sd)
+
+
+def _by_shape(design: Design, link: Link, z: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Log-likelihood of each unit as a function of the shape of the noise."""
+    f = predictors(design, z)
+    return lambda shape: unit_values(design.t, design.y, f, replace(link, noise=components(shape)))
+
+
+def _positive(matrix: FloatArray) -> FloatArray:
+    """The matrix, with its least eigenvalues raised where rounding leaves it not positive definite.
+
+    That happens where the outcome is nearly a function of the columns, so that its curvature is huge in some
+    directions and hardly anything in others.
+    """
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        return np.asarray((vectors * np.maximum(values, LEAST_CURVATURE * values[-1])) @ vectors.T)
+    return matrix
+
+
+def _inverse(matrix: FloatArray) -> FloatArray:
+    """Inverse of a symmetric positive definite matrix, at half the cost of a general one."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    factor, failed = dpotrf(matrix, lower=True)
+    if failed:
+        return np.asarray(np.linalg.inv(matrix))
+    lower = np.tril(dpotri(factor, lower=True)[0])
+    return np.asarray(lower + lower.T - np.diag(np.diag(lower)))
+
+
+def _average_weights(design: Design) -> FloatArray:
+    """Weights of the parameters in the average effect (of the logit, where the outcome is binary)."""
+    out = np.zeros(len(design.group) + 2)
+    out[-2 - design.D_effect.shape[1] : -2] = np.average(design.D_effect, axis=0, weights=design.weight)
+    return out
+
+
+def _precision(variance: FloatArray) -> FloatArray:
+    return 1 / np.concatenate([variance, [LOG_SD_VARIANCE] * 2])
+
+
+def _scales(
+    design: Design, z: FloatArray, hessian: FloatArray, variance: FloatArray, scale: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Variance of each coefficient and squared scale of each group, by a step of EM.
+
+    A coefficient is Student-t with TAILS degrees of freedom round 0: few are large and most are nothing, which is
+    what leaves something to see of a confounder. Its variance is scaled inverse chi-squared round its group's scale.
+    """
+    second = (z**2 + np.diag(_inverse(hessian)))[:-2]
+    variance, scale = variance.copy(), scale.copy()
+    for k in range(N_SCALES):
+        mine = design.group == k
+        if mine.any():
+            scale[k] = max(float(1 / np.mean((TAILS + 1) / (TAILS * scale[k] + second[mine]))), LEAST_VARIANCE)
+            variance[mine] = (TAILS * scale[k] + second[mine]) / (TAILS + 1)
+    return variance, scale
+
+
+def _log_prior(design: Design, variance: FloatArray, scale: FloatArray) -> float:
+    """Log prior density of the log variances, given the scales of their groups, up to a constant."""
+    mine = design.group != FREE
+    ratio = scale[design.group[mine]] / variance[mine]
+    return float(0.5 * TAILS * (np.log(ratio) - ratio).sum())
+
+
+def _climb(
+    design: Design, link: Link, z: FloatArray, precision: FloatArray, information: FloatArray, tolerance: float
+) -> tuple[FloatArray, float, FloatArray]:
+    """Newton's method with the Hessian of the start, which is computed anew only where the steps fail to shrink."""
+    value, gradient = _value(design, link, z, precision)
+    factor = _inverse(information + np.diag(precision))
+    gain = np.inf
+    for _ in range(MOST_STEPS):
+        step = factor @ gradient
+        ahead = float(gradient @ step)
+        if ahead < tolerance:
+            break
+        if ahead > 0.3 * gain:
+            information = _information(design, link, z)
+            factor = _inverse(information + np.diag(precision))
+            step = factor @ gradient
+            ahead = np.inf
+        gain, size = ahead, 1.0
+        while not (there := _value(design, link, z + size * step, precision))[0] >= value - 1e-9 and size > 1e-4:
+            size /= 2
+        if not np.isfinite(there[0]):
+            break
+        z, (value, gradient) = z + size * step, there
+    return z, value, information
+
+
+def _terms(design: Design, link: Link, z: FloatArray) -> UnitTerms:
+    return unit_terms(design.t, design.y, predictors(design, z), link, design.kinds)
+
+
+def _value(design: Design, link: Link, z: FloatArray, precision: FloatArray) -> tuple[float, FloatArray]:
+    """Log posterior density and its gradient."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a step too far is refused by its value
+        terms = _terms(design, link, z)
+        first = design.weight * terms.first
+        arms = np.bincount(design.arm, first[2], 2)
+        gradient = np.concatenate([design.D_t.T @ first[0], design.D_y.T @ first[1], arms]) - precision * z
+        return float(design.weight @ terms.value - 0.5 * (precision * z) @ z), gradient
+
+
+def _information(design: Design, link: Link, z: FloatArray) -> FloatArray:
+    """Minus the Hessian of the log-likelihood, made positive where the likelihood is not concave."""
+    second = design.weight * _terms(design, link, z).second
+    columns = (design.D_t, design.D_y, np.eye(2)[design.arm])
+    ends = np.cumsum([0, *(c.shape[1] for c in columns)])
+    out = np.empty((ends[-1], ends[-1]))
+    for i in range(3):
+        for j in range(i, 3):
+            block = columns[i].T @ (second[i, j][:, None] * columns[j])
+            out[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = -block
+            out[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = -block.T
+    try:
+        np.linalg.cholesky(out + 1e-3 * np.eye(len(out)))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(out)
+        out = (vectors * np.maximum(values, 1e-3)) @ vectors.T
+    return out

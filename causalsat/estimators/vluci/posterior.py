@@ -1,0 +1,375 @@
+"""Posterior of the strength of confounding on a grid, the strengths that the imputations stand for, draws of L."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from causalsat.core.inputs import FloatArray
+from causalsat.estimators.vluci.fit import NO_LINK, Design, Mode, fit_mode, predictors
+from causalsat.estimators.vluci.likelihood import Link, log_joint
+from causalsat.estimators.vluci.noise import STARTS
+from causalsat.estimators.vluci.peak import NARROW, find_peak
+from causalsat.exceptions import DataError
+
+__all__ = [
+    "Grid",
+    "Prior",
+    "choose",
+    "curve_points",
+    "draw_confounder",
+    "draw_parameters",
+    "evaluate_grid",
+    "no_grid",
+]
+
+RATIOS = (0.5, 1.0, 2.0)  # of L's link to X's own, times the prior scale
+MOST_BETA = 4.0
+BETA_WEIGHTS = (0.1, 0.3, 0.6)
+SIZES = np.array([-1.0, 0.0, 1.0])  # log2 of the ratios
+TIES = np.array([0.0, 1e-6, 2e-6])  # where links are equal, as they are at most MOST_BETA
+REACH = 1.9  # of atanh(rho): the confounder explains at most 91 % of the residual variance
+SHIFTS = (-0.4, 0.0, 0.4)  # between the arms, in atanh(rho), treated minus control halved
+SHIFT_SD = 0.3
+FINE = 5, 61, 13  # of the log link, atanh(rho), shift
+U_GRID = np.linspace(-5.5, 5.5, 221)
+HOPELESS = 15.0  # natural logarithms below the best
+TAIL = 0.05
+BORNE = 3.126  # half the 90 % quantile of chi-squared of 3 degrees: fall of the evidence within the joint region
+MOST_TILT = 50.0
+LEAST_UNITS = 100  # for noise whose shape is learnt
+TEMPER = 0.3  # power of the likelihood in the spread, for which 90 % intervals hold in small simulated studies
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Prior of confounding: its probability, the scale of L's link relative to X's, whether the data are asked.
+
+    ``flexible`` noise need not be normal.
+    """
+
+    probability: float
+    link_scale: float
+    use_evidence: bool = True
+    flexible: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Posterior weights of strengths.
+
+    Attributes
+    ----------
+    beta, rho0, rho1, ate, ate_sd, evidence : ndarray of shape (k,)
+        Strengths, the average effect there and its sd, log evidence against no confounding. The first is none.
+    weight, spread : ndarray of shape (k,)
+        Posterior weights, and the wider ones of the strengths that the imputations stand for; of one mean effect.
+    table : ndarray of shape (3, r, s)
+        Log evidence where it was computed: by beta, atanh(rho), shift; NaN where it was not.
+    computed : ndarray of shape (3, r, s, 2)
+        Average effect and its sd there.
+    betas, places : ndarray of shape (3,), (r,)
+        Values of beta and of atanh(rho).
+    """
+
+    beta: FloatArray
+    rho0: FloatArray
+    rho1: FloatArray
+    ate: FloatArray
+    ate_sd: FloatArray
+    evidence: FloatArray
+    weight: FloatArray
+    spread: FloatArray
+    table: FloatArray
+    computed: FloatArray
+    betas: FloatArray
+    places: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Strengths:
+    """Strengths other than none: coordinates (k, 3), log prior weight, log evidence, average effect and its sd."""
+
+    where: FloatArray
+    log_prior: FloatArray
+    evidence: FloatArray
+    ate: FloatArray
+    sd: FloatArray
+
+
+def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode]:
+    """Evidence and average effect over strengths; prior: rho^2 Beta(1, 1/2), arms alike but for a normal shift."""
+    none = without_confounding(design, flexible=prior.flexible)
+    betas = _betas(design, none, prior.link_scale)
+    a = np.linspace(-REACH, REACH, n_grid)
+    shifts = np.array(SHIFTS) if design.kinds[0] else np.zeros(1)
+    table = np.full((3, n_grid, len(shifts), 3), np.nan)
+    best, top = 0.0, none
+    for i, beta in enumerate(betas):
+        for k in np.argsort(np.abs(shifts)):
+            for side in (1, -1):
+                mode, peak = none, 0.0
+                for j in sorted(np.flatnonzero(a * side > 0 if side > 0 else a <= 0), key=lambda j: float(abs(a[j]))):
+                    mode = fit_mode(design, _link(beta, a[j], shifts[k]), mode)
+                    gain = mode.evidence - none.evidence
+                    if not np.isfinite([gain, mode.ate, mode.ate_sd]).all():
+                        break
+                    table[i, j, k] = gain, mode.ate, mode.ate_sd
+                    top = mode if gain > best else top
+                    best, peak = max(best, gain), max(peak, gain)
+                    if gain < min(best, peak) - HOPELESS:
+                        break
+    if (np.isfinite(table[..., 0]).sum(axis=1) < 2).any():
+        raise DataError(
+            "an evidence of confounding that cannot be computed: the covariates fit the outcome almost perfectly",
+            expected="many more units than covariates",
+            todo="take fewer covariates (principal components), or prior_confounding=0",
+        )
+    strengths = _peaked(design, table, betas, a, shifts, none, top) or _refine(table, betas, a, shifts)
+    return _weigh(strengths, table, betas, a, none, prior), none
+
+
+def _peaked(
+    design: Design, table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArray, none: Mode, top: Mode
+) -> _Strengths | None:
+    """Strengths round the highest point, where the evidence falls from it too steeply for the grid."""
+    if top is none or len(shifts) == 1:
+        return None
+    evidence = table[..., 0]
+    i, j, k = np.unravel_index(np.nanargmax(evidence), evidence.shape)
+    beside = [evidence[m, j, k] for m in (i - 1, i + 1) if 0 <= m < 3]
+    beside += [evidence[i, m, k] for m in (j - 1, j + 1) if 0 <= m < len(a)]
+    if evidence[i, j, k] < NARROW or evidence[i, j, k] - np.nanmax(beside) < NARROW / 2:
+        return None
+
+    def density(x: FloatArray) -> FloatArray:
+        size = np.interp(x[:, 0], np.log(betas) + TIES, SIZES)
+        width = max(float(np.log(betas[2] / betas[0])) / 2, 0.1)
+        return _log_density(np.column_stack([size, x[:, 1:]])) - np.log(width)
+
+    def compute(x: FloatArray) -> tuple[float, float, float]:
+        mode = fit_mode(design, _link(np.exp(x[0]), x[1], x[2]), top, rounds=3)
+        return mode.evidence - none.evidence + float(density(x[None])[0]), mode.ate, mode.ate_sd
+
+    centre = np.array([np.log(betas[i]), a[j], shifts[k]])
+    step = np.array([np.log(2.0), a[1] - a[0], shifts[1] - shifts[0]])
+    found = find_peak(compute, centre, step)
+    if found is None:
+        return None
+    prior = density(found.places)
+    return _Strengths(found.places, prior + found.log_volume, found.evidence - prior, found.ate, found.sd)
+
+
+def _log_density(x: FloatArray) -> FloatArray:
+    """Log prior density at (k, 3): log2 of the ratio of the link to the prior's scale, atanh(rho), shift."""
+    weights = np.interp(x[:, 0], SIZES, BETA_WEIGHTS)
+    shares = 0.5 * np.abs(np.tanh(x[:, 1])) / np.cosh(x[:, 1])  # of a, where rho^2 is Beta(1, 1/2)
+    normal = np.exp(-0.5 * (x[:, 2] / SHIFT_SD) ** 2) / (SHIFT_SD * np.sqrt(2 * np.pi))
+    return np.asarray(np.log(np.maximum(weights * shares * normal, 1e-300)))
+
+
+def without_confounding(design: Design, *, flexible: bool) -> Mode:
+    """Mode without confounding; with flexible noise the best of those from several shapes."""
+    normal = fit_mode(design, NO_LINK, rounds=10)
+    if not flexible or design.kinds != (True, False) or len(design.t) < LEAST_UNITS:
+        return normal
+    found = [fit_mode(design, NO_LINK, replace(normal, shape=shape), rounds=8) for shape in STARTS]
+    return max(found, key=lambda mode: mode.evidence)
+
+
+def _betas(design: Design, none: Mode, scale: float) -> FloatArray:
+    """Lengths of L's link at the prior's ratios to that of X, which L itself weakens: solved for both at once."""
+    f_t = predictors(design, none.z)[0]
+    middle = np.average(f_t, weights=design.weight)
+    seen = np.average((f_t - middle) ** 2, weights=design.weight)
+    noise = 3.0 / np.pi**2 if design.kinds[0] else 1.0
+    square = (scale * np.array(RATIOS)) ** 2 * seen
+    return np.sqrt(square / np.maximum(1 - noise * square, square / MOST_BETA**2))
+
+
+def no_grid() -> Grid:
+    """Grid of no confounding, where it has been ruled out."""
+    zero, one, none = np.zeros(1), np.ones(1), np.empty((3, 0, 1))
+    empty = none, np.empty((3, 0, 1, 2)), np.zeros(3), np.empty(0)
+    return Grid(zero, zero, zero, zero, zero, zero, one, one, *empty)
+
+
+def _link(beta: float, a: float, shift: float) -> Link:
+    return Link(float(beta), (float(np.tanh(a - shift)), float(np.tanh(a + shift))))
+
+
+def _weigh(
+    strengths: _Strengths, table: FloatArray, betas: FloatArray, a: FloatArray, none: Mode, prior: Prior
+) -> Grid:
+    log_prior = strengths.log_prior
+    evidence = np.r_[0.0, strengths.evidence]
+    ate, sd = np.r_[none.ate, strengths.ate], np.r_[none.ate_sd, np.maximum(strengths.sd, 1e-9)]
+    power = 1.0 if prior.use_evidence else 0.0
+    weight = _posterior(log_prior, prior.probability, power * evidence)
+    spread = weight
+    if prior.use_evidence:
+        borne = ate[evidence >= evidence.max() - BORNE]
+        ends = float(borne.min()), float(borne.max())
+        spread = _tilted(_posterior(log_prior, 1.0, TEMPER * evidence), ate, float(weight @ ate), ends)
+    x = strengths.where
+    beta, rho0, rho1 = np.exp(x[:, 0]), np.tanh(x[:, 1] - x[:, 2]), np.tanh(x[:, 1] + x[:, 2])
+    columns = [*(np.r_[0.0, v] for v in (beta, rho0, rho1)), ate, sd, evidence, weight, spread]
+    keep = (weight > 1e-7) | (spread > 1e-7) | (evidence > evidence.max() - HOPELESS)
+    keep[0] = True
+    columns = [v[keep] for v in columns]
+    b, r0, r1, ate, sd, evidence, weight, spread = columns
+    weights = weight / weight.sum(), spread / spread.sum()
+    return Grid(b, r0, r1, ate, sd, evidence, *weights, table[..., 0], table[..., 1:], betas, a)
+
+
+def _posterior(log_prior: FloatArray, probability: float, log_likelihood: FloatArray) -> FloatArray:
+    """Weights of no confounding and of strengths."""
+    spike, slab = np.log(max(1 - probability, 1e-300)), np.log(max(probability, 1e-300))
+    log_w = np.r_[spike, slab + log_prior] + log_likelihood
+    w = np.exp(log_w - log_w.max())
+    return np.asarray(w / w.sum())
+
+
+def _tilted(weight: FloatArray, ate: FloatArray, mean: float, ends: tuple[float, float]) -> FloatArray:
+    """The weights nearest to ``weight`` in Kullback-Leibler divergence under which the mean effect is ``mean``.
+
+    At least TAIL of them lies beyond each of the ``ends``, where there are strengths beyond.
+    """
+    scale = float(np.sqrt(weight @ (ate - float(weight @ ate)) ** 2))
+    if scale <= 1e-9 * (1 + abs(mean)):
+        return weight
+    u = (ate - mean) / scale
+    zones = [ate < ends[0], (ate >= ends[0]) & (ate <= ends[1]), ate > ends[1]]
+    free = _with_mean(weight, u, [np.ones(len(u), dtype=bool)], [1.0])
+    tails = [max(TAIL, float(free[z].sum())) if weight[z].sum() > 1e-12 else 0.0 for z in (zones[0], zones[2])]
+    masses = [tails[0], 1 - sum(tails), tails[1]]
+    return _with_mean(weight, u, zones, masses)
+
+
+def _with_mean(weight: FloatArray, u: FloatArray, zones: list[Any], masses: list[float]) -> FloatArray:
+    """Weights that sum to ``masses`` in the zones, log-linear in u from ``weight`` within each, with mean u of 0."""
+    from scipy.optimize import brentq
+
+    log_weight = np.log(np.maximum(weight, 1e-300))
+
+    def tilt(slope: float) -> FloatArray:
+        out = np.zeros(len(u))
+        for zone, mass in zip(zones, masses, strict=True):
+            if mass > 0:
+                log_w = (log_weight + slope * u)[zone]
+                w = np.exp(log_w - log_w.max())
+                out[zone] = mass * w / w.sum()
+        return out
+
+    ends = [float(tilt(slope) @ u) for slope in (-MOST_TILT, MOST_TILT)]
+    if ends[0] >= 0 or ends[1] <= 0:
+        return tilt(-MOST_TILT if ends[0] >= 0 else MOST_TILT)
+    return tilt(float(brentq(lambda slope: float(tilt(slope) @ u), -MOST_TILT, MOST_TILT)))
+
+
+def _refine(table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArray) -> _Strengths:
+    """Evidence, average effect and its sd between the strengths at which they were computed."""
+    fine_b, fine_a = np.linspace(-1, 1, FINE[0]), np.linspace(-REACH, REACH, FINE[1])
+    fine_s = np.linspace(SHIFTS[0], SHIFTS[-1], FINE[2]) if len(shifts) > 1 else np.zeros(1)
+    filled = np.array([[_fill(table[i, :, k], a) for k in range(len(shifts))] for i in range(3)])
+    along = np.array([_interpolate(filled[i].transpose(1, 0, 2), a, shifts, fine_a, fine_s) for i in range(3)])
+    between = np.maximum(1 - np.abs(fine_b[:, None] - SIZES), 0.0)  # linear: no peaks made up
+    fine = np.einsum("bi,iasv->basv", between, along)
+    x = np.stack(np.meshgrid(fine_b, fine_a, fine_s, indexing="ij"), axis=-1).reshape(-1, 3)
+    log_prior = _log_density(x)
+    log_prior -= np.logaddexp.reduce(log_prior)
+    evidence, ate, sd = (fine[..., k].ravel() for k in range(3))
+    where = np.column_stack([np.interp(x[:, 0], SIZES, np.log(betas)), x[:, 1:]])
+    return _Strengths(where, log_prior, evidence, ate, sd)
+
+
+def _fill(values: FloatArray, a: FloatArray) -> FloatArray:
+    """Where the search was broken off, the evidence falls on, and the average effect goes on, in a line."""
+    out = values.copy()
+    known = np.isfinite(values[:, 0])
+    for side in (known.argmax() - 1, len(a) - known[::-1].argmax()):
+        step, stop = (-1, -1) if side < known.argmax() else (1, len(a))
+        for j in range(side, stop, step):
+            out[j] = 2 * out[j - step] - out[j - 2 * step]
+            out[j, 0] = min(out[j, 0], out[j - step, 0] - 3.0)
+            out[j, 2] = out[j - step, 2]
+    return out
+
+
+def _interpolate(
+    values: FloatArray, a: FloatArray, shifts: FloatArray, fine_a: FloatArray, fine_s: FloatArray
+) -> FloatArray:
+    """Cubic splines along a, and along the shift the parabola through its three values."""
+    from scipy.interpolate import make_interp_spline
+
+    along = make_interp_spline(a, values, k=3 if len(a) > 3 else 1)(fine_a)
+    if len(shifts) == 1:
+        return np.asarray(along)
+    parabola = np.vander(fine_s, 3) @ np.linalg.inv(np.vander(shifts, 3))
+    return np.einsum("sk,akv->asv", parabola, along)
+
+
+def curve_points(grid: Grid) -> list[tuple[float, float, float, float, float]]:
+    """Strengths that are alike in both arms: beta, signed share rho |rho|, average effect, its sd, log evidence."""
+    middle = grid.table.shape[2] // 2
+    rows = []
+    for i, beta in enumerate(grid.betas):
+        for j, a in enumerate(grid.places):
+            if np.isfinite(grid.table[i, j, middle]):
+                rho = float(np.tanh(a))
+                ate, sd = (float(v) for v in grid.computed[i, j, middle])
+                rows.append((float(beta), rho * abs(rho), ate, sd, float(grid.table[i, j, middle])))
+    return rows
+
+
+def choose(grid: Grid, m: int) -> list[tuple[Link, float]]:
+    """A strength for each of m parts of equal weight, by the average effect: the weightiest near the part's mean."""
+    order = np.argsort(grid.ate, kind="stable")
+    ate, spread = grid.ate[order], grid.spread[order]
+    reached = np.r_[0.0, np.cumsum(spread)]
+    variance = float(spread @ (ate - float(spread @ ate)) ** 2)
+    width = 0.02 * float(np.sqrt(max(variance, 1e-300)))
+    chosen = []
+    for i in range(m):
+        share = np.maximum(np.minimum(reached[1:], (i + 1) / m) - np.maximum(reached[:-1], i / m), 0.0)
+        middle = float(share @ ate / share.sum())
+        score = np.log(np.maximum(spread, 1e-300)) - 0.5 * ((ate - middle) / width) ** 2
+        chosen.append(order[np.where(share > 0, score, -np.inf).argmax()])
+    return [
+        (Link(float(grid.beta[i]), (float(grid.rho0[i]), float(grid.rho1[i]))), float(grid.ate[i])) for i in chosen
+    ]
+
+
+def draw_parameters(mode: Mode, noise: FloatArray) -> FloatArray:
+    """The draw from the Laplace approximation for standard normal ``noise``."""
+    chol = np.linalg.cholesky(mode.hessian)
+    return np.asarray(mode.z + np.linalg.solve(chol.T, noise))
+
+
+def draw_confounder(design: Design, z: FloatArray, link: Link, uniform: FloatArray) -> FloatArray:
+    """Draws of U given X, T and Y at the quantiles ``uniform`` (n,) of its exact posterior on a grid, shape (n,)."""
+    if link.beta == 0 and link.rho == (0.0, 0.0):
+        from scipy.special import ndtri
+
+        return np.asarray(ndtri(uniform))
+    out = np.empty(len(design.t))
+    f = predictors(design, z)
+    for rows in np.array_split(np.arange(len(out)), max(1, len(out) // 4096)):
+        there = (f[0][rows], f[1][rows], f[2][rows])
+        log_p = log_joint(U_GRID, design.t[rows], design.y[rows], there, link, design.kinds)
+        out[rows] = _inverse_cdf(log_p, uniform[rows])
+    return out
+
+
+def _inverse_cdf(log_p: FloatArray, uniform: FloatArray) -> FloatArray:
+    p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    middle = 0.5 * (p[:, 1:] + p[:, :-1])
+    reached = np.concatenate([np.zeros((len(p), 1)), np.cumsum(middle, axis=1)], axis=1)
+    reached /= reached[:, -1:]
+    j = np.clip((reached <= uniform[:, None]).sum(axis=1) - 1, 0, len(U_GRID) - 2)
+    rows = np.arange(len(p))
+    low, high = reached[rows, j], reached[rows, j + 1]
+    part = np.where(high > low, (uniform - low) / np.maximum(high - low, 1e-300), 0.5)
+    return np.asarray(U_GRID[j] + part * (U_GRID[j + 1] - U_GRID[j]))

@@ -1,0 +1,1 @@
+"""Folds, nuisances, scores, chains: statistics on arrays that several estimators share."""

@@ -1,0 +1,303 @@
+"""Cross-fitted nuisance functions and the doubly robust score."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat.core import inputs
+from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
+from causalsat.inference.folds import assign_folds
+
+__all__ = ["Nuisances", "crossfit_nuisances", "dr_scores"]
+
+FloatArray = NDArray[np.float64]
+
+PREDICTABLE_R2 = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Nuisances:
+    """Out-of-fold predictions of the nuisance functions, one value a unit.
+
+    Attributes
+    ----------
+    mu0, mu1 : ndarray of shape (n,)
+        Predicted outcome under control and under treatment, E[Y | X, T = 0] and E[Y | X, T = 1].
+    propensity : ndarray of shape (n,)
+        Probability of treatment, after clipping.
+    m : ndarray of shape (n,)
+        Predicted outcome E[Y | X] = e mu1 + (1 - e) mu0.
+    fold : ndarray of int of shape (n,)
+        The fold in which the unit was held out.
+    clipped : ndarray of bool of shape (n,)
+        Units whose propensity was clipped.
+    """
+
+    mu0: FloatArray
+    mu1: FloatArray
+    propensity: FloatArray
+    m: FloatArray
+    fold: NDArray[np.int64]
+    clipped: NDArray[np.bool_]
+
+
+def crossfit_nuisances(
+    X: Any,
+    y: ArrayLike,
+    treatment: ArrayLike | str,
+    *,
+    groups: ArrayLike | str | None = None,
+    outcome_model: Any = None,
+    propensity_model: Any = None,
+    propensity: ArrayLike | float | None = None,
+    n_splits: int = 5,
+    random_state: Any = 0,
+    sample_weight: ArrayLike | str | None = None,
+    min_propensity: float = 0.01,
+) -> Nuisances:
+    """Predict outcomes and treatment of each unit from the clusters of the other folds.
+
+    Parameters
+    ----------
+    X : array or DataFrame of shape (n, p)
+        Features. Missing values are imputed (with indicators) by the default learners and handed as they are
+        to a learner of yours.
+    y, treatment : array of shape (n,)
+        Outcome and 0/1 treatment (or the name of X's column).
+    groups : array of shape (n,) or str, optional
+        Clusters, which no two folds share.
+    outcome_model : scikit-learn estimator, optional
+        Cloned and fitted to each arm of each training fold. A classifier's probability of the larger class is
+        taken, for 0/1 outcomes. By default ridge regression on standardised features, its penalty chosen by
+        leaving out single units: where features are alike within clusters, as image features are, and clusters are
+        only some tens, it follows the clusters' noise, and fewer components or a learner with a larger penalty
+        give more precise averages.
+    propensity_model : {None, "constant", "logistic"} or scikit-learn classifier
+        None or ``"constant"``: a randomised trial in which each unit has the same chance, estimated by the
+        treated share of the sample (there is a warning if X predicts the treatment out of fold).
+        ``"logistic"``: ridge-penalised logistic regression on standardised features.
+    propensity : float or array of shape (n,), optional
+        Known probability of treatment; ``propensity_model`` is then not used.
+    n_splits : int
+        Number of folds.
+    random_state : int or numpy.random.Generator
+        Seed of the folds.
+    sample_weight : array of shape (n,), optional
+        Survey weights, handed to learners that take them.
+    min_propensity : float
+        Propensities are clipped to [min_propensity, 1 - min_propensity].
+
+    Returns
+    -------
+    Nuisances
+        Out-of-fold predictions.
+
+    Raises
+    ------
+    DataError, TreatmentError, ParameterError
+        If an input cannot be used, or an arm has fewer clusters than there are folds.
+
+    Warns
+    -----
+    OverlapWarning
+        If propensities were clipped; says how many in each arm.
+    DataWarning
+        If the treatment is predictable although it was declared constant, or a learner takes no weights.
+
+    References
+    ----------
+    Chernozhukov et al. (2018), "Double/debiased machine learning for treatment and structural parameters",
+    definition 3.2 (cross-fitting).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 2
+    >>> y = X[:, 0] + t * (1 + X[:, 1]) + 0.1 * rng.standard_normal(400)
+    >>> nuisances = crossfit_nuisances(X, y, t)
+    >>> bool(np.corrcoef(nuisances.mu1 - nuisances.mu0, X[:, 1])[0, 1] > 0.99)
+    True
+    >>> round(float(dr_scores(y, t, nuisances).mean()), 1)
+    1.0
+    """
+    if not 0 < min_propensity < 0.5:
+        raise ParameterError(f"min_propensity={min_propensity!r}", expected="a number between 0 and 0.5")
+    names = {v for v in (treatment, groups, sample_weight) if isinstance(v, str)}
+    table = np.asarray(inputs.features_only(X, names), dtype=float)
+    if table.ndim != 2:
+        raise DataError(f"X of shape {table.shape}", expected="a table (unit, feature)")
+    n = len(table)
+    t = inputs.check_treatment(inputs.column_or_array(X, treatment, "treatment")[0], n, binary=True)
+    outcome = inputs.check_outcome(y, n)
+    codes = inputs.check_groups(inputs.column_or_array(X, groups, "groups")[0], n)
+    weight = inputs.check_weights(inputs.column_or_array(X, sample_weight, "sample_weight")[0], n)
+    known = inputs.check_propensity(propensity, n)
+    rng = np.random.default_rng(random_state)
+    keys = (outcome, t, *np.nan_to_num(table).T)
+    fold = assign_folds(n_splits, rng, groups=codes, treatment=t, keys=keys)
+    weights = None if sample_weight is None else weight
+    model = default_outcome_model() if outcome_model is None else outcome_model
+    mu0, mu1 = (_crossfit(model, table, outcome, fold, weights, fitted_on=t == arm) for arm in (0, 1))
+    raw = known if known is not None else _propensity(propensity_model, table, t, codes, fold, weights)
+    e = np.clip(raw, min_propensity, 1 - min_propensity)
+    clipped = e != raw
+    _warn_clipped(clipped, t, min_propensity)
+    return Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=e * mu1 + (1 - e) * mu0, fold=fold, clipped=clipped)
+
+
+def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> FloatArray:
+    r"""Doubly robust score of each unit, shape (n,); its conditional mean is the conditional effect.
+
+    ``mu1 - mu0 + T (Y - mu1) / e - (1 - T)(Y - mu0) / (1 - e)``: unbiased where either the outcome models or
+    the propensity are right (Robins, Rotnitzky and Zhao 1994).
+
+    Parameters
+    ----------
+    y, treatment : array of shape (n,)
+        Outcome and 0/1 treatment.
+    nuisances : Nuisances
+        From :func:`crossfit_nuisances`.
+
+    Examples
+    --------
+    >>> half, zero = np.full(2, 0.5), np.zeros(2)
+    >>> known = Nuisances(zero, zero, half, zero, np.arange(2), np.zeros(2, dtype=bool))
+    >>> dr_scores([3.0, 1.0], [1, 0], known)
+    array([ 6., -2.])
+    """
+    outcome, t, nu = np.asarray(y, dtype=float), np.asarray(treatment, dtype=float), nuisances
+    treated = t * (outcome - nu.mu1) / nu.propensity
+    control = (1 - t) * (outcome - nu.mu0) / (1 - nu.propensity)
+    return np.asarray(nu.mu1 - nu.mu0 + treated - control)
+
+
+def default_outcome_model() -> Any:
+    """Ridge regression on imputed, standardised features; the penalty is chosen by leave-one-out."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    impute = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    return make_pipeline(impute, StandardScaler(), RidgeCV(np.logspace(-2, 5, 15)))
+
+
+def default_propensity_model() -> Any:
+    """Ridge-penalised logistic regression (C = 1) on imputed, standardised features."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    impute = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    return make_pipeline(impute, StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _crossfit(
+    model: Any,
+    X: FloatArray,
+    target: FloatArray,
+    fold: NDArray[np.int64],
+    weight: FloatArray | None,
+    fitted_on: NDArray[np.bool_] | None = None,
+) -> FloatArray:
+    """Out-of-fold predictions of a target by clones of a model, fitted on the chosen units of other folds."""
+    from sklearn import config_context
+    from sklearn.base import clone
+
+    out = np.empty(len(target))
+    for k in np.unique(fold):
+        held = fold == k
+        train = ~held if fitted_on is None else ~held & fitted_on
+        values = np.unique(target[train])
+        if len(values) == 1:
+            out[held] = values[0]
+            continue
+        learner = clone(model)
+        with config_context(enable_metadata_routing=False):  # the step's name routes the weights
+            learner.fit(X[train], target[train], **_weight_option(learner, weight, train))
+        out[held] = _predict(learner, X[held])
+    if not np.isfinite(out).all():
+        raise DataError(f"{type(model).__name__} predicts missing or infinite values", expected="finite predictions")
+    return out
+
+
+def _predict(learner: Any, X: FloatArray) -> FloatArray:
+    from sklearn.base import is_classifier
+
+    if not is_classifier(learner):
+        return np.asarray(learner.predict(X), dtype=float).reshape(len(X))
+    if len(learner.classes_) > 2 or not hasattr(learner, "predict_proba"):
+        raise ParameterError(
+            f"a classifier {type(learner).__name__} with {len(learner.classes_)} classes",
+            expected="a binary target and predict_proba; for other outcomes a regressor",
+        )
+    return np.asarray(learner.predict_proba(X)[:, 1], dtype=float)
+
+
+def _weight_option(learner: Any, weight: FloatArray | None, train: NDArray[np.bool_]) -> dict[str, FloatArray]:
+    from sklearn.utils.validation import has_fit_parameter
+
+    if weight is None:
+        return {}
+    steps = getattr(learner, "steps", None)
+    last, prefix = (learner, "") if steps is None else (steps[-1][1], f"{steps[-1][0]}__")
+    if not has_fit_parameter(last, "sample_weight"):
+        warnings.warn(f"{type(last).__name__} takes no sample_weight: fitted without", IgnoredWarning, stacklevel=4)
+        return {}
+    return {f"{prefix}sample_weight": weight[train]}
+
+
+def _propensity(
+    model: Any,
+    X: FloatArray,
+    t: FloatArray,
+    groups: NDArray[np.int64] | None,
+    fold: NDArray[np.int64],
+    weight: FloatArray | None,
+) -> FloatArray:
+    if model is None or model == "constant":
+        _warn_predictable(X, t, groups, weight)
+        return np.full(len(t), np.average(t, weights=weight))
+    if isinstance(model, str) and model != "logistic":
+        raise ParameterError(
+            f"propensity_model={model!r}", expected="None, 'constant', 'logistic' or a scikit-learn classifier"
+        )
+    learner = default_propensity_model() if isinstance(model, str) else model
+    return _crossfit(learner, X, t, fold, weight)
+
+
+def _warn_predictable(
+    X: FloatArray, t: FloatArray, groups: NDArray[np.int64] | None, weight: FloatArray | None
+) -> None:
+    """Warn if features predict the treatment in clusters that the prediction has not seen."""
+    from causalsat.inference.scores import crossfit_ridge
+
+    w = np.ones(len(t)) if weight is None else weight
+    predicted = crossfit_ridge(np.nan_to_num(X), t, w, groups)
+    r2 = 1 - np.average((t - predicted) ** 2, weights=w) / np.average((t - np.average(t, weights=w)) ** 2, weights=w)
+    n_clusters = len(t) if groups is None else int(groups.max()) + 1
+    if r2 > PREDICTABLE_R2 + 2 / n_clusters:
+        warnings.warn(
+            f"the features predict the treatment (out-of-fold R2 {r2:.2f}), but its probability was taken to be the "
+            "same for all units: if the trial was not randomised so, pass propensity= or propensity_model='logistic'",
+            DataWarning,
+            stacklevel=5,
+        )
+
+
+def _warn_clipped(clipped: NDArray[np.bool_], t: FloatArray, bound: float) -> None:
+    if clipped.any():
+        treated = int((clipped & (t > 0)).sum())
+        control = int(clipped.sum()) - treated
+        warnings.warn(
+            f"{treated + control} of {len(t)} propensities lie outside [{bound:g}, {1 - bound:g}] and were clipped "
+            f"({treated} treated, {control} control): their effects rest on few comparable units",
+            OverlapWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,399 @@
+"""A study: units with places, the roles of their columns, and the imagery that shows where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat.exceptions import ParameterError
+from causalsat.study.building import check_imagery, check_table, chosen_rows, one_probability, resolve_roles
+from causalsat.study.columns import code_treatment, numeric_column, require_column, resolve_covariates
+from causalsat.study.dates import parse_dates
+from causalsat.study.describing import facts_of, html_of, sites_of
+from causalsat.study.geometry import places_frame, units_frame
+from causalsat.study.reading import StudyFileNotFoundError, read_units
+from causalsat.study.report import Finding, StudyReport
+
+__all__ = ["Finding", "Study", "StudyFileNotFoundError", "StudyReport"]
+
+FloatArray = NDArray[np.float64]
+
+
+class Study:
+    """Units of a trial or survey, what their columns mean, where they are, and imagery of those places.
+
+    Names are checked when the object is made; values by :meth:`check`, which reports everything at once.
+    A study does not change: :meth:`subset` and :meth:`replace` return new ones.
+
+    Parameters
+    ----------
+    units : DataFrame or GeoDataFrame of n rows
+        One row for each unit (person, household, village). It is copied.
+    outcome, treatment : str
+        Columns. A treatment of labels is coded 0/1 where the labels say which is which (Control/Treatment,
+        no/yes, ...); otherwise say so with ``treated``. Other numbers are doses.
+    covariates : list of str, optional
+        Columns measured before treatment; ``"x*"`` is a pattern. None means none: a column becomes a
+        covariate only if it is named, since a column measured after treatment would bias every effect.
+    cluster : str, optional
+        Column with the unit of assignment or sampling (village, group); standard errors and folds respect it.
+    strata : str, optional
+        Column with the randomisation strata.
+    weights : str, optional
+        Column with survey weights.
+    propensity : str or float, optional
+        The design's probability of treatment: a column, or one number for all.
+    lon, lat : str, optional
+        Columns with the coordinates in ``crs``. Omit both if the table has a geometry.
+    crs : str, optional
+        Coordinate reference system of lon and lat (default EPSG:4326), or of a geometry without one.
+    imagery : Imagery or dict of them, optional
+        Satellite images of the units' places; only held here.
+    places : DataFrame or GeoDataFrame, optional
+        Further places without a trial, to which effects may be carried over; same lon, lat and crs, or a geometry
+        of their own. Where the units have a geometry and no such columns, lon and lat are the places'.
+    unit : str, optional
+        Column with the unit's identity; becomes the index. Default: the table's own index.
+    treated : object, optional
+        The value of the treatment column that means treated; the one other value is control.
+    treatment_date : date or str, optional
+        When treatment began: a date, or the column with each unit's date.
+    image_dates : date or list of dates, optional
+        When the images were taken, where the imagery does not know.
+    chip_size_m : float, optional
+        Side in metres of the square around a place that models look at, unless they are told otherwise.
+    randomised : bool, default True
+        Whether assignment was randomised; decides how :meth:`check` reads imbalance.
+    name, description, citation, licence : str
+        What a report says about the data.
+    value_labels : dict of column to {code: label}, optional
+        Stata value labels; filled by :meth:`from_file`.
+
+    Attributes
+    ----------
+    units : GeoDataFrame
+        The units with a ``geometry`` column; index is the unit's identity.
+    covariates : tuple of str
+        Names of the covariates.
+    roles : mapping of role to column
+        The other roles that are columns.
+    imagery, places, treatment_date, image_dates, chip_size_m, randomised, name, description, citation, licence
+        As given (places as a GeoDataFrame, dates as numpy days).
+
+    Raises
+    ------
+    ColumnError
+        If a role names no column; the message lists close matches.
+    DataError
+        If the table has no rows, two columns of one name, or no usable geometry.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame(
+    ...     {"income": [1.0, 2.0, 3.0, 5.0], "arm": ["Control", "Control", "Treatment", "Treatment"],
+    ...      "village": [1, 2, 3, 4], "lon": [32.1, 32.2, 32.3, 32.4], "lat": [1.0, 1.1, 1.2, 1.3]}
+    ... )
+    >>> study = Study(table, outcome="income", treatment="arm", cluster="village", lon="lon", lat="lat")
+    >>> study.treatment
+    array([0., 0., 1., 1.])
+    >>> study
+    <Study 'study': 4 units in 4 clusters, 2 treated and 2 control, 0 covariates, no imagery>
+    """
+
+    units: Any
+    covariates: tuple[str, ...]
+    roles: Mapping[str, str]
+    imagery: Any
+    places: Any
+    treatment_date: np.datetime64 | str | None
+    image_dates: tuple[np.datetime64, ...]
+    chip_size_m: float | None
+    randomised: bool
+    name: str
+    description: str
+    citation: str
+    licence: str
+    value_labels: Mapping[str, Mapping[Any, str]]
+    _settings: dict[str, Any]
+
+    def __init__(
+        self,
+        units: Any,
+        *,
+        outcome: str,
+        treatment: str,
+        covariates: Sequence[str] | str | None = None,
+        cluster: str | None = None,
+        strata: str | None = None,
+        weights: str | None = None,
+        propensity: str | float | None = None,
+        lon: str | None = None,
+        lat: str | None = None,
+        crs: Any = None,
+        imagery: Any = None,
+        places: Any = None,
+        unit: str | None = None,
+        treated: Any = None,
+        treatment_date: Any = None,
+        image_dates: Any = None,
+        chip_size_m: float | None = None,
+        randomised: bool = True,
+        name: str = "study",
+        description: str = "",
+        citation: str = "",
+        licence: str = "",
+        value_labels: Mapping[str, Mapping[Any, str]] | None = None,
+    ) -> None:
+        frame = check_table(units)
+        roles = resolve_roles(
+            frame, outcome=outcome, treatment=treatment, cluster=cluster, strata=strata, weights=weights, unit=unit
+        )
+        if isinstance(propensity, str):
+            roles["propensity"] = require_column(frame, propensity, "propensity")
+        elif propensity is not None:
+            propensity = one_probability(propensity)
+        if isinstance(treatment_date, str) and treatment_date in frame.columns:
+            roles["treatment_date"] = treatment_date
+        elif treatment_date is not None:
+            treatment_date = parse_dates(treatment_date, "treatment_date")[0]
+        taken = {**roles, **({"lon": lon, "lat": lat} if lon and lat else {})}
+        geoframe = units_frame(frame, places, lon, lat, crs)
+        if unit is not None:
+            geoframe = geoframe.set_axis(pd.Index(frame[roles["unit"]], name=None), axis=0)
+        self.__dict__.update(
+            units=geoframe,
+            covariates=resolve_covariates(frame, covariates, taken),
+            roles=roles,
+            imagery=check_imagery(imagery),
+            places=None if places is None else places_frame(places, lon, lat, crs),
+            treatment_date=treatment_date,
+            image_dates=parse_dates(image_dates, "image_dates"),
+            chip_size_m=_positive(chip_size_m, "chip_size_m"),
+            randomised=bool(randomised),
+            name=name,
+            description=description,
+            citation=citation,
+            licence=licence,
+            value_labels=dict(value_labels or {}),
+            _settings={"lon": lon, "lat": lat, "crs": crs, "treated": treated, "propensity": propensity},
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | PathLike[str],
+        *,
+        places: Any = None,
+        read_options: Mapping[str, Any] | None = None,
+        **roles: Any,
+    ) -> Study:
+        """Read the units from a file.
+
+        Parameters
+        ----------
+        path : path
+            CSV, Parquet, GeoParquet, Stata .dta, GeoPackage, GeoJSON, Shapefile, FlatGeobuf. Labelled Stata
+            variables keep their numbers, except that a treatment is coded by its labels.
+        places : path, DataFrame or GeoDataFrame, optional
+            Further places without a trial; a path is read like the units.
+        read_options : mapping, optional
+            For the reader of the units, such as ``{"sep": ";", "decimal": ","}`` or ``{"layer": "villages"}``.
+        **roles
+            Everything that :class:`Study` takes.
+
+        Raises
+        ------
+        DataError
+            If the file does not exist or cannot be read.
+        """
+        units, labels = read_units(path, read_options)
+        if isinstance(places, str | PathLike):
+            places, _ = read_units(places)
+        roles.setdefault("name", Path(path).name.split(".")[0])
+        return cls(units, places=places, value_labels=labels, **roles)
+
+    # ------------------------------------------------------------------ what a model takes
+    @property
+    def X(self) -> Any:
+        """GeoDataFrame (n rows) of the covariates and the geometry; index is the unit."""
+        return self.units[[*self.covariates, "geometry"]]
+
+    @property
+    def y(self) -> FloatArray:
+        """Outcome, shape (n,), NaN where missing."""
+        return numeric_column(self.units[self.roles["outcome"]], "outcome")
+
+    @property
+    def treatment(self) -> FloatArray:
+        """Treatment, shape (n,): 0 control, 1 treated, or a dose; NaN where missing."""
+        column = self.roles["treatment"]
+        return code_treatment(self.units[column], self._settings["treated"], self.value_labels.get(column))
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """Cluster labels, shape (n,), or None."""
+        return self._column("cluster")
+
+    @property
+    def strata(self) -> NDArray[Any] | None:
+        """Stratum labels, shape (n,), or None."""
+        return self._column("strata")
+
+    @property
+    def weights(self) -> FloatArray | None:
+        """Survey weights, shape (n,), or None."""
+        return self._numbers("weights")
+
+    @property
+    def propensity(self) -> FloatArray | None:
+        """Known probability of treatment, shape (n,), or None."""
+        constant = self._settings["propensity"]
+        if constant is None or isinstance(constant, str):
+            return self._numbers("propensity")
+        return np.full(len(self), float(constant))
+
+    def _column(self, role: str) -> NDArray[Any] | None:
+        return self.units[self.roles[role]].to_numpy() if role in self.roles else None
+
+    def _numbers(self, role: str) -> FloatArray | None:
+        return numeric_column(self.units[self.roles[role]], role) if role in self.roles else None
+
+    # ------------------------------------------------------------------ counts and places
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @property
+    def n_clusters(self) -> int | None:
+        """Number of distinct clusters, or None."""
+        return None if self.groups is None else int(pd.Series(self.groups).nunique())
+
+    @property
+    def crs(self) -> Any:
+        """Coordinate reference system of the units (pyproj.CRS), or None."""
+        return self.units.crs
+
+    def __len__(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    def sites(self) -> Any:
+        """The distinct clusters (distinct places where there is no cluster).
+
+        Returns
+        -------
+        GeoDataFrame
+            Index is the cluster; ``n_units``, ``n_treated``, ``mean_outcome`` and a point: the cluster's
+            place if its units share one, otherwise the mean of their places.
+        """
+        return sites_of(self)
+
+    # ------------------------------------------------------------------ other studies from this one
+    def replace(self, **changes: Any) -> Study:
+        """A new study with some of the constructor's arguments changed."""
+        arguments: dict[str, Any] = {k: v for k, v in self.roles.items() if k not in ("unit", "treatment_date")}
+        arguments |= {"covariates": self.covariates, **self._settings, "treatment_date": self._treatment_date()}
+        if "propensity" in self.roles:
+            arguments["propensity"] = self.roles["propensity"]
+        for key in ("units", "imagery", "places", "image_dates", "chip_size_m", "randomised", "name", "citation"):
+            arguments[key] = getattr(self, key)
+        arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels}
+        arguments |= changes
+        if "unit" in self.roles and self.roles["unit"] in getattr(arguments["units"], "columns", ()):
+            arguments.setdefault("unit", self.roles["unit"])
+        try:
+            return Study(arguments.pop("units"), **arguments)
+        except TypeError as error:
+            raise ParameterError(str(error).replace("Study.__init__()", "Study"), todo="see help(Study)") from error
+
+    def _treatment_date(self) -> Any:
+        return self.roles.get("treatment_date", self.treatment_date)
+
+    def subset(self, mask: ArrayLike) -> Study:
+        """The study of the units that a boolean mask of shape (n,), or positions, select.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"y": [1.0, 2.0, 3.0], "d": [0, 1, 0], "lon": 32.0, "lat": [1.0, 1.1, 1.2]})
+        >>> study = Study(table, outcome="y", treatment="d", lon="lon", lat="lat")
+        >>> len(study.subset(study.y > 1.5))
+        2
+        """
+        return self.replace(units=self.units.iloc[chosen_rows(mask, len(self))])
+
+    # ------------------------------------------------------------------ check and fit
+    def check(self, *, size_m: float | None = None, imagery: bool = True) -> StudyReport:
+        """Look for everything that could spoil an analysis, and say what to do about it.
+
+        Parameters
+        ----------
+        size_m : float, optional
+            Side of the chips in metres that the imagery must cover. Default: ``chip_size_m``, or a few pixels.
+        imagery : bool, default True
+            Whether to read the imagery at the units' places.
+
+        Returns
+        -------
+        StudyReport
+            Prints as a table; ``.ok``, ``.findings``, ``.to_dataframe()``, ``.raise_if_errors()``.
+        """
+        from causalsat.study.check import check_study
+
+        return check_study(self, size_m=self.chip_size_m if size_m is None else size_m, imagery=imagery)
+
+    def fit(self, model: Any, X: Any = None) -> Any:
+        """Fit a model to the study: covariates and places as X, and every role where it belongs.
+
+        Parameters
+        ----------
+        model : estimator or Pipeline
+            An effect estimator, or a Pipeline that ends in one; it is fitted in place.
+        X : table or array of n rows, optional
+            Features to use instead of :attr:`X`.
+
+        Returns
+        -------
+        estimator
+            The model, fitted.
+
+        Raises
+        ------
+        ParameterError
+            If the final estimator takes no treatment.
+        """
+        from causalsat.study.fitting import fit_study
+
+        return fit_study(self, model, X)
+
+    # ------------------------------------------------------------------ how it looks
+    def facts(self) -> list[str]:
+        """Counts in words: units and clusters, arms, covariates, further places, imagery."""
+        return facts_of(self)
+
+    def __repr__(self) -> str:
+        """One line: units, clusters, arms, covariates, imagery."""
+        return f"<Study {self.name!r}: {', '.join(self.facts())}>"
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse: a study does not change."""
+        raise AttributeError(f"a Study does not change; use study.replace({name}=...)")
+
+
+def _positive(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ParameterError(f"{name}={value!r}", expected="a positive number of metres")
+    return float(value)
