@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from causalsat.core import inputs
 from causalsat.core.inputs import FloatArray
+from causalsat.core.warn import warn
 from causalsat.estimators.vluci.network import NetworkSettings
 from causalsat.estimators.vluci.posterior import curve_points
 from causalsat.estimators.vluci.region import LikelihoodRegion, likelihood_region
@@ -92,7 +93,7 @@ def warn_once(caught: list[warnings.WarningMessage]) -> None:
         by_kind.setdefault(item.category, []).append(str(item.message))
     for kind, said in by_kind.items():
         more = f" (and {len(said) - 1} more such warnings of the base's fits)" if len(said) > 1 else ""
-        warnings.warn(said[0] + more, kind, stacklevel=6)
+        warn(said[0] + more, kind)
 
 
 def observed_treatment(values: Any, n: int, *, binary: bool) -> FloatArray:

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from causalsat.base import EffectEstimator, Summary, effect, final_estimator
 from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.warn import warn
 from causalsat.estimators.levels import check_coding, is_binary
 from causalsat.estimators.linear.estimator import BayesianLinearEffect
 from causalsat.estimators.members import chunks, fit_member, take
@@ -265,9 +266,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         weight = data.sample_weight / self.design_effect_
         nothing = len(y) < MIN_UNITS or bool(np.ptp(y) == 0)
         if nothing:
-            warnings.warn(
-                f"{len(y)} units or a constant outcome: no confounder is inferred", DataWarning, stacklevel=5
-            )
+            warn(f"{len(y)} units or a constant outcome: no confounder is inferred", DataWarning)
         if self.inference == "variational" and not nothing and data.propensity is None:
             self.probability_ = float("nan")
             settings = vluci_checks.network_settings(self)
@@ -286,7 +285,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         """Say what is amiss; that nothing is known of L is news only where the networks were to find it."""
         bad = [note for note in self.report_.notes if self.inference == "variational" or "collapsed" not in note]
         if bad:
-            warnings.warn("; ".join(bad), DataWarning, stacklevel=6)
+            warn("; ".join(bad), DataWarning)
 
     def _fit_members(self, base: Any, data: FitData) -> None:
         everyone = np.arange(len(data.y))
