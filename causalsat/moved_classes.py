@@ -70,7 +70,7 @@ MOVED: dict[str, str] = {
     "estimators._clusters_model:Outcome": "estimators.clusters.model",
     "estimators._clusters_network:NetworkScores": "estimators.clusters.network",
     "estimators._confounding_encoder:FoldEncoders": "estimators.confounding.encoder",
-    "estimators._confounding_estimates:Balance": "estimators.confounding.estimates",
+    "estimators._confounding_estimates:Balance": "inference.balance",
     "estimators._confounding_fit:HeldOut": "estimators.confounding.fit",
     "estimators._confounding_fit:_Crossfit": "estimators.confounding.fit",
     "estimators._confounding_models:HeldOutLogit": "estimators.confounding.fit",

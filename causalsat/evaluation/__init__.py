@@ -1,6 +1,5 @@
 """Judging effects without ground truth: functions on arrays that return frozen results."""
 
-from causalsat.evaluation.balance import Balance, balance
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
 from causalsat.evaluation.conformal import (
     ConformalCalibration,
@@ -24,10 +23,11 @@ from causalsat.evaluation.quantile_aggregation import (
 )
 from causalsat.evaluation.rate import RateResult, TocCurve, rate, toc
 from causalsat.evaluation.risk_calibration import RiskCalibration, follow_up_calibration, risk_calibration
-from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 from causalsat.evaluation.trust import DirectUncertainty
+from causalsat.inference.balance import Balance, balance
 from causalsat.inference.nuisances import Nuisances, crossfit_nuisances, dr_scores
+from causalsat.inference.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 
 __all__ = [
     "Balance",

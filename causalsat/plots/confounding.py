@@ -13,8 +13,8 @@ from causalsat.plots import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from causalsat.evaluation.balance import Balance
-    from causalsat.evaluation.sensitivity import Sensitivity
+    from causalsat.inference.balance import Balance
+    from causalsat.inference.sensitivity import Sensitivity
 
 __all__ = ["plot_balance", "plot_propensity_salience", "plot_sensitivity"]
 

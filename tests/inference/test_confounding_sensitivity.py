@@ -7,8 +7,8 @@ import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causalsat.evaluation.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.inference.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 
 # Cinelli and Hazlett (2020), section 5: the effect of direct harm on peace attitudes in Darfur, benchmark "female"
 ESTIMATE, SE, DF = 0.09731582, 0.02325654, 783

@@ -15,7 +15,7 @@ from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FloatArray, unit_index
 from causalsat.core.parameters import check_whole_numbers
 from causalsat.encoders.reduce import learn_reduction
-from causalsat.estimators.confounding import estimates as estimates
+from causalsat.estimators.confounding import estimates
 from causalsat.estimators.confounding.encoder import fit_encoder
 from causalsat.estimators.confounding.fit import confounding_nuisances, fit_all, propensity_learner
 from causalsat.estimators.confounding.salience import occlusion, tabular_salience
@@ -27,6 +27,7 @@ from causalsat.estimators.image_base import (
     covariate_table,
 )
 from causalsat.exceptions import ImageryError
+from causalsat.inference.balance import balance
 from causalsat.inference.nuisances import dr_scores
 from causalsat.inference.sensitivity import partially_linear
 
@@ -219,7 +220,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         k = self.reduction_.n_out
         names = (*(f"latent{j}" for j in range(k)), *self.covariate_names_)
         self.modifier_options_ = names
-        self.balance_ = estimates.balance(
+        self.balance_ = balance(
             table, data.treatment, self.nuisances_.propensity, weights=data.sample_weight, names=names
         )
         benchmarks = {name: [k + j] for j, name in enumerate(self.covariate_names_)}

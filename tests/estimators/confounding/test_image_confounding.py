@@ -8,10 +8,9 @@ import statsmodels.api as sm
 
 import causalsat
 from causalsat import ImageConfounding, LearnedFilters, PyramidFeatures, SupervisedEncoder
-from causalsat.estimators.confounding.estimates import att, balance, hajek, naive_difference
+from causalsat.estimators.confounding.estimates import att, hajek, naive_difference
 from causalsat.estimators.confounding.fit import HeldOutLogit, HeldOutRidge, confounding_nuisances
-from causalsat.evaluation import overlap
-from causalsat.exceptions import CausalsatError, DataError, ImageryError, OverlapWarning, ParameterError
+from causalsat.exceptions import CausalsatError, ImageryError, OverlapWarning, ParameterError
 from causalsat.inference.nuisances import Nuisances
 from causalsat.simulate import colour_confounding, kernel_confounding, satellite_trial
 
@@ -101,19 +100,6 @@ def test_att_differs_from_ate_as_the_treated_do():
         assert abs(found.estimate - truth) < 4 * found.se
         assert found.se < 0.06
     assert truth > 1.3
-
-
-def test_balance_is_that_of_overlap_and_weighting_brings_it():
-    X, _, t, e = observational(4000)
-    found = balance(X, t, e)
-    other = overlap(e, t, X)
-    np.testing.assert_allclose(found.raw, other.smd_raw)
-    np.testing.assert_allclose(found.weighted, other.smd_weighted)
-    np.testing.assert_allclose(found.ess, other.ess)
-    assert found.worst[0] > 0.7
-    assert found.worst[1] < 0.15
-    with pytest.raises(DataError, match="complete table"):
-        balance(X[:5], t, e)
 
 
 # ---------------------------------------------------------------------- learners
