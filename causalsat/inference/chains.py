@@ -1,13 +1,30 @@
-"""Lengths of chains and their seed: shared by the samplers."""
+"""Chains of draws: their lengths and seed, what they say of themselves, and the one policy of when to warn."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Settings", "seed_of"]
+from causalsat.core.caller import warn_user
+from causalsat.exceptions import ConvergenceWarning
+
+__all__ = [
+    "POLICY",
+    "ChainPolicy",
+    "Settings",
+    "chain_summary",
+    "convergence_problems",
+    "seed_of",
+    "warn_of_chains",
+    "worst_summary",
+]
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,3 +45,186 @@ def seed_of(random_state: Any) -> int:
     from sklearn.utils import check_random_state
 
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+# ---------------------------------------------------------------------- policy
+@dataclass(frozen=True)
+class ChainPolicy:
+    """From where on chains are reported as not converged.
+
+    Attributes
+    ----------
+    r_hat : float
+        Largest rank-normalised split R-hat that is accepted.
+    ess_per_chain : float
+        Smallest effective sample size that is accepted, for each chain.
+    divergence_share : float
+        Largest accepted share of draws that diverged.
+    pareto_k : float
+        Largest accepted shape of the importance weights, where there are any.
+
+    References
+    ----------
+    Vehtari, A., Gelman, A., Simpson, D., Carpenter, B. and Buerkner, P.-C. (2021). Rank-normalization, folding, and
+    localization: an improved R-hat. Bayesian Analysis 16(2).
+    """
+
+    r_hat: float = 1.01
+    ess_per_chain: float = 100.0
+    divergence_share: float = 0.01
+    pareto_k: float = 0.7
+
+
+POLICY = ChainPolicy()
+
+
+# ---------------------------------------------------------------------- diagnostics
+def chain_summary(
+    draws: Mapping[str, FloatArray],
+    divergences: int,
+    *,
+    methods: Callable[[str], Sequence[str]] = lambda _: ("bulk", "tail"),
+) -> dict[str, Any]:
+    """Largest R-hat and smallest effective sample size over named quantities; constants are left out.
+
+    Parameters
+    ----------
+    draws : mapping of str to ndarray of shape (chain, draw) or (chain, draw, k)
+        What is reported of the model.
+    divergences : int
+        Divergent transitions.
+    methods : callable
+        Which effective sample sizes, "bulk" and "tail", count for a name.
+
+    Returns
+    -------
+    dict
+        ``r_hat`` (NaN for a single chain, infinite where draws are not finite), ``ess``, ``divergences``,
+        ``n_chains`` and ``n_draws`` (of all chains).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> summary = chain_summary({"ate": rng.standard_normal((4, 500))}, 0)
+    >>> summary["r_hat"] < 1.01, summary["ess"] > 1000, summary["n_draws"]
+    (True, True, 2000)
+    """
+    import arviz
+
+    r_hat: list[float] = []
+    ess: list[float] = []
+    for name, values in draws.items():
+        columns = values.reshape(*values.shape[:2], -1)
+        for j in range(columns.shape[2]):
+            column = columns[:, :, j]
+            if not np.isfinite(column).all():
+                r_hat.append(math.inf)
+                ess.append(0.0)
+                continue
+            if np.ptp(column) == 0:
+                continue
+            if len(column) > 1:
+                r_hat.append(float(arviz.rhat(column)))
+            ess.append(min(float(arviz.ess(column, method=m)) for m in methods(name)))
+    first = next(iter(draws.values()))
+    return {
+        "r_hat": float(np.nanmax(r_hat)) if r_hat else float("nan"),
+        "ess": float(np.min(ess, initial=np.inf)),
+        "divergences": int(divergences),
+        "n_chains": int(first.shape[0]),
+        "n_draws": int(first.shape[0] * first.shape[1]),
+    }
+
+
+def worst_summary(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of several fits: the worst R-hat and effective sample size, all divergences, draws and chains.
+
+    Parameters
+    ----------
+    summaries : sequence of mapping
+        As :func:`chain_summary` makes them; other entries are those of the first.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> each = [chain_summary({"ate": rng.standard_normal((4, n))}, 1) for n in (200, 500)]
+    >>> worst = worst_summary(each)
+    >>> worst["ess"] == each[0]["ess"], worst["divergences"], worst["n_draws"]
+    (True, 2, 2800)
+    """
+    worst = dict(summaries[0])
+    if len(summaries) > 1:
+        r_hat = [s["r_hat"] for s in summaries if not math.isnan(s["r_hat"])]
+        worst["r_hat"] = max(r_hat, default=math.nan)
+        worst["ess"] = min(s["ess"] for s in summaries)
+        for name in ("divergences", "n_draws"):
+            worst[name] = sum(s[name] for s in summaries)
+    return worst
+
+
+# ---------------------------------------------------------------------- when to warn
+def convergence_problems(summary: Mapping[str, Any], policy: ChainPolicy = POLICY) -> list[str]:
+    """What of a summary lies outside the policy, one phrase each; empty where the chains are good.
+
+    Parameters
+    ----------
+    summary : mapping
+        As :func:`chain_summary` makes it: ``r_hat``, ``ess``, ``divergences``, ``n_chains``, ``n_draws``, and
+        ``pareto_k`` where draws were weighted. Entries that are not there are not judged.
+    policy : ChainPolicy
+        The limits.
+
+    Examples
+    --------
+    >>> convergence_problems({"r_hat": 1.0102, "ess": 399.7, "divergences": 30, "n_chains": 4, "n_draws": 2000})
+    ['R-hat 1.0102 (above 1.01)', 'effective sample size 399 (below 400)', '30 divergences in 2000 draws (above 1 %)']
+    """
+    problems = []
+    r_hat = summary.get("r_hat", math.nan)
+    if r_hat > policy.r_hat:
+        problems.append(f"R-hat {_above(r_hat, policy.r_hat, 3)} (above {policy.r_hat:g})")
+    needed = policy.ess_per_chain * summary.get("n_chains", 1)
+    if summary.get("ess", math.inf) < needed:
+        problems.append(f"effective sample size {math.floor(summary['ess'])} (below {needed:g})")
+    divergences, n_draws = summary.get("divergences", 0), summary.get("n_draws", 0)
+    if divergences > policy.divergence_share * n_draws:
+        share = f" (above {100 * policy.divergence_share:g} %)" if policy.divergence_share else ""
+        problems.append(f"{divergences} divergence{'s' if divergences != 1 else ''} in {n_draws} draws{share}")
+    k = summary.get("pareto_k", math.nan)
+    if k > policy.pareto_k:
+        problems.append(
+            f"Pareto k of the importance weights {_above(k, policy.pareto_k, 2)} (above {policy.pareto_k:g})"
+        )
+    return problems
+
+
+def warn_of_chains(summary: Mapping[str, Any], *, advice: str, policy: ChainPolicy = POLICY) -> None:
+    """Warn, at the user's line, of chains outside the policy.
+
+    Parameters
+    ----------
+    summary : mapping
+        As for :func:`convergence_problems`.
+    advice : str
+        What the user of this estimator, as it is set, can do: "raise n_tune and n_draws".
+    policy : ChainPolicy
+        The limits.
+
+    Warns
+    -----
+    ConvergenceWarning
+        With every problem, its limit, and the advice.
+    """
+    problems = convergence_problems(summary, policy)
+    if problems:
+        warn_user(
+            f"the sampler may not have converged: {', '.join(problems)}. What to do: {advice.rstrip('.')}.",
+            ConvergenceWarning,
+        )
+
+
+def _above(value: float, limit: float, digits: int) -> str:
+    """A value above a limit, with as many digits as it takes to see that it is."""
+    while digits < 12 and round(value, digits) <= limit:
+        digits += 1
+    return f"{value:.{digits}f}"

@@ -16,16 +16,15 @@ from causalsat.estimators.clusters.density import Prior
 from causalsat.estimators.clusters.features import FrozenFeatures
 from causalsat.estimators.clusters.fit import Posterior, Selection
 from causalsat.estimators.image_base import ImageFitData
-from causalsat.exceptions import ConvergenceWarning, DataError, DataWarning
-from causalsat.inference.chains import Settings
+from causalsat.exceptions import DataError, DataWarning
+from causalsat.inference.chains import ChainPolicy, Settings, chain_summary, warn_of_chains
 from causalsat.inference.folds import assign_folds
-from causalsat.inference.nuts import chain_summary, complaints
 
 IntArray = NDArray[np.int64]
 
 EFFECT_SD = 1.0  # prior spread of effects between clusters, in standard deviations of the outcome
 TRUNK_CLUSTERS = 2  # clusters of the likelihood that networks are trained on while their number is open
-R_HAT_LIMIT = 1.03
+POLICY = ChainPolicy(r_hat=1.03, ess_per_chain=50.0, divergence_share=0.02)
 MISFIT = 2.5  # standard errors
 
 
@@ -279,12 +278,5 @@ def diagnose(posterior: Any, draws: dict[str, FloatArray]) -> dict[str, Any]:
     chains = {name: draws[name].reshape(posterior.n_chains, -1, draws[name][0].size) for name in ("tau", "sigma")}
     found = chain_summary(chains, posterior.divergences, methods=lambda _: ("bulk",))
     found["source"] = "NUTS on the marginal likelihood, features fixed"
-    needed, most = 50 * posterior.n_chains, 0.02 * len(posterior.draws)
-    bad = complaints(found, r_hat=R_HAT_LIMIT, ess=needed, divergences=most)
-    if bad:
-        warnings.warn(
-            f"the sampler may not have converged: {', '.join(bad)}. What to do: raise n_tune and n_draws.",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
+    warn_of_chains(found, advice="raise n_tune and n_draws", policy=POLICY)
     return found

@@ -331,7 +331,7 @@ class BayesianLinearEffect(PredictiveLinear):
         result = linear_sample.worst_diagnostics(each) | {"divergences": fit.divergences}
         if np.isfinite(fit.pareto_k):
             result["pareto_k"] = fit.pareto_k
-        linear_sample.warn_if_not_converged(result)
+        linear_sample.warn_if_not_converged(result, self.prior)
         return result
 
     def _missing(self, X: FloatArray) -> NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,15 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators.linear.layout import stretch
-from causalsat.exceptions import ConvergenceWarning
-from causalsat.inference.chains import Settings
-from causalsat.inference.nuts import chain_summary, complaints, sample_nuts
+from causalsat.inference.chains import Settings, chain_summary, warn_of_chains, worst_summary
+from causalsat.inference.nuts import sample_nuts
 
 FloatArray = NDArray[np.float64]
-
-R_HAT_LIMIT = 1.01
-PARETO_K_LIMIT = 0.7
-ESS_PER_CHAIN = 100
 
 
 def sample_density(
@@ -86,28 +80,10 @@ def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler
 
 def worst_diagnostics(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Diagnostics of several fits of one model, such as those of imputations: the worst of each."""
-    found = dict(each[0])
-    if len(each) > 1:
-        found |= {
-            "r_hat": max(d["r_hat"] for d in each),
-            "ess": min(d["ess"] for d in each),
-            "divergences": sum(d["divergences"] for d in each),
-            "n_draws": sum(d["n_draws"] for d in each),
-            "imputations": len(each),
-        }
-    return found
+    return worst_summary(each) | ({"imputations": len(each)} if len(each) > 1 else {})
 
 
-def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
-    """Warn, with what to do, of R-hat above 1.01, few effective draws, many divergences or wild weights."""
-    needed, most = ESS_PER_CHAIN * diagnostics["n_chains"], 0.01 * diagnostics["n_draws"]
-    wrong = complaints(diagnostics, r_hat=R_HAT_LIMIT, ess=needed, divergences=most)
-    if diagnostics.get("pareto_k", 0.0) > PARETO_K_LIMIT:
-        wrong.append(f"Pareto k of the importance weights {diagnostics['pareto_k']:.2f} (above {PARETO_K_LIMIT})")
-    if wrong:
-        warnings.warn(
-            f"the sampler may not have converged: {', '.join(wrong)}. "
-            "What to do: raise n_tune and n_draws, or use prior='normal'.",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
+def warn_if_not_converged(diagnostics: Mapping[str, Any], prior: str = "horseshoe") -> None:
+    """Warn, with what to do under the prior that is set, of chains outside the policy."""
+    other = "" if prior == "normal" else ", or use prior='normal'"
+    warn_of_chains(diagnostics, advice=f"raise n_tune and n_draws{other}")

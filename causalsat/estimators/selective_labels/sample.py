@@ -6,7 +6,6 @@ the posterior; else, as with few units, nutpie's No-U-Turn sampler in the coordi
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import ConvergenceWarning
-from causalsat.inference.chains import Settings
+from causalsat.inference.chains import ChainPolicy, Settings, chain_summary, warn_of_chains
 from causalsat.inference.mode_path import sample_path
-from causalsat.inference.nuts import chain_summary, complaints, inverse_root, negative_hessian, sample_nuts
+from causalsat.inference.nuts import inverse_root, negative_hessian, sample_nuts
 
 FloatArray = NDArray[np.float64]
 
-R_HAT_LIMIT = 1.01
-ESS_LIMIT = 400
+POLICY = ChainPolicy(divergence_share=0.0)
 LEAST_EFFECTIVE = 0.2  # share of independent proposals' draws that must be effective, else NUTS
 FLATTEST = 1e-6  # smallest curvature relative to the largest that whitening believes
 
@@ -113,13 +110,9 @@ def sample_whitened(
 
 
 def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:
-    """Warn of R-hat above 1.01, fewer than 400 effective draws, or any divergence."""
-    wrong = complaints(diagnostics, r_hat=R_HAT_LIMIT, ess=ESS_LIMIT, divergences=0)
-    if wrong:
-        warnings.warn(
-            f"the sampler may not have converged: {', '.join(wrong)}. What to do: raise n_tune and n_draws; "
-            "if that does not help, give a prevalence or an expertise constraint: without them the data may not "
-            "tell the unobservables from the intercept.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
+    """Warn of chains outside the policy, or of any divergence."""
+    advice = (
+        "raise n_tune and n_draws; if that does not help, give a prevalence or an expertise constraint: without them "
+        "the data may not tell the unobservables from the intercept"
+    )
+    warn_of_chains(diagnostics, advice=advice, policy=POLICY)

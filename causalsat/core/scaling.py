@@ -1,0 +1,144 @@
+"""Weighted centres and scales of columns: what every estimator standardises by.
+
+Whether a column varies is judged by its own size and by how finely its numbers are stored, never by an absolute
+limit: features times 1e-12 or plus 1e10 are the same features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat.core.caller import warn_user
+from causalsat.exceptions import DataWarning
+
+__all__ = ["Scaler", "learn_scaler", "warn_of_unresolved"]
+
+FloatArray = NDArray[np.float64]
+
+DOUBLE_RESOLUTION = 1e-13  # spread, relative to the largest value, that is rounding of double precision
+SINGLE_RESOLUTION = 1e-6  # of single precision
+EXACT_IN_SINGLE = 2.0**24  # whole numbers up to it are exact in single precision
+FAR_FROM_ZERO = 1e6  # standard deviations; a mean further from zero is computed twice
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Centres and scales of columns.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (p,)
+        Weighted means; of shape () for a single variable.
+    scale : ndarray of shape (p,)
+        Weighted standard deviations; infinite for a column that does not vary, which :meth:`transform` makes 0.
+    unresolved : ndarray of bool of shape (p,)
+        Columns whose values differ, but by no more than their own rounding: they count as constant.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    unresolved: NDArray[np.bool_]
+
+    @property
+    def varies(self) -> NDArray[np.bool_]:
+        """Which columns vary."""
+        return np.isfinite(self.scale)
+
+    @property
+    def scale_or_one(self) -> FloatArray:
+        """Standard deviations, 1 for what does not vary."""
+        return np.where(self.varies, self.scale, 1.0)
+
+    @property
+    def factor(self) -> FloatArray:
+        """One over the standard deviations, 0 for what does not vary."""
+        return np.where(self.varies, 1.0 / self.scale_or_one, 0.0)
+
+    def transform(self, values: ArrayLike) -> FloatArray:
+        """Standardised values, of the shape given; 0 in columns that did not vary."""
+        return np.asarray((np.asarray(values, dtype=float) - self.mean) / self.scale)
+
+
+def learn_scaler(values: ArrayLike, weight: ArrayLike | None = None, *, resolution: float | None = None) -> Scaler:
+    """Weighted mean and standard deviation of each column.
+
+    Parameters
+    ----------
+    values : array of shape (n, p) or (n,)
+        Finite numbers.
+    weight : array of shape (n,), optional
+        Non-negative weights; rows of weight 0 count for nothing. Equal by default.
+    resolution : float, optional
+        Share of a column's largest absolute value up to which its standard deviation is taken for rounding, and the
+        column for constant. By default 1e-13, and 1e-6 for a column whose values are all of single precision.
+
+    Returns
+    -------
+    Scaler
+        Of arrays of shape (p,), or () where ``values`` is one variable.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0, 5.0], [2.0, 5.0]])
+    >>> learn_scaler(X).transform(X)
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    >>> [float(learn_scaler(X[:, 0] * a + b).transform(a + b)) for a, b in ((1e-12, 0), (1, 1e10), (1e200, 0))]
+    [0.0, 0.0, 0.0]
+    """
+    x = np.asarray(values, dtype=float)
+    w = np.ones(len(x)) if weight is None else np.asarray(weight, dtype=float)
+    share = w / w.sum()
+    mean = np.asarray(share @ x)
+    sd = _spread(x, mean, share)
+    far = np.abs(mean) > FAR_FROM_ZERO * sd
+    if far.any():
+        mean = np.where(far, mean + share @ (x - mean), mean)
+        sd = np.where(far, _spread(x, mean, share), sd)
+    live = x if (share > 0).all() else x[share > 0]
+    size = np.abs(live).max(axis=0, initial=0.0)
+    differs = live.max(axis=0, initial=-np.inf) > live.min(axis=0, initial=np.inf)
+    limit = _resolution(live) if resolution is None else resolution
+    varies = differs & (sd > limit * size)
+    return Scaler(mean, np.where(varies, sd, np.inf), np.asarray(differs & ~varies))
+
+
+def warn_of_unresolved(scaler: Scaler, names: Sequence[str]) -> None:
+    """Warn of columns that count as constant because their values differ by rounding only.
+
+    Parameters
+    ----------
+    scaler : Scaler
+        Of p columns.
+    names : sequence of str of length p
+        The columns' names.
+    """
+    which = np.flatnonzero(scaler.unresolved)
+    if len(which):
+        shown = ", ".join(str(names[j]) for j in which[:5]) + (" ..." if len(which) > 5 else "")
+        warn_user(
+            f"{len(which)} feature{'s' if len(which) > 1 else ''} ({shown}) vary by no more than the rounding of "
+            "their own values and count as constant. What to do: subtract a constant before the values are rounded, "
+            "or leave them out.",
+            DataWarning,
+        )
+
+
+def _spread(x: FloatArray, mean: FloatArray, share: FloatArray) -> FloatArray:
+    """Weighted standard deviation about ``mean``, at any size of the numbers."""
+    centred = x - mean
+    largest = np.abs(centred).max(axis=0, initial=0.0)
+    unit = np.ldexp(1.0, np.frexp(np.where(largest > 0, largest, 1.0))[1] - 1)  # a power of two: exact
+    return np.asarray(unit * np.sqrt(share @ (centred / unit) ** 2))
+
+
+def _resolution(x: FloatArray) -> FloatArray:
+    """How finely each column is stored, relative to its size."""
+    with np.errstate(over="ignore"):
+        single = (x.astype(np.float32) == x).all(axis=0)
+    exact = ((np.abs(x) <= EXACT_IN_SINGLE) & (np.round(x) == x)).all(axis=0)
+    return np.where(single & ~exact, SINGLE_RESOLUTION, DOUBLE_RESOLUTION)
