@@ -5,6 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := maps,stac,zarr,trees,distributed,docs,test
 
+# one thread a library: the tests run side by side as it is, and run here as in continuous integration
+test docs: export OMP_NUM_THREADS = 1
+test docs: export MKL_NUM_THREADS = 1
+test docs: export OPENBLAS_NUM_THREADS = 1
+test docs: export NUMBA_NUM_THREADS = 1
+
 .PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
