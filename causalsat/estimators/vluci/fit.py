@@ -13,7 +13,7 @@ from causalsat.estimators.vluci.basis import PRODUCT
 from causalsat.estimators.vluci.likelihood import Link, UnitTerms, unit_terms, unit_values
 from causalsat.estimators.vluci.noise import components, improve, log_prior, volume
 
-__all__ = ["NO_LINK", "Design", "Mode", "fit_mode", "make_design", "predictors", "start"]
+__all__ = ["NO_LINK", "Design", "Mode", "fit_mode", "fitted_share", "make_design", "predictors", "start"]
 
 IntArray = NDArray[np.int64]
 
@@ -22,7 +22,7 @@ FREE, N_SCALES = -1, 8  # scales: 0-2 of f_T (linear, smooth, products), 3-5 of 
 FREE_VARIANCE, LOG_SD_VARIANCE = 25.0, 4.0
 TAILS = 0.5
 LEAST_VARIANCE = 1e-7
-LEAST_CURVATURE = 1e-10  # of the largest
+LEAST_CURVATURE = 1e-13  # of the largest on the diagonal: a few hundred times the rounding
 MOST_STEPS = 40
 
 
@@ -136,16 +136,13 @@ def _by_shape(design: Design, link: Link, z: FloatArray) -> Callable[[FloatArray
 
 
 def _positive(matrix: FloatArray) -> FloatArray:
-    """The matrix, with its least eigenvalues raised where rounding leaves it not positive definite.
-
-    That happens where the outcome is nearly a function of the columns, so that its curvature is huge in some
-    directions and hardly anything in others.
-    """
+    """The matrix, with eigenvalues below LEAST_CURVATURE of the largest curvature raised to it."""
+    least = LEAST_CURVATURE * float(np.diag(matrix).max())
     try:
-        np.linalg.cholesky(matrix)
+        np.linalg.cholesky(matrix - least * np.eye(len(matrix)))
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(matrix)
-        return np.asarray((vectors * np.maximum(values, LEAST_CURVATURE * values[-1])) @ vectors.T)
+        return np.asarray((vectors * np.maximum(values, least)) @ vectors.T)
     return matrix
 
 
@@ -155,9 +152,17 @@ def _inverse(matrix: FloatArray) -> FloatArray:
 
     factor, failed = dpotrf(matrix, lower=True)
     if failed:
-        return np.asarray(np.linalg.inv(matrix))
+        factor, _ = dpotrf(_positive(matrix), lower=True)
     lower = np.tril(dpotri(factor, lower=True)[0])
     return np.asarray(lower + lower.T - np.diag(np.diag(lower)))
+
+
+def fitted_share(design: Design, mode: Mode) -> float:
+    """Share of the units' freedom that the columns of a continuous outcome take up: 1 where they fit whatever it is."""
+    p = design.D_t.shape[1]
+    spread = _inverse(mode.hessian)[p:-2, p:-2]
+    precision = design.weight * np.exp(-2 * mode.z[-2:])[design.arm]
+    return float(np.mean(precision * ((design.D_y @ spread) * design.D_y).sum(axis=1)))
 
 
 def _average_weights(design: Design) -> FloatArray:
@@ -247,9 +252,10 @@ def _information(design: Design, link: Link, z: FloatArray) -> FloatArray:
             block = columns[i].T @ (second[i, j][:, None] * columns[j])
             out[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = -block
             out[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = -block.T
+    least = max(1e-3, LEAST_CURVATURE * float(np.abs(np.diag(out)).max()))
     try:
-        np.linalg.cholesky(out + 1e-3 * np.eye(len(out)))
+        np.linalg.cholesky(out + least * np.eye(len(out)))
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(out)
-        out = (vectors * np.maximum(values, 1e-3)) @ vectors.T
+        out = (vectors * np.maximum(values, least)) @ vectors.T
     return out

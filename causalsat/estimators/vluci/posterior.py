@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalsat.core.inputs import FloatArray
-from causalsat.estimators.vluci.fit import NO_LINK, Design, Mode, fit_mode, predictors
+from causalsat.estimators.vluci.fit import NO_LINK, Design, Mode, fit_mode, fitted_share, predictors
 from causalsat.estimators.vluci.likelihood import Link, log_joint
 from causalsat.estimators.vluci.noise import STARTS
 from causalsat.estimators.vluci.peak import NARROW, find_peak
@@ -39,6 +39,7 @@ HOPELESS = 15.0  # natural logarithms below the best
 TAIL = 0.05
 BORNE = 3.126  # half the 90 % quantile of chi-squared of 3 degrees: fall of the evidence within the joint region
 MOST_TILT = 50.0
+MOST_FITTED = 0.95  # of the units' freedom, where columns of the outcome leave something to see of a confounder
 LEAST_UNITS = 100  # for noise whose shape is learnt
 TEMPER = 0.3  # power of the likelihood in the spread, for which 90 % intervals hold in small simulated studies
 
@@ -122,11 +123,7 @@ def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode
                     if gain < min(best, peak) - HOPELESS:
                         break
     if (np.isfinite(table[..., 0]).sum(axis=1) < 2).any():
-        raise DataError(
-            "an evidence of confounding that cannot be computed: the covariates fit the outcome almost perfectly",
-            expected="many more units than covariates",
-            todo="take fewer covariates (principal components), or prior_confounding=0",
-        )
+        raise _too_many_columns()
     strengths = _peaked(design, table, betas, a, shifts, none, top) or _refine(table, betas, a, shifts)
     return _weigh(strengths, table, betas, a, none, prior), none
 
@@ -173,10 +170,20 @@ def _log_density(x: FloatArray) -> FloatArray:
 def without_confounding(design: Design, *, flexible: bool) -> Mode:
     """Mode without confounding; with flexible noise the best of those from several shapes."""
     normal = fit_mode(design, NO_LINK, rounds=10)
+    if not design.kinds[1] and fitted_share(design, normal) > MOST_FITTED:
+        raise _too_many_columns()
     if not flexible or design.kinds != (True, False) or len(design.t) < LEAST_UNITS:
         return normal
     found = [fit_mode(design, NO_LINK, replace(normal, shape=shape), rounds=8) for shape in STARTS]
     return max(found, key=lambda mode: mode.evidence)
+
+
+def _too_many_columns() -> DataError:
+    return DataError(
+        "an evidence of confounding that cannot be computed: the covariates fit the outcome almost perfectly",
+        expected="many more units than covariates",
+        todo="take fewer covariates (principal components), or prior_confounding=0",
+    )
 
 
 def _betas(design: Design, none: Mode, scale: float) -> FloatArray:
