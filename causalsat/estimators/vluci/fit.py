@@ -20,6 +20,7 @@ IntArray = NDArray[np.int64]
 NO_LINK = Link(0.0, (0.0, 0.0))
 FREE, N_SCALES = -1, 8  # scales: 0-2 of f_T (linear, smooth, products), 3-5 of f_Y, 6-7 of the effect; -1 is fixed
 FREE_VARIANCE, LOG_SD_VARIANCE = 25.0, 4.0
+MEASURED = 1e-3  # error with which a continuous outcome is known, in its sds: no fit to it is closer
 TAILS = 0.5
 LEAST_VARIANCE = 1e-7
 LEAST_CURVATURE = 1e-13  # of the largest on the diagonal: a few hundred times the rounding
@@ -228,7 +229,19 @@ def _climb(
 
 
 def _terms(design: Design, link: Link, z: FloatArray) -> UnitTerms:
-    return unit_terms(design.t, design.y, predictors(design, z), link, design.kinds)
+    """Terms of each unit, the square of MEASURED added to each squared residual of a continuous outcome.
+
+    Columns that fit an outcome exactly would else take its noise to zero, where all is decided by rounding.
+    """
+    f = predictors(design, z)
+    terms = unit_terms(design.t, design.y, f, link, design.kinds)
+    if design.kinds[1]:
+        return terms
+    share = MEASURED**2 * np.exp(-2 * f[2])
+    first, second = terms.first.copy(), terms.second.copy()
+    first[2] += share
+    second[2, 2] -= 2 * share
+    return UnitTerms(terms.value - 0.5 * share, first, second)
 
 
 def _value(design: Design, link: Link, z: FloatArray, precision: FloatArray) -> tuple[float, FloatArray]:

@@ -26,7 +26,6 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _MORE_NODES, _MORE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)  # where U is in two logits
 _MORE_WEIGHTS = _MORE_WEIGHTS / _MORE_WEIGHTS.sum()
 _LOGISTIC = 3.0 / np.pi**2  # 1 / variance of the logistic distribution
-MEASURED = 1e-3  # error with which a continuous outcome is known, in its sds: no fit to it is closer
 
 Noise = tuple[tuple[float, float, float], ...]
 NORMAL: Noise = ((1.0, 0.0, 1.0),)
@@ -85,9 +84,6 @@ def unit_terms(
 ) -> UnitTerms:
     """Log-likelihood of each unit with U integrated out.
 
-    A continuous outcome is known to within MEASURED, whose square is added to each squared residual: columns that fit
-    it exactly would else take its noise to zero, where all is decided by rounding.
-
     Parameters
     ----------
     t, y : ndarray of shape (n,)
@@ -100,18 +96,9 @@ def unit_terms(
         Whether treatment and outcome are binary.
     """
     binary_t, binary_y = kinds
-    if binary_y:
-        return (_both_binary if binary_t else _dose_binary_outcome)(t, y, f, link)
-    return _measured((_binary_treatment if binary_t else _dose)(t, y, f, link), f[2])
-
-
-def _measured(terms: UnitTerms, log_sd: FloatArray) -> UnitTerms:
-    """Add the error of measurement, of which the log sd alone knows."""
-    share = MEASURED**2 * np.exp(-2 * log_sd)
-    first, second = terms.first.copy(), terms.second.copy()
-    first[2] += share
-    second[2, 2] -= 2 * share
-    return UnitTerms(terms.value - 0.5 * share, first, second)
+    if binary_t:
+        return (_both_binary if binary_y else _binary_treatment)(t, y, f, link)
+    return (_dose_binary_outcome if binary_y else _dose)(t, y, f, link)
 
 
 def _pack(value: FloatArray, first: list[FloatArray], second: list[FloatArray]) -> UnitTerms:
