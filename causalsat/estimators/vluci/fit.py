@@ -159,7 +159,7 @@ def _inverse(matrix: FloatArray) -> FloatArray:
 
 
 def fitted_share(design: Design, mode: Mode) -> float:
-    """Share of the units' freedom that the columns of a continuous outcome take up: 1 where they fit whatever it is."""
+    """Share of the units' freedom that a continuous outcome's columns take up: 1 where they fit whatever it is."""
     p = design.D_t.shape[1]
     spread = _inverse(mode.hessian)[p:-2, p:-2]
     precision = design.weight * np.exp(-2 * mode.z[-2:])[design.arm]
