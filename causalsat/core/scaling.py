@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.caller import warn_user
+from causalsat.core.warn import warn
 from causalsat.exceptions import DataWarning
 
 __all__ = ["Scaler", "learn_scaler", "warn_of_unresolved"]
@@ -120,7 +120,7 @@ def warn_of_unresolved(scaler: Scaler, names: Sequence[str]) -> None:
     which = np.flatnonzero(scaler.unresolved)
     if len(which):
         shown = ", ".join(str(names[j]) for j in which[:5]) + (" ..." if len(which) > 5 else "")
-        warn_user(
+        warn(
             f"{len(which)} feature{'s' if len(which) > 1 else ''} ({shown}) vary by no more than the rounding of "
             "their own values and count as constant. What to do: subtract a constant before the values are rounded, "
             "or leave them out.",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.caller import warn_user
+from causalsat.core.warn import warn
 from causalsat.exceptions import ConvergenceWarning
 
 __all__ = [
@@ -217,7 +217,7 @@ def warn_of_chains(summary: Mapping[str, Any], *, advice: str, policy: ChainPoli
     """
     problems = convergence_problems(summary, policy)
     if problems:
-        warn_user(
+        warn(
             f"the sampler may not have converged: {', '.join(problems)}. What to do: {advice.rstrip('.')}.",
             ConvergenceWarning,
         )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 
-from causalsat.core.caller import warn_user
 from causalsat.core.scaling import learn_scaler, warn_of_unresolved
 from causalsat.exceptions import DataWarning
 
@@ -64,15 +61,3 @@ def test_rows_of_weight_zero_count_for_nothing():
     found = learn_scaler(X, w)
     assert (found.mean[0], found.scale[0]) == (2.0, 1.0)
     assert not learn_scaler(np.array([1.0, 1.0, 9.0]), w).varies
-
-
-def test_a_warning_names_the_users_own_line():
-    from causalsat.core.scaling import Scaler
-
-    flat = Scaler(np.zeros(1), np.full(1, np.inf), np.ones(1, dtype=bool))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_of_unresolved(flat, ["x"])
-        warn_user("told", DataWarning)
-    assert [w.filename for w in caught] == [__file__] * 2
-    assert caught[1].lineno - caught[0].lineno == 1
