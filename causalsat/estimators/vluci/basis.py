@@ -15,7 +15,7 @@ IntArray = NDArray[np.int64]
 
 LINEAR, SMOOTH, PRODUCT = 0, 1, 2
 KNOTS = (0.1, 0.3, 0.5, 0.7, 0.9)
-N_SMOOTH, MOST_SMOOTH, MOST_PRODUCTS = 3, 60, 200
+N_SMOOTH, MAX_SMOOTH, MAX_PRODUCTS = 3, 60, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,9 @@ def learn_basis(X: FloatArray) -> Basis:
     z = (X - mean) / np.where(sd > 0, sd, 1.0)
     linear = np.flatnonzero(sd > 0)
     many = np.array([len(np.unique(z[:, j])) for j in linear], dtype=int)
-    smooth = linear[many >= 6] if p <= min(n / 20, MOST_SMOOTH) else linear[:0]
+    smooth = linear[many >= 6] if p <= min(n / 20, MAX_SMOOTH) else linear[:0]
     pairs = np.array([(i, j) for a, i in enumerate(linear) for j in linear[:a]], dtype=np.int64).reshape(-1, 2)
-    products = pairs if len(pairs) <= min(n / 10, MOST_PRODUCTS) else pairs[:0]
+    products = pairs if len(pairs) <= min(n / 10, MAX_PRODUCTS) else pairs[:0]
     knots = np.quantile(z[:, smooth], KNOTS, axis=0).T.reshape(len(smooth), len(KNOTS))
     weights = np.array([_smooth_weights(z[:, j], knots[i]) for i, j in enumerate(smooth)]).reshape(-1, 8, N_SMOOTH)
     limits = np.stack([z.min(axis=0), z.max(axis=0)])

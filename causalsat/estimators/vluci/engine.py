@@ -23,7 +23,7 @@ from causalsat.estimators.vluci.posterior import (
     no_grid,
 )
 
-__all__ = ["Marginal", "Scaling", "Variational", "fit_marginal", "fit_variational", "learn_scaling"]
+__all__ = ["Marginal", "Scaling", "Variational", "fit_marginal", "fit_variational", "learn_scaling", "prior_nodes"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Scaling:
     y_mean: float
     y_sd: float
     kinds: tuple[bool, bool]
+
+    @property
+    def effect_unit(self) -> float:
+        """What an effect of 1 in the model's units is in the outcome's, by unit of treatment."""
+        return self.y_sd / self.t_sd
 
     def treatment(self, t: FloatArray) -> FloatArray:
         """Treatment in the model's units."""
@@ -81,7 +86,7 @@ class Marginal:
     @property
     def expected_move(self) -> float:
         """Average effect, in the outcome's units, less that without confounding: the posterior mean."""
-        return float(self.grid.weight @ (self.grid.ate - self.grid.ate[0])) * self.scaling.y_sd / self.scaling.t_sd
+        return float(self.grid.weight @ (self.grid.ate - self.grid.ate[0])) * self.scaling.effect_unit
 
     def design(self, X: FloatArray, t: FloatArray, y: FloatArray) -> Design:
         """Columns for units."""
@@ -181,3 +186,20 @@ def fit_variational(
         train(x, scaling.treatment(t), scaling.outcome(y), weight, kinds, settings, int(seed)) for seed in seeds
     ]
     return Variational(mean, sd, scaling, networks, settings, n_imputations)
+
+
+def prior_nodes(d: int) -> tuple[FloatArray, FloatArray]:
+    """Points (k, d) and weights (k,) whose average is that over N(0, I): Gauss-Hermite, or axis points for d > 1.
+
+    Exact for cubic functions of L (for d > 1, where they have no products).
+
+    Examples
+    --------
+    >>> nodes, weights = prior_nodes(2)
+    >>> float((weights @ nodes[:, 0] ** 2).round(9)), float(weights.sum().round(9))
+    (1.0, 1.0)
+    """
+    reach = np.sqrt(3.0) if d < 3 else np.sqrt(d)
+    nodes = np.concatenate([np.zeros((1, d)), reach * np.eye(d), -reach * np.eye(d)])
+    outer = 1 / (2 * reach**2)
+    return nodes, np.concatenate([[1 - 2 * d * outer], np.full(2 * d, outer)])

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import EffectEstimator, Summary, effect, final_estimator
+from causalsat.core import inputs
 from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.parameters import check_whole_numbers
 from causalsat.core.warn import warn
-from causalsat.estimators.levels import check_coding, is_binary
+from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators.linear.estimator import BayesianLinearEffect
 from causalsat.estimators.members import chunks, fit_member, take
-from causalsat.estimators.vluci import checks as vluci_checks
-from causalsat.estimators.vluci.assumptions import AssumptionChecks
-from causalsat.estimators.vluci.observed import ObservedUnits
-from causalsat.estimators.vluci.posterior import Prior
-from causalsat.estimators.vluci.report import design_effect, report
+from causalsat.estimators.vluci import engine as vluci_engine
+from causalsat.estimators.vluci import report as vluci_report
+from causalsat.estimators.vluci.network import NetworkSettings
+from causalsat.estimators.vluci.posterior import Grid, Prior
+from causalsat.estimators.vluci.report import LikelihoodRegion
 from causalsat.exceptions import ColumnError, DataWarning, ParameterError, TreatmentError
 from causalsat.inference.chains import seed_of
 from causalsat.inference.stacking import thin
+from causalsat.posterior import EffectPosterior, draw_quantiles
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["VLUCI"]
 
-INFERENCES = ("marginal", "variational")
-OUTCOMES = ("auto", "continuous", "binary")
-NOISES = ("flexible", "normal")
+CHOICES = {
+    "inference": ("marginal", "variational"),
+    "outcome": ("auto", "continuous", "binary"),
+    "noise": ("flexible", "normal"),
+    "device": ("auto", "cpu", "cuda"),
+}
+MINIMA = {"n_latents": 1, "n_imputations": 1, "n_grid": 3, "n_networks": 1}
+MINIMA |= {"hidden": 1, "max_epochs": 1, "warmup": 0, "n_draws": 2}
+RANGES = (("prior_confounding", 0.0, 1.0), ("link_scale", 1e-6, 100.0), ("independence", 0.0, 1e6))
 MIN_UNITS = 20
 
 
-class VLUCI(AssumptionChecks, ObservedUnits):
+class VLUCI(FittedLevels):
     r"""Effects under unobserved confounding: draws of a latent confounder L are added to X for any estimator.
 
     The model is that of VLUCI: L ~ N(0, I), independent of the observed X, moves both treatment and outcome,
@@ -129,16 +144,8 @@ class VLUCI(AssumptionChecks, ObservedUnits):
     A known ``propensity`` is a design: nothing unobserved decided the treatment, and no confounder is inferred.
     Image latents come by ``encoder``, or as columns of X (a Pipeline with an encoder, whose last step then has the
     methods about observed units). Fewer than 20 units infer nothing.
-    Measured with a doubly robust base in five to sixty simulated studies a cell (``benchmarks/vluci.py``; X moves the
-    logit of the treatment with standard deviation 2): of 2,000 units, it closed 94 % of the gap in the error of the
-    average effect between X alone and the true L at strength 2 and 91 % at strength 1; with L of 3 dimensions 97 %
-    and 70 %, of 5 dimensions 84 % and 66 %; of 500 units, 77 % and 62 %, 69 % and 30 %, 70 % and 46 %. At strength
-    0.5 it closes hardly anything. Its 90 % intervals held the truth in 90 to 100 % of the studies of each of these
-    cells (X alone: in hardly any), and are wide: 1.9 for 2,000 units and 3.2 for 500 at strength 2, 1.3 and 2.2
-    without a confounder, where the error was that of X alone with 2,000 units and 0.165 against 0.153 with 500. A
-    higher ``prior_confounding`` closes more with 500 units, and finds confounders that are not there
-    (``benchmarks/vluci_prior.py``). Where X moves the treatment half as much as L, four of ten intervals held the
-    truth at strength 2, and :meth:`likelihood_region` eight: read that there.
+    How much of the gap between X alone and the true L it closes, by the number of units, the strength and the
+    dimension of L, and how often its intervals cover: ``benchmarks/RESULTS.md``.
 
     ``effect`` is about new units: it averages over the prior of L. :meth:`counterfactual` is about units whose
     treatment and outcome were seen, and uses the posterior of their own L.
@@ -215,7 +222,16 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         self.random_state = random_state
 
     def _check_parameters(self) -> None:
-        vluci_checks.check_parameters(self, INFERENCES, OUTCOMES, NOISES)
+        for name, allowed in CHOICES.items():
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in allowed:
+                expected = " or ".join(repr(value) for value in allowed)
+                raise ParameterError(f"{name}={getattr(self, name)!r}", expected=expected)
+        check_whole_numbers(self, MINIMA)
+        for name, low, high in RANGES:
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise ParameterError(f"{name}={value!r}", expected=f"a number between {low:g} and {high:g}")
         model = None if self.base is None else final_estimator(self.base)[1]
         if isinstance(self.base, type) or not isinstance(model, EffectEstimator | None):
             raise ParameterError(
@@ -244,11 +260,11 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         self.seed_ = seed_of(self.random_state)
         rng = np.random.default_rng(self.seed_)
         self.binary_outcome_ = self._outcome_is_binary(data.y)
-        self.design_effect_ = design_effect(data.X, data.treatment, data.y, data.groups)
+        self.design_effect_ = vluci_report.design_effect(data.X, data.treatment, data.y, data.groups)
         self.engine_ = self._engine(data, rng)
         X, t, y = data.X, data.treatment, data.y
         self.latents_ = self.engine_.training(X, t, y, rng)
-        self.report_ = report(self.latents_, X, t, data.sample_weight)
+        self.report_ = vluci_report.report(self.latents_, X, t, data.sample_weight)
         self._warn()
         self._fit_members(base, data)
 
@@ -259,8 +275,6 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         return zero_one and self.outcome != "continuous"
 
     def _engine(self, data: FitData, rng: np.random.Generator) -> Any:
-        from causalsat.estimators.vluci import engine as vluci_engine
-
         X, t, y = data.X, data.treatment, data.y
         kinds = (self.binary_, self.binary_outcome_)
         weight = data.sample_weight / self.design_effect_
@@ -269,36 +283,47 @@ class VLUCI(AssumptionChecks, ObservedUnits):
             warn(f"{len(y)} units or a constant outcome: no confounder is inferred", DataWarning)
         if self.inference == "variational" and not nothing and data.propensity is None:
             self.probability_ = float("nan")
-            settings = vluci_checks.network_settings(self)
-            options = (settings, int(self.n_networks), int(self.n_imputations), rng)
+            options = (self._network_settings(), int(self.n_networks), int(self.n_imputations), rng)
             return vluci_engine.fit_variational(X, t, y, weight, kinds, *options)
         none = nothing or data.propensity is not None
         probability = 0.0 if none else float(self.prior_confounding)
         prior = Prior(probability, float(self.link_scale), self.binary_, self.noise == "flexible")
-        found = vluci_engine.fit_marginal(
+        engine = vluci_engine.fit_marginal(
             X, t, y, weight, kinds, prior, int(self.n_grid), int(self.n_imputations), rng
         )
-        self.probability_ = float(1 - found.grid.weight[0]) if self.binary_ else float("nan")
-        return found
+        self.probability_ = float(1 - engine.grid.weight[0]) if self.binary_ else float("nan")
+        return engine
+
+    def _network_settings(self) -> NetworkSettings:
+        return NetworkSettings(
+            n_latents=int(self.n_latents),
+            hidden=int(self.hidden),
+            warmup=int(self.warmup),
+            independence=float(self.independence),
+            link_scale=float(self.link_scale),
+            max_epochs=int(self.max_epochs),
+            device=self.device,
+            progress=bool(self.progress),
+        )
 
     def _warn(self) -> None:
-        """Say what is amiss; that nothing is known of L is news only where the networks were to find it."""
+        """Warn of problems; that nothing is known of L is one only where the networks were to find it."""
         bad = [note for note in self.report_.notes if self.inference == "variational" or "collapsed" not in note]
         if bad:
             warn("; ".join(bad), DataWarning)
 
     def _fit_members(self, base: Any, data: FitData) -> None:
-        everyone = np.arange(len(data.y))
+        all_units = np.arange(len(data.y))
         self.members_ = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for latent in self.latents_:
                 X = self._with_latent(data.X, latent)
-                self.members_.append(fit_member("base", clone(base), X, data, everyone))
+                self.members_.append(fit_member("base", clone(base), X, data, all_units))
             self.shift_ = 0.0
             self.ate_draws_ = self._average(data)
             self.shift_ = self._shift(base, data)
-        vluci_checks.warn_once(caught)
+        _warn_once(caught)
         self.ate_draws_ = self.ate_draws_ + self.shift_
 
     def _average(self, data: FitData) -> FloatArray:
@@ -309,9 +334,9 @@ class VLUCI(AssumptionChecks, ObservedUnits):
         return np.asarray(np.sum(parts, axis=0) / data.sample_weight.sum())
 
     def _shift(self, base: Any, data: FitData) -> float:
-        """What takes the imputations' chance off the average where the posterior says that there is no confounder.
+        """Correction of the average for the imputations' sampling error, by the posterior weight of no confounder.
 
-        There the base with X alone, moved by the latent model's own difference, counts instead.
+        With that weight, the base with X alone, moved by the latent model's own difference, counts instead.
         """
         expected = getattr(self.engine_, "expected_move", None)
         if expected is None or not self.binary_ or self.binary_outcome_ or self.probability_ in (0.0, 1.0):
@@ -324,13 +349,13 @@ class VLUCI(AssumptionChecks, ObservedUnits):
 
     def _alone(self, base: Any, data: FitData) -> tuple[Any, Any]:
         """The base fitted to X alone, and that X; where the base names the column of L, that holds noise."""
-        everyone, noise = np.arange(len(data.y)), np.random.default_rng([self.seed_, 3]).standard_normal(len(data.y))
+        all_units, noise = np.arange(len(data.y)), np.random.default_rng([self.seed_, 3]).standard_normal(len(data.y))
         X = self._with_latent(data.X, np.empty((len(data.y), 0)))
         try:
-            return fit_member("base", clone(base), X, data, everyone), X
+            return fit_member("base", clone(base), X, data, all_units), X
         except ColumnError:
             X = self._with_latent(data.X, noise[:, None])
-            return fit_member("base", clone(base), X, data, everyone), X
+            return fit_member("base", clone(base), X, data, all_units), X
 
     def _with_latent(self, X: FloatArray, latent: FloatArray) -> Any:
         """Features as they came, with their missing values and names, and the latents as further columns."""
@@ -358,7 +383,7 @@ class VLUCI(AssumptionChecks, ObservedUnits):
 
     def _pooled(self, X: FloatArray, level: Any, baseline: Any) -> FloatArray:
         """Draws (draw, unit) of all members, averaged over the prior of L."""
-        nodes, weights = vluci_checks.prior_nodes(self.latents_.shape[2])
+        nodes, weights = vluci_engine.prior_nodes(self.latents_.shape[2])
         parts = []
         for model in self.members_:
             total: Any = 0.0
@@ -376,16 +401,16 @@ class VLUCI(AssumptionChecks, ObservedUnits):
 
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
-        about: dict[str, Any] = {
+        diagnostics: dict[str, Any] = {
             "source": f"{len(self.members_)} imputations of L, {self.inference} inference",
             "probability of confounding": self.probability_,
         }
         for name in ("known", "treatment_r2", "x_r2"):
-            about[f"latent {name}"] = ", ".join(f"{v:.3f}" for v in getattr(self.report_, name))
-        return about
+            diagnostics[f"latent {name}"] = ", ".join(f"{v:.3f}" for v in getattr(self.report_, name))
+        return diagnostics
 
     def _summary(self) -> Summary:
-        table = vluci_checks.summary_table(self.ate_draws_, self.members_)
+        table = vluci_report.summary_table(self.ate_draws_, len(self.members_))
         info = {
             "units": self.n_units_,
             "clusters": self.n_groups_,
@@ -393,4 +418,324 @@ class VLUCI(AssumptionChecks, ObservedUnits):
             "design effect": self.design_effect_,
             **self._diagnostics(),
         }
-        return Summary("VLUCI: effects under unobserved confounding", table, info, vluci_checks.notes(self))
+        looked = isinstance(self.engine_, vluci_engine.Marginal) and len(self.engine_.grid.places) > 0
+        region = self.likelihood_region(0.95) if looked else None
+        notes = vluci_report.summary_notes(region, self.report_.notes, identified=self.binary_)
+        return Summary("VLUCI: effects under unobserved confounding", table, info, notes)
+
+    # ------------------------------------------------------------------ units whose outcome was observed
+    def _observed(self, X: Any, y: Any, treatment: Any) -> tuple[FloatArray, FloatArray, FloatArray, Any]:
+        """Checked units that were observed: X, y, treatment, index."""
+        design, index = self._check_predict(X)
+        if treatment is None:
+            treatment = self.treatment_name_
+        values, _ = inputs.column_or_array(X, treatment, "treatment")
+        outcome = inputs.check_outcome(y, len(design))
+        t = _observed_treatment(values, len(design), binary=self.binary_)
+        return design, outcome, t, index
+
+    def infer_confounders(
+        self, X: Any, y: ArrayLike, treatment: ArrayLike | str | None = None, *, n_draws: int | None = None
+    ) -> FloatArray:
+        """Draws of the unobserved confounder of units whose treatment and outcome were observed.
+
+        Parameters
+        ----------
+        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
+            Features, as in :meth:`fit`.
+        y, treatment : array of shape (n,)
+            Their outcome and treatment (or its column in X, by default the one that ``fit`` was given).
+        n_draws : int, optional
+            Draws; by default one for each imputation. They go round the imputations.
+
+        Returns
+        -------
+        ndarray of shape (n_draws, n, d)
+            Draws of L. Its sign is arbitrary: positive moves towards treatment.
+
+        Raises
+        ------
+        DataError, TreatmentError
+            If treatment or outcome cannot be used.
+        """
+        design, outcome, t, _ = self._observed(X, y, treatment)
+        m = self.engine_.n_imputations
+        rng = np.random.default_rng([self.seed_, 1])
+        return np.array([self.engine_.draw(i % m, design, t, outcome, rng) for i in range(int(n_draws or m))])
+
+    def counterfactual(
+        self,
+        X: Any,
+        y: ArrayLike,
+        treatment: ArrayLike | str | None = None,
+        *,
+        level: ArrayLike = 1.0,
+        baseline: ArrayLike = 0.0,
+    ) -> EffectPosterior:
+        """Effect on units whose treatment and outcome were observed, given what these say of their own L.
+
+        Parameters
+        ----------
+        X, y, treatment
+            As in :meth:`infer_confounders`.
+        level, baseline : float or array of shape (n,)
+            The levels to contrast.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n). :meth:`effect` is about new units, of which only X is known.
+        """
+        design, outcome, t, index = self._observed(X, y, treatment)
+        high, low = (self._check_level(v, len(t), k) for v, k in ((level, "level"), (baseline, "baseline")))
+        draws = self._own(design, outcome, t, high, low)
+        diagnostics = self._diagnostics()
+        return EffectPosterior(draws, index=index, treatment=level, baseline=baseline, diagnostics=diagnostics)
+
+    def counterfactual_outcome(
+        self, X: Any, y: ArrayLike, treatment: ArrayLike | str | None = None, *, level: ArrayLike = 0.0
+    ) -> EffectPosterior:
+        """Outcome that observed units would have had at a level: their own plus the effect of the change.
+
+        Parameters
+        ----------
+        X, y, treatment
+            As in :meth:`infer_confounders`.
+        level : float or array of shape (n,)
+            The treatment that they would have had.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n), ``kind="outcome"``; where the level is their own, their own outcome.
+        """
+        design, outcome, t, index = self._observed(X, y, treatment)
+        other = self._check_level(level, len(t), "level")
+        draws = outcome + self._own(design, outcome, t, other, t)
+        return EffectPosterior(
+            draws,
+            index=index,
+            kind="outcome",
+            treatment=level,
+            baseline=None,
+            diagnostics=self._diagnostics(),
+        )
+
+    def _own(
+        self, X: FloatArray, y: FloatArray, t: FloatArray, level: FloatArray, baseline: FloatArray
+    ) -> FloatArray:
+        rng = np.random.default_rng([self.seed_, 2])
+        parts = []
+        for i, model in enumerate(self.members_):
+            joined = self._with_latent(X, self.engine_.draw(i, X, t, y, rng))
+            rows = []
+            for c in chunks(len(X)):
+                draws = effect(model, take(joined, c), treatment=level[c], baseline=baseline[c]).draws
+                rows.append(draws[thin(len(draws), self._count())])
+            parts.append(np.concatenate(rows, axis=1))
+        return np.concatenate(parts) + self.shift_ * (level - baseline)
+
+    # ------------------------------------------------------------------ checks of the assumptions
+    def strength_curve(self, level: float = 0.9) -> pd.DataFrame:
+        """Average effect of the latent model at each strength of confounding, and what the likelihood says of it.
+
+        Parameters
+        ----------
+        level : float
+            Of the interval at that strength.
+
+        Returns
+        -------
+        DataFrame
+            One row for each strength: ``link`` (length of b), ``share`` (signed share of the outcome's residual
+            variance that L explains), ``ate``, ``lower``, ``upper``, ``evidence`` (log evidence against none).
+
+        Raises
+        ------
+        ParameterError
+            If the model was fitted with networks, which have no such posterior.
+        """
+        check_is_fitted(self)
+        grid, unit = self._grid()
+        return vluci_report.strength_curve(grid, unit, level)
+
+    def likelihood_region(self, level: float = 0.9) -> LikelihoodRegion:
+        """Average effects at all strengths of confounding consistent with the data, with no prior of the strength.
+
+        This region asks the likelihood alone (given the shapes that the class's documentation sets out): every
+        strength within its joint confidence region, with the latent model's sampling error there. The interval of
+        the posterior covers those strengths too, but has the posterior's mean for its own, which stretches it
+        towards no confounding, and it has the base's sampling error.
+
+        Parameters
+        ----------
+        level : float
+            Of the region.
+
+        Returns
+        -------
+        LikelihoodRegion
+            ``estimate`` at the likeliest strength, ``lower``, ``upper``, in the units of the outcome (logits where it
+            is binary); ``none``, whether no confounding is among those strengths. For a dose: every strength that the
+            prior allows, as the data say nothing.
+
+        Raises
+        ------
+        ParameterError
+            If the model was fitted with networks, or confounding was ruled out beforehand.
+        """
+        check_is_fitted(self)
+        grid, unit = self._grid()
+        if not len(grid.places):
+            raise ParameterError(
+                "a fit that ruled unobserved confounding out (prior_confounding=0, a known propensity, or few units)",
+                expected="a fit that looked at strengths of confounding",
+            )
+        if not 0 < level < 1:
+            raise ParameterError(f"level={level!r}", expected="a number between 0 and 1")
+        return vluci_report.region_of_grid(grid, unit, level, identified=self.binary_)
+
+    def _grid(self) -> tuple[Grid, float]:
+        """Posterior of the strength, and the outcome's unit of its effects."""
+        if not isinstance(self.engine_, vluci_engine.Marginal):
+            raise ParameterError("a model fitted with networks", expected="inference='marginal'")
+        return self.engine_.grid, self.engine_.scaling.effect_unit
+
+    def sensitivity(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        treatment: ArrayLike | str | None = None,
+        link_scales: Sequence[float] = (0.5, 1.0, 2.0),
+        prior_confounding: Sequence[float] = (0.0, 0.3, 1.0),
+        n_latents: Sequence[int] = (),
+        level: float = 0.9,
+        **roles: Any,
+    ) -> pd.DataFrame:
+        """Refit under other priors and dimensions of L, and report how the average effect moves.
+
+        Parameters
+        ----------
+        X, y, treatment
+            As in :meth:`fit`; ``roles`` are its other arguments (groups, sample_weight).
+        link_scales, prior_confounding : sequence of float
+            Values of those parameters, one at a time.
+        n_latents : sequence of int
+            Dimensions of L, refitted with the variational networks: under a linear link the dimension is immaterial.
+        level : float
+            Of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            One row for each setting: ``ate``, ``lower``, ``upper``, ``probability`` (of confounding).
+            :func:`causalsat.plots.plot_unobserved` draws it. Where L moves the treatment more than all of X
+            does, intervals can be too short: read :meth:`likelihood_region` too.
+        """
+        settings: list[tuple[str, dict[str, Any]]] = [("as fitted", {})]
+        settings += [(f"link scale {v:g}", {"link_scale": v}) for v in link_scales]
+        settings += [(f"prior of confounding {v:g}", {"prior_confounding": v}) for v in prior_confounding]
+        settings += [(f"networks, {v} latent(s)", {"n_latents": v, "inference": "variational"}) for v in n_latents]
+        return self._refits(settings, X, y, {"treatment": treatment, **roles}, level)
+
+    def negative_control(
+        self, X: Any, y: ArrayLike, *, treatment: ArrayLike | str | None = None, level: float = 0.9, **roles: Any
+    ) -> pd.DataFrame:
+        """Refit to an outcome that the treatment cannot have moved; its average effect should be zero.
+
+        Parameters
+        ----------
+        X, treatment
+            As in :meth:`fit`; ``roles`` are its other arguments.
+        y : array of shape (n,)
+            The control outcome, such as the outcome before treatment.
+        level : float
+            Of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            Rows "with unobserved confounder" and "X only": ``ate``, ``lower``, ``upper``, ``probability``.
+        """
+        settings = [
+            ("with unobserved confounder", {}),
+            ("X only", {"prior_confounding": 0.0, "inference": "marginal"}),
+        ]
+        return self._refits(settings, X, y, {"treatment": treatment, **roles}, level)
+
+    def placebo(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        treatment: ArrayLike | str | None = None,
+        n_repeats: int = 3,
+        level: float = 0.9,
+        **roles: Any,
+    ) -> pd.DataFrame:
+        """Refit with treatments drawn again at random, as in a trial: no effect, and L must not predict them.
+
+        Parameters
+        ----------
+        X, y, treatment
+            As in :meth:`fit`; ``roles`` are its other arguments.
+        n_repeats : int
+            Placebo treatments.
+        level : float
+            Of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            One row for each: ``ate``, ``lower``, ``upper``, ``probability``, ``treatment_r2``.
+        """
+        import pandas as pd
+
+        values, _ = inputs.column_or_array(X, treatment, "treatment")
+        t = inputs.check_treatment(values, len(np.asarray(y)), binary=False)
+        rows = {}
+        for i in range(int(n_repeats)):
+            dealt = np.random.default_rng(i).permutation(t)
+            refit = clone(self).fit(X, y, treatment=dealt, **roles)
+            rows[f"placebo {i}"] = {**refit._row(level), "treatment_r2": float(refit.report_.treatment_r2.max())}
+        return pd.DataFrame(rows).T
+
+    def _refits(
+        self, settings: list[tuple[str, dict[str, Any]]], X: Any, y: Any, roles: dict[str, Any], level: float
+    ) -> pd.DataFrame:
+        """Average effects of refits under changed parameters, a row each."""
+        import pandas as pd
+
+        rows = {}
+        for name, changes in settings:
+            rows[name] = clone(self).set_params(**changes).fit(X, y, **roles)._row(level)
+        return pd.DataFrame(rows).T
+
+    def _row(self, level: float) -> dict[str, float]:
+        low, high = draw_quantiles(self.ate_draws_, [(1 - level) / 2, (1 + level) / 2])
+        mean = float(self.ate_draws_.mean())
+        return {"ate": mean, "lower": float(low), "upper": float(high), "probability": self.probability_}
+
+
+def _observed_treatment(values: Any, n: int, *, binary: bool) -> FloatArray:
+    """Treatments of observed units; they may all be of one arm."""
+    if values is None:
+        raise TreatmentError("no treatment", expected="the treatment that the units had", todo="pass treatment=")
+    t = np.asarray(values, dtype=float)
+    if t.shape != (n,) or not np.isfinite(t).all() or (binary and not np.isin(t, (0.0, 1.0)).all()):
+        raise TreatmentError(
+            f"treatment of shape {t.shape}",
+            expected=f"{n} finite values" + (", 0 or 1" if binary else ""),
+        )
+    return t
+
+
+def _warn_once(caught: list[warnings.WarningMessage]) -> None:
+    """Issue what the fits of the base warned of, one warning a category, with the number of fits that gave it."""
+    by_category: dict[type[Warning], list[str]] = {}
+    for item in caught:
+        by_category.setdefault(item.category, []).append(str(item.message))
+    for category, messages in by_category.items():
+        extra = f" (and {len(messages) - 1} more such warnings of the base's fits)" if len(messages) > 1 else ""
+        warn(messages[0] + extra, category)

@@ -9,8 +9,7 @@ from scipy.stats import kstest, norm
 from causalsat.estimators.vluci.basis import learn_basis
 from causalsat.estimators.vluci.fit import NO_LINK, fit_mode, make_design
 from causalsat.estimators.vluci.likelihood import Link, log_joint, unit_terms
-from causalsat.estimators.vluci.peak import find_peak
-from causalsat.estimators.vluci.posterior import Prior, _tilted, choose, draw_confounder, evaluate_grid
+from causalsat.estimators.vluci.posterior import Prior, _tilted, choose, draw_confounder, evaluate_grid, find_peak
 
 KINDS = [(True, False), (True, True), (False, False), (False, True)]
 U = np.linspace(-12, 12, 24_001)
