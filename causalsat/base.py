@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -26,8 +26,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from causalsat.core import inputs
 from causalsat.core import support as neighbours
 from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.rows import without_zero_weights
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
-from causalsat.exceptions import CausalsatError, DataError, ParameterError
+from causalsat.core.warn import warn
+from causalsat.design import Design, adjust_for_design, balancing_weights, make_design
+from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
 from causalsat.inference import scores as scoring
 from causalsat.posterior import EffectPosterior
 
@@ -280,6 +283,7 @@ class EffectEstimator(TableEstimator):
     __metadata_request__fit: ClassVar = {
         "treatment": True,
         "groups": True,
+        "strata": True,
         "sample_weight": True,
         "propensity": True,
     }
@@ -289,6 +293,10 @@ class EffectEstimator(TableEstimator):
         "sample_weight": True,
         "propensity": True,
     }
+
+    # whether _fit itself takes data.strata and data.propensity into account; otherwise the base adjusts outcome and
+    # weights, so that treatment is independent of the strata
+    _takes_design: ClassVar[bool] = False
 
     # ------------------------------------------------------------------ to be written by subclasses
     @abstractmethod
@@ -307,8 +315,10 @@ class EffectEstimator(TableEstimator):
         *,
         treatment: ArrayLike | str | None = None,
         groups: ArrayLike | str | None = None,
+        strata: ArrayLike | str | None = None,
         sample_weight: ArrayLike | str | None = None,
         propensity: ArrayLike | str | float | None = None,
+        design: Design | None = None,
     ) -> Any:
         """Fit the effect model.
 
@@ -325,10 +335,16 @@ class EffectEstimator(TableEstimator):
             Treatment, or the name of X's column that holds it. Required.
         groups : array of shape (n,) or str, optional
             Clusters (villages, sites): uncertainty and cross-fitting respect them.
+        strata : array of shape (n,) or str, optional
+            Strata (blocks, pairs) within which a binary treatment was randomised, as labels of any kind. The
+            probability of treatment is then the treated share of the stratum's clusters, unless ``propensity`` is
+            given, and differences between strata are no effects.
         sample_weight : array of shape (n,) or str, optional
-            Survey weights, rescaled to mean 1.
+            Survey weights, rescaled to mean 1. A unit of weight zero counts neither as a unit nor as a cluster.
         propensity : array of shape (n,), float or str, optional
             Known probability of treatment (a randomised trial's design).
+        design : Design, optional
+            All of these roles in one object, such as ``study.design``; none of them is then given beside it.
 
         Returns
         -------
@@ -341,12 +357,48 @@ class EffectEstimator(TableEstimator):
             If an input cannot be used; the message says what to do.
         """
         self._check_parameters()
-        data = self._check_fit(X, y, treatment, groups, sample_weight, propensity)
+        roles = {"treatment": treatment, "groups": groups, "strata": strata, "propensity": propensity}
+        if design is not None:
+            roles, sample_weight = _roles_of(design, {**roles, "sample_weight": sample_weight})
+        X, y, sample_weight, roles, _ = without_zero_weights(X, y, sample_weight, roles)
+        blocks, stratum_name = inputs.column_or_array(X, roles["strata"], "strata")
+        if stratum_name is not None:
+            X = X.drop(columns=stratum_name)
+        data = self._check_fit(X, y, roles["treatment"], roles["groups"], sample_weight, roles["propensity"])
+        if stratum_name is not None:
+            self.role_names_ = tuple(sorted({*self.role_names_, stratum_name}))
+        self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
+        data = self._with_design(data, blocks)
         self._fit(data)
         self._learn_support(data)
-        self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
         self.n_units_, self.n_groups_ = len(data.y), data.n_groups
         return self
+
+    def _with_design(self, data: FitData, strata: Any) -> FitData:
+        """The data with strata and the design's probability; adjusted where the estimator does not do it itself."""
+        if strata is None and data.propensity is None:
+            return data
+        weights = data.sample_weight if data.weighted else None
+        design = make_design(
+            data.treatment, groups=data.groups, strata=strata, sample_weight=weights, propensity=data.propensity
+        )
+        if not design.is_binary:
+            if strata is not None:
+                warn(
+                    "strata are used for binary treatments only: the levels of a dose are compared across strata",
+                    IgnoredWarning,
+                )
+            return data
+        data = replace(data, strata=design.strata, propensity=design.probability)
+        if self._takes_design:
+            return data
+        y, weight = adjust_for_design(data.y, design, shift=self._outcome_may_shift(data.y))
+        balanced = bool(np.ptp(balancing_weights(design)) > 0)
+        return replace(data, y=y, sample_weight=weight, weighted=data.weighted or balanced, balanced=balanced)
+
+    def _outcome_may_shift(self, y: FloatArray) -> bool:
+        """Whether strata's levels may be taken from the outcome: not if it is yes/no, or has a family of its own."""
+        return getattr(self, "family", "gaussian") == "gaussian" and not bool(np.isin(y, (0.0, 1.0)).all())
 
     def predict(self, X: Any) -> FloatArray:
         """Posterior mean of the effect of treatment 1 against 0, shape (n,)."""
@@ -457,6 +509,24 @@ class OutcomeEstimator(EffectEstimator):
             baseline=None,
             diagnostics=self._diagnostics(),
         )
+
+
+def _roles_of(design: Design, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The roles and weights that a design holds; a role beside it is refused."""
+    beside = [name for name, value in given.items() if value is not None]
+    if beside:
+        raise ParameterError(
+            f"design= and {', '.join(beside)}",
+            expected="one of them: a design holds treatment, groups, strata, weights and propensity",
+            todo="leave the roles out, or make a design of them with causalsat.design.make_design",
+        )
+    roles = {
+        "treatment": design.treatment,
+        "groups": design.clusters,
+        "strata": design.strata if design.randomised else None,
+        "propensity": design.stated_probability,
+    }
+    return roles, design.weights
 
 
 def final_estimator(model: Any) -> tuple[Any, Any]:

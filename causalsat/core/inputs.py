@@ -40,6 +40,11 @@ class FitData:
         One name for each column of X.
     weighted : bool
         Whether the user gave weights.
+    strata : ndarray of int of shape (n,) or None
+        Codes of the strata within which treatment was assigned.
+    balanced : bool
+        Whether ``sample_weight`` has the inverse probabilities in it, under which treatment is independent of the
+        strata and half of the weight is treated.
     """
 
     X: FloatArray
@@ -50,6 +55,8 @@ class FitData:
     propensity: FloatArray | None
     feature_names: tuple[str, ...]
     weighted: bool = False
+    strata: NDArray[np.int64] | None = None
+    balanced: bool = False
 
     @property
     def n_groups(self) -> int:

@@ -143,6 +143,7 @@ class DoublyRobustEffect(EffectEstimator):
     True
     """
 
+    _takes_design: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {}
 
     def __init__(
@@ -181,6 +182,7 @@ class DoublyRobustEffect(EffectEstimator):
             data.y,
             data.treatment,
             groups=data.groups,
+            strata=data.strata,
             outcome_model=self.outcome_model,
             propensity_model=self.propensity_model,
             propensity=data.propensity,

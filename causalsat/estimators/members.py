@@ -93,7 +93,8 @@ def fit_member(name: str, model: Any, X: Any, data: FitData, rows: IntArray) -> 
     """
     from sklearn import get_config
 
-    roles: dict[str, Any] = {"treatment": data.treatment, "groups": data.groups, "propensity": data.propensity}
+    roles: dict[str, Any] = {"treatment": data.treatment, "groups": data.groups, "strata": data.strata}
+    roles["propensity"] = data.propensity
     roles["sample_weight"] = data.sample_weight if data.weighted else None
     steps = getattr(model, "steps", None)
     prefix = "" if steps is None or get_config()["enable_metadata_routing"] else f"{steps[-1][0]}__"

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.design.adjustment import balancing_weights, stratum_levels
+from causalsat.design.design import Design, make_design
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
 from causalsat.inference.folds import assign_folds
 
-__all__ = ["Nuisances", "crossfit_nuisances", "dr_scores"]
+__all__ = ["Nuisances", "crossfit_nuisances", "dr_scores", "out_of_fold_levels"]
 
 FloatArray = NDArray[np.float64]
 
@@ -52,6 +54,7 @@ def crossfit_nuisances(
     treatment: ArrayLike | str,
     *,
     groups: ArrayLike | str | None = None,
+    strata: ArrayLike | str | None = None,
     outcome_model: Any = None,
     propensity_model: Any = None,
     propensity: ArrayLike | float | None = None,
@@ -71,6 +74,10 @@ def crossfit_nuisances(
         Outcome and 0/1 treatment (or the name of X's column).
     groups : array of shape (n,) or str, optional
         Clusters, which no two folds share.
+    strata : array of shape (n,) or str, optional
+        Strata within which treatment was randomised. The propensity is then the treated share of the stratum's
+        clusters unless it is given or ``propensity_model`` is, and the outcome models see the stratum's level,
+        estimated on the other folds.
     outcome_model : scikit-learn estimator, optional
         Cloned and fitted to each arm of each training fold. A classifier's probability of the larger class is
         taken, for 0/1 outcomes. By default ridge regression on standardised features, its penalty chosen by
@@ -127,7 +134,7 @@ def crossfit_nuisances(
     """
     if not 0 < min_propensity < 0.5:
         raise ParameterError(f"min_propensity={min_propensity!r}", expected="a number between 0 and 0.5")
-    names = {v for v in (treatment, groups, sample_weight) if isinstance(v, str)}
+    names = {v for v in (treatment, groups, strata, sample_weight) if isinstance(v, str)}
     table = np.asarray(inputs.features_only(X, names), dtype=float)
     if table.ndim != 2:
         raise DataError(f"X of shape {table.shape}", expected="a table (unit, feature)")
@@ -136,13 +143,16 @@ def crossfit_nuisances(
     outcome = inputs.check_outcome(y, n)
     codes = inputs.check_groups(inputs.column_or_array(X, groups, "groups")[0], n)
     weight = inputs.check_weights(inputs.column_or_array(X, sample_weight, "sample_weight")[0], n)
-    known = inputs.check_propensity(propensity, n)
+    blocks = inputs.column_or_array(X, strata, "strata")[0]
+    weights = None if sample_weight is None else weight
+    design = make_design(t, groups=codes, strata=blocks, sample_weight=weights, propensity=propensity)
+    known = design.probability if propensity is not None or propensity_model is None else None
     rng = np.random.default_rng(random_state)
     keys = (outcome, t, *np.nan_to_num(table).T)
     fold = assign_folds(n_splits, rng, groups=codes, treatment=t, keys=keys)
-    weights = None if sample_weight is None else weight
     model = default_outcome_model() if outcome_model is None else outcome_model
-    mu0, mu1 = (_crossfit(model, table, outcome, fold, weights, fitted_on=t == arm) for arm in (0, 1))
+    level = out_of_fold_levels(design, outcome, fold)
+    mu0, mu1 = (_crossfit(model, table, outcome, fold, weights, fitted_on=t == arm, level=level) for arm in (0, 1))
     raw = known if known is not None else _propensity(propensity_model, table, t, codes, fold, weights)
     e = np.clip(raw, min_propensity, 1 - min_propensity)
     clipped = e != raw
@@ -205,26 +215,52 @@ def _crossfit(
     fold: NDArray[np.int64],
     weight: FloatArray | None,
     fitted_on: NDArray[np.bool_] | None = None,
+    level: FloatArray | None = None,
 ) -> FloatArray:
-    """Out-of-fold predictions of a target by clones of a model, fitted on the chosen units of other folds."""
+    """Out-of-fold predictions of a target by clones of a model, fitted on the chosen units of other folds.
+
+    ``level`` (fold, n) is a part of the target that is known without features, for the folds in increasing order.
+    """
     from sklearn import config_context
     from sklearn.base import clone
 
     out = np.empty(len(target))
-    for k in np.unique(fold):
+    for i, k in enumerate(np.unique(fold)):
         held = fold == k
         train = ~held if fitted_on is None else ~held & fitted_on
-        values = np.unique(target[train])
+        base = np.zeros(len(target)) if level is None else level[i]
+        left = target - base
+        values = np.unique(left[train])
         if len(values) == 1:
-            out[held] = values[0]
+            out[held] = values[0] + base[held]
             continue
         learner = clone(model)
         with config_context(enable_metadata_routing=False):  # the step's name routes the weights
-            learner.fit(X[train], target[train], **_weight_option(learner, weight, train))
-        out[held] = _predict(learner, X[held])
+            learner.fit(X[train], left[train], **_weight_option(learner, weight, train))
+        out[held] = _predict(learner, X[held]) + base[held]
     if not np.isfinite(out).all():
         raise DataError(f"{type(model).__name__} predicts missing or infinite values", expected="finite predictions")
     return out
+
+
+def out_of_fold_levels(design: Design, y: FloatArray, fold: NDArray[np.int64]) -> FloatArray | None:
+    """Level of each unit's stratum from the units of the other folds, (fold, n); None without strata to tell apart.
+
+    Classifiers' outcomes are left as they are.
+    """
+    if design.strata is None or np.isin(y, (0.0, 1.0)).all():
+        return None
+    n_strata = int(design.strata.max()) + 1
+    out = np.zeros((len(np.unique(fold)), len(y)))
+    for i, k in enumerate(np.unique(fold)):
+        train = fold != k
+        weight = np.ones(len(y)) if design.weights is None else design.weights
+        weight = weight * balancing_weights(design)
+        level = stratum_levels(y[train], design.take(train), weight[train])
+        table = np.zeros(n_strata)
+        table[design.strata[train]] = level
+        out[i] = table[design.strata]
+    return out if np.ptp(out) > 0 else None
 
 
 def _predict(learner: Any, X: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from causalsat.base import EffectEstimator, Summary
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_whole_numbers
+from causalsat.design import make_design
 from causalsat.estimators.levels import is_binary
 from causalsat.estimators.meta.shrinkage import lost_to_penalty
 from causalsat.exceptions import DataError, IgnoredWarning, ParameterError
@@ -258,6 +259,7 @@ def crossfit(estimator: Any, data: FitData, n_splits: int) -> Nuisances:
         data.y,
         data.treatment,
         groups=data.groups,
+        strata=data.strata,
         outcome_model=estimator.outcome_model,
         propensity_model=estimator.propensity_model,
         propensity=data.propensity,
@@ -287,7 +289,11 @@ def expectations(estimator: Any, data: FitData, n_splits: int) -> Expectations:
     arms = data.treatment if binary else None
     fold = assign_folds(n_splits, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
     weight = data.sample_weight if data.weighted else None
-    outcome = nuisances._crossfit(or_default(estimator.outcome_model), data.X, data.y, fold, weight)
+    level = None
+    if binary and data.strata is not None:
+        design = make_design(data.treatment, groups=data.groups, strata=data.strata, sample_weight=weight)
+        level = nuisances.out_of_fold_levels(design, data.y, fold)
+    outcome = nuisances._crossfit(or_default(estimator.outcome_model), data.X, data.y, fold, weight, level=level)
     expected = _expected_treatment if binary else _expected_dose
     return Expectations(outcome, expected(estimator, data, fold, weight), fold)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +105,8 @@ class TLearnerEffect(MetaLearner):
 
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         (model,) = self._learners()
-        treated = (
-            np.average(data.treatment, weights=data.sample_weight) if data.propensity is None else data.propensity
-        )
+        known = data.propensity is not None and not data.balanced
+        treated = data.propensity if known else np.average(data.treatment, weights=data.sample_weight)
         return in_sample_left_over(model, data, treated, counts=not takes_weights(model))
 
 
@@ -192,7 +192,7 @@ class XLearnerEffect(MetaLearner):
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         outcome = self._learners()[0]
         if data.propensity is not None:
-            treated: float | FloatArray = data.propensity
+            treated: float | FloatArray = 0.5 if data.balanced else data.propensity
         else:
             treated = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, data.X)
         return in_sample_left_over(outcome, data, np.clip(treated, 0.01, 0.99), counts=not takes_weights(outcome))
@@ -237,6 +237,8 @@ class DRLearnerEffect(MetaLearner):
     >>> est.predict([[0.0, 0.0], [1.0, 0.0]]).round(1)
     array([1., 2.])
     """
+
+    _takes_design: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -324,6 +326,14 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
     >>> est.effect([[0.0, 0.0], [1.0, 0.0]], treatment=2.0).mean().round(1)
     array([2., 4.])
     """
+
+    def _fit(self, data: FitData) -> None:
+        """Fit; where the design's probabilities differ, places count as in the population, not by e (1 - e)."""
+        e = data.propensity
+        if e is not None and is_binary(data.treatment) and np.ptp(e) > 1e-9:
+            weight = data.sample_weight / (e * (1 - e))
+            data = replace(data, sample_weight=weight / weight.mean(), weighted=True)
+        super()._fit(data)
 
     def _prepare(self, data: FitData) -> None:
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)

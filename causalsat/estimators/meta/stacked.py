@@ -137,6 +137,7 @@ class StackedEffect(FittedLevels, _BaseComposition):
     True
     """
 
+    _takes_design: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "estimators": [
             ("linear", BayesianLinearEffect(n_draws=60, n_tune=60, n_chains=2, random_state=0)),

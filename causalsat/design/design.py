@@ -1,0 +1,283 @@
+"""One frozen object for assignment, clusters, strata, probabilities and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from causalsat.core import inputs
+from causalsat.exceptions import DataError, TreatmentError
+
+__all__ = ["Design", "make_design"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Who was assigned what, within what, with which probability, and what each unit weighs.
+
+    Made by :func:`make_design` from arrays, or by ``Study.design``. Estimators, nuisances and tests take it whole,
+    so that no part of it can get lost.
+
+    Attributes
+    ----------
+    treatment : ndarray of shape (n,)
+        Treatment: 0 and 1 where it is binary, else a dose.
+    clusters : ndarray of int of shape (n,) or None
+        Codes 0, 1, ... of the unit of assignment or sampling.
+    strata : ndarray of int of shape (n,) or None
+        Codes of the strata (blocks, pairs) within which treatment was assigned.
+    weights : ndarray of shape (n,) or None
+        Survey weights with mean 1, all positive or some zero.
+    stated_probability : ndarray of shape (n,) or None
+        Probability of treatment that the design states.
+    randomised : bool
+        Whether anybody randomised; otherwise strata are no more than labels and there is no known probability.
+    """
+
+    treatment: FloatArray
+    clusters: IntArray | None = None
+    strata: IntArray | None = None
+    weights: FloatArray | None = None
+    stated_probability: FloatArray | None = None
+    randomised: bool = True
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return len(self.treatment)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether each unit is control (0) or treated (1)."""
+        return bool(np.isin(self.treatment, (0.0, 1.0)).all())
+
+    @property
+    def cluster_codes(self) -> IntArray:
+        """Codes of the clusters, shape (n,); each unit its own where there are none."""
+        return np.arange(len(self)) if self.clusters is None else self.clusters
+
+    @property
+    def probability(self) -> FloatArray | None:
+        """Probability of treatment that the design knows, shape (n,), or None.
+
+        The stated one; else, in a randomised study with strata, the share of the stratum's clusters that were
+        treated (of its units, where clusters hold units of both arms). None without either, for doses, and where
+        nobody randomised.
+
+        Raises
+        ------
+        TreatmentError
+            If a stratum has one arm only.
+        """
+        if self.stated_probability is not None:
+            return self.stated_probability
+        if self.strata is None or not self.randomised or not self.is_binary:
+            return None
+        share = treated_share(self.treatment, self.strata, self.cluster_codes)
+        single = np.flatnonzero((share <= 0) | (share >= 1))
+        if len(single):
+            raise TreatmentError(
+                f"{len(single)} of {len(share)} strata have one arm only, {int(np.isin(self.strata, single).sum())} "
+                f"of {len(self)} units",
+                expected="treated and control units in each stratum",
+                todo="leave those strata out and say so (they hold no comparison), join strata that were randomised "
+                "together, or state the design's propensity=",
+            )
+        return np.asarray(share[self.strata], dtype=float)
+
+    @property
+    def inference_clusters(self) -> IntArray:
+        """Codes on which variances are clustered, shape (n,).
+
+        The strata where they are pairs (each has at most one cluster, or unit, in one of its arms, in most strata):
+        the noise of a pair's two clusters cannot be told from their shared level, and standard errors clustered on
+        the single cluster are too small by about the square root of two (de Chaisemartin and Ramirez-Cuellar
+        2024). Otherwise the clusters.
+        """
+        return self.strata if self.is_paired and self.strata is not None else self.cluster_codes
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether most strata hold a single cluster (unit) of an arm."""
+        if self.strata is None or not self.is_binary or not self.randomised:
+            return False
+        counts = clusters_by_arm(self.treatment, self.strata, self.cluster_codes)
+        both = (counts > 0).all(axis=1)
+        return bool(both.any() and (counts[both].min(axis=1) <= 1).mean() > 0.5)
+
+    @property
+    def stratum_indicators(self) -> FloatArray:
+        """Indicators of the strata but the first, shape (n, n_strata - 1); no column without strata."""
+        if self.strata is None:
+            return np.empty((len(self), 0))
+        return np.asarray((self.strata[:, None] == np.arange(1, self.strata.max() + 1)).astype(float))
+
+    def take(self, rows: ArrayLike) -> Design:
+        """The design of some of its units, with the probabilities of the whole one.
+
+        Parameters
+        ----------
+        rows : array of int or bool
+            Positions, or a mask of shape (n,).
+
+        Examples
+        --------
+        >>> whole = make_design([0, 1, 0, 1, 1, 1], strata=[0, 0, 1, 1, 1, 1])
+        >>> whole.take([0, 1, 2]).probability
+        array([0.5 , 0.5 , 0.75])
+        """
+        chosen = np.asarray(rows)
+        cut = {"clusters": self.clusters, "strata": self.strata, "weights": self.weights}
+        part = {name: None if values is None else values[chosen] for name, values in cut.items()}
+        for name in ("clusters", "strata"):
+            if part[name] is not None:
+                part[name] = np.unique(part[name], return_inverse=True)[1].astype(np.int64)
+        known = self.probability
+        return replace(
+            self,
+            treatment=self.treatment[chosen],
+            stated_probability=None if known is None else known[chosen],
+            **part,  # type: ignore[arg-type]
+        )
+
+
+def make_design(
+    treatment: Any,
+    *,
+    groups: Any = None,
+    strata: Any = None,
+    sample_weight: Any = None,
+    propensity: Any = None,
+    randomised: bool = True,
+) -> Design:
+    """A design from arrays, checked.
+
+    Parameters
+    ----------
+    treatment : array of shape (n,)
+        0 and 1, or doses.
+    groups : array of shape (n,), optional
+        Clusters, the unit of assignment.
+    strata : array of shape (n,), optional
+        Strata (blocks, pairs) within which the clusters were assigned; a cluster lies in one of them.
+    sample_weight : array of shape (n,), optional
+        Survey weights.
+    propensity : array of shape (n,) or float, optional
+        The design's probability of treatment.
+    randomised : bool
+        Whether assignment was randomised.
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    DataError, TreatmentError
+        If a role cannot be used, or a cluster lies in several strata, or every cluster is a stratum of its own.
+
+    Examples
+    --------
+    >>> design = make_design([0, 0, 1, 1, 0, 1], groups=[0, 0, 1, 1, 2, 3], strata=["a", "a", "a", "a", "b", "b"])
+    >>> design.probability
+    array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
+    >>> design.is_paired
+    True
+    """
+    values = np.asarray(treatment)
+    t = inputs.check_treatment(values, len(values), binary=False)
+    n = len(t)
+    clusters, blocks = inputs.check_groups(groups, n), check_strata(strata, n)
+    if blocks is not None:
+        check_nested(clusters, blocks)
+    weights = None if sample_weight is None else inputs.check_weights(sample_weight, n)
+    return Design(t, clusters, blocks, weights, inputs.check_propensity(propensity, n), bool(randomised))
+
+
+def check_strata(strata: Any, n: int) -> IntArray | None:
+    """Stratum labels (texts or numbers) as codes 0, 1, ...; missing labels are refused.
+
+    Examples
+    --------
+    >>> check_strata(["north", "south", "north"], 3)
+    array([0, 1, 0])
+    """
+    if strata is None:
+        return None
+    import pandas as pd
+
+    values = inputs.as_labels(strata)
+    if values.shape != (n,):
+        raise DataError(f"strata of shape {values.shape} for {n} units", expected="one label a unit")
+    codes, _ = pd.factorize(values, sort=False)
+    if (codes < 0).any():
+        raise DataError(
+            f"strata has {int((codes < 0).sum())} missing labels",
+            expected="the stratum of each unit",
+            todo="give units that were randomised outside any stratum a label of their own",
+        )
+    return codes.astype(np.int64)
+
+
+def check_nested(clusters: IntArray | None, strata: IntArray) -> None:
+    """Refuse a cluster that lies in several strata, and strata that are the clusters themselves."""
+    n_strata = int(strata.max()) + 1
+    if clusters is None:
+        if n_strata == len(strata) > 1:
+            raise DataError(
+                f"{n_strata} strata for {n_strata} units",
+                expected="strata that hold several units, treated and control",
+                todo="pass the labels of blocks or pairs; leave strata out where treatment was not assigned within any",
+            )
+        return
+    n_clusters = int(clusters.max()) + 1
+    pairs = np.unique(clusters * n_strata + strata)
+    if len(pairs) > n_clusters:
+        several = int((np.bincount(pairs // n_strata, minlength=n_clusters) > 1).sum())
+        raise DataError(
+            f"{several} of {n_clusters} clusters lie in several strata",
+            expected="clusters that lie in one stratum each, since clusters were assigned within strata",
+            todo="check the labels; where units were assigned within clusters, the clusters are the strata and groups "
+            "may be left out",
+        )
+    if n_strata == n_clusters > 1:
+        raise DataError(
+            f"the {n_strata} strata are the clusters themselves",
+            expected="strata that hold several clusters, or units assigned within clusters",
+            todo="leave strata out if whole clusters were assigned; leave groups out if units were assigned within them",
+        )
+
+
+def clusters_by_arm(treatment: FloatArray, strata: IntArray, clusters: IntArray) -> IntArray:
+    """Clusters with control units and with treated units in each stratum, shape (n_strata, 2)."""
+    n_strata, out = int(strata.max()) + 1, []
+    for arm in (0.0, 1.0):
+        rows = treatment == arm
+        _, first = np.unique(clusters[rows], return_index=True)
+        out.append(np.bincount(strata[rows][first], minlength=n_strata))
+    return np.stack(out, axis=1).astype(np.int64)
+
+
+def treated_share(treatment: FloatArray, strata: IntArray, clusters: IntArray) -> FloatArray:
+    """Share of each stratum's clusters that were treated, shape (n_strata,); of units where clusters hold both arms.
+
+    Examples
+    --------
+    >>> treated_share(np.array([1.0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 0, 1, 1]), np.arange(6))
+    array([0.25, 1.  ])
+    """
+    n_clusters = int(clusters.max()) + 1
+    size = np.bincount(clusters, minlength=n_clusters)
+    share = np.bincount(clusters, treatment, minlength=n_clusters) / np.maximum(size, 1)
+    home = np.zeros(n_clusters, dtype=np.int64)
+    home[clusters] = strata
+    present = size > 0
+    mixed = (share > 0) & (share < 1)
+    mass = np.where(mixed[present].any(), size, 1.0) * present  # units where they were assigned, else clusters
+    total = np.bincount(home, mass, minlength=int(strata.max()) + 1)
+    return np.asarray(np.bincount(home, mass * share, minlength=len(total)) / np.maximum(total, 1e-300))
