@@ -232,7 +232,7 @@ def check_nested(clusters: IntArray | None, strata: IntArray) -> None:
             raise DataError(
                 f"{n_strata} strata for {n_strata} units",
                 expected="strata that hold several units, treated and control",
-                todo="pass the labels of blocks or pairs; leave strata out where treatment was not assigned within any",
+                todo="pass the labels of blocks or pairs; without any, leave strata out",
             )
         return
     n_clusters = int(clusters.max()) + 1
@@ -242,14 +242,13 @@ def check_nested(clusters: IntArray | None, strata: IntArray) -> None:
         raise DataError(
             f"{several} of {n_clusters} clusters lie in several strata",
             expected="clusters that lie in one stratum each, since clusters were assigned within strata",
-            todo="check the labels; where units were assigned within clusters, the clusters are the strata and groups "
-            "may be left out",
+            todo="check the labels; where units were assigned within clusters, the clusters are the strata",
         )
     if n_strata == n_clusters > 1:
         raise DataError(
             f"the {n_strata} strata are the clusters themselves",
             expected="strata that hold several clusters, or units assigned within clusters",
-            todo="leave strata out if whole clusters were assigned; leave groups out if units were assigned within them",
+            todo="leave strata out if whole clusters were assigned, leave groups out if units were within them",
         )
 
 

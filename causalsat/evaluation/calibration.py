@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.tables import Tabular
+from causalsat.design import Design
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError
 from causalsat.inference.projection import Projection, project
@@ -144,6 +145,7 @@ def blp(
     groups: ArrayLike | None = None,
     folds: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    design: Design | None = None,
 ) -> BlpResult:
     """Regress doubly robust scores on a constant and the centred predicted effect, cluster-robust.
 
@@ -160,6 +162,8 @@ def blp(
         about differences that one and the same model predicts.
     weights : array of shape (n,), optional
         Positive survey weights.
+    design : Design, optional
+        Clusters (pairs as a whole) and weights in one object, such as ``study.design``.
 
     Returns
     -------
@@ -185,6 +189,8 @@ def blp(
     >>> round(result.slope, 1), round(result.ate, 1)
     (0.5, 1.0)
     """
+    given = checks.roles(design, {"groups": groups, "weights": weights})
+    groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
     prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
     n_groups = checks.several(cluster)
     mass = np.bincount(fold, w)
@@ -220,6 +226,7 @@ def gates(
     groups: ArrayLike | None = None,
     folds: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    design: Design | None = None,
 ) -> GatesResult:
     """Average effects by quantile group of the predicted effect, cluster-robust.
 
@@ -227,7 +234,7 @@ def gates(
 
     Parameters
     ----------
-    tau, scores, groups, folds, weights :
+    tau, scores, groups, folds, weights, design :
         As in :func:`blp`.
     n_groups : int
         Number of groups, 5 for quintiles.
@@ -250,6 +257,8 @@ def gates(
     >>> result.estimate.round(1), result.monotone
     (array([0.1, 0.3, 0.5, 0.7, 0.9]), True)
     """
+    given = checks.roles(design, {"groups": groups, "weights": weights})
+    groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
     prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
     checks.several(cluster)
     k = checks.count(n_groups, "n_groups", 2)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.rows import take
 from causalsat.core.tables import Tabular
+from causalsat.design import Design, make_design
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.folds import assign_folds
@@ -87,12 +89,14 @@ def crossfit_effects(
     X: Any,
     y: ArrayLike,
     *,
-    treatment: ArrayLike | str,
+    treatment: ArrayLike | str | None = None,
     groups: ArrayLike | str | None = None,
+    strata: ArrayLike | str | None = None,
     cv: Any = 5,
     random_state: Any = 0,
     sample_weight: ArrayLike | str | None = None,
     propensity: ArrayLike | str | float | None = None,
+    design: Design | None = None,
     level: float = 0.9,
     n_jobs: int = 1,
     progress: bool = True,
@@ -108,14 +112,17 @@ def crossfit_effects(
         Units.
     y : array of shape (n,)
         Outcome.
-    treatment, groups, sample_weight, propensity : array of shape (n,) or name of X's column
-        As in the estimators' ``fit``; groups also keep the folds from splitting a cluster.
+    treatment, groups, strata, sample_weight, propensity : array of shape (n,) or name of X's column
+        As in the estimators' ``fit``; groups also keep the folds from splitting a cluster. The probabilities that
+        strata imply are those of all units, also where a fold leaves a stratum one arm.
     cv : int or scikit-learn splitter
         Number of folds, stratified by the clusters' arm and balanced in units; or an object with
         ``split(X, y, groups)`` whose test folds cover each unit once, such as :class:`SpatialBlockCV`.
     random_state : int or numpy.random.Generator
         Seed of the folds, where cv is a number. The folds do not depend on the order of the rows if groups are
         given.
+    design : Design, optional
+        All of these roles in one object, such as ``study.design``.
     level : float
         Level of the intervals.
     n_jobs : int
@@ -150,7 +157,9 @@ def crossfit_effects(
     index = inputs.unit_index(X)
     n = len(index)
     outcome = inputs.check_outcome(y, n)
-    roles = _resolve(X, n, treatment, groups, sample_weight, propensity)
+    given = {"treatment": treatment, "groups": groups, "strata": strata}
+    given |= {"sample_weight": sample_weight, "propensity": propensity}
+    roles = _resolve(X, n, checks.roles(design, given))
     fold = _folds(cv, X, outcome, roles, random_state)
     tasks = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
     runs = _run(tasks, model, X, outcome, roles, level, n_jobs, progress, return_models)
@@ -163,8 +172,7 @@ def crossfit_effects(
     return CrossfitEffects(tau, sd, lower, upper, level, fold, index, tuple(models) if return_models else ())
 
 
-def _resolve(X: Any, n: int, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> _Roles:
-    given = {"treatment": treatment, "groups": groups, "sample_weight": sample_weight, "propensity": propensity}
+def _resolve(X: Any, n: int, given: dict[str, Any]) -> _Roles:
     arrays: dict[str, NDArray[Any]] = {}
     names: dict[str, str] = {}
     for role, value in given.items():
@@ -180,7 +188,13 @@ def _resolve(X: Any, n: int, treatment: Any, groups: Any, sample_weight: Any, pr
             raise DataError(f"{role} of shape {array.shape} for {n} units", expected="one value a unit")
         arrays[role] = array
     arrays["treatment"] = inputs.check_treatment(arrays.get("treatment"), n, binary=False)
-    inputs.check_groups(arrays.get("groups"), n)
+    codes = inputs.check_groups(arrays.get("groups"), n)
+    if "strata" in arrays:
+        t, known = arrays["treatment"], arrays.get("propensity")
+        probability = make_design(t, groups=codes, strata=arrays["strata"], propensity=known).probability
+        if probability is not None:
+            arrays["propensity"] = probability
+            names.pop("propensity", None)
     return _Roles(arrays, names)
 
 
@@ -254,12 +268,3 @@ def _fit_fold(
         post = effect(fitted, take(X, test))
     summary = np.stack([post.mean(), post.sd(), *post.interval(level).T])
     return summary, fitted if keep else None
-
-
-def take(X: Any, rows: IntArray) -> Any:
-    """Rows of a table, data frame or DataArray, by position."""
-    if inputs.is_dataframe(X):
-        return X.iloc[rows]
-    if inputs.is_dataarray(X):
-        return X.isel({X.dims[0]: rows})
-    return np.asarray(X)[rows]

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
 from causalsat.core.tables import Tabular
+from causalsat.design import Design
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.folds import MIXED, assign_folds, cluster_arms
@@ -255,8 +256,9 @@ class PermutationResult(Tabular):
 def permutation_test(
     latents: Any,
     y: ArrayLike,
-    treatment: ArrayLike,
+    treatment: ArrayLike | None = None,
     *,
+    design: Design | None = None,
     groups: ArrayLike | None = None,
     covariates: Any = None,
     strata: ArrayLike | None = None,
@@ -285,6 +287,8 @@ def permutation_test(
         image features, for example).
     y, treatment : array of shape (n,)
         Outcome and 0/1 treatment.
+    design : Design, optional
+        Treatment, clusters, strata, probabilities and weights in one object, such as ``study.design``.
     groups : array of shape (n,), optional
         Clusters: folds and standard errors respect them.
     covariates : array or DataFrame of shape (n, p), optional
@@ -335,6 +339,15 @@ def permutation_test(
     >>> permutation_test(Z, y, t, groups=village, n_permutations=99).p_value
     0.01
     """
+    given = {"treatment": treatment, "groups": groups, "strata": strata}
+    given |= {"propensity": propensity, "weights": weights}
+    treatment, groups, strata, propensity, weights = checks.roles(design, given).values()
+    if design is not None and not design.randomised:
+        raise DataError(
+            "a study in which nobody randomised",
+            expected="a randomised trial, whose assignment can be drawn anew",
+            todo="look at rate and blp of cross-fitted effects, whose scores adjust for covariates",
+        )
     kind = statistic or ("score" if refit is None else "autoc")
     if kind not in ("score", "autoc", "qini") or (kind == "score" and refit is not None):
         raise ParameterError(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.tables import Tabular
+from causalsat.design import Design
 from causalsat.evaluation import checks
 from causalsat.exceptions import ParameterError
 
@@ -182,6 +183,7 @@ def rate(
     n_bootstrap: int = 200,
     q: ArrayLike = DEFAULT_Q,
     random_state: Any = 0,
+    design: Design | None = None,
 ) -> RateResult:
     r"""Rank-weighted average treatment effect of a priority, with half-sample cluster bootstrap.
 
@@ -210,6 +212,8 @@ def rate(
         Increasing grid in (0, 1] where the curve is reported; the RATE does not depend on it.
     random_state : int or numpy.random.Generator
         Seed of the half-samples.
+    design : Design, optional
+        Clusters (pairs as a whole) and weights in one object, such as ``study.design``.
 
     Returns
     -------
@@ -242,6 +246,8 @@ def rate(
     """
     if method not in ("autoc", "qini"):
         raise ParameterError(f"method={method!r}", expected="'autoc' or 'qini'")
+    given = checks.roles(design, {"groups": groups, "weights": weights})
+    groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
     s = checks.numbers(priority, "priority")
     gamma = checks.numbers(scores, "scores", len(s))
     n = len(s)

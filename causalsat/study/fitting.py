@@ -35,6 +35,7 @@ def given_roles(study: Any) -> dict[str, Any]:
     roles = {
         "treatment": study.treatment,
         "groups": study.groups,
+        "strata": study.strata if study.randomised else None,
         "sample_weight": study.weights,
         "propensity": study.propensity,
     }

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.design import Design, make_design
 from causalsat.exceptions import ParameterError
 from causalsat.study.building import check_imagery, check_table, chosen_rows, one_probability, resolve_roles
 from causalsat.study.columns import code_treatment, numeric_column, require_column, resolve_covariates
@@ -258,6 +259,24 @@ class Study:
         if constant is None or isinstance(constant, str):
             return self._numbers("propensity")
         return np.full(len(self), float(constant))
+
+    @property
+    def design(self) -> Design:
+        """Assignment, clusters, strata, probabilities and weights in one frozen object.
+
+        Raises
+        ------
+        DataError, TreatmentError
+            If a role has missing or impossible values; :meth:`check` reports them all.
+        """
+        return make_design(
+            self.treatment,
+            groups=self.groups,
+            strata=self.strata,
+            sample_weight=self.weights,
+            propensity=self.propensity,
+            randomised=self.randomised,
+        )
 
     def _column(self, role: str) -> NDArray[Any] | None:
         return self.units[self.roles[role]].to_numpy() if role in self.roles else None

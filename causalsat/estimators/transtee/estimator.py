@@ -201,8 +201,10 @@ class TransTEE(TableOrImages):
         dosage: ArrayLike | str | None = None,
         treatments: ArrayLike | None = None,
         groups: ArrayLike | str | None = None,
+        strata: ArrayLike | str | None = None,
         sample_weight: ArrayLike | str | None = None,
         propensity: ArrayLike | str | float | None = None,
+        design: Any = None,
     ) -> TransTEE:
         """Fit the ensemble.
 
@@ -220,10 +222,14 @@ class TransTEE(TableOrImages):
             Table of structured treatments, which ``treatment_module`` embeds.
         groups : array of shape (n,) or str, optional
             Villages: held out whole, and with an effect of their own.
+        strata : array of shape (n,) or str, optional
+            Strata within which a binary treatment was randomised.
         sample_weight : array of shape (n,) or str, optional
             Survey weights, rescaled to mean 1.
         propensity : array of shape (n,), float or str, optional
-            Known probability of a binary treatment, for ``propensity_weights``.
+            Known probability of a binary treatment.
+        design : Design, optional
+            All of these roles in one object.
 
         Returns
         -------
@@ -240,7 +246,8 @@ class TransTEE(TableOrImages):
         self._table = None if treatments is None else np.asarray(treatments)
         if self.dosage_name_ is not None:
             X = X.drop(columns=self.dosage_name_)
-        roles: dict[str, Any] = {"groups": groups, "sample_weight": sample_weight, "propensity": propensity}
+        roles: dict[str, Any] = {"groups": groups, "strata": strata, "sample_weight": sample_weight}
+        roles |= {"propensity": propensity, "design": design}
         try:
             super().fit(X, y, treatment=treatment, **roles)
         finally:

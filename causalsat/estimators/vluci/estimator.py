@@ -170,6 +170,7 @@ class VLUCI(FittedLevels):
     """
 
     # the worlds of the contract tests are randomised trials: little prior weight on confounding, short everything
+    _takes_design: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "base": BayesianLinearEffect(n_draws=60, n_tune=60, n_chains=2, random_state=0),
         "prior_confounding": 0.02,
