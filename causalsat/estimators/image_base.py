@@ -197,6 +197,18 @@ class ImageEffectEstimator(EffectEstimator):
         self._check_valid(_places.valid_share(np.asarray(images.chips)), images.unit_image, index)
         return images
 
+    def _read_unit_chips(self, X: Any) -> NDArray[np.float32]:
+        """Chips (n, [time,] band, y, x) of all units of X, NaN where invalid."""
+        if self._reads(X):
+            size = self._size_px()
+            chips = np.empty((len(X), *self.imagery.leading, size, size), dtype=np.float32)
+            for position, part in _places.read_chips(self.imagery, X.geometry, size):
+                chips[position] = part
+            return chips
+        view = self._open(X)
+        taken = view.take(slice(None))
+        return taken if view.spec.n_time else taken[:, 0]
+
     def _reads(self, X: Any) -> bool:
         """Whether X is a table of places; refuses one without imagery to read."""
         if inputs.is_dataarray(X) or not (inputs.is_dataframe(X) or hasattr(X, "crs")):

@@ -12,19 +12,17 @@ Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`; coefficients are products
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from causalsat.estimators.clusters.cells import Cells
-
-__all__ = ["log_sum", "nodes_and_log_weights", "site_terms"]
+__all__ = ["Cells", "Layout", "Prior", "arguments", "log_density", "site_log_likelihood"]
 
 FloatArray = NDArray[np.float64]
-
+IntArray = NDArray[np.int64]
 
 N_NODES = 7
 LOG_2PI = float(np.log(2 * np.pi))
@@ -171,6 +169,44 @@ def site_terms(  # type: ignore[no-untyped-def]
                         Q1[i, k] += r * u
                         Q2[i, k] += r * u * u
     return out, R, Q1, Q2, square
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Sufficient statistics of cells, sorted by site.
+
+    Attributes
+    ----------
+    image : ndarray of int of shape (c,)
+        Image of each cell.
+    start : ndarray of int of shape (g + 1,)
+        First cell of each site; the last entry is the number of cells.
+    count, mean, spread : ndarray of shape (c, 2)
+        Sum of weights, weighted mean and weighted sum of squares about it, by arm.
+    has_sites : bool
+        Whether the outcome has site effects; without, every cell is a site of its own.
+    """
+
+    image: IntArray
+    start: IntArray
+    count: FloatArray
+    mean: FloatArray
+    spread: FloatArray
+    has_sites: bool
+
+    def take_sites(self, sites: IntArray) -> Cells:
+        """Cells of some sites, in that order."""
+        parts = [np.arange(self.start[g], self.start[g + 1]) for g in sites]
+        rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        start = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        return replace(
+            self,
+            image=self.image[rows],
+            start=start,
+            count=self.count[rows],
+            mean=self.mean[rows],
+            spread=self.spread[rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import Summary
 from causalsat.core.inputs import FloatArray
 from causalsat.core.parameters import check_whole_numbers
+from causalsat.estimators.clusters import report
+from causalsat.estimators.clusters.fit import Options, fit_model, type_probabilities
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
 from causalsat.exceptions import ParameterError
 
@@ -241,27 +245,17 @@ class ImageEffectClusters(ImageEffectEstimator):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
-        from causalsat.estimators.clusters import model as clusters_model
-
-        found = clusters_model.fit_model(self, data)
-        self.encoder_, self.scores_ = found.encoder, found.scores
-        self.n_clusters_, self.selection_ = found.n_clusters, found.selection
-        self.draws_, self.diagnostics_, self.reference_ = found.draws, found.diagnostics, found.reference
+        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+        fitted = fit_model(data, options)
+        self.encoder_, self.scores_ = fitted.encoder, fitted.scores
+        self.n_clusters_, self.selection_ = fitted.n_clusters, fitted.selection
+        self.draws_, self.diagnostics_, self.reference_ = fitted.draws, fitted.diagnostics, fitted.reference
         self.unit_image_ = data.images.unit_image
-        pi = self._probabilities(self.scores_)
-        effect = np.einsum("skm,sk->sm", pi, self.draws_["tau"])
-        share = np.bincount(self.unit_image_, data.sample_weight, minlength=len(self.scores_))
-        self.draws_["ate"] = effect @ (share / share.sum())
-        clusters_model.warn_of_misfit(self.draws_["ate"], self.reference_)
 
     # ------------------------------------------------------------------ effects
     def _probabilities(self, features: FloatArray) -> FloatArray:
         """Draws (draw, K, unit) of the types' probabilities."""
-        weights = self.draws_["logit"]
-        logits = weights[:, :, :1] + weights[:, :, 1:] @ features.T
-        logits -= logits.max(axis=1, keepdims=True)
-        np.exp(logits, out=logits)
-        return np.asarray(logits / logits.sum(axis=1, keepdims=True))
+        return type_probabilities(self.draws_["logit"], features)
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         features, unit = np.unique(X[:, : self.n_image_features_], axis=0, return_inverse=True)
@@ -277,9 +271,9 @@ class ImageEffectClusters(ImageEffectEstimator):
 
         ``share`` is the mean probability of the type over the training units.
         """
-        from causalsat.estimators.clusters import report as clusters_report
-
-        return clusters_report.cluster_effects(self, level)
+        check_is_fitted(self, "encoder_")
+        share = self._probabilities(self.scores_).mean(axis=0)[:, self.unit_image_].mean(axis=1)
+        return report.effect_table(self.draws_["tau"], share, level)
 
     def cluster_probabilities(self, X: Any, level: float = 0.9) -> pd.DataFrame:
         """Probabilities of the types at each unit of X, with their posterior uncertainty.
@@ -289,9 +283,8 @@ class ImageEffectClusters(ImageEffectEstimator):
         DataFrame
             One row a unit; columns are pairs (type, statistic) with statistics mean, sd, lower and upper.
         """
-        from causalsat.estimators.clusters import report as clusters_report
-
-        return clusters_report.cluster_probabilities(self, X, level)
+        features, index = self._design_features(X)
+        return report.probability_table(self._probabilities(features), index, level)
 
     def predict_cluster(self, X: Any) -> NDArray[np.int64]:
         """Most probable type of each unit, shape (n,), from 1 to K in the order of their effects."""
@@ -305,9 +298,11 @@ class ImageEffectClusters(ImageEffectEstimator):
         variance of the types' effects under the unit's probabilities (0 where the image has shares of the types),
         ``posterior`` the variance of the conditional effect; ``sd`` the root of their sum.
         """
-        from causalsat.estimators.clusters import report as clusters_report
-
-        return clusters_report.unit_variance(self, X)
+        features, index = self._design_features(X)
+        draws, shares = self.draws_, self.assignment == "share"
+        return report.variance_table(
+            self._probabilities(features), draws["tau"], draws["sigma"], index, shares=shares
+        )
 
     def typical_images(
         self, X: Any, cluster: int, *, n: int = 6, kind: str = "most", min_distance_m: float = 1000.0
@@ -327,15 +322,21 @@ class ImageEffectClusters(ImageEffectEstimator):
         min_distance_m : float
             Least distance between two of them, where X is a GeoDataFrame.
         """
-        from causalsat.estimators.clusters import report as clusters_report
-
-        return clusters_report.typical_images(self, X, cluster, n, kind, min_distance_m)
+        check_is_fitted(self, "encoder_")
+        position = report.check_cluster(cluster, self.n_clusters_)
+        features, _ = self._design_features(X)
+        return report.typical_images(
+            self._probabilities(features)[:, position],
+            features,
+            report.metres_of(X),
+            n=n,
+            kind=kind,
+            min_distance_m=min_distance_m,
+        )
 
     def read_chips(self, X: Any) -> NDArray[np.float32]:
         """Chips (n, [time,] band, y, x) of the units of X, NaN where invalid: what the model sees, for pictures."""
-        from causalsat.estimators.clusters import salience as clusters_salience
-
-        return clusters_salience.read_chips(self, X)
+        return self._read_unit_chips(X)
 
     def salience(
         self, X: Any, cluster: int, *, method: str = "integrated_gradients", n_steps: int = 32
@@ -360,15 +361,34 @@ class ImageEffectClusters(ImageEffectEstimator):
             the band). Integrated gradients add up to the difference from the average image, up to the error of the
             integral.
         """
-        from causalsat.estimators.clusters import salience as clusters_salience
+        from causalsat.estimators.clusters.salience import salience
 
-        return clusters_salience.salience(self, X, cluster, method, n_steps)
+        check_is_fitted(self, "encoder_")
+        position = report.check_cluster(cluster, self.n_clusters_)
+        return salience(
+            self.encoder_,
+            self.draws_["logit"],
+            position,
+            self._read_unit_chips(X),
+            method=method,
+            n_steps=n_steps,
+            device=self.device,
+        )
 
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
         return dict(self.diagnostics_)
 
     def _summary(self) -> Summary:
-        from causalsat.estimators.clusters import report as clusters_report
-
-        return clusters_report.summary(self)
+        table = report.summary_table(self.draws_, self.cluster_effects(0.9))
+        info: dict[str, Any] = {"units": self.n_units_, "images": self.n_images_, "groups": self.n_groups_}
+        info |= {name: f"{value:.4g} (se {se:.4g})" for name, (value, se) in self.reference_.items()}
+        if self.selection_ is not None:
+            info["held-out log density over one cluster"] = report.selection_text(self.selection_)
+        notes = (
+            "90 % equal-tailed intervals; share is the mean probability of a type over the training units",
+            "posterior of effects, noise and last layers given fixed features",
+        )
+        return Summary(
+            f"{type(self).__name__} (K = {self.n_clusters_})", table, {**info, **self._diagnostics()}, notes
+        )

@@ -1,289 +1,242 @@
-"""Fitting the cluster model on fixed features: posterior mode, posterior draws, and the number of clusters."""
+"""From checked data to a fitted cluster model: outcome, folds, features, number of types, posterior."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators.clusters import density as density
-from causalsat.estimators.clusters.cells import Cells
-from causalsat.estimators.clusters.density import Layout, Prior
-from causalsat.inference.chains import Settings
-from causalsat.inference.nuts import inverse_root, negative_hessian, sample_nuts
+from causalsat.core.inputs import FloatArray
+from causalsat.core.warn import warn
+from causalsat.estimators.clusters.data import Outcome, blocks_of, image_folds, make_cells, prepare_outcome
+from causalsat.estimators.clusters.density import Cells, Prior
+from causalsat.estimators.clusters.features import FrozenFeatures
+from causalsat.estimators.clusters.posterior import Posterior, find_mode, sample
+from causalsat.estimators.clusters.selection import Selection, select
+from causalsat.estimators.image_base import ImageFitData
+from causalsat.exceptions import DataError, DataWarning
+from causalsat.inference.chains import ChainPolicy, Settings, chain_summary, warn_of_chains
 
-FloatArray = NDArray[np.float64]
+__all__ = ["Fitted", "Options", "fit_model"]
+
 IntArray = NDArray[np.int64]
 
-FARTHEST = 60.0  # in standard deviations near the mode: no posterior reaches there
-N_PREDICTIVE = 100  # draws over which a predictive density is averaged
+TRUNK_CLUSTERS = 2  # clusters of the likelihood that networks are trained on while their number is open
+POLICY = ChainPolicy(r_hat=1.03, ess_per_chain=50.0, divergence_share=0.02)
+MISFIT = 2.5  # standard errors
 
 
-def find_mode(
-    cells: Cells, features: FloatArray, prior: Prior, n_clusters: int, rng: np.random.Generator, n_restarts: int
-) -> tuple[FloatArray, float]:
-    """Highest posterior mode over several starts: along the effect's gradient, then along random directions.
+@dataclass(frozen=True)
+class Options:
+    """What :class:`causalsat.ImageEffectClusters` is asked to fit; its parameters of the same names."""
 
-    Parameters
+    n_clusters: int | str
+    max_clusters: int
+    backbone: Any
+    n_components: int
+    assignment: str
+    noise: str
+    image_px: int
+    augment: bool
+    max_epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    n_networks: int
+    n_folds: int
+    n_restarts: int
+    margin: float
+    n_draws: int
+    n_tune: int
+    n_chains: int
+    checkpoint: str | None
+    device: str
+    random_state: Any
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted cluster model.
+
+    Attributes
     ----------
-    cells : Cells
-        Outcomes.
-    features : ndarray of shape (m, d)
-        Features of the images, standardised.
-    prior : Prior
-        Scales.
+    encoder : transformer of chips
+        Gives the features of the last layer.
+    scores : ndarray of shape (m, d)
+        Features of the training images.
     n_clusters : int
         K.
-    rng : numpy.random.Generator
-        Draws the directions.
-    n_restarts : int
-        Starts; the first is along the effect's gradient.
-
-    Returns
-    -------
-    x : ndarray of shape (size,)
-        Parameters at the mode.
-    value : float
-        Log density there.
+    selection : Selection or None
+        How K was chosen.
+    draws : dict of str to ndarray
+        Posterior draws in units of the outcome, as :meth:`Layout.unpack` names them, and ``ate``.
+    diagnostics : dict
+        What the chains say of themselves.
+    reference : dict of str to (float, float)
+        Average effect by regressions: estimate, standard error.
     """
-    d = features.shape[1]
-    single, value = _climb(_start_single(cells, features, prior), cells, features, prior, 1)
-    if n_clusters == 1:
-        return single, value
-    directions = [_effect_direction(single, cells, features)]
-    directions += list(rng.standard_normal((n_restarts - 1, d)))
-    found = [
-        _climb(
-            _start_mixture(single, direction, features, prior.layout(n_clusters, features, cells)),
+
+    encoder: Any
+    scores: FloatArray
+    n_clusters: int
+    selection: Selection | None
+    draws: dict[str, FloatArray]
+    diagnostics: dict[str, Any]
+    reference: dict[str, tuple[float, float]]
+
+
+def fit_model(data: ImageFitData, options: Options) -> Fitted:
+    """Fit the model that the options describe."""
+    from threadpoolctl import threadpool_limits
+
+    seed = int(_generator(options.random_state).integers(2**31 - 1))
+    shares = options.assignment == "share"
+    outcome = prepare_outcome(data, tied_noise=options.noise == "arm" or shares, shares=shares)
+    site = data.groups if data.groups is not None and data.n_groups < len(data.y) else None
+    arm, image = data.treatment.astype(np.int64), data.images.unit_image
+    cells, _ = make_cells(image, site, arm, outcome.y, data.sample_weight, share=options.assignment != "unit")
+    block = blocks_of(image, data.groups, len(data.images))
+    fold = image_folds(block, image, arm, options.n_folds, seed)
+    encoder, scores = fit_features(options, data, outcome, block, fold, seed)
+    with threadpool_limits(limits=1, user_api="blas"):  # products of tiny matrices
+        selection, n_clusters, posterior = fit_last_layer(options, cells, scores, outcome.prior, fold, seed)
+    draws = in_units(posterior.layout.unpack(posterior.draws), outcome.scale)
+    effect = np.einsum("skm,sk->sm", type_probabilities(draws["logit"], scores), draws["tau"])
+    share = np.bincount(image, data.sample_weight, minlength=len(scores))
+    draws["ate"] = effect @ (share / share.sum())
+    diagnostics = diagnose(posterior, draws)
+    warn_of_misfit(draws["ate"], outcome.reference)
+    return Fitted(encoder, scores, n_clusters, selection, draws, diagnostics, outcome.reference)
+
+
+def fit_last_layer(
+    options: Options, cells: Cells, scores: FloatArray, prior: Prior, fold: IntArray, seed: int
+) -> tuple[Selection | None, int, Posterior]:
+    """Choose the number of clusters and sample the posterior, given the images' features."""
+    selection = None
+    if options.n_clusters == "auto":
+        selection = select(
             cells,
-            features,
+            scores,
             prior,
-            n_clusters,
+            fold,
+            max_clusters=options.max_clusters,
+            margin=options.margin,
+            n_restarts=options.n_restarts,
+            seed=seed,
         )
-        for direction in directions
-    ]
-    return max(found, key=lambda pair: pair[1])
+    n_clusters = int(options.n_clusters) if selection is None else selection.chosen
+    rng = np.random.default_rng([seed, 7])
+    mode, _ = find_mode(cells, scores, prior, n_clusters, rng, options.n_restarts)
+    settings = Settings(options.n_draws, options.n_tune, options.n_chains, seed, options.progress)
+    posterior = sample(mode, cells, scores, prior, n_clusters, settings)
+    return selection, n_clusters, posterior
 
 
-def _climb(
-    start: FloatArray, cells: Cells, features: FloatArray, prior: Prior, n_clusters: int
-) -> tuple[FloatArray, float]:
-    from scipy.optimize import minimize
-
-    args = density.arguments(cells, features, prior, n_clusters)
-
-    def loss(x: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = density.log_density(x, *args)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e300, np.zeros_like(x)
-        return -value, -gradient
-
-    found = minimize(
-        loss,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-12.0, 12.0)] * len(start),
-        options={"maxiter": 250, "ftol": 1e-8},
-    )
-    return np.asarray(found.x), float(-found.fun)
-
-
-def _start_single(cells: Cells, features: FloatArray, prior: Prior) -> FloatArray:
-    layout = prior.layout(1, features, cells)
-    x = np.zeros(layout.size)
-    x[1] = -2.0
-    at = 2 + layout.n_features
-    x[at] = prior.effect
-    x[at + 1 : at + 3] = np.log(prior.arm_sd)
-    if cells.has_sites:
-        x[-1] = np.log(0.2)
-    return x
-
-
-def _effect_direction(single: FloatArray, cells: Cells, features: FloatArray) -> FloatArray:
-    """Weights of the features in a ridge regression of treated outcomes on them, less the prognosis."""
-    d = features.shape[1]
-    p = Layout(1, d, cells.has_sites).unpack(single)
-    level = p["intercept"] + features @ p["prognostic"]
-    weight = cells.count[:, 1]
-    residual = cells.mean[:, 1] - level[cells.image] - p["tau"][0]
-    Z = features[cells.image]
-    gram = (Z * weight[:, None]).T @ Z + 0.05 * weight.sum() * np.eye(d)
-    return np.asarray(np.linalg.solve(gram, Z.T @ (weight * residual)))
-
-
-def _start_mixture(single: FloatArray, direction: FloatArray, features: FloatArray, layout: Layout) -> FloatArray:
-    """Clusters are ordered along a direction of the features, with effects that rise along it."""
-    d, k, q = layout.n_features, layout.n_clusters, layout.n_noise
-    x = np.zeros(layout.size)
-    at = 2 + d
-    x[:at] = single[:at]
-    x[at] = single[at] - 0.3
-    x[at + 1 : at + k] = np.log(0.6 / (k - 1))
-    x[at + k : at + k + q] = single[at + 1]
-    x[at + k + q : at + k + 2 * q] = single[at + 2]
-    score = features @ direction
-    scale = max(float(score.std()), 1e-12)
-    cuts = np.quantile(score / scale, np.arange(1, k) / k)
-    al = at + k + 2 * q
-    x[al : al + k - 1] = -2.0 * np.cumsum(cuts)
-    x[al + k : al + k + (k - 1) * d] = (2.0 * np.arange(1, k)[:, None] * direction / scale).ravel()
-    if layout.has_sites:
-        x[-1] = single[-1]
-    return x
-
-
-def curvature(mode: FloatArray, args: tuple[Any, ...]) -> FloatArray:
-    """Matrix S, (size, size), such that mode + S z has the curvature of the log density at the mode for normal z."""
-    curved = negative_hessian(lambda x: density.log_density(x, *args), mode)
-    return inverse_root(curved, least=0.25)  # no wider than two prior standard deviations
-
-
-def laplace_draws(
-    mode: FloatArray, args: tuple[Any, ...], n_draws: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Draws from the normal approximation at a mode, with truncated importance weights (Ionides 2008).
-
-    Returns
-    -------
-    draws : ndarray of shape (n_draws, size)
-        Parameter vectors.
-    log_weight : ndarray of shape (n_draws,)
-        Logarithms of weights that sum to one.
-    """
-    normals = rng.standard_normal((n_draws, len(mode)))
-    draws = mode + normals @ curvature(mode, args).T
-    target = np.array([density.log_density(x, *args)[0] for x in draws])
-    weight = np.where(np.isfinite(target), target, -np.inf) + 0.5 * (normals**2).sum(axis=1)
-    total = np.logaddexp.reduce(weight)
-    weight = np.minimum(weight, total - 0.5 * np.log(n_draws))
-    return draws, weight - np.logaddexp.reduce(weight)
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """Draws of the parameters, chains one after the other.
-
-    Attributes
-    ----------
-    draws : ndarray of shape (draw, size)
-        Parameter vectors of ``layout``.
-    layout : Layout
-        Where the parameters lie.
-    divergences : int
-        Divergent transitions.
-    n_chains : int
-        Chains.
-    """
-
-    draws: FloatArray
-    layout: Layout
-    divergences: int
-    n_chains: int
-
-
-def sample(
-    mode: FloatArray, cells: Cells, features: FloatArray, prior: Prior, n_clusters: int, settings: Settings
-) -> Posterior:
-    """Draw from the posterior by NUTS, in coordinates that are standard normal near the mode."""
-    args = density.arguments(cells, features, prior, n_clusters)
-    scale = curvature(mode, args)
-
-    def whitened(z: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = density.log_density(mode + scale @ z, *args)
-        return value, scale.T @ gradient
-
-    layout = prior.layout(n_clusters, features, cells)
-    draws, divergences = sample_nuts(whitened, np.zeros(layout.size), settings, spread=0.5, limit=FARTHEST)
-    return Posterior(mode + draws.reshape(-1, layout.size) @ scale.T, layout, divergences, settings.n_chains)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Held-out log predictive density of each number of clusters.
-
-    Attributes
-    ----------
-    n_clusters : tuple of int
-        Candidates.
-    gain : ndarray of shape (candidates,)
-        Log predictive density of all held-out sites, less that of one cluster.
-    se : ndarray of shape (candidates,)
-        Standard error of the gain, over sites.
-    chosen : int
-        The number chosen.
-    """
-
-    n_clusters: tuple[int, ...]
-    gain: FloatArray
-    se: FloatArray
-    chosen: int
-
-
-def held_out_density(
-    cells: Cells,
-    features: FloatArray,
-    prior: Prior,
-    n_clusters: int,
-    fold: IntArray,
-    *,
-    n_restarts: int,
-    seed: int,
-    fold_features: Sequence[FloatArray] | None = None,
-) -> FloatArray:
-    """Log predictive density of each site's outcomes given the other folds, shape (g,).
-
-    Parameters are averaged over: draws of the normal approximation at the mode, weighted by importance.
-
-    Parameters
-    ----------
-    fold : ndarray of int of shape (g,)
-        Fold of each site.
-    fold_features : sequence of ndarray of shape (m, d), optional
-        Features to use for each fold; the same for all unless given.
-    """
-    out = np.empty(len(fold))
-    layout = prior.layout(n_clusters, features, cells)
-    for k in np.unique(fold):
-        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        phi = features if fold_features is None else fold_features[k]
-        rng = np.random.default_rng([seed, int(k)])
-        known, unseen = cells.take_sites(train), cells.take_sites(test)
-        mode, _ = find_mode(known, phi, prior, n_clusters, rng, n_restarts)
-        args = density.arguments(known, phi, prior, n_clusters)
-        draws, log_weight = laplace_draws(mode, args, N_PREDICTIVE, rng)
-        table = np.array([density.site_log_likelihood(x, layout, unseen, phi) for x in draws])
-        out[test] = np.logaddexp.reduce(table + log_weight[:, None], axis=0)
-    return out
-
-
-def choose(candidates: Sequence[int], densities: Sequence[FloatArray], *, margin: float = 1.0) -> Selection:
-    """Smallest number of clusters within ``margin`` standard errors of the best.
-
-    The standard error is that of the paired difference over sites between the best and the candidate.
+def type_probabilities(logit: FloatArray, features: FloatArray) -> FloatArray:
+    """Draws (draw, K, image) of the types' probabilities, from logits (draw, K, 1 + d) and features (image, d).
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> base = rng.standard_normal(100)
-    >>> choose([1, 2, 3], [base, base + 0.5, base + 0.5 + 0.1 * rng.standard_normal(100)]).chosen
-    2
+    >>> type_probabilities(np.array([[[0.0, 0.0], [0.0, 1.0]]]), np.array([[0.0], [np.log(3.0)]]))
+    array([[[0.5 , 0.25],
+            [0.5 , 0.75]]])
     """
-    table = np.array(densities)
-    g = table.shape[1]
-    best = int(table.sum(axis=1).argmax())
-    lead = table[best] - table
-    se = np.sqrt(g) * lead.std(axis=1, ddof=1) if g > 1 else np.zeros(len(table))
-    close = lead.sum(axis=1) <= margin * se + 1e-9
-    close[best] = True
-    gain = table - table[int(np.argmin(candidates))]
-    return Selection(
-        tuple(int(k) for k in candidates),
-        gain.sum(axis=1),
-        np.sqrt(g) * gain.std(axis=1, ddof=1) if g > 1 else np.zeros(len(table)),
-        int(min(k for k, ok in zip(candidates, close, strict=True) if ok)),
+    logits = logit[:, :, :1] + logit[:, :, 1:] @ features.T
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    return np.asarray(logits / logits.sum(axis=1, keepdims=True))
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(int(random_state.randint(2**31 - 1)))
+    return np.random.default_rng(random_state)
+
+
+# ---------------------------------------------------------------------- features
+def fit_features(
+    options: Options, data: ImageFitData, outcome: Outcome, block: IntArray, fold: IntArray, seed: int
+) -> tuple[Any, FloatArray]:
+    """Fitted encoder and the features (m, d) of the training images for the last layer."""
+    if len(data.images) < 4:
+        raise DataError(
+            f"{len(data.images)} distinct images", expected="at least 4", todo="units at more places, or larger chips"
+        )
+    backbone = options.backbone
+    if backbone == "random_conv":
+        from causalsat.encoders.random_conv.features import RandomConvFeatures
+
+        size = min(int(k) for k in data.images.chips.shape[-2:])
+        backbone = RandomConvFeatures(patch_px=min(4, size), random_state=seed % 2**31, device=options.device)
+    if isinstance(backbone, str):
+        return _train_networks(backbone, options, data, outcome, block, fold, seed)
+    encoder = FrozenFeatures(backbone, options.n_components)
+    if getattr(backbone, "requests_roles", False):
+        image = data.images.unit_image
+        roles = {"treatment": data.treatment, "groups": block[image], "unit_place": image}
+        return encoder, encoder.fit_trained(data.images.chips, outcome.y, **roles)
+    return encoder.fit(data.images.chips), encoder.transform(data.images.chips)
+
+
+def _train_networks(
+    backbone: str, options: Options, data: ImageFitData, outcome: Outcome, block: IntArray, fold: IntArray, seed: int
+) -> tuple[Any, FloatArray]:
+    """Networks trained on the model's likelihood, and their cross-fitted scores (m, d) of the training images."""
+    from causalsat.encoders.networks.training import TrainSettings
+    from causalsat.estimators.clusters.network import NetworkScores
+
+    if len(np.unique(fold)) < 2:
+        raise DataError(
+            f"too few sites to train backbone={backbone!r} without those that it scores",
+            expected="at least two sites in each arm",
+            todo="use backbone='random_conv'",
+        )
+    settings = TrainSettings(
+        max_epochs=options.max_epochs,
+        patience=options.patience,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        augment=options.augment,
+        device=options.device,
+        seed=seed % 10**6,
+        checkpoint=options.checkpoint,
+        progress=options.progress,
     )
+    k = TRUNK_CLUSTERS if options.n_clusters == "auto" else int(options.n_clusters)
+    encoder = NetworkScores(backbone, k, options.image_px, options.n_networks, settings, options.n_components)
+    arm, image = data.treatment.astype(np.int64), data.images.unit_image
+    cells, _ = make_cells(image, None, arm, outcome.y, data.sample_weight, share=True)
+    statistics = np.column_stack([cells.count, cells.mean, cells.spread])
+    return encoder, encoder.fit_scores(data.images.chips, statistics, outcome.prior, fold, block)
+
+
+# ---------------------------------------------------------------------- posterior
+def warn_of_misfit(ate: FloatArray, reference: dict[str, tuple[float, float]]) -> None:
+    """Warn where the model's average effect is far from that of a regression: its types are then not of effects."""
+    estimate, se = reference["regression with covariates"]
+    apart = abs(float(ate.mean()) - estimate)
+    if np.isfinite(se) and apart > MISFIT * np.hypot(se, ate.std()):
+        warn(
+            f"the average effect of the clusters, {ate.mean():.3g}, is far from the regression's, {estimate:.3g} (se "
+            f"{se:.2g}): types are told apart by the shape of the outcome and not by effects. "
+            "What to do: noise='arm', or an outcome that is closer to normal (a logarithm, ranks).",
+            DataWarning,
+        )
+
+
+def in_units(draws: dict[str, FloatArray], scale: float) -> dict[str, FloatArray]:
+    """Draws in the outcome's units; the logits have none."""
+    return {name: values if name == "logit" else scale * values for name, values in draws.items()}
+
+
+def diagnose(posterior: Posterior, draws: dict[str, FloatArray]) -> dict[str, Any]:
+    """R-hat and effective sample size of effects and noise, divergences; warns where they are not good."""
+    chains = {name: draws[name].reshape(posterior.n_chains, -1, draws[name][0].size) for name in ("tau", "sigma")}
+    summary = chain_summary(chains, posterior.divergences, methods=lambda _: ("bulk",))
+    summary["source"] = "NUTS on the marginal likelihood, features fixed"
+    warn_of_chains(summary, advice="raise n_tune and n_draws", policy=POLICY)
+    return summary

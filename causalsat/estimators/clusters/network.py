@@ -3,8 +3,14 @@
 A network gives each image a prognosis g and K - 1 logits. Networks are trained without one fold of sites each; the
 scores of a training image come from the network that has not seen its site, those of a new image are the average
 over the networks. Given the scores, the last layer (weights of the prognosis and of the logits) has a posterior. The
-small network's frozen start (see :mod:`causalsat.estimators.clusters.patches`) gives further features beside the
-scores: where training finds nothing, the model is the one on frozen features.
+small network's frozen start gives further features beside the scores: where training finds nothing, the model is the
+one on frozen features.
+
+The small network starts as random convolutional features. Its first layer are whitened patches of the training
+images, as in :class:`causalsat.RandomConvFeatures`; the averages of the responses of both signs are reduced to
+principal components, on which the model of :mod:`causalsat.estimators.clusters.density` is fitted. A second branch,
+whose last weights start at 0, looks at the map of responses again. So the first step is the model on frozen features,
+and training begins from there.
 """
 
 from __future__ import annotations
@@ -19,18 +25,29 @@ from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks.training import Trained, TrainSettings, train_network
-from causalsat.estimators.clusters import patches as clusters_patches
-from causalsat.estimators.clusters.density import Prior
+from causalsat.encoders.random_conv.filters import learn_filters, sample_patches
+from causalsat.encoders.reduce import learn_reduction
+from causalsat.estimators.clusters.density import Cells, Prior
+from causalsat.estimators.clusters.features import in_proportion
+from causalsat.estimators.clusters.posterior import find_mode
 from causalsat.exceptions import ParameterError
 
-__all__ = ["NetworkScores"]
+__all__ = ["NetworkScores", "build_network", "cluster_loss"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Weights = dict[str, NDArray[np.float32]]
 
 BATCH = 256
 HELD_OUT = 5  # every fifth block of training images decides when to stop
 FIRST_LAYERS = 0.05  # share of the learning rate with which the frozen start's layers move
+
+PATCHES = 64  # filters of the small network's first layer, each with two signs
+PATCH_PX = 4
+STRIDE = 2  # between patches
+RIDGE = 0.1
+N_SAMPLED = 16_384
+RESTARTS = 2
 
 
 class NetworkScores(ChipEncoder):
@@ -96,7 +113,7 @@ class NetworkScores(ChipEncoder):
         targets = torch.from_numpy(statistics.astype(np.float32))
         self.start_: dict[str, NDArray[np.float32]] = {}
         if self.backbone == "cnn":
-            self.start_ = clusters_patches.learn_start(images.numpy(), self.n_components, self.settings.seed)
+            self.start_ = learn_start(images.numpy(), self.n_components, self.settings.seed)
         self._first: Any = None
         frozen = self._frozen(images)
         self.weights_: list[dict[str, NDArray[np.float32]]] = []
@@ -136,7 +153,7 @@ class NetworkScores(ChipEncoder):
             loss, options = cluster_loss(self.n_clusters, prior.effect, shares=prior.shares), {}
             if self.start_:
                 known = frozen[~held_out], targets.numpy()[~held_out]
-                clusters_patches.load_likely_head(module, loss, *known, prior, self.n_clusters, seed)
+                load_likely_head(module, loss, *known, prior, self.n_clusters, seed)
                 slow = {"lr": FIRST_LAYERS * settings.learning_rate}
                 options = {"optimizer__param_groups": [("patches.*", slow), ("components.*", slow)]}
                 found.append(untrained(module, images, targets, loss, held_out, settings))
@@ -176,7 +193,7 @@ class NetworkScores(ChipEncoder):
         module = self.first()
         if module is None:
             return np.empty((len(images), 0))
-        return clusters_patches.start_features(module, images.to(resolve_device(self.settings.device)))
+        return start_features(module, images.to(resolve_device(self.settings.device)))
 
     def _build(self, weights: dict[str, NDArray[Any]] | None = None) -> Any:
         """A network with these weights; with those of the start and no head to speak of without."""
@@ -185,9 +202,7 @@ class NetworkScores(ChipEncoder):
         n_in = len(self.bands_) * max(self.n_time_, 1)
         if self.start_:
             patches, components = self.start_["patches.weight"], self.start_["components.weight"]
-            module = clusters_patches.patch_network(
-                n_in, self.n_clusters, len(components), len(patches), patches.shape[-1]
-            )
+            module = patch_network(n_in, self.n_clusters, len(components), len(patches), patches.shape[-1])
         else:
             module = build_network(self.backbone, n_in, self.n_clusters, self.settings.seed)
         given = self.start_ if weights is None else weights
@@ -211,7 +226,7 @@ def build_network(backbone: str, n_in: int, n_clusters: int, seed: int) -> Any:
     from torch import nn
 
     if backbone == "cnn":
-        return clusters_patches.patch_network(n_in, n_clusters, 8)
+        return patch_network(n_in, n_clusters, 8)
     from causalsat.encoders.networks.backbones import build_backbone, fixed_input
 
     if fixed_input(backbone):
@@ -292,3 +307,118 @@ def cluster_loss(n_clusters: int, effect: float, *, shares: bool = False) -> Any
             return -torch.logsumexp(log_pi + value, dim=1).sum() / n.sum().clamp_min(1e-6)
 
     return ClusterLoss()
+
+
+# ---------------------------------------------------------------------- the small network
+def patch_network(n_in: int, n_clusters: int, n_components: int, n_patches: int = PATCHES, patch_px: int = 4) -> Any:
+    """A network from images (batch, n_in, y, x) to a prognosis and K - 1 logits, (batch, K)."""
+    import torch
+    from torch import nn
+
+    class PatchNetwork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(n_in, n_patches, patch_px, stride=STRIDE)
+            self.components = nn.Linear(2 * n_patches, n_components)
+            self.head = nn.Linear(n_components, n_clusters)
+            self.deeper = nn.Conv2d(2 * n_patches, 32, 3, padding=1, padding_mode="replicate")
+            self.last = nn.Linear(64, n_clusters, bias=False)
+            nn.init.kaiming_normal_(self.deeper.weight, nonlinearity="relu")
+            nn.init.normal_(self.head.weight, std=0.1 / n_components**0.5)
+            nn.init.zeros_(self.head.bias)
+            nn.init.zeros_(self.last.weight)
+
+        def responses(self, images: Any) -> Any:
+            z = self.patches(images)
+            return torch.relu(torch.cat([z, -z], dim=1))
+
+        def features(self, images: Any) -> Any:
+            """Components of the mean responses, (batch, n_components)."""
+            return self.components(self.responses(images).mean(dim=(-2, -1)))
+
+        def forward(self, images: Any) -> Any:
+            a = self.responses(images)
+            coarse = nn.functional.avg_pool2d(a, 2, ceil_mode=True) if a.shape[-1] >= 8 else a
+            b = torch.relu(self.deeper(coarse))
+            seen = torch.cat([b.mean(dim=(-2, -1)), b.amax(dim=(-2, -1))], dim=1)
+            return self.head(self.components(a.mean(dim=(-2, -1)))) + self.last(seen)
+
+    return PatchNetwork()
+
+
+def learn_start(images: NDArray[np.float32], n_components: int, seed: int) -> Weights:
+    """Weights of the first layer and of the components, from standardised images (m, n_in, y, x); no outcome is used.
+
+    Returns
+    -------
+    dict
+        ``patches.weight`` (filters, n_in, px, px), ``patches.bias``, ``components.weight`` (d, 2 filters),
+        ``components.bias``: of at most ``n_components`` components, with a mean square of 1.
+    """
+    import torch
+
+    rng = np.random.default_rng([seed, 3])
+    px = min(PATCH_PX, *images.shape[-2:])
+    bank = learn_filters(sample_patches(images[:, None], px, N_SAMPLED, rng), PATCHES, RIDGE, rng)
+    start = {"patches.weight": bank.weight, "patches.bias": bank.offset}
+    module = patch_network(images.shape[1], 1, 1, PATCHES, px)
+    module.patches.load_state_dict({"weight": torch.from_numpy(bank.weight), "bias": torch.from_numpy(bank.offset)})
+    with torch.inference_mode():
+        parts = [module.responses(part).mean(dim=(-2, -1)) for part in torch.from_numpy(images).split(BATCH)]
+    pooled = np.concatenate([part.numpy() for part in parts]).astype(np.float64)
+    rank = int(np.linalg.matrix_rank(pooled - pooled.mean(axis=0)))
+    reduction = in_proportion(learn_reduction(pooled, max(1, min(n_components, rank, len(pooled) - 1))))
+    assert reduction.components is not None
+    weight = reduction.components / reduction.scale
+    start["components.weight"] = weight.astype(np.float32)
+    start["components.bias"] = (-weight @ reduction.mean).astype(np.float32)
+    return start
+
+
+def start_features(module: Any, images: Any) -> FloatArray:
+    """Components (m, d) of images by a network."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [module.features(part).float().cpu().numpy() for part in images.split(BATCH)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def load_likely_head(
+    module: Any, loss: Any, features: FloatArray, statistics: FloatArray, prior: Prior, n_clusters: int, seed: int
+) -> None:
+    """Set the head of the network and the loss's effects and noise to the posterior mode on its components.
+
+    Parameters
+    ----------
+    module, loss : torch.nn.Module
+        Of :func:`patch_network`, and of :func:`cluster_loss`.
+    features : ndarray of shape (m, d)
+        Components of the images.
+    statistics : ndarray of shape (m, 6)
+        Count, mean and spread of their outcomes, by arm.
+    prior : Prior
+        Scales.
+    n_clusters, seed : int
+        K, and the seed of the search.
+    """
+    import torch
+
+    m = len(features)
+    parts = np.split(np.asarray(statistics, dtype=np.float64), 3, axis=1)
+    count, mean, spread = (np.ascontiguousarray(part) for part in parts)
+    known = Cells(np.arange(m), np.arange(m + 1), count, mean, spread, has_sites=True)
+    mode, _ = find_mode(known, features, prior, n_clusters, np.random.default_rng(seed), RESTARTS)
+    p = prior.layout(n_clusters, features, known).unpack(mode)
+    weight = np.vstack([p["prognostic"], p["logit"][1:, 1:]])
+    bias = np.append(p["intercept"], p["logit"][1:, 0])
+    values = {
+        module.head.weight: weight,
+        module.head.bias: bias,
+        loss.tau: p["tau"],
+        loss.log_sigma: np.log(p["sigma"]),
+        loss.log_omega: np.log(p["site_sd"]),
+    }
+    with torch.no_grad():
+        for parameter, value in values.items():
+            parameter.copy_(torch.as_tensor(value, dtype=torch.float32))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.base import Summary
+from causalsat.estimators.clusters.selection import Selection
 from causalsat.exceptions import ParameterError
 from causalsat.posterior import draw_quantiles
 
+__all__ = [
+    "check_cluster",
+    "effect_table",
+    "probability_table",
+    "selection_text",
+    "summary_table",
+    "typical_images",
+    "variance_table",
+]
+
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def _tails(level: float) -> list[float]:
@@ -31,66 +43,75 @@ def _describe(draws: FloatArray, level: float) -> dict[str, float]:
     }
 
 
-def cluster_effects(est: Any, level: float) -> Any:
-    """One row a type."""
+def effect_table(tau: FloatArray, share: FloatArray, level: float) -> Any:
+    """One row a type, from draws of its effect (draw, K) and its share of the units (K,)."""
     import pandas as pd
 
-    share = est._probabilities(est.scores_).mean(axis=0)[:, est.unit_image_].mean(axis=1)
-    rows = [
-        _describe(draws, level) | {"share": float(s)} for draws, s in zip(est.draws_["tau"].T, share, strict=True)
-    ]
+    rows = [_describe(draws, level) | {"share": float(s)} for draws, s in zip(tau.T, share, strict=True)]
     return pd.DataFrame(rows, index=pd.Index(range(1, len(rows) + 1), name="cluster"))
 
 
-def cluster_probabilities(est: Any, X: Any, level: float) -> Any:
-    """One row a unit, columns (type, statistic)."""
+def probability_table(probability: FloatArray, index: NDArray[Any], level: float) -> Any:
+    """One row a unit, columns (type, statistic), from draws (draw, K, unit) of the types' probabilities."""
     import pandas as pd
 
-    features, index = est._design_features(X)
-    draws = est._probabilities(features)
-    lower, upper = draw_quantiles(draws, _tails(level))
-    tables = {"mean": draws.mean(axis=0), "sd": draws.std(axis=0, ddof=1), "lower": lower, "upper": upper}
-    columns = {(k + 1, name): values[k] for k in range(draws.shape[1]) for name, values in tables.items()}
+    lower, upper = draw_quantiles(probability, _tails(level))
+    tables = {"mean": probability.mean(axis=0), "sd": probability.std(axis=0, ddof=1), "lower": lower, "upper": upper}
+    columns = {(k + 1, name): values[k] for k in range(probability.shape[1]) for name, values in tables.items()}
     table = pd.DataFrame(columns, index=pd.Index(index, name="unit"))
     table.columns = table.columns.set_names(["cluster", "statistic"])
     return table
 
 
-def unit_variance(est: Any, X: Any) -> Any:
-    """One row a unit: effect, and the parts of an individual's variance about it."""
+def variance_table(
+    probability: FloatArray, tau: FloatArray, sigma: FloatArray, index: NDArray[Any], *, shares: bool
+) -> Any:
+    """One row a unit: effect, and the parts of an individual's variance about it.
+
+    From draws of the probabilities (draw, K, unit), effects (draw, K) and noise (draw, arm, K). With ``shares`` all
+    units of an image have its mean effect, and nothing lies between types.
+    """
     import pandas as pd
 
-    features, index = est._design_features(X)
-    pi, tau = est._probabilities(features), est.draws_["tau"]
-    mean = np.einsum("skm,sk->sm", pi, tau)
-    noise = (est.draws_["sigma"] ** 2).sum(axis=1)
-    mixed = float(est.assignment != "share")  # with shares all units of an image have its mean effect
+    mean = np.einsum("skm,sk->sm", probability, tau)
+    noise = (sigma**2).sum(axis=1)
+    square = np.einsum("skm,sk->sm", probability, tau**2)
     parts = {
         "effect": mean.mean(axis=0),
-        "within": np.einsum("skm,sk->sm", pi, noise).mean(axis=0),
-        "between": mixed * (np.einsum("skm,sk->sm", pi, tau**2) - mean**2).mean(axis=0),
+        "within": np.einsum("skm,sk->sm", probability, noise).mean(axis=0),
+        "between": np.zeros(mean.shape[1]) if shares else (square - mean**2).mean(axis=0),
         "posterior": mean.var(axis=0, ddof=1),
     }
     parts["sd"] = np.sqrt(parts["within"] + parts["between"] + parts["posterior"])
     return pd.DataFrame(parts, index=pd.Index(index, name="unit"))
 
 
-def check_cluster(est: Any, cluster: Any) -> int:
+def check_cluster(cluster: Any, n_clusters: int) -> int:
     """Position of a type from its number; refuses others."""
-    if isinstance(cluster, bool) or not isinstance(cluster, int | np.integer) or not 1 <= cluster <= est.n_clusters_:
-        raise ParameterError(f"cluster={cluster!r}", expected=f"a number from 1 to {est.n_clusters_}")
+    if isinstance(cluster, bool) or not isinstance(cluster, int | np.integer) or not 1 <= cluster <= n_clusters:
+        raise ParameterError(f"cluster={cluster!r}", expected=f"a number from 1 to {n_clusters}")
     return int(cluster) - 1
 
 
-def typical_images(est: Any, X: Any, cluster: int, n: int, kind: str, min_distance_m: float) -> NDArray[np.int64]:
-    """Positions of distinct images, far enough from each other."""
-    k = check_cluster(est, cluster)
-    features, _ = est._design_features(X)
-    draws = est._probabilities(features)[:, k]
+def typical_images(
+    draws: FloatArray, features: FloatArray, metres: FloatArray | None, *, n: int, kind: str, min_distance_m: float
+) -> IntArray:
+    """Positions of distinct images, far enough from each other.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (draw, unit)
+        Probability of the type.
+    features : ndarray of shape (unit, d)
+        Features of the images; equal ones are one image.
+    metres : ndarray of shape (unit, 2) or None
+        Where the images are.
+    n, kind, min_distance_m
+        As in :meth:`causalsat.ImageEffectClusters.typical_images`.
+    """
     by = {"most": draws.mean(axis=0), "least": -draws.mean(axis=0), "uncertain": draws.std(axis=0)}
     if kind not in by:
         raise ParameterError(f"kind={kind!r}", expected="'most', 'least' or 'uncertain'")
-    metres = _metres(X)
     chosen: list[int] = []
     for j in np.argsort(-by[kind], kind="stable"):
         if len(chosen) == n:
@@ -102,34 +123,39 @@ def typical_images(est: Any, X: Any, cluster: int, n: int, kind: str, min_distan
     return np.array(chosen, dtype=np.int64)
 
 
-def _metres(X: Any) -> FloatArray | None:
-    """Coordinates in metres of the places of a GeoDataFrame; None for chips."""
+def metres_of(X: Any) -> FloatArray | None:
+    """Coordinates in metres of the places of a GeoDataFrame, shape (n, 2); None for chips."""
     if not hasattr(X, "geometry") or not hasattr(X, "estimate_utm_crs"):
         return None
     points = X.geometry.to_crs(X.estimate_utm_crs()).representative_point()
     return np.column_stack([points.x, points.y])
 
 
-def summary(est: Any) -> Summary:
-    """Table of effects and scales; the average effect beside regressions; the choice of the number of types."""
+def summary_table(draws: Mapping[str, FloatArray], effects: Any) -> Any:
+    """Table of the average effect, the types' effects and the scales with 90 % intervals.
+
+    Parameters
+    ----------
+    draws : mapping of str to ndarray
+        ``ate`` (draw,), ``sigma`` (draw, arm, K) and ``site_sd`` (draw,).
+    effects : DataFrame
+        Of :func:`effect_table`.
+    """
     import pandas as pd
 
-    rows = {"ATE": _describe(est.draws_["ate"], 0.9) | {"share": np.nan}}
-    rows |= {f"effect of cluster {k}": dict(row) for k, row in cluster_effects(est, 0.9).iterrows()}
+    rows = {"ATE": _describe(draws["ate"], 0.9) | {"share": np.nan}}
+    rows |= {f"effect of cluster {k}": dict(row) for k, row in effects.iterrows()}
     for arm, label in enumerate(("control", "treated")):
-        for k in range(est.n_clusters_):
-            rows[f"noise sd, {label}, cluster {k + 1}"] = _describe(est.draws_["sigma"][:, arm, k], 0.9)
-    if np.ptp(est.draws_["site_sd"]) > 0:
-        rows["sd of sites"] = _describe(est.draws_["site_sd"], 0.9)
+        for k in range(len(effects)):
+            rows[f"noise sd, {label}, cluster {k + 1}"] = _describe(draws["sigma"][:, arm, k], 0.9)
+    if np.ptp(draws["site_sd"]) > 0:
+        rows["sd of sites"] = _describe(draws["site_sd"], 0.9)
     table = pd.DataFrame(rows).T.rename(columns={"lower": "[0.05", "upper": "0.95]", "prob_positive": "P>0"})
     table.loc[[name for name in table.index if "sd" in name], "P>0"] = np.nan
-    info: dict[str, Any] = {"units": est.n_units_, "images": est.n_images_, "groups": est.n_groups_}
-    info |= {name: f"{value:.4g} (se {se:.4g})" for name, (value, se) in est.reference_.items()}
-    if est.selection_ is not None:
-        shown = zip(est.selection_.n_clusters, est.selection_.gain, est.selection_.se, strict=True)
-        info["held-out log density over one cluster"] = ", ".join(f"{k}: {g:.1f} (se {s:.1f})" for k, g, s in shown)
-    notes = (
-        "90 % equal-tailed intervals; share is the mean probability of a type over the training units",
-        "posterior of effects, noise and last layers given fixed features",
-    )
-    return Summary(f"{type(est).__name__} (K = {est.n_clusters_})", table, {**info, **est._diagnostics()}, notes)
+    return table
+
+
+def selection_text(selection: Selection) -> str:
+    """Held-out log predictive density of each number of types over that of one type."""
+    rows = zip(selection.n_clusters, selection.gain, selection.se, strict=True)
+    return ", ".join(f"{k}: {gain:.1f} (se {se:.1f})" for k, gain, se in rows)

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.encoders import RandomConvFeatures, TorchvisionEncoder, places
+from causalsat.encoders import RandomConvFeatures, TorchvisionEncoder
 from causalsat.encoders.base import shrink
 from causalsat.encoders.device import resolve_device
 from causalsat.estimators.clusters.features import FrozenFeatures
 from causalsat.estimators.clusters.network import NetworkScores
-from causalsat.estimators.clusters.report import check_cluster
 from causalsat.exceptions import ParameterError
+
+__all__ = ["METHODS", "log_probability", "salience"]
 
 FloatArray = NDArray[np.float64]
 
@@ -22,46 +23,57 @@ N_DRAWS = 100  # posterior draws over which the probability is averaged
 BATCH = 8
 
 
-def salience(est: Any, X: Any, cluster: int, method: str, n_steps: int) -> FloatArray:
-    """Attributions (n, band, y, x) of each unit's image; see :meth:`ImageEffectClusters.salience`."""
+def salience(
+    encoder: Any,
+    logit: FloatArray,
+    position: int,
+    chips: NDArray[np.float32],
+    *,
+    method: str,
+    n_steps: int,
+    device: str,
+) -> FloatArray:
+    """Attributions of each image to the log probability of a type, of the shape of the chips.
+
+    Parameters
+    ----------
+    encoder : fitted transformer of chips
+        Of the model.
+    logit : ndarray of shape (draw, K, 1 + d)
+        Draws of the logits' weights.
+    position : int
+        Position of the type among the K.
+    chips : ndarray of shape (n, band, y, x)
+        Images, NaN where invalid.
+    method, n_steps
+        As in :meth:`causalsat.ImageEffectClusters.salience`.
+    device : str
+        Where to compute.
+    """
     import torch
     from captum.attr import IntegratedGradients, Saliency
 
-    k = check_cluster(est, cluster)
     if method not in METHODS:
         raise ParameterError(f"method={method!r}", expected=" or ".join(repr(name) for name in METHODS))
-    chips = read_chips(est, X)
-    score, images = log_probability(est, k, chips)
+    score, images = log_probability(encoder, logit, position, chips, device)
     out = []
-    for part in images.split(BATCH):
-        part = part.clone().requires_grad_(True)
+    for batch in images.split(BATCH):
+        leaf = batch.clone().requires_grad_(True)
         if method == "gradient":
-            found = Saliency(score).attribute(part, abs=False)
+            attribution = Saliency(score).attribute(leaf, abs=False)
         else:
-            found = IntegratedGradients(score).attribute(part, n_steps=n_steps, internal_batch_size=4 * BATCH)
-        out.append(found.detach().cpu().numpy())
+            attribution = IntegratedGradients(score).attribute(leaf, n_steps=n_steps, internal_batch_size=4 * BATCH)
+        out.append(attribution.detach().cpu().numpy())
     with torch.inference_mode():
         return np.concatenate(out).astype(np.float64).reshape(chips.shape)
 
 
-def read_chips(est: Any, X: Any) -> NDArray[np.float32]:
-    """Chips (n, [time,] band, y, x) of all units of X, NaN where invalid."""
-    if est._reads(X):
-        size = est._size_px()
-        chips = np.empty((len(X), *est.imagery.leading, size, size), dtype=np.float32)
-        for position, part in places.read_chips(est.imagery, X.geometry, size):
-            chips[position] = part
-        return chips
-    view = est._open(X)
-    taken = view.take(slice(None))
-    return taken if view.spec.n_time else taken[:, 0]
-
-
-def log_probability(est: Any, k: int, chips: NDArray[np.float32]) -> tuple[Any, Any]:
+def log_probability(
+    encoder: Any, logit: FloatArray, position: int, chips: NDArray[np.float32], device: str
+) -> tuple[Any, Any]:
     """A differentiable function of standardised images, log p_k, and those images; 0 is the average band."""
     import torch
 
-    encoder = est.encoder_
     inner = encoder.encoder_ if isinstance(encoder, FrozenFeatures) else encoder
     if not isinstance(inner, (RandomConvFeatures, TorchvisionEncoder, NetworkScores)):
         raise ParameterError(
@@ -70,19 +82,19 @@ def log_probability(est: Any, k: int, chips: NDArray[np.float32]) -> tuple[Any, 
         )
     if inner.n_time_:
         raise ParameterError("images with several dates", expected="images of one date, for salience")
-    device = resolve_device(est.device)
-    features = image_features(inner, device)
-    place, scale, axes = feature_map(encoder, device)
-    chosen = np.linspace(0, len(est.draws_["tau"]) - 1, N_DRAWS).astype(int)
-    weights = torch.from_numpy(est.draws_["logit"][chosen]).float().to(device)
+    place = resolve_device(device)
+    features = image_features(inner, place)
+    mean, scale, axes = feature_map(encoder, place)
+    chosen = np.linspace(0, len(logit) - 1, N_DRAWS).astype(int)
+    weights = torch.from_numpy(logit[chosen]).float().to(place)
 
     def score(images: Any) -> Any:
-        phi = (features(images) - place) / scale
+        phi = (features(images) - mean) / scale
         phi = phi if axes is None else phi @ axes.T
         logits = weights[:, :, 0][:, None] + torch.einsum("md,skd->smk", phi, weights[:, :, 1:])
-        return torch.logsumexp(torch.log_softmax(logits, dim=2)[:, :, k], dim=0) - float(np.log(len(chosen)))
+        return torch.logsumexp(torch.log_softmax(logits, dim=2)[:, :, position], dim=0) - float(np.log(len(chosen)))
 
-    return score, standardise(inner, chips).to(device)
+    return score, standardise(inner, chips).to(place)
 
 
 def standardise(inner: Any, chips: NDArray[np.float32]) -> Any:
@@ -150,6 +162,3 @@ def image_features(inner: Any, device: Any) -> Any:
         return torch.cat(parts, dim=1)
 
     return responses
-
-
-__all__ = ["METHODS", "log_probability", "read_chips", "salience"]

@@ -14,11 +14,13 @@ from scipy.stats import multivariate_normal, norm
 
 import causalsat
 from causalsat import ImageEffectClusters, LearnedFilters
-from causalsat.estimators.clusters import density as density
-from causalsat.estimators.clusters import fit as clusters_fit
-from causalsat.estimators.clusters import model as clusters_model
-from causalsat.estimators.clusters.cells import make_cells
+from causalsat.estimators.clusters import density
+from causalsat.estimators.clusters.data import blocks_of, image_folds, make_cells
 from causalsat.estimators.clusters.density import Layout, Prior
+from causalsat.estimators.clusters.fit import warn_of_misfit
+from causalsat.estimators.clusters.posterior import curvature, find_mode
+from causalsat.estimators.clusters.salience import log_probability
+from causalsat.estimators.clusters.selection import choose
 from causalsat.exceptions import CausalsatWarning, ColumnError, DataWarning, ImageryError, ParameterError
 
 QUICK = {"backbone": "random_conv", "n_draws": 150, "n_tune": 150, "n_restarts": 2, "random_state": 0}
@@ -138,9 +140,9 @@ def test_cells_do_not_depend_on_the_order_of_the_units():
 
 def test_normal_approximation_has_the_curvature_of_the_density():
     cells, phi, _ = cells_of("nested")
-    mode, _ = clusters_fit.find_mode(cells, phi, PRIOR, 1, np.random.default_rng(0), 1)
+    mode, _ = find_mode(cells, phi, PRIOR, 1, np.random.default_rng(0), 1)
     args = density.arguments(cells, phi, PRIOR, 1)
-    scale = clusters_fit.curvature(mode, args)
+    scale = curvature(mode, args)
     top = density.log_density(mode, *args)[0]
     small = 0.1 * np.random.default_rng(0).normal(size=(20, len(mode)))
     drop = [top - density.log_density(mode + scale @ z, *args)[0] for z in small]
@@ -151,10 +153,10 @@ def test_normal_approximation_has_the_curvature_of_the_density():
 def test_folds_keep_sites_of_an_image_and_images_of_a_site_together():
     image = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
     groups = np.array([0, 1, 1, 2, 3, 3, 4, 5, 6, 7])
-    block = clusters_model.blocks_of(image, groups, 9)
+    block = blocks_of(image, groups, 9)
     assert block[0] == block[1]
     assert block[3] == block[4]
-    fold = clusters_model.image_folds(block, image, np.arange(10) % 2, 3, seed=0)
+    fold = image_folds(block, image, np.arange(10) % 2, 3, seed=0)
     assert fold[0] == fold[1]
     assert len(np.unique(fold)) == 3
 
@@ -163,11 +165,11 @@ def test_smallest_number_within_the_margin_is_chosen():
     rng = np.random.default_rng(0)
     base = rng.normal(size=200)
     better, noisy = base + 0.3, base + 0.3 + 0.5 * rng.normal(size=200)
-    assert clusters_fit.choose([1, 2, 3], [base, better, noisy]).chosen == 2
+    assert choose([1, 2, 3], [base, better, noisy]).chosen == 2
     worse = base - 0.01 + 0.2 * rng.normal(size=200)
-    assert clusters_fit.choose([1, 2], [base, worse]).chosen == 1
+    assert choose([1, 2], [base, worse]).chosen == 1
     slightly = base + 0.02 * rng.normal(size=200) + 1e-4
-    assert clusters_fit.choose([1, 2], [base, slightly], margin=2.0).chosen == 1
+    assert choose([1, 2], [base, slightly], margin=2.0).chosen == 1
 
 
 def test_number_of_types_is_found():
@@ -227,10 +229,10 @@ def test_shares_follow_an_effect_that_varies_smoothly():
 def test_an_average_effect_far_from_the_regressions_is_noticed():
     draws = 0.1 * np.random.default_rng(0).normal(size=500)
     with pytest.warns(DataWarning, match="noise='arm'"):
-        clusters_model.warn_of_misfit(draws + 1.2, {"regression with covariates": (0.74, 0.08)})
+        warn_of_misfit(draws + 1.2, {"regression with covariates": (0.74, 0.08)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        clusters_model.warn_of_misfit(draws + 0.8, {"regression with covariates": (0.74, 0.08)})
+        warn_of_misfit(draws + 0.8, {"regression with covariates": (0.74, 0.08)})
 
 
 def test_probabilities_are_uncertain_and_add_up(fitted):
@@ -349,22 +351,17 @@ def test_places_on_imagery_are_the_same_as_their_chips_and_can_be_mapped(tmp_pat
 
 # ---------------------------------------------------------------------- salience
 def test_salience_adds_up_to_the_difference_in_log_probability(fitted):
-    from causalsat.estimators.clusters import salience as clusters_salience
-
     est, X = fitted
     found = est.salience(X[:3], 2, n_steps=64)
     assert found.shape == (3, 2, 12, 12)
-    chips = clusters_salience.read_chips(est, X[:3])
-    score, images = clusters_salience.log_probability(est, 1, chips)
+    score, images = log_probability(est.encoder_, est.draws_["logit"], 1, est.read_chips(X[:3]), "cpu")
     difference = (score(images) - score(images * 0)).detach().numpy()
     np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), difference, rtol=0.05, atol=0.02)
 
 
 def test_salience_sees_the_features_that_predictions_use(fitted):
-    from causalsat.estimators.clusters import salience as clusters_salience
-
     est, X = fitted
-    score, images = clusters_salience.log_probability(est, 1, clusters_salience.read_chips(est, X[:10]))
+    score, images = log_probability(est.encoder_, est.draws_["logit"], 1, est.read_chips(X[:10]), "cpu")
     chosen = np.linspace(0, len(est.draws_["tau"]) - 1, 100).astype(int)
     features, _ = est._design_features(X[:10])
     expected = np.log(est._probabilities(features)[chosen, 1].mean(axis=0))
@@ -372,11 +369,9 @@ def test_salience_sees_the_features_that_predictions_use(fitted):
 
 
 def test_gradient_salience_is_the_derivative(fitted):
-    from causalsat.estimators.clusters import salience as clusters_salience
-
     est, X = fitted
     found = est.salience(X[:1], 1, method="gradient")
-    score, images = clusters_salience.log_probability(est, 0, clusters_salience.read_chips(est, X[:1]))
+    score, images = log_probability(est.encoder_, est.draws_["logit"], 0, est.read_chips(X[:1]), "cpu")
     step = images.clone()
     step[0, 1, 5, 5] += 0.05
     numeric = float((score(step) - score(images)).detach()) / 0.05

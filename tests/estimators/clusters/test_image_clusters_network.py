@@ -11,11 +11,12 @@ import causalsat
 from causalsat import ImageEffectClusters, RandomConvFeatures
 from causalsat.encoders.networks import training
 from causalsat.encoders.networks.training import TrainSettings, augment_batch, train_network
-from causalsat.estimators.clusters import density as density
-from causalsat.estimators.clusters import fit as clusters_fit
-from causalsat.estimators.clusters.cells import Cells, make_cells
-from causalsat.estimators.clusters.density import Layout, Prior
+from causalsat.estimators.clusters import density
+from causalsat.estimators.clusters.data import make_cells
+from causalsat.estimators.clusters.density import Cells, Layout, Prior
 from causalsat.estimators.clusters.network import NetworkScores, build_network, cluster_loss
+from causalsat.estimators.clusters.posterior import find_mode
+from causalsat.estimators.clusters.salience import log_probability
 from causalsat.exceptions import CausalsatWarning
 
 QUICK = {"n_draws": 100, "n_tune": 100, "n_restarts": 1, "n_folds": 2, "random_state": 0, "n_clusters": 2}
@@ -76,7 +77,7 @@ def test_the_small_network_starts_as_random_convolutional_features_with_a_fitted
     held_out = np.isin(np.arange(80), np.flatnonzero(fold == 1)[np.random.default_rng([0, 0]).permutation(40)[::5]])
     rows = np.flatnonzero((fold == 1) & ~held_out)
     sums = [np.ascontiguousarray(part) for part in np.split(statistics[rows], 3, axis=1)]
-    known = clusters_fit.find_mode(
+    known = find_mode(
         Cells(np.arange(len(rows)), np.arange(len(rows) + 1), *sums, True),
         frozen[rows],
         prior,
@@ -106,12 +107,10 @@ def test_saved_networks_predict_the_same(fitted, tmp_path):
 
 
 def test_salience_of_a_network_adds_up(fitted):
-    from causalsat.estimators.clusters import salience as clusters_salience
-
     images, *_ = textures()
     est, _ = fitted
     found = est.salience(images[:2], 2, n_steps=100)
-    score, x = clusters_salience.log_probability(est, 1, images[:2])
+    score, x = log_probability(est.encoder_, est.draws_["logit"], 1, images[:2], "cpu")
     difference = (score(x) - score(x * 0)).detach().numpy()
     np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), difference, rtol=0.15, atol=0.15)
 

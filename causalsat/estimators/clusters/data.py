@@ -1,0 +1,182 @@
+"""Data of the cluster model: the standardised outcome, units as cells, blocks of images and their folds.
+
+The units of one image and one site share a cluster and count through six sums.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.estimators.clusters.density import Cells, Prior
+from causalsat.estimators.image_base import ImageFitData
+from causalsat.inference.folds import assign_folds
+
+__all__ = ["Outcome", "blocks_of", "image_folds", "make_cells", "prepare_outcome"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+EFFECT_SD = 1.0  # prior spread of effects between clusters, in standard deviations of the outcome
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome for the model: residualised on covariates, of mean 0 and standard deviation 1.
+
+    Attributes
+    ----------
+    y : ndarray of shape (n,)
+        Standardised.
+    scale : float
+        Standard deviation in the outcome's units; 0 for a constant outcome.
+    prior : Prior
+        Scales of the priors.
+    reference : dict
+        Average effect by difference in means and by regression: (estimate, standard error), in the outcome's units.
+    """
+
+    y: FloatArray
+    scale: float
+    prior: Prior
+    reference: dict[str, tuple[float, float]]
+
+
+# ---------------------------------------------------------------------- outcome
+def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False, shares: bool = False) -> Outcome:
+    """Residualise the outcome on covariates and standardise it; the average effect as a regression finds it."""
+    t, w = data.treatment, data.sample_weight
+    covariates = data.X
+    if data.propensity is not None and np.ptp(data.propensity) > 1e-9:
+        covariates = np.column_stack([covariates, data.propensity])
+    covariates = covariates - np.average(covariates, axis=0, weights=w)
+    covariates = covariates[:, covariates.std(axis=0) > 0]
+    plain = _regress(data.y, t, covariates[:, :0], w, data.groups)
+    full = _regress(data.y, t, covariates, w, data.groups) if covariates.shape[1] else plain
+    y = data.y - covariates @ full[2]
+    reference = {"difference in means": plain[:2], "regression with covariates": full[:2]}
+    middle = np.average(y, weights=w)
+    scale = float(np.sqrt(np.average((y - middle) ** 2, weights=w)))
+    if scale <= 1e-10 * max(1.0, float(np.abs(data.y).max())):
+        scale = 0.0
+    unit = scale if scale > 0 else 1.0
+    y = (y - middle) / unit if scale > 0 else np.zeros(len(y))
+    arm_sd = tuple(float(np.clip(_sd(y[t == a], w[t == a]), 0.05, 20.0)) for a in (0, 1))
+    prior = Prior(
+        effect=full[0] / unit if scale > 0 else 0.0,
+        effect_sd=float(np.hypot(EFFECT_SD, full[1] / unit if scale > 0 and np.isfinite(full[1]) else 0.0)),
+        arm_sd=(arm_sd[0], arm_sd[1]),
+        tied_noise=tied_noise,
+        shares=shares,
+    )
+    return Outcome(y, scale, prior, reference)
+
+
+def _sd(y: FloatArray, w: FloatArray) -> float:
+    return float(np.sqrt(np.average((y - np.average(y, weights=w)) ** 2, weights=w))) if w.sum() > 0 else 1.0
+
+
+def _regress(
+    y: FloatArray, t: FloatArray, covariates: FloatArray, weight: FloatArray, groups: IntArray | None
+) -> tuple[float, float, FloatArray]:
+    """Effect, cluster-robust standard error and covariates' coefficients of a weighted regression."""
+    import statsmodels.api as sm
+
+    model = sm.WLS(y, np.column_stack([np.ones(len(y)), t, covariates]), weights=weight)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if groups is None or groups.max() < 1:
+            found = model.fit(cov_type="HC1")
+        else:
+            found = model.fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+        return float(found.params[1]), float(found.bse[1]), np.asarray(found.params[2:])
+
+
+# ---------------------------------------------------------------------- folds
+def blocks_of(image: IntArray, groups: IntArray | None, n_images: int) -> IntArray:
+    """Block of each image, shape (m,): images of one site, and sites of one image, are never split.
+
+    Examples
+    --------
+    >>> blocks_of(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3)
+    array([0, 0, 1], dtype=int32)
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if groups is None:
+        return np.arange(n_images)
+    size = n_images + int(groups.max()) + 1
+    links = coo_matrix((np.ones(len(image)), (image, n_images + groups)), shape=(size, size))
+    return np.asarray(connected_components(links, directed=False)[1][:n_images])
+
+
+def image_folds(block: IntArray, image: IntArray, arm: IntArray, n_folds: int, seed: int) -> IntArray:
+    """Fold of each image; blocks stay whole. Fewer folds where an arm has fewer blocks; one where it has one."""
+    unit_block = block[image]
+    n = min(n_folds, *(len(np.unique(unit_block[arm == a])) for a in (0, 1)))
+    if n < 2:
+        return np.zeros(len(block), dtype=np.int64)
+    codes = np.unique(unit_block, return_inverse=True)[1].ravel()
+    unit_fold = assign_folds(n, np.random.default_rng(seed), groups=codes, treatment=arm.astype(float))
+    fold = np.zeros(len(block), dtype=np.int64)
+    fold[image] = unit_fold
+    return fold
+
+
+# ---------------------------------------------------------------------- cells
+def make_cells(
+    image: IntArray, site: IntArray | None, arm: IntArray, y: FloatArray, weight: FloatArray, *, share: bool
+) -> tuple[Cells, IntArray]:
+    """Sum units up.
+
+    Parameters
+    ----------
+    image : ndarray of int of shape (n,)
+        Image of each unit.
+    site : ndarray of int of shape (n,) or None
+        Site of each unit.
+    arm : ndarray of int of shape (n,)
+        0 or 1.
+    y, weight : ndarray of shape (n,)
+        Outcome and weight.
+    share : bool
+        Whether the units of one image and site share a cluster; else every unit is a cell.
+
+    Returns
+    -------
+    cells : Cells
+    unit_site : ndarray of int of shape (n,)
+        Position of each unit's site among the cells' sites.
+
+    Examples
+    --------
+    >>> image, site = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
+    >>> cells, _ = make_cells(image, site, np.array([0, 0, 1, 1]), np.arange(4.0), np.ones(4), share=True)
+    >>> cells.count.tolist(), cells.mean.tolist(), cells.spread.tolist()
+    ([[2.0, 0.0], [0.0, 2.0]], [[0.5, 0.0], [0.0, 2.5]], [[0.5, 0.0], [0.0, 0.5]])
+    """
+    n = len(y)
+    unit = np.zeros(n, dtype=np.int64) if share else np.arange(n)
+    keys = np.column_stack([image if site is None else site, image, unit])
+    distinct, cell = np.unique(keys, axis=0, return_inverse=True)
+    cell, c = cell.ravel(), len(distinct)
+    flat = 2 * cell + arm
+    count: FloatArray = np.bincount(flat, weight, minlength=2 * c).astype(float)
+    total = np.bincount(flat, weight * y, minlength=2 * c)
+    mean = total / np.where(count > 0, count, 1.0)
+    spread: FloatArray = np.bincount(flat, weight * (y - mean[flat]) ** 2, minlength=2 * c).astype(float)
+    labels = distinct[:, 0] if site is not None else np.arange(c)
+    _, first, cell_site = np.unique(labels, return_index=True, return_inverse=True)
+    cells = Cells(
+        image=np.ascontiguousarray(distinct[:, 1]),
+        start=np.append(first, c).astype(np.int64),
+        count=count.reshape(c, 2),
+        mean=mean.reshape(c, 2),
+        spread=spread.reshape(c, 2),
+        has_sites=site is not None,
+    )
+    return cells, cell_site.ravel()[cell].astype(np.int64)
