@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat.core import inputs
 from causalsat.core import support as neighbours
+from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.rows import without_zero_weights
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
@@ -360,18 +361,19 @@ class EffectEstimator(TableEstimator):
         roles = {"treatment": treatment, "groups": groups, "strata": strata, "propensity": propensity}
         if design is not None:
             roles, sample_weight = _roles_of(design, {**roles, "sample_weight": sample_weight})
-        X, y, sample_weight, roles, _ = without_zero_weights(X, y, sample_weight, roles)
-        blocks, stratum_name = inputs.column_or_array(X, roles["strata"], "strata")
-        if stratum_name is not None:
-            X = X.drop(columns=stratum_name)
-        data = self._check_fit(X, y, roles["treatment"], roles["groups"], sample_weight, roles["propensity"])
-        if stratum_name is not None:
-            self.role_names_ = tuple(sorted({*self.role_names_, stratum_name}))
-        self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
-        data = self._with_design(data, blocks)
-        self._fit(data)
-        self._learn_support(data)
-        self.n_units_, self.n_groups_ = len(data.y), data.n_groups
+        with unfitted_unless_finished(self):
+            X, y, sample_weight, roles, _ = without_zero_weights(X, y, sample_weight, roles)
+            blocks, stratum_name = inputs.column_or_array(X, roles["strata"], "strata")
+            if stratum_name is not None:
+                X = X.drop(columns=stratum_name)
+            data = self._check_fit(X, y, roles["treatment"], roles["groups"], sample_weight, roles["propensity"])
+            if stratum_name is not None:
+                self.role_names_ = tuple(sorted({*self.role_names_, stratum_name}))
+            self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
+            data = self._with_design(data, blocks)
+            self._fit(data)
+            self._learn_support(data)
+            self.n_units_, self.n_groups_ = len(data.y), data.n_groups
         return self
 
     def _with_design(self, data: FitData, strata: Any) -> FitData:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import TableEstimator, call_final_step
 from causalsat.core import inputs
+from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.posterior import EffectPosterior
@@ -72,12 +73,13 @@ class SelectiveEstimator(TableEstimator):
             If an input cannot be used; the message says what to do.
         """
         self._check_parameters()
-        data = self._check_fit(X, y, treatment, None, sample_weight, None)
-        self._learn_scaling(data.X, data.sample_weight)
-        self._fit(data)
-        self._learn_support(data)
-        self.tested_share_ = float(np.average(data.treatment, weights=data.sample_weight))
-        self.n_units_ = len(data.y)
+        with unfitted_unless_finished(self):
+            data = self._check_fit(X, y, treatment, None, sample_weight, None)
+            self._learn_scaling(data.X, data.sample_weight)
+            self._fit(data)
+            self._learn_support(data)
+            self.tested_share_ = float(np.average(data.treatment, weights=data.sample_weight))
+            self.n_units_ = len(data.y)
         return self
 
     def decision(self, X: Any) -> EffectPosterior:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
 
@@ -19,6 +20,8 @@ __all__ = ["ChipEncoder", "shrink"]
 class ChipEncoder(TransformerMixin, BaseEstimator):
     """Base of the transformers whose X is chips (unit, [time,] band, y, x).
 
+    A subclass writes ``_check_parameters``, ``_learn_chips`` (what ``fit`` learns), ``_encode_view`` (features of
+    checked chips), ``get_feature_names_out`` and, where it needs larger chips than one pixel, ``_minimum_px``.
     Networks that estimators train on images are such transformers too.
     """
 
@@ -31,6 +34,67 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
     band_mean_: NDArray[np.float64]
     band_sd_: NDArray[np.float64]
 
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+        """Learn from chips, without labels.
+
+        Parameters
+        ----------
+        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
+            Training chips; NaN marks invalid pixels.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is outside its domain, or the chips are too small for it.
+        DataError, ImageryError
+            If the chips cannot be used: wrong dimensions or bands, no valid pixels, no variation.
+        """
+        self._check_parameters()
+        with unfitted_unless_finished(self):
+            self._learn_chips(X)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float64]:
+        """Features of chips, shape (n, features), in the order of ``get_feature_names_out``.
+
+        A chip without any valid pixel has NaN features. Of a sequence, every date has its features, unless the
+        encoder pools over dates.
+
+        Parameters
+        ----------
+        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
+            Chips with the bands (and dates) of the fit.
+
+        Raises
+        ------
+        ImageryError, ParameterError
+            If bands or dates are not those of the fit, or the chips are too small.
+        """
+        check_is_fitted(self)
+        return self._encode_view(self._open_known(X, self._minimum_px()))
+
+    # ------------------------------------------------------------------ to be written by subclasses
+    def _check_parameters(self) -> None:
+        """Refuse parameters outside their domains."""
+
+    def _learn_chips(self, X: Any) -> None:
+        """Learn from training chips and store attributes that end in an underscore."""
+        raise NotImplementedError
+
+    def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
+        """Features (unit, features) of checked chips."""
+        raise NotImplementedError
+
+    def _minimum_px(self) -> int:
+        """Fewest rows and columns of a chip that the fitted encoder can use."""
+        return 1
+
+    # ------------------------------------------------------------------ chips
     def _remember(self, spec: ChipSpec) -> None:
         """Keep the bands and the number of dates of the training chips."""
         self.bands_, self.bands_named_, self.n_time_ = list(spec.bands), spec.named, spec.n_time

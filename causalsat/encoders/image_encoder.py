@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.encoders import places as _places
 from causalsat.encoders.coordinates import COORDINATES, learn_box, names_of, waves
 from causalsat.encoders.dense.window import LinearHead
@@ -165,6 +166,10 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
 
     def fit_transform(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> Any:
         """Fit and return the features of the same units, encoding each place once."""
+        with unfitted_unless_finished(self):
+            return self._fit_places(X, y, roles)
+
+    def _fit_places(self, X: Any, y: ArrayLike | None, roles: dict[str, Any]) -> Any:
         sources = self._sources()
         geometry = check_units(X)
         check_keep(X, self.keep, self.prefix)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.core.parameters import check_flags, check_whole_numbers
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
-from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.filters.levels import Level, coarser, make_level
 from causalsat.encoders.filters.regression import TARGETS, Target, make_target
 from causalsat.encoders.filters.search import Filter, follow, refine, search
@@ -194,17 +194,10 @@ class LearnedFilters(OutcomeEncoder, ChipEncoder):
         out[count == 0] = np.nan
         return out
 
-    def transform(self, X: Any) -> FloatArray:
-        """Features of chips, shape (n, filters + 2 * dates * bands); NaN for chips without a valid pixel.
+    def _minimum_px(self) -> int:
+        return max(f.shape[-1] << v for f, v in zip(self.filters_, self.levels_, strict=True))
 
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (n, [time,] band, y, x)
-            Chips with the bands, dates and resolution of the fit.
-        """
-        check_is_fitted(self)
-        sides = [f.shape[-1] << v for f, v in zip(self.filters_, self.levels_, strict=True)]
-        view = self._open_known(X, minimum_px=max(sides))
+    def _encode_view(self, view: ChipView) -> FloatArray:
         parts = []
         for _, chips in view.batches(_BATCH):
             levels, rows = self._levels(chips, 1 + max(self.levels_)), np.arange(len(chips))

@@ -7,12 +7,12 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
-from causalsat.encoders.chips import ChipSpec, Float32Array
+from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
 from causalsat.encoders.device import resolve_device, use_half
 from causalsat.exceptions import DataError, ImageryError, ParameterError
 
@@ -109,31 +109,15 @@ class ModuleEncoder(ChipEncoder):
         self.device = device
         self.precision = precision
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> ModuleEncoder:
-        """Find the declared bands among the chips' and, where none is declared, take their statistics.
+    def _check_parameters(self) -> None:
+        if not self.scale > 0 or self.batch_size < 1:
+            raise ParameterError(f"scale={self.scale}, batch_size={self.batch_size}", expected="above 0")
 
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Training chips; NaN marks invalid pixels.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ImageryError
-            If a declared band is not among the chips'.
-        ParameterError, DataError
-            If a declaration has the wrong length, or the module gives something else than features.
-        """
+    def _learn_chips(self, X: Any) -> None:
+        """Find the declared bands among the chips' and, where none is declared, take their statistics."""
         view = _chips.open_chips(X)
         self._remember(view.spec)
         self.positions_ = self._positions(view.spec)
-        if not self.scale > 0 or self.batch_size < 1:
-            raise ParameterError(f"scale={self.scale}, batch_size={self.batch_size}", expected="above 0")
         for given in ("mean", "sd", "wavelengths"):
             values = getattr(self, given)
             if values is not None and len(values) != len(self.positions_):
@@ -145,7 +129,6 @@ class ModuleEncoder(ChipEncoder):
         self.band_mean_ = self.scale * own_mean if self.mean is None else np.asarray(self.mean, dtype=float)
         self.band_sd_ = self.scale * own_sd if self.sd is None else np.asarray(self.sd, dtype=float)
         self.n_outputs_ = self._forward(chips[:1, 0]).shape[1]
-        return self
 
     def _positions(self, spec: ChipSpec) -> list[int]:
         if self.bands is None:
@@ -160,17 +143,8 @@ class ModuleEncoder(ChipEncoder):
             )
         return [spec.bands.index(band) for band in wanted]
 
-    def transform(self, X: Any) -> NDArray[np.float64]:
-        """Features of chips, shape (n, n_outputs), that many for each date of a sequence.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Chips with the bands (and dates) of the fit.
-        """
-        return self._encode_batches(
-            self._open_known(X), lambda images: self._forward(images[:, self.positions_]), self.batch_size
-        )
+    def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
+        return self._encode_batches(view, lambda images: self._forward(images[:, self.positions_]), self.batch_size)
 
     def _forward(self, chips: Float32Array) -> NDArray[np.float64]:
         """Features (n, k) of chips (n, band, y, x) in the imagery's units; NaN without any valid pixel."""

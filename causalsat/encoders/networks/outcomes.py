@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import TransformerMixin
 
+from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.exceptions import DataError, ParameterError
 
 __all__ = ["AnsweringEncoder", "OutcomeEncoder", "Units"]
@@ -79,7 +80,9 @@ class OutcomeEncoder(TransformerMixin):
             If a parameter is outside its domain.
         """
         self._check_parameters()
-        return self._learn(X, _units(X, y, treatment, groups, unit_place, max(self.n_folds, 2)))
+        units = _units(X, y, treatment, groups, unit_place, max(self.n_folds, 2))
+        with unfitted_unless_finished(self):
+            return self._learn(X, units)
 
     def _check_parameters(self) -> None:
         raise NotImplementedError

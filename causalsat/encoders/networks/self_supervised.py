@@ -7,20 +7,22 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
 from causalsat.encoders import places
 from causalsat.encoders.base import ChipEncoder
-from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks.self_supervised_network import OBJECTIVES
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.exceptions import DataError, ImageryError, ParameterError
 
 __all__ = ["SelfSupervisedEncoder", "pretrain"]
+
+_MIN_PX = 8
 
 
 class SelfSupervisedEncoder(ChipEncoder):
@@ -31,8 +33,8 @@ class SelfSupervisedEncoder(ChipEncoder):
     (He et al. 2022, masked autoencoders). Features are the mean of the network's last map over the chip. It can be
     trained on many more places than a trial has: see :func:`pretrain`.
 
-    Invalid pixels (NaN) count as the mean and are marked in a band of their own; chips without any valid pixel get
-    NaN features.
+    Chips of at least 8 x 8 pixels are taken. Invalid pixels (NaN) count as the mean and are marked in a band of their
+    own; chips without any valid pixel get NaN features.
 
     Parameters
     ----------
@@ -94,32 +96,18 @@ class SelfSupervisedEncoder(ChipEncoder):
         self.checkpoint = checkpoint
         self.progress = progress
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> SelfSupervisedEncoder:
-        """Train the network on chips; of a sequence every frame is an image.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Training chips of at least 8 x 8 pixels; NaN marks invalid pixels.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ParameterError, DataError
-            If a parameter is outside its domain, or fewer than eight images have a valid pixel.
-        """
-        from causalsat.encoders.networks.self_supervised_network import train_self_supervised
-
+    def _check_parameters(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ParameterError(f"objective={self.objective!r}", expected=f"one of {', '.join(OBJECTIVES)}")
         for name in ("width", "max_epochs", "patience", "batch_size"):
             if getattr(self, name) < (2 if name == "batch_size" else 1):
                 raise ParameterError(f"{name}={getattr(self, name)}", expected="a positive number")
-        view = _chips.open_chips(X, minimum_px=8)
+
+    def _learn_chips(self, X: Any) -> None:
+        """Train the network; of a sequence every frame is an image."""
+        from causalsat.encoders.networks.self_supervised_network import train_self_supervised
+
+        view = _chips.open_chips(X, minimum_px=_MIN_PX)
         chips = view.take(slice(None))
         self._remember(view.spec)
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
@@ -140,21 +128,16 @@ class SelfSupervisedEncoder(ChipEncoder):
         )
         self.weights_, self.losses_ = train_self_supervised(images, self.width, self.objective, settings)
         self._module = None
-        return self
 
     def _images(self, chips: Float32Array) -> Float32Array:
         """Standardised bands, 0 where invalid, and the valid pixels as a last band."""
         return np.concatenate(self._standardise(chips), axis=1, dtype=np.float32)
 
-    def transform(self, X: Any) -> NDArray[np.float64]:
-        """Features of chips, shape (n, 2 width), that many for each date of a sequence.
+    def _minimum_px(self) -> int:
+        return _MIN_PX
 
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Chips with the bands (and dates) of the fit.
-        """
-        return self._encode_batches(self._open_known(X, minimum_px=8), self._forward, self.batch_size)
+    def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
+        return self._encode_batches(view, self._forward, self.batch_size)
 
     def _forward(self, chips: Float32Array) -> NDArray[np.float64]:
         import torch

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
-from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.dense import window as dense_window
 from causalsat.encoders.dense.kernels import standardised
 from causalsat.encoders.dense.resnet import DenseResNet, build_dense
@@ -47,7 +47,8 @@ class TorchvisionEncoder(ChipEncoder):
     responses, one a square of ``dense_stride`` pixels, counted from the imagery's first pixel. Training places and
     the cells of a map are then encoded by one and the same function, and a map costs a fraction of encoding chips one
     by one (a thirteenth in float32, less in bfloat16: ``benchmarks/country.py``). A response sees ``halo_px`` pixels
-    round the chip (224 for a ResNet-18 at stride 16), so :class:`ImageEncoder` reads them too.
+    around the chip (224 for a ResNet-18 at stride 16), which :class:`ImageEncoder` reads by itself and which chips
+    given to ``transform`` hold on each side.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ class TorchvisionEncoder(ChipEncoder):
     weights : str or path, optional
         None: random weights; ``"DEFAULT"``: torchvision's own, downloaded by torchvision; else a local file, a state
         dict ``.pth`` (read with ``weights_only=True``) or ``.safetensors``, whose first convolution may have any
-        number of bands and whose head is ignored.
+        number of bands and whose head is ignored. A file that cannot be read, or is of another
+        network, is a ``ModelFileError``.
     image_px : int, optional
         Resize chips to this side (bilinear). Default: the size that the backbone insists on (224 for vision
         transformers), else as they are.
@@ -124,32 +126,16 @@ class TorchvisionEncoder(ChipEncoder):
         self.progress = progress
         self.dense_stride = dense_stride
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> TorchvisionEncoder:
-        """Take band statistics from chips and build the network for their bands.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Training chips; NaN marks invalid pixels.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ParameterError
-            If torchvision has no such backbone, or a parameter is outside its domain.
-        ModelFileError
-            If the weights file cannot be read or belongs to another network.
-        """
+    def _check_parameters(self) -> None:
         if self.batch_size < 1:
             raise ParameterError(f"batch_size={self.batch_size}", expected="at least 1")
         if self.image_px is not None and self.image_px < 8:
             raise ParameterError(f"image_px={self.image_px}", expected="at least 8 pixels, or None")
         if self.image_px is not None and self.dense_stride is not None:
             raise ParameterError("image_px with dense_stride", expected="one of them", todo="leave image_px=None")
+
+    def _learn_chips(self, X: Any) -> None:
+        """Take band statistics from chips and build the network for their bands."""
         view = _chips.open_chips(X)
         chips = _chips.sample_units(view, _FIT_UNITS, np.random.default_rng(0))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
@@ -164,25 +150,11 @@ class TorchvisionEncoder(ChipEncoder):
             self.n_outputs_ = self._forward(chips[:1, 0]).shape[1]
         else:
             self.n_outputs_ = self._dense().geometry.n_features
-        return self
 
-    def transform(self, X: Any) -> NDArray[np.float64]:
-        """Features of chips, shape (n, n_outputs), that many for each date of a sequence.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Chips with the bands (and dates) of the fit. In the dense form they hold ``halo_px`` pixels of
-            surroundings on each side, which :class:`ImageEncoder` reads by itself.
-
-        Raises
-        ------
-        ParameterError
-            If the network cannot take images of that size.
-        """
+    def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
         if self.dense_stride is not None:
-            return self._transform_dense(X)
-        return self._encode_batches(self._open_known(X), self._forward, self.batch_size, progress=self.progress)
+            return self._encode_dense(view)
+        return self._encode_batches(view, self._forward, self.batch_size, progress=self.progress)
 
     # ------------------------------------------------------------------ the dense form
     @property
@@ -252,9 +224,9 @@ class TorchvisionEncoder(ChipEncoder):
         seen = np.asarray(np.isfinite(parts).any(axis=(0, 2)))
         return np.where(seen[:, None], np.nansum(parts, axis=0), np.nan)
 
-    def _transform_dense(self, X: Any) -> NDArray[np.float64]:
+    def _encode_dense(self, view: ChipView) -> NDArray[np.float64]:
         """Features of chips with their surroundings."""
-        halo, view = self.halo_px, self._open_known(X)
+        halo = self.halo_px
         size = min(view.size) - 2 * halo
         if size < 1 or view.size[0] != view.size[1]:
             raise ParameterError(

@@ -160,12 +160,26 @@ def train_network(
     net.initialize()
     keeper.job = "" if settings.checkpoint is None else _job(module, images, targets, held_out, settings)
     read_checkpoint(net, keeper, settings.checkpoint)
-    if not keeper.finished:
-        net.partial_fit(parts[0], None)
-    keeper.finish(net)
+    _run(net, parts[0], keeper)
     weights = {name: value.numpy().copy() for name, value in keeper.best.items()}
     learned = {name: value.numpy().copy() for name, value in keeper.best_criterion.items()}
     return Trained(weights, keeper.best_loss, list(keeper.losses), learned)
+
+
+def _run(net: Any, rows: Any, keeper: Any) -> None:
+    """Train epoch by epoch until the keeper says that it is enough.
+
+    Not by skorch's own ``partial_fit``, which takes an interrupt for the end of the training: here it propagates.
+    """
+    if keeper.finished:
+        return
+    net.notify("on_train_begin", X=rows, y=None)
+    try:
+        while not keeper.finished:
+            net.fit_loop(rows, epochs=1)
+    finally:
+        keeper.bar.close()
+    net.notify("on_train_end", X=rows, y=None)
 
 
 def _job(module: Any, images: Any, targets: Any, held_out: Any, settings: TrainSettings) -> str:
@@ -278,7 +292,7 @@ def _keeper(settings: TrainSettings, shared: Any = None) -> Any:
     from skorch.callbacks import Callback
 
     class Keeper(Callback):
-        """Remembers the best epoch, stops when none is better for a while, writes a checkpoint after each."""
+        """Remembers the best epoch, says when none was better for a while, writes a checkpoint after each."""
 
         def __init__(self) -> None:
             self.epoch, self.best_loss, self.best_epoch, self.finished = 0, float("inf"), -1, False
@@ -290,7 +304,6 @@ def _keeper(settings: TrainSettings, shared: Any = None) -> Any:
         def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
             from tqdm.auto import tqdm
 
-            net.max_epochs = settings.max_epochs - self.epoch
             self.bar = tqdm(
                 total=settings.max_epochs,
                 initial=self.epoch,
@@ -314,15 +327,9 @@ def _keeper(settings: TrainSettings, shared: Any = None) -> Any:
             self.bar.set_postfix(held_out=f"{self.best_loss:.4f}")
             self.finished = self.over()
             write_checkpoint(net, self, settings.checkpoint)
-            if self.finished and self.epoch < settings.max_epochs:
-                raise KeyboardInterrupt  # how skorch's own early stopping ends a training
 
         def over(self) -> bool:
             return self.epoch - 1 - self.best_epoch >= settings.patience or self.epoch >= settings.max_epochs
-
-        def finish(self, net: Any) -> None:
-            if hasattr(self, "bar"):
-                self.bar.close()
 
     return Keeper()
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
-from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.device import resolve_device, use_half
 from causalsat.encoders.random_conv import pooling
 from causalsat.encoders.random_conv.filters import FilterBank, learn_filters, sample_patches
@@ -115,27 +115,9 @@ class RandomConvFeatures(ChipEncoder):
         self.progress = progress
 
     # ------------------------------------------------------------------ fit
-    def fit(self, X: Any, y: ArrayLike | None = None) -> RandomConvFeatures:
-        """Draw filters from chips.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Training chips; NaN marks invalid pixels. Patches come from up to 1,024 of them, all dates alike.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ParameterError
-            If a parameter is outside its domain or chips are smaller than the patches.
-        ImageryError
-            If the chips hold no valid patch, or do not vary.
-        """
-        sizes = self._check_parameters()
+    def _learn_chips(self, X: Any) -> None:
+        """Draw filters from chips: patches of up to 1,024 of them, all dates alike."""
+        sizes = self._patch_sizes()
         view = _chips.open_chips(X, minimum_px=max(sizes))
         rng = np.random.default_rng(self.random_state)
         chips = _chips.sample_units(view, _FIT_UNITS, rng)
@@ -147,7 +129,6 @@ class RandomConvFeatures(ChipEncoder):
             self.filters_.append(bank.weight)
             self.offsets_.append(bank.offset)
         self._remember(view.spec)
-        return self
 
     def _learn(self, chips: Float32Array, size: int, count: int, rng: np.random.Generator) -> FilterBank:
         patches = sample_patches(chips, size, max(_FIT_PATCHES, count), rng)
@@ -160,7 +141,10 @@ class RandomConvFeatures(ChipEncoder):
         mean, sd = self.band_mean_[:, None, None], self.band_sd_[:, None, None]
         return learn_filters(((patches - mean) / sd).astype(np.float32), count, self.ridge, rng)
 
-    def _check_parameters(self) -> tuple[int, ...]:
+    def _patch_sizes(self) -> tuple[int, ...]:
+        return tuple(int(size) for size in np.ravel(self.patch_px))
+
+    def _check_parameters(self) -> None:
         if self.n_features < 2 or self.n_features % 2:
             raise ParameterError(f"n_features={self.n_features}", expected="an even number of at least 2")
         sizes = (self.patch_px,) if isinstance(self.patch_px, int | np.integer) else tuple(self.patch_px)
@@ -173,22 +157,13 @@ class RandomConvFeatures(ChipEncoder):
         for name, low in (("stride", 1), ("batch_size", 1), ("ridge", 0), ("threshold", 0)):
             if not getattr(self, name) >= low:
                 raise ParameterError(f"{name}={getattr(self, name)!r}", expected=f"at least {low}")
-        return tuple(int(s) for s in sizes)
 
     # ------------------------------------------------------------------ features
-    def transform(self, X: Any) -> NDArray[np.float64]:
-        """Features of chips, shape (n, n_features [+ 2 * bands]), that many for each date of a sequence.
+    def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
+        encode = partial(self._encode, self._kernels())
+        return self._encode_batches(view, encode, self.batch_size, progress=self.progress)
 
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Chips with the bands (and dates) of the fit, of any size that holds a patch.
-        """
-        check_is_fitted(self)
-        view, kernels = self._open_known(X, self._largest_patch()), self._kernels()
-        return self._encode_batches(view, partial(self._encode, kernels), self.batch_size, progress=self.progress)
-
-    def _largest_patch(self) -> int:
+    def _minimum_px(self) -> int:
         return max(int(bank.shape[-1]) for bank in self.filters_)
 
     def _kernels(self) -> list[pooling.Kernel]:
@@ -244,7 +219,7 @@ class RandomConvFeatures(ChipEncoder):
         import torch
 
         check_is_fitted(self)
-        pixels = self._open_known(np.asarray(window)[None], self._largest_patch()).take(slice(None))[0]
+        pixels = self._open_known(np.asarray(window)[None], self._minimum_px()).take(slice(None))[0]
         top, left = np.asarray(rows, dtype=np.int64), np.asarray(cols, dtype=np.int64)
         _check_inside(top, left, int(size_px), pixels.shape[-2:])
         kernels, parts = self._kernels(), []

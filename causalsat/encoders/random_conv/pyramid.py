@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
-from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.device import resolve_device
 from causalsat.encoders.random_conv.filters import learn_filters, sample_patches
 from causalsat.exceptions import ImageryError, ParameterError
@@ -164,30 +164,14 @@ class PyramidFeatures(ChipEncoder):
         self.batch_size = batch_size
         self.device = device
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> PyramidFeatures:
-        """Draw filters from chips.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Training chips; NaN marks invalid pixels. Patches come from up to 1,024 of them, all dates alike.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ParameterError
-            If a parameter is outside its domain or chips are smaller than the patches.
-        ImageryError
-            If the chips hold no valid patch, or do not vary.
-        """
+    def _check_parameters(self) -> None:
         for name in ("n_filters", "patch_px", "batch_size", "levels"):
             value = getattr(self, name)
             if not (value is None and name == "levels") and (int(value) != value or value < 1):
                 raise ParameterError(f"{name}={value!r}", expected="a positive integer")
+
+    def _learn_chips(self, X: Any) -> None:
+        """Draw filters from chips: patches of up to 1,024 of them, all dates alike."""
         view = _chips.open_chips(X, minimum_px=self.patch_px)
         rng = np.random.default_rng(self.random_state)
         chips = _chips.sample_units(view, _FIT_UNITS, rng)
@@ -205,7 +189,6 @@ class PyramidFeatures(ChipEncoder):
         for images, valid in self._pyramid(flat, count):
             level = np.where(valid.numpy() > 0, images.numpy(), np.float32(np.nan))
             self._learn(level[:, None], rng)
-        return self
 
     def _learn(self, level: Float32Array, rng: np.random.Generator) -> None:
         patches = sample_patches(level, self.patch_px, _FIT_PATCHES, rng)
@@ -236,16 +219,10 @@ class PyramidFeatures(ChipEncoder):
             yield images, valid
 
     # ------------------------------------------------------------------ features
-    def transform(self, X: Any) -> NDArray[np.float64]:
-        """Features of chips, shape (n, (3 (n_filters + 1) levels + 2 bands) * dates).
+    def _minimum_px(self) -> int:
+        return self.patch_px << (len(self.filters_) - 1)
 
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, [time,] band, y, x)
-            Chips with the bands, dates and size of the fit.
-        """
-        check_is_fitted(self)
-        view = self._open_known(X, minimum_px=self.patch_px << (len(self.filters_) - 1))
+    def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
         return self._encode_batches(view, self._encode, self.batch_size)
 
     def _encode(self, pixels: Float32Array) -> NDArray[np.float64]:

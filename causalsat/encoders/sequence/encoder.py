@@ -136,27 +136,8 @@ class SequenceEncoder(ChipEncoder):
         self.progress = progress
 
     # ------------------------------------------------------------------ fit
-    def fit(self, X: Any, y: ArrayLike | None = None) -> SequenceEncoder:
-        """Fit the frame encoder on the frames of all dates, and what the pooling learns.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, time, band, y, x)
-            Training chips; NaN marks invalid pixels, a frame may be all NaN.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataError
-            If the chips have no time dimension, or a single date.
-        ParameterError, ImageryError
-            If a parameter is outside its domain, dates do not increase, or no frame is usable.
-        """
-        self._check_parameters()
+    def _learn_chips(self, X: Any) -> None:
+        """Fit the frame encoder on the frames of all dates, and what the pooling learns."""
         view = self._open(X)
         self.days_ = temporal.chip_days(X, view.spec.n_time, self.dates)
         self._remember(view.spec)
@@ -165,7 +146,6 @@ class SequenceEncoder(ChipEncoder):
         self.date_means_ = temporal.date_means(features)
         if self.pooling == "attention":
             self._fit_attention(features)
-        return self
 
     def _check_parameters(self) -> None:
         if self.pooling not in temporal.POOLINGS:
@@ -253,16 +233,9 @@ class SequenceEncoder(ChipEncoder):
         return np.where(gone[:, None], np.nan, features)
 
     # ------------------------------------------------------------------ features
-    def transform(self, X: Any) -> FloatArray:
-        """Pooled features of sequences, shape (n, features); NaN for places without any usable frame.
-
-        Parameters
-        ----------
-        X : ndarray or DataArray of shape (unit, time, band, y, x)
-            Chips with the bands and the number of dates of the fit. Where they name other days, gaps are theirs.
-        """
-        view = self._open_known(X)
-        days = temporal.chip_days(X, self.n_time_, None)
+    def _encode_view(self, view: ChipView) -> FloatArray:
+        """Pooled features; where the chips name other days than the fit's, the gaps between dates are theirs."""
+        days = temporal.chip_days(view.data, self.n_time_, None)
         return self._pool(self._frames(view, days), days)
 
     def _pool(self, features: FloatArray, days: tuple[str, ...]) -> FloatArray:

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core import inputs
+from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.parameters import check_whole_numbers
 from causalsat.estimators.probabilities.learners import NetworkLearner, RefitLearner, default_network, is_network
 from causalsat.exceptions import DataError, ParameterError
@@ -195,9 +196,13 @@ class CalibratedProbability(ClassifierMixin, BaseEstimator):
             If y has not two labels, or an input or a parameter cannot be used.
         """
         self._check_parameters()
-        rows, label, weight = self._check_fit(X, y, sample_weight)
+        with unfitted_unless_finished(self):
+            self._fit(*self._check_fit(X, y, sample_weight), None if groups is None else np.asarray(groups))
+        return self
+
+    def _fit(self, rows: FloatArray, label: FloatArray, weight: FloatArray, groups: NDArray[Any] | None) -> None:
         rng = np.random.default_rng(seed_of(self.random_state))
-        held = _held_out(label, None if groups is None else np.asarray(groups), self.validation, rng)
+        held = _held_out(label, groups, self.validation, rng)
         table = self._learn_scaling(rows, weight)
         self.shape_ = tuple(int(size) for size in table.shape[1:])
         fold = rng.permutation(int((~held).sum())) % int(self.cross_fit)
@@ -208,7 +213,6 @@ class CalibratedProbability(ClassifierMixin, BaseEstimator):
         self.learner_ = learner
         self.weights_ = best if isinstance(best, dict) else {}
         self.estimator_ = None if isinstance(best, dict) else best
-        return self
 
     def _train(self, learner: Any, train: Any, test: Any, fold: NDArray[np.int64]) -> Any:
         """Early stopping, then cycles; returns the state with the best held-out log loss."""
