@@ -6,7 +6,7 @@ import pytest
 
 mpl.use("Agg")
 
-from causalsat.estimators.transtee.explain import Attention
+from causalsat.estimators.transtee.report import Attention
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.plots import plot_attention, show_attention
 

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import fields
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat.base import Summary
-from causalsat.core import inputs
+from causalsat.base import EffectEstimator, OutcomeEstimator, Summary
+from causalsat.core import inputs, support
 from causalsat.core.inputs import FitData, FloatArray
-from causalsat.estimators.transtee import checks as transtee_checks
-from causalsat.estimators.transtee.images import TableOrImages
+from causalsat.core.parameters import check_flags, check_whole_numbers
+from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
+from causalsat.estimators.transtee.images import CellTokens
+from causalsat.estimators.transtee.report import NOTES, Attention, average_table, split_attention
+from causalsat.estimators.transtee.treatments import KINDS
+from causalsat.exceptions import DataError, ParameterError, TreatmentError
 from causalsat.inference.chains import seed_of
 from causalsat.posterior import EffectPosterior
 
-if TYPE_CHECKING:
-    from causalsat.estimators.transtee.explain import Attention
-
 __all__ = ["TransTEE"]
 
+Level = tuple[FloatArray, FloatArray | None]
 
-class TransTEE(TableOrImages):
+CHOICES = {
+    "treatment_kind": KINDS,
+    "norm": ("pre", "post", "none"),
+    "regularizer": (None, "tr", "ptr"),
+    "backbone": (None, "cnn"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
+MINIMA = {"image_px": 8, "n_members": 1, "width": 2, "n_heads": 1, "n_blocks": 0, "n_features": 1}
+MINIMA |= {"max_epochs": 1, "patience": 1, "batch_size": 0, "n_draws": 2}
+FLAGS = ("column_embedding", "propensity_weights", "compile_network", "progress")
+MIN_UNITS = 8
+
+
+class TransTEE(ImageEffectEstimator, OutcomeEstimator):
     r"""Transformer treatment effects: covariates as tokens, the treatment as a query, Bayesian linear heads.
 
     Every covariate of a unit is a token, and so is every cell of its image's feature map; the treatment is a query
@@ -95,8 +111,8 @@ class TransTEE(TableOrImages):
     of a potential outcome's draws. A place's draws do not depend on which other places are asked for, nor on the
     order of the rows in the fit. Beyond the doses of the fit a unit's curve goes on as a straight line.
 
-    For a few hundred units, a table and one dose, :class:`GaussianProcessEffect` was the more accurate in the
-    benchmarks. Images, many or structured treatments, dosages and many units are for TransTEE.
+    For a few hundred units, a table and one dose, :class:`GaussianProcessEffect` is the more accurate
+    (``benchmarks/RESULTS.md``). Images, many or structured treatments, dosages and many units are for TransTEE.
 
     References
     ----------
@@ -116,6 +132,8 @@ class TransTEE(TableOrImages):
     """
 
     _binary_treatment = False
+    _contract_data: ClassVar[str] = "table"
+    _effect_needs_covariates: ClassVar[bool] = True
     _transient: ClassVar[tuple[str, ...]] = ("_recent", "_training", "_network", "treatment_module")
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_members": 2,
@@ -190,8 +208,26 @@ class TransTEE(TableOrImages):
         self.progress = progress
 
     def _check_parameters(self) -> None:
-        transtee_checks.check_parameters(self)
+        check_image_parameters(self.imagery, self.size_m, self.covariates, self.min_valid)
+        check_whole_numbers(self, MINIMA)
+        check_flags(self, FLAGS)
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ParameterError(f"{name}={getattr(self, name)!r}", expected=f"one of {known}")
+        for name in ("alpha", "learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise ParameterError(f"{name}={getattr(self, name)!r}", expected="a number of at least 0")
+        if self.width % self.n_heads:
+            raise ParameterError(
+                f"width={self.width} with n_heads={self.n_heads}", expected="a width that the heads divide"
+            )
+        if self.backbone is None and (self.imagery is not None or len(self.covariates)):
+            raise ParameterError(
+                "imagery or covariates without a backbone",
+                expected="backbone='cnn' for images; all columns of a table are covariates",
+            )
 
+    # ------------------------------------------------------------------ fit
     def fit(  # type: ignore[override]
         self,
         X: Any,
@@ -255,11 +291,82 @@ class TransTEE(TableOrImages):
         return self
 
     def _fit(self, data: FitData) -> None:
-        from causalsat.estimators.transtee import fit as transtee_fit
+        from causalsat.estimators.transtee.fit import Options, fit_ensemble
 
-        transtee_checks.check_units(self, data, self._dosage, self._table)
-        transtee_fit.fit_estimator(self, data, self._dosage, self._table, seed_of(self.random_state))
+        self._check_units(data)
+        seed = seed_of(self.random_state)
+        images = image_shape = None
+        if isinstance(data, ImageFitData):
+            self.encoder_ = CellTokens(self.image_px, self.device)
+            images, image_shape = self.encoder_.prepare_training(data.images.chips), self.encoder_.image_shape_
+        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+        roles: dict[str, Any] = {"dosage": self._dosage, "table": self._table}
+        fitted = fit_ensemble(data, options, seed, images=images, image_shape=image_shape, **roles)
+        for field in fields(fitted):
+            setattr(self, f"{field.name}_", getattr(fitted, field.name))
+        self._network = None
+        if isinstance(data, ImageFitData):
+            self.encoder_.set_state(self.shape_, self.state_)
+        self._average_effect(data)
 
+    def _check_units(self, data: FitData) -> None:
+        """Refuse too few units, a dosage that does not fit, and a table of treatments without a module."""
+        if len(data.y) < MIN_UNITS:
+            raise DataError(f"{len(data.y)} units", expected=f"at least {MIN_UNITS}", todo="collect more units")
+        if (self._table is None) != (self.treatment_module is None):
+            raise ParameterError(
+                "treatments without treatment_module, or the module without the table", expected="both, or neither"
+            )
+        dosage = self._dosage
+        if dosage is not None and (dosage.shape != data.y.shape or not np.isfinite(dosage).all()):
+            raise DataError(f"a dosage of shape {dosage.shape}", expected="one finite number for each unit")
+
+    def _average_effect(self, data: FitData) -> None:
+        """Draws of the average contrast over the training units: 1 against 0, or upper against lower quartile."""
+        coding, n = self.coding_, len(data.y)
+        self.contrast_ = (0.0, 1.0)
+        if coding.kind == "dose":
+            low, high = np.quantile(data.treatment, [0.25, 0.75])
+            self.contrast_ = (float(low), float(high))
+        elif coding.levels:
+            self.contrast_ = (coding.levels[0], coding.levels[1])
+        self.n_image_features_, design = 0, data.X
+        if isinstance(data, ImageFitData):
+            cells = self._encode_images(data.images)
+            self.n_image_features_ = cells.shape[1]
+            design = np.hstack([cells[data.images.unit_image], data.X])
+        dose = np.full(n, coding.mean) if coding.kind == "dosage" else None
+        low_level, high_level = ((np.full(n, v), dose) for v in self.contrast_)
+        self.ate_draws_ = self._draws(design, high_level, low_level) @ (data.sample_weight / data.sample_weight.sum())
+
+    def _learn_support(self, data: FitData) -> None:
+        """Keep mean tokens of the images and covariates, or the table."""
+        design = data.X
+        if isinstance(data, ImageFitData):
+            features = self._encode_images(data.images)
+            self.n_images_ = len(data.images)
+            self.design_names_ = (*(f"img{j}" for j in range(features.shape[1])), *self.covariate_names_)
+            design = np.hstack([features[data.images.unit_image], data.X])
+        self.support_reference_ = support.learn_support(self._support_features(design))
+        self._training = None
+
+    # ------------------------------------------------------------------ a table, or images
+    def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> Any:
+        base = EffectEstimator if self.backbone is None else ImageEffectEstimator
+        data: FitData = base._check_fit(self, X, y, treatment, groups, sample_weight, propensity)
+        return data
+
+    def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
+        base = EffectEstimator if self.backbone is None else ImageEffectEstimator
+        return base._check_predict(self, X, effect_only=False)
+
+    def _support_features(self, design: FloatArray) -> FloatArray:
+        if not self.n_image_features_:
+            return design
+        k = self.n_image_features_
+        return np.hstack([self.encoder_.pooled(design[:, :k]), design[:, k:]])
+
+    # ------------------------------------------------------------------ effects and outcomes
     def effect(  # type: ignore[override]
         self,
         X: Any,
@@ -291,7 +398,7 @@ class TransTEE(TableOrImages):
         design, index = self._check_predict(X)
         n = len(index)
         pairs = [(treatment, dosage, "treatment"), (baseline, baseline_dosage, "baseline")]
-        levels = [transtee_checks.check_levels(self, value, dose, n, name, treatments) for value, dose, name in pairs]
+        levels = [self._check_levels(value, dose, n, name, treatments) for value, dose, name in pairs]
         draws = self._draws(design, levels[0], levels[1], treatments)
         return EffectPosterior(
             draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
@@ -323,7 +430,7 @@ class TransTEE(TableOrImages):
             If a level was not in the fit, or the numbers are not one, or one for each unit.
         """
         design, index = self._check_predict(X)
-        level = transtee_checks.check_levels(self, treatment, dosage, len(index), "treatment", treatments)
+        level = self._check_levels(treatment, dosage, len(index), "treatment", treatments)
         return EffectPosterior(
             self._draws(design, level, table=treatments),
             index=index,
@@ -333,10 +440,47 @@ class TransTEE(TableOrImages):
             diagnostics=self._diagnostics(),
         )
 
-    def _draws(self, design: FloatArray, level: Any, baseline: Any = None, table: Any = None) -> FloatArray:
-        from causalsat.estimators.transtee import fit as transtee_fit
+    def _check_levels(self, value: Any, dosage: Any, n: int, name: str, table: Any) -> Level:
+        """Level and dosage of each of n units."""
+        level = inputs.check_contrast_value(value, n, name)
+        if (dosage is None) == (self.coding_.kind == "dosage"):
+            given = "no" if dosage is None else "a"
+            raise ParameterError(f"{name} with {given} dosage", expected="a dosage exactly where the fit had one")
+        if table is not None:
+            if self.coding_.kind != "structured":
+                raise ParameterError("treatments for a model without structured treatments", expected="no table")
+            if not np.isin(level, np.arange(len(np.asarray(table)))).all():
+                raise ParameterError(f"{name}={value!r}", expected="positions in the table of treatments")
+        elif self.coding_.kind != "dose":
+            self.coding_.codes(level, name)
+        return level, None if dosage is None else inputs.check_contrast_value(dosage, n, f"{name}'s dosage")
 
-        return transtee_fit.outcome_draws(self, design, level, baseline, table)
+    def _predictor(self, table: Any = None) -> Any:
+        """The network with what codes its inputs; the network is rebuilt once after a fit or a load."""
+        from causalsat.estimators.transtee.draws import Predictor, rebuild
+        from causalsat.estimators.transtee.network import member_modules
+
+        if getattr(self, "_network", None) is None:
+            structured = self.coding_.kind == "structured"
+            if structured and self.treatment_module is None:
+                raise ParameterError(
+                    "a model of structured treatments without its treatment_module",
+                    expected="the module with which it was fitted; it is not saved with the model",
+                    todo="model.set_params(treatment_module=module)",
+                )
+            module = member_modules(self.treatment_module, self.shape_.n_members, 0) if structured else None
+            self._network = rebuild(self.shape_, self.state_, module, self.device)
+        n_cells = 0 if self.shape_.image is None else self.n_image_features_
+        chosen = self.treatments_ if table is None else np.asarray(table, dtype=np.float32)
+        return Predictor(self._network, self.coding_, self.scaling_, n_cells, chosen)
+
+    def _draws(
+        self, design: FloatArray, level: Level, baseline: Level | None = None, table: Any = None
+    ) -> FloatArray:
+        from causalsat.estimators.transtee.draws import Heads, outcome_draws
+
+        heads = Heads(self.coefficients_, self.deviations_, self.mixing_)
+        return outcome_draws(self._predictor(table), heads, design, level, baseline)
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         return self._draws(X, (treatment, None), (baseline, None))
@@ -358,7 +502,12 @@ class TransTEE(TableOrImages):
             If no treatment is known, or the fitted treatment has levels, dosages or a structure.
         """
         check_is_fitted(self)
-        transtee_checks.check_scorable(self)
+        if self.coding_.kind not in ("binary", "dose"):
+            raise TreatmentError(
+                f"a score of a treatment of the kind {self.coding_.kind!r}",
+                expected="a binary treatment or a dose",
+                todo="compare predict_outcome with held-out outcomes",
+            )
         return super().score(X, y, **roles)
 
     def attention(
@@ -380,11 +529,13 @@ class TransTEE(TableOrImages):
         Attention
             ``covariates`` (n, p) with ``names``, ``cells`` (n, time, y, x) or None.
         """
-        from causalsat.estimators.transtee import explain as transtee_explain
+        from causalsat.estimators.transtee.draws import unit_features
 
         design, index = self._check_predict(X)
-        level = transtee_checks.check_levels(self, treatment, dosage, len(index), "treatment", treatments)
-        return transtee_explain.attention(self, design, level, index, treatments)
+        level = self._check_levels(treatment, dosage, len(index), "treatment", treatments)
+        weights = unit_features(self._predictor(treatments), design, level, method="attention")
+        names = self.design_names_ if self.shape_.image is None else self.covariate_names_
+        return split_attention(weights, self.shape_, tuple(names), index)
 
     def _diagnostics(self) -> dict[str, Any]:
         return {
@@ -396,9 +547,11 @@ class TransTEE(TableOrImages):
         }
 
     def _summary(self) -> Summary:
-        from causalsat.estimators.transtee import explain as transtee_explain
-
-        return transtee_explain.summary(self)
+        low, high = self.contrast_
+        name = "ATE" if self.coding_.kind == "binary" else f"ATE, {high:.4g} against {low:.4g}"
+        counts = {"units": self.n_units_, "clusters": self.n_groups_, "treatment": self.coding_.kind}
+        table = average_table(self.ate_draws_, name)
+        return Summary("TransTEE", table, {**counts, **self._diagnostics()}, NOTES)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what can be made again out of pickles and copies."""

@@ -31,8 +31,8 @@ START = (
     -1.0,
     -1.0,
     -1.5,
-)  # log prior scales of the blocks: constant, treatment, covariates, learnt, crossed
-LEAST_NOISE = 1e-3  # of the outcome's standard deviation
+)  # log prior scales of the blocks: constant, treatment, covariates, learned, crossed
+MIN_NOISE = 1e-3  # of the outcome's standard deviation
 
 
 class EvidenceLoss(nn.Module):
@@ -50,7 +50,7 @@ class EvidenceLoss(nn.Module):
 
     def hyper(self) -> tuple[Any, Any]:
         """Log prior scale of each column (M, F) and log noise (M,)."""
-        return (SPEED * self.scale)[:, self.groups], (SPEED * self.noise).clamp_min(float(np.log(LEAST_NOISE)))
+        return (SPEED * self.scale)[:, self.groups], (SPEED * self.noise).clamp_min(float(np.log(MIN_NOISE)))
 
     def forward(self, outputs: Any, targets: Any) -> Any:
         """Negative log marginal likelihood of the outcomes, the head integrated out."""
@@ -128,8 +128,10 @@ def posterior(
         sums = sums * shrink[:, None]
         gram, right = gram - sums.T @ sums, right - sums.T @ outcome
     values, vectors = np.linalg.eigh(gram + np.eye(len(gram)))
-    root = vectors / np.sqrt(np.maximum(values, 1e-10))
-    return Head(scale * (root @ (root.T @ right)), scale[:, None] * root)
+    root = (
+        vectors / np.sqrt(np.maximum(values, 1e-10))
+    ) @ vectors.T  # the symmetric one: no sign is left to rounding
+    return Head(scale * (root @ (root @ right)), scale[:, None] * root)
 
 
 def village_components(residual: FloatArray, weight: FloatArray, groups: IntArray | None) -> tuple[float, float]:
@@ -144,8 +146,8 @@ def village_components(residual: FloatArray, weight: FloatArray, groups: IntArra
     [1.0, 2.0]
     """
     plain = float(np.sqrt(np.average(residual**2, weights=weight)))
-    if groups is None or plain <= LEAST_NOISE:
-        return max(plain, LEAST_NOISE), 0.0
+    if groups is None or plain <= MIN_NOISE:
+        return max(plain, MIN_NOISE), 0.0
     from scipy.optimize import minimize
 
     live = weight > 0
@@ -158,10 +160,10 @@ def village_components(residual: FloatArray, weight: FloatArray, groups: IntArra
         inner = square / noise - np.sum(village * (first / noise) ** 2 / ratio)
         return float(inner + mass * np.log(noise) + np.sum(np.log(ratio)))
 
-    low, high = np.log(LEAST_NOISE * 0.1), np.log(10 * plain)
-    found = minimize(loss, np.log(plain) + np.array([-0.2, -1.0]), method="L-BFGS-B", bounds=[(low, high)] * 2)
-    noise, village = np.exp(found.x)
-    return max(float(noise), LEAST_NOISE), float(village)
+    low, high = np.log(MIN_NOISE * 0.1), np.log(10 * plain)
+    result = minimize(loss, np.log(plain) + np.array([-0.2, -1.0]), method="L-BFGS-B", bounds=[(low, high)] * 2)
+    noise, village = np.exp(result.x)
+    return max(float(noise), MIN_NOISE), float(village)
 
 
 def fit_heads(
@@ -227,7 +229,7 @@ def draw_deviations(heads: list[Head], n_draws: int, rng: np.random.Generator) -
 def draw_mixing(n_members: int, n_draws: int, rng: np.random.Generator) -> FloatArray:
     r"""Weights (draw, M) of the members' distances from their mean; rows come in antithetic pairs.
 
-    The truth is taken to lie among M members of mean :math:`\bar f` as one more of them would: its variance round
+    The truth is taken to lie among M members of mean :math:`\bar f` as one more of them would: its variance around
     :math:`\bar f` is :math:`(1 + 1/M) s^2` with :math:`s^2 = \sum_m (f_m - \bar f)^2 / (M - 1)`. A draw is
     :math:`\bar f + \sum_m a_m (f_m - \bar f)` with independent normal :math:`a_m` of variance
     :math:`(1 + 1/M) / (M - 1)`, which has that variance for every unit and treatment at once. A single network has no

@@ -1,4 +1,4 @@
-"""Images at the door of TransTEE, and the tokens that its networks see in them."""
+"""The tokens that TransTEE's networks see in images, as features of an encoder."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.base import EffectEstimator, OutcomeEstimator
-from causalsat.core import support
-from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.inputs import FloatArray
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.device import resolve_device
-from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData
 from causalsat.estimators.transtee.shapes import ImageShape, NetworkShape
 
-__all__ = ["CellTokens", "TableOrImages"]
+__all__ = ["CellTokens"]
 
 BATCH = 128
 
@@ -90,37 +87,3 @@ class CellTokens(ChipEncoder):
             network = network.double().eval().to(resolve_device(self.device))
             self._network = network
         return network
-
-
-class TableOrImages(ImageEffectEstimator, OutcomeEstimator):
-    """An estimator whose X is a table, or images where its parameter ``backbone`` is set."""
-
-    _contract_data: ClassVar[str] = "table"
-    _effect_needs_covariates: ClassVar[bool] = True
-    backbone: Any
-
-    def _learn_support(self, data: FitData) -> None:
-        """Keep mean tokens of the images and covariates, or the table."""
-        design, self.n_image_features_ = data.X, 0
-        if isinstance(data, ImageFitData):
-            features = self._encode_images(data.images)
-            self.n_image_features_, self.n_images_ = features.shape[1], len(data.images)
-            self.design_names_ = (*(f"img{j}" for j in range(features.shape[1])), *self.covariate_names_)
-            design = np.hstack([features[data.images.unit_image], data.X])
-        self.support_reference_ = support.learn_support(self._support_features(design))
-        self._training = None
-
-    def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> Any:
-        base = EffectEstimator if self.backbone is None else ImageEffectEstimator
-        data: FitData = base._check_fit(self, X, y, treatment, groups, sample_weight, propensity)
-        return data
-
-    def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
-        base = EffectEstimator if self.backbone is None else ImageEffectEstimator
-        return base._check_predict(self, X, effect_only=False)
-
-    def _support_features(self, design: FloatArray) -> FloatArray:
-        if not self.n_image_features_:
-            return design
-        k = self.n_image_features_
-        return np.hstack([self.encoder_.pooled(design[:, :k]), design[:, k:]])

@@ -7,6 +7,7 @@ a Bayesian linear regression on them (:mod:`causalsat.estimators.transtee.head`)
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import nullcontext
 from itertools import pairwise
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from causalsat.estimators.transtee.shapes import ImageShape, NetworkShape
 
-__all__ = ["TokenNetwork"]
+__all__ = ["TokenNetwork", "member_modules"]
 
 
 class MemberLinear(nn.Module):
@@ -75,8 +76,8 @@ class Attention(nn.Module):
         """Attention (M, B, q, p), averaged over the heads."""
         q, k, _ = self._split(queries, tokens)
         scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
-        found = scores.softmax(dim=-1).mean(dim=1)
-        return found.reshape(*queries.shape[:3], -1)
+        weights = scores.softmax(dim=-1).mean(dim=1)
+        return weights.reshape(*queries.shape[:3], -1)
 
 
 class FeedForward(nn.Module):
@@ -101,8 +102,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Any, tokens: Any = None) -> Any:
         inner = x if self.post else self.norm(x)
-        more = self.layer(inner) if tokens is None else self.layer(inner, tokens)
-        return self.norm(x + more) if self.post else x + more
+        change = self.layer(inner) if tokens is None else self.layer(inner, tokens)
+        return self.norm(x + change) if self.post else x + change
 
 
 class SelfAttention(Attention):
@@ -171,7 +172,7 @@ class TokenNetwork(nn.Module):
 
     Called with ``columns`` (B, p) standardised covariates and ``basis`` (B, K) treatment features; ``unit_image``
     (B,) positions among the images that :meth:`set_images` was given, or ``cells`` (M, B, cells, d) tokens that
-    :meth:`encode_images` made before. Returns (M, B, features): constant, treatment features, covariates, learnt
+    :meth:`encode_images` made before. Returns (M, B, features): constant, treatment features, covariates, learned
     features, crossed terms.
 
     Parameters
@@ -227,9 +228,9 @@ class TokenNetwork(nn.Module):
     def encode_images(self, images: Any) -> Any:
         """Tokens (M, n, cells, d) of images, with their places."""
         t, y, x = self.shape.image.cells  # type: ignore[union-attr]
-        found = self.pixels(images)
+        tokens = self.pixels(images)
         place = (self.date + self.row + self.column).expand(-1, -1, t, y, x, -1).flatten(2, 4)
-        return found + place
+        return tokens + place
 
     def _basis(self, basis: Any) -> Any:
         """Treatment features (M, B, K)."""
@@ -237,8 +238,9 @@ class TokenNetwork(nn.Module):
             return basis[None].expand(self.shape.n_members, -1, -1)
         rows, where = torch.unique(basis[:, 0].long(), return_inverse=True)
         table: Any = self.treatment_table[rows]  # type: ignore[index]
-        found = [module(table)[where] for module in self.treatments]
-        return torch.stack([_standardised(values, norm) for values, norm in zip(found, self.spread, strict=True)])
+        embeddings = [module(table)[where] for module in self.treatments]
+        pairs = zip(embeddings, self.spread, strict=True)
+        return torch.stack([_standardised(values, norm) for values, norm in pairs])
 
     def _tokens(self, columns: Any, unit_image: Any, cells: Any) -> Any:
         parts = [self.tokens(columns)] if self.shape.n_columns else []
@@ -267,10 +269,10 @@ class TokenNetwork(nn.Module):
             tokens = self._tokens(columns, unit_image, cells)
             self.token_mean = tokens.mean(dim=2).to(columns.dtype)
             hidden = self.read(self._query(basis), self.key_norm(tokens))
-            learnt = functional.gelu(self.last(self.last_norm(hidden)))[:, :, 0] * (1 + self.gate(basis))
-        basis, learnt = basis.to(columns.dtype), learnt.to(columns.dtype)
+            learned = functional.gelu(self.last(self.last_norm(hidden)))[:, :, 0] * (1 + self.gate(basis))
+        basis, learned = basis.to(columns.dtype), learned.to(columns.dtype)
         x = columns[None].expand(self.shape.n_members, -1, -1)
-        parts = [torch.ones_like(learnt[..., :1]), basis, x, learnt]
+        parts = [torch.ones_like(learned[..., :1]), basis, x, learned]
         if self.shape.crossed:
             crossed = basis[..., -self.shape.crossed :, None] * x[:, :, None]
             parts.append(crossed.flatten(2))
@@ -297,3 +299,17 @@ def _turned(images: Any) -> Any:
     images = images.flip(-1) if kind & 1 else images
     images = images.flip(-2) if kind & 2 else images
     return images.transpose(-1, -2) if kind & 4 else images
+
+
+def member_modules(module: Any, n_members: int, seed: int) -> Any:
+    """A copy of a user's module for each member, with weights of its own; None for no module."""
+    if module is None:
+        return None
+    copies = [copy.deepcopy(module).float() for _ in range(n_members)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for own in copies[1:]:
+            for part in own.modules():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()
+    return nn.ModuleList(copies)

@@ -56,7 +56,7 @@ class NetworkShape:
 
 
 def column_groups(shape: NetworkShape) -> list[int]:
-    """Block of each output column: 0 constant, 1 treatment, 2 covariates, 3 learnt, 4 crossed.
+    """Block of each output column: 0 constant, 1 treatment, 2 covariates, 3 learned, 4 crossed.
 
     Columns of a block share a prior scale.
 

@@ -24,8 +24,8 @@ from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
 __all__ = ["Adversary", "Speed", "TrainedMembers", "TrainingData", "adversary_loss", "deal_folds", "train_members"]
 
 HIDDEN = 50  # units of the discriminator
-MOST_VALID = 4096  # held-out rows a batch
-MOST_SPREAD = 5.0  # of a discriminator's log variance
+MAX_VALID = 4096  # held-out rows a batch
+MAX_SPREAD = 5.0  # of a discriminator's log variance
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def adversary_loss(outputs: Any, treatment: Any, kind: str, n_levels: int) -> An
     error = (treatment - outputs[..., 0]) ** 2
     if kind == "tr":
         return error.mean()
-    spread = outputs[..., 1].clamp(-MOST_SPREAD, MOST_SPREAD)
+    spread = outputs[..., 1].clamp(-MAX_SPREAD, MAX_SPREAD)
     return 0.5 * (error * torch.exp(-spread) + spread).mean()
 
 
@@ -222,7 +222,7 @@ def train_members(
     n, speed = len(data.y), speed or Speed()
     size = settings.batch_size or int(np.clip(n // 5, 32, 1024))
     settings = replace(
-        settings, batch_size=size, schedule="one_cycle", fused=True, augment=False, valid_batch=min(n, MOST_VALID)
+        settings, batch_size=size, schedule="one_cycle", fused=True, augment=False, valid_batch=min(n, MAX_VALID)
     )
     used = data.fold[:, None] != np.arange(shape.n_members) % (int(data.fold.max()) + 1)
     targets = torch.column_stack([data.y, data.weight, torch.from_numpy(used.astype(np.float32))])
@@ -238,8 +238,8 @@ def train_members(
             network.set_treatments(data.treatments)
         loss = EvidenceLoss(shape.n_members, column_groups(shape))
         options = {} if adversary is None else {"net_type": AdversarialNet, "adversary": adversary}
-        found = train_network(network, data.inputs, targets, loss, None, settings, **options)
-    loss.load_state_dict({name: torch.from_numpy(value) for name, value in found.criterion.items()})
+        trained = train_network(network, data.inputs, targets, loss, None, settings, **options)
+    loss.load_state_dict({name: torch.from_numpy(value) for name, value in trained.criterion.items()})
     with torch.no_grad():
         scale, noise = (value.exp().double().cpu().numpy() for value in loss.hyper())
-    return TrainedMembers(found.weights, scale, noise, found.history)
+    return TrainedMembers(trained.weights, scale, noise, trained.history)

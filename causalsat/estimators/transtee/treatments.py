@@ -1,4 +1,4 @@
-"""What a treatment is, and the features of it from which TransTEE's query is made."""
+"""What a treatment is, the features of it from which TransTEE's query is made, and weights by its propensity."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.inference import scores as scoring
 
-__all__ = ["KINDS", "TreatmentCoding", "learn_coding"]
+__all__ = ["KINDS", "TreatmentCoding", "inverse_propensity", "learn_coding"]
 
 KINDS = ("auto", "dose", "levels")
 KNOTS = (0.2, 0.4, 0.6, 0.8)  # of a dose's quadratic spline, as shares of its range
-MOST_CROSSED = 4  # levels up to which each has a linear part of its own in the covariates
+MAX_CROSSED = 4  # levels up to which each has a linear part of its own in the covariates
+CUT_SHARE = 0.01  # share of the units at either end whose weights are cut off
+PROPENSITY_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class TreatmentCoding:
     @property
     def crossed(self) -> int:
         """How many treatment features, the last ones, also enter multiplied with each covariate."""
-        small = self.kind in ("binary", "levels") and len(self.levels) <= MOST_CROSSED
+        small = self.kind in ("binary", "levels") and len(self.levels) <= MAX_CROSSED
         return len(self.levels) - 1 if small else 0
 
     @property
@@ -73,13 +76,13 @@ class TreatmentCoding:
             If a level was not among those of the fit.
         """
         known = np.asarray(self.levels)
-        found = np.searchsorted(known, level).clip(0, len(known) - 1)
-        if not np.array_equal(known[found], level):
-            strange = level[known[found] != level][0]
+        position = np.searchsorted(known, level).clip(0, len(known) - 1)
+        if not np.array_equal(known[position], level):
+            unknown = level[known[position] != level][0]
             shown = ", ".join(f"{v:g}" for v in known[:8]) + (" ..." if len(known) > 8 else "")
-            words = "0 or 1: the fitted treatment was binary" if self.kind == "binary" else f"one of {shown}"
-            raise ParameterError(f"{name} with the value {strange:g}", expected=words)
-        return found.astype(np.int64)
+            expected = "0 or 1: the fitted treatment was binary" if self.kind == "binary" else f"one of {shown}"
+            raise ParameterError(f"{name} with the value {unknown:g}", expected=expected)
+        return position.astype(np.int64)
 
     def basis(self, level: FloatArray, dosage: FloatArray | None = None) -> FloatArray:
         """Treatment features, shape (n, n_basis).
@@ -172,3 +175,69 @@ def _range(dose: FloatArray) -> dict[str, Any]:
         "least": float(dose.min()),
         "most": float(dose.max()),
     }
+
+
+def inverse_propensity(
+    X: FloatArray,
+    level: FloatArray,
+    dosage: FloatArray | None,
+    coding: TreatmentCoding,
+    groups: Any,
+    weight: FloatArray,
+    known: FloatArray | None,
+) -> FloatArray:
+    """Stabilised weights p(t) / p(t | x) with mean 1, shape (n,).
+
+    Levels have probabilities from a logistic regression on the covariates, doses a normal density around a ridge
+    regression, both cross-fitted; a known probability of a binary treatment is used as it is.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, p)
+        Standardised covariates.
+    level, dosage : ndarrays of shape (n,)
+        Treatment, and dosage where there is one.
+    coding : TreatmentCoding
+        What the treatment is.
+    groups : ndarray of int of shape (n,) or None
+        Villages, which stay whole in cross-fitting.
+    weight : ndarray of shape (n,)
+        Survey weights.
+    known : ndarray of shape (n,) or None
+        Known probability of treatment 1.
+    """
+    ratio = np.ones(len(level))
+    if coding.levels:
+        ratio = _level_ratio(X, level, coding, groups, weight, known)
+    dose = level if coding.kind == "dose" else dosage
+    if dose is not None:
+        ratio = ratio * _dose_ratio(X, dose, groups, weight)
+    low, high = np.quantile(ratio, [CUT_SHARE, 1 - CUT_SHARE])
+    ratio = np.clip(ratio, low, high)
+    return np.asarray(ratio / np.average(ratio, weights=weight))
+
+
+def _level_ratio(X: Any, level: Any, coding: Any, groups: Any, weight: Any, known: Any) -> FloatArray:
+    codes = coding.codes(level)
+    share = np.bincount(codes, weight, minlength=len(coding.levels)) / weight.sum()
+    if known is not None and coding.kind == "binary":
+        return np.asarray(share[codes] / np.where(codes == 1, known, 1 - known))
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, KFold
+
+    folds = KFold(PROPENSITY_FOLDS) if groups is None else GroupKFold(PROPENSITY_FOLDS)
+    chance = np.tile(share, (len(level), 1))
+    n_clusters = len(level) if groups is None else int(groups.max()) + 1
+    for train, test in folds.split(X, codes, groups) if n_clusters >= PROPENSITY_FOLDS else ():
+        if len(np.unique(codes[train])) > 1:
+            model = LogisticRegression(max_iter=300).fit(X[train], codes[train], sample_weight=weight[train])
+            chance[np.ix_(test, model.classes_)] = model.predict_proba(X[test])
+    return np.asarray(share[codes] / np.maximum(chance[np.arange(len(codes)), codes], 1e-3))
+
+
+def _dose_ratio(X: FloatArray, dose: FloatArray, groups: Any, weight: FloatArray) -> FloatArray:
+    mean = np.average(dose, weights=weight)
+    rest = dose - scoring.crossfit_ridge(X, dose, weight, groups)
+    wide, narrow = (np.sqrt(np.average(r**2, weights=weight)) for r in (dose - mean, rest))
+    log_ratio = -0.5 * ((dose - mean) / wide) ** 2 - np.log(wide) + 0.5 * (rest / narrow) ** 2 + np.log(narrow)
+    return np.asarray(np.exp(log_ratio - log_ratio.max()))

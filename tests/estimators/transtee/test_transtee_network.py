@@ -9,8 +9,7 @@ from causalsat.estimators.transtee import head as head
 from causalsat.estimators.transtee import training as training
 from causalsat.estimators.transtee.network import TokenNetwork
 from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
-from causalsat.estimators.transtee.treatments import TreatmentCoding
-from causalsat.estimators.transtee.weights import inverse_propensity
+from causalsat.estimators.transtee.treatments import TreatmentCoding, inverse_propensity
 
 SHAPE = NetworkShape(n_members=3, n_columns=4, n_basis=2, width=8, n_blocks=1, n_features=5)
 

@@ -1,0 +1,143 @@
+"""Units of a fit: scaled, in an order of their own, as arrays and tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.scaling import learn_scaler, warn_of_unresolved
+from causalsat.estimators.image_base import ImageFitData
+from causalsat.estimators.transtee.treatments import TreatmentCoding, inverse_propensity
+
+__all__ = ["Scaling", "Units", "learn_scaling", "make_units", "table_tensor"]
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Means and standard deviations of covariates (p,) and outcome; 1 where they do not vary."""
+
+    x_mean: FloatArray
+    x_sd: FloatArray
+    y_mean: float
+    y_sd: float
+
+    def features(self, X: FloatArray) -> FloatArray:
+        """Standardised covariates."""
+        return (X - self.x_mean) / self.x_sd
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of a fit, shuffled by the seed from the order of their content.
+
+    Attributes
+    ----------
+    X, basis : ndarrays of shape (n, p) and (n, K)
+        Standardised covariates, treatment features.
+    target : ndarray of shape (n,)
+        What an adversary is to predict.
+    y, weight : ndarrays of shape (n,)
+        Standardised outcome, weight of mean 1.
+    groups : ndarray of int of shape (n,) or None
+        Villages, coded in the order of their first unit.
+    unit_image : ndarray of int of shape (n,) or None
+        Image of each unit.
+    images, treatments : torch.Tensor or None
+        Distinct images; the table of treatments.
+    """
+
+    X: FloatArray
+    basis: FloatArray
+    target: FloatArray
+    y: FloatArray
+    weight: FloatArray
+    groups: IntArray | None
+    unit_image: IntArray | None = None
+    images: Any = None
+    treatments: Any = None
+
+
+def learn_scaling(data: FitData) -> Scaling:
+    """Means and standard deviations of covariates, and weighted ones of the outcome."""
+    x, y = learn_scaler(data.X), learn_scaler(data.y, data.sample_weight)
+    warn_of_unresolved(x, data.feature_names)
+    return Scaling(x.mean, x.scale_or_one, float(y.mean), float(y.scale_or_one))
+
+
+def make_units(
+    data: FitData,
+    coding: TreatmentCoding,
+    scaling: Scaling,
+    dosage: FloatArray | None,
+    images: Any,
+    table: NDArray[np.float32] | None,
+    *,
+    propensity_weights: bool,
+    seed: int,
+) -> Units:
+    """Standardised units in an order that does not depend on that of the rows.
+
+    Parameters
+    ----------
+    data : FitData
+        Checked units.
+    coding, scaling
+        Of this fit.
+    dosage : ndarray of shape (n,) or None
+        Dosage of each unit's level.
+    images : torch.Tensor or None
+        Distinct images, standardised.
+    table : ndarray of shape (K, ...) or None
+        Structured treatments.
+    propensity_weights : bool
+        Whether weights are multiplied by those of :func:`inverse_propensity`.
+    seed : int
+        Of the shuffle.
+    """
+    image = data.images.unit_image if isinstance(data, ImageFitData) else None
+    order = _canonical_order(data.X, data.y, data.treatment, dosage, data.sample_weight, image)
+    order = order[np.random.default_rng([seed, 1]).permutation(len(order))]
+    X, level = scaling.features(data.X)[order], data.treatment[order]
+    dose = None if dosage is None else dosage[order]
+    weight = data.sample_weight[order]
+    groups = None if data.groups is None or data.n_groups == len(data.y) else _recode(data.groups[order])
+    if propensity_weights:
+        known = None if data.propensity is None else data.propensity[order]
+        weight = weight * inverse_propensity(X, level, dose, coding, groups, weight, known)
+    return Units(
+        X=np.ascontiguousarray(X),
+        basis=coding.basis(level, dose),
+        target=coding.target(level, dose),
+        y=(data.y[order] - scaling.y_mean) / scaling.y_sd,
+        weight=weight / weight.mean(),
+        groups=groups,
+        unit_image=None if image is None else image[order],
+        images=images,
+        treatments=table_tensor(table),
+    )
+
+
+def _canonical_order(X: FloatArray, y: FloatArray, *keys: Any) -> IntArray:
+    """Order of the units by their content, so that a fit does not depend on the order of the rows."""
+    return np.lexsort([*X.T, *(key for key in keys if key is not None), y]).astype(np.int64)
+
+
+def _recode(groups: Any) -> IntArray:
+    """Codes in the order of first appearance."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse.ravel()].astype(np.int64)
+
+
+def table_tensor(table: Any) -> Any:
+    """Table of structured treatments as a tensor of single precision, or None."""
+    if table is None:
+        return None
+    import torch
+
+    return torch.from_numpy(np.array(table, dtype=np.float32))
