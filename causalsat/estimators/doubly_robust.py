@@ -26,7 +26,7 @@ from causalsat.inference.projection import (
     stabilise,
 )
 
-__all__ = ["AverageEffect", "DoublyRobustEffect"]
+__all__ = ["AverageEffect", "DoublyRobustEffect", "average_effect", "overlap_diagnostics"]
 
 FloatArray = NDArray[np.float64]
 
@@ -193,7 +193,7 @@ class DoublyRobustEffect(EffectEstimator):
         )
         self.scores_ = dr_scores(data.y, data.treatment, self.nuisances_)
         self.ate_ = average_effect(self.scores_, data.sample_weight, data.groups)
-        self.overlap_ = _overlap(self.nuisances_, data.treatment, data.sample_weight)
+        self.overlap_ = overlap_diagnostics(self.nuisances_, data.treatment, data.sample_weight)
         self._project(data)
 
     def _project(self, data: FitData) -> None:
@@ -331,7 +331,7 @@ def average_effect(scores: FloatArray, weight: FloatArray, groups: Any = None) -
     return AverageEffect(estimate, se, estimate - half, estimate + half, found.df, p_value)
 
 
-def _overlap(nuisances: Nuisances, t: FloatArray, weight: FloatArray) -> dict[str, Any]:
+def overlap_diagnostics(nuisances: Nuisances, t: FloatArray, weight: FloatArray) -> dict[str, Any]:
     """What the propensities say: range, clipped units, effective sample size of each arm."""
     e = nuisances.propensity
     inverse = weight * np.where(t > 0, 1 / e, 1 / (1 - e))

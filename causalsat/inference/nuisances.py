@@ -156,7 +156,7 @@ def crossfit_nuisances(
     raw = known if known is not None else _propensity(propensity_model, table, t, codes, fold, weights)
     e = np.clip(raw, min_propensity, 1 - min_propensity)
     clipped = e != raw
-    _warn_clipped(clipped, t, min_propensity)
+    warn_clipped(clipped, t, min_propensity)
     return Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=e * mu1 + (1 - e) * mu0, fold=fold, clipped=clipped)
 
 
@@ -236,8 +236,8 @@ def _crossfit(
             continue
         learner = clone(model)
         with config_context(enable_metadata_routing=False):  # the step's name routes the weights
-            learner.fit(X[train], left[train], **_weight_option(learner, weight, train))
-        out[held] = _predict(learner, X[held]) + base[held]
+            learner.fit(X[train], left[train], **weight_option(learner, weight, train))
+        out[held] = predict_mean(learner, X[held]) + base[held]
     if not np.isfinite(out).all():
         raise DataError(f"{type(model).__name__} predicts missing or infinite values", expected="finite predictions")
     return out
@@ -263,7 +263,14 @@ def out_of_fold_levels(design: Design, y: FloatArray, fold: NDArray[np.int64]) -
     return out if np.ptp(out) > 0 else None
 
 
-def _predict(learner: Any, X: FloatArray) -> FloatArray:
+def predict_mean(learner: Any, X: FloatArray) -> FloatArray:
+    """Predictions of a fitted learner, shape (n,): a classifier's probability of its second class.
+
+    Raises
+    ------
+    ParameterError
+        If it is a classifier of more than two classes, or one without probabilities.
+    """
     from sklearn.base import is_classifier
 
     if not is_classifier(learner):
@@ -276,7 +283,11 @@ def _predict(learner: Any, X: FloatArray) -> FloatArray:
     return np.asarray(learner.predict_proba(X)[:, 1], dtype=float)
 
 
-def _weight_option(learner: Any, weight: FloatArray | None, train: NDArray[np.bool_]) -> dict[str, FloatArray]:
+def weight_option(learner: Any, weight: FloatArray | None, train: NDArray[np.bool_]) -> dict[str, FloatArray]:
+    """Argument by which ``fit`` of a learner, or of a Pipeline's last step, takes the weights of the training units.
+
+    Empty without weights; and, with a warning, for a learner that takes none.
+    """
     from sklearn.utils.validation import has_fit_parameter
 
     if weight is None:
@@ -327,7 +338,8 @@ def _warn_predictable(
         )
 
 
-def _warn_clipped(clipped: NDArray[np.bool_], t: FloatArray, bound: float) -> None:
+def warn_clipped(clipped: NDArray[np.bool_], t: FloatArray, bound: float) -> None:
+    """Warn of clipped propensities, and in which arms they are."""
     if clipped.any():
         treated = int((clipped & (t > 0)).sum())
         control = int(clipped.sum()) - treated

@@ -19,7 +19,7 @@ from causalsat.estimators.confounding import estimates
 from causalsat.estimators.confounding.encoder import fit_encoder
 from causalsat.estimators.confounding.fit import confounding_nuisances, fit_all, propensity_learner
 from causalsat.estimators.confounding.salience import occlusion, tabular_salience
-from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect, _overlap, average_effect
+from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect, average_effect, overlap_diagnostics
 from causalsat.estimators.image_base import (
     ImageEffectEstimator,
     ImageFitData,
@@ -213,7 +213,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         self.att_ = estimates.att(y, t, self.nuisances_, weight, groups)
         self.hajek_ = estimates.hajek(y, t, self.nuisances_.propensity, weight, groups)
         self.naive_ = estimates.naive_difference(y, t, weight, groups)
-        self.overlap_ = _overlap(self.nuisances_, t, weight)
+        self.overlap_ = overlap_diagnostics(self.nuisances_, t, weight)
         self.clipped_share_ = float(np.average(self.nuisances_.clipped, weights=weight))
 
     def _check_confounding(self, data: ImageFitData, table: FloatArray) -> None:

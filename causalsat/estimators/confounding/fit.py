@@ -310,7 +310,7 @@ def confounding_nuisances(
     model = HeldOutRidge() if outcome_model is None else outcome_model
     raw = crossfit.propensity(propensity_learner(propensity_model), t) if propensity is None else propensity
     e = np.clip(raw, min_propensity, 1 - min_propensity)
-    _nuisances._warn_clipped(e != raw, t, min_propensity)
+    _nuisances.warn_clipped(e != raw, t, min_propensity)
     forms = {"per arm": crossfit.per_arm(model, y, t), "both arms": crossfit.both_arms(model, y, t)}
     options = []
     for form, (mu0, mu1) in forms.items():
@@ -337,7 +337,7 @@ class _Crossfit:
         learner = clone(model)
         if len(np.unique(target[rows])) == 1:
             return DummyRegressor().fit(X[rows], target[rows])
-        options: dict[str, Any] = dict(_nuisances._weight_option(learner, self.weight, rows))
+        options: dict[str, Any] = dict(_nuisances.weight_option(learner, self.weight, rows))
         if self.clusters is not None and has_fit_parameter(learner, "groups"):
             options["groups"] = self.clusters[rows]
         with config_context(enable_metadata_routing=False):
@@ -348,7 +348,7 @@ class _Crossfit:
         out = np.empty(len(t))
         for k in np.unique(self.fold):
             held = self.fold == k
-            out[held] = _nuisances._predict(self._fit(model, self.designs[k], t, ~held), self.designs[k][held])
+            out[held] = _nuisances.predict_mean(self._fit(model, self.designs[k], t, ~held), self.designs[k][held])
         return _finite(out, model)
 
     def per_arm(self, model: Any, y: FloatArray, t: FloatArray) -> FloatArray:
@@ -358,7 +358,7 @@ class _Crossfit:
             held = self.fold == k
             for arm in (0, 1):
                 learner = self._fit(model, self.designs[k], y, ~held & (t == arm))
-                out[arm, held] = _nuisances._predict(learner, self.designs[k][held])
+                out[arm, held] = _nuisances.predict_mean(learner, self.designs[k][held])
         return _finite(out, model)
 
     def both_arms(self, model: Any, y: FloatArray, t: FloatArray) -> FloatArray:
@@ -374,14 +374,14 @@ class _Crossfit:
         for k in np.unique(self.fold):
             held, design = self.fold == k, np.column_stack([self.designs[k], t])
             learner = self._fit(model, design, y, ~held)
-            residual = y - _nuisances._predict(learner, design)
+            residual = y - _nuisances.predict_mean(learner, design)
             for arm in (0, 1):
                 rows = ~held & (t == arm)
                 shift = 0.0
                 if not is_classifier(model) and w[rows].sum() > 0:
                     shift = float(np.average(residual[rows], weights=w[rows]))
                 at = np.column_stack([self.designs[k][held], np.full(int(held.sum()), float(arm))])
-                out[arm, held] = _nuisances._predict(learner, at) + shift
+                out[arm, held] = _nuisances.predict_mean(learner, at) + shift
         return _finite(out, model)
 
 

@@ -233,7 +233,7 @@ def in_sample_left_over(
     for arm in (0, 1):
         rows = data.treatment == arm
         learner = fit_learner(model, data.X[rows], data.y[rows], weight[rows], counts=counts)
-        left[rows] = (2 * arm - 1) * (data.y[rows] - nuisances._predict(learner, data.X[rows]))
+        left[rows] = (2 * arm - 1) * (data.y[rows] - nuisances.predict_mean(learner, data.X[rows]))
     chance = np.where(data.treatment == 1, treated, 1 - np.asarray(treated))
     return left / chance, data.sample_weight
 
@@ -319,7 +319,7 @@ def _expected_treatment(
     if raw is None:
         raw = nuisances._propensity(model, data.X, data.treatment, data.groups, fold, weight)
     e = np.clip(raw, estimator.min_propensity, 1 - estimator.min_propensity)
-    nuisances._warn_clipped(e != raw, data.treatment, estimator.min_propensity)
+    nuisances.warn_clipped(e != raw, data.treatment, estimator.min_propensity)
     return np.asarray(e)
 
 

@@ -100,7 +100,7 @@ class TLearnerEffect(MetaLearner):
             yield Part(2.0 * arm - 1, model, data.X[rows], data.y[rows], weight[rows])
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        control, treated = (_nuisances._predict(learner, X) for learner in learners)
+        control, treated = (_nuisances.predict_mean(learner, X) for learner in learners)
         return treated - control
 
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -181,12 +181,12 @@ class XLearnerEffect(MetaLearner):
         c, t = data.treatment == 0, data.treatment == 1
         mu0 = fit_learner(outcome, X[c], y[c], weight[c], counts=counts)
         mu1 = fit_learner(outcome, X[t], y[t], weight[t], counts=counts)
-        yield Part(self.blend_, final, X[c], _nuisances._predict(mu1, X[c]) - y[c], weight[c])
-        yield Part(1 - self.blend_, final, X[t], y[t] - _nuisances._predict(mu0, X[t]), weight[t])
+        yield Part(self.blend_, final, X[c], _nuisances.predict_mean(mu1, X[c]) - y[c], weight[c])
+        yield Part(1 - self.blend_, final, X[t], y[t] - _nuisances.predict_mean(mu0, X[t]), weight[t])
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        tau0, tau1 = (_nuisances._predict(learner, X) for learner in learners)
-        g = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, X)
+        tau0, tau1 = (_nuisances.predict_mean(learner, X) for learner in learners)
+        g = self.blend_ if self.blend_model_ is None else _nuisances.predict_mean(self.blend_model_, X)
         return np.asarray(g * tau0 + (1 - g) * tau1)
 
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -194,7 +194,7 @@ class XLearnerEffect(MetaLearner):
         if data.propensity is not None:
             treated: float | FloatArray = 0.5 if data.balanced else data.propensity
         else:
-            treated = self.blend_ if self.blend_model_ is None else _nuisances._predict(self.blend_model_, data.X)
+            treated = self.blend_ if self.blend_model_ is None else _nuisances.predict_mean(self.blend_model_, data.X)
         return in_sample_left_over(outcome, data, np.clip(treated, 0.01, 0.99), counts=not takes_weights(outcome))
 
 
@@ -275,7 +275,7 @@ class DRLearnerEffect(MetaLearner):
         yield Part(1.0, model, data.X[:, self.modifier_positions_], self.scores_, weight)
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        return _nuisances._predict(learners[0], X[:, self.modifier_positions_])
+        return _nuisances.predict_mean(learners[0], X[:, self.modifier_positions_])
 
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         return self.scores_ - tau, data.sample_weight
