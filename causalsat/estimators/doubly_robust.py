@@ -208,13 +208,13 @@ class DoublyRobustEffect(EffectEstimator):
                 expected="more clusters than modifiers",
                 todo="take fewer modifiers, or regularisation='ridge'",
             )
-        if self.regularisation is None and np.linalg.matrix_rank(design) < design.shape[1]:
+        found = project(self.scores_, design, weight, data.groups)
+        if self.regularisation is None and found.rank < design.shape[1]:
             warnings.warn(
                 "collinear modifiers: of the projections that fit equally well the shortest was taken",
                 DataWarning,
                 stacklevel=4,
             )
-        found = project(self.scores_, design, weight, data.groups)
         through = leaves_nothing(found, self.scores_, design, weight, data.groups)
         if through:
             found = replace(found, cov=about_the_mean(found, self.scores_, design, weight, data.groups))
@@ -225,8 +225,8 @@ class DoublyRobustEffect(EffectEstimator):
             cov = stabilise(found, data.n_groups)
             spread_y = float(np.sqrt(np.average((data.y - np.average(data.y, weights=weight)) ** 2, weights=weight)))
             prior_scale = max(0.5 * spread_y, 1e-12) / np.sqrt(max(design.shape[1] - 1, 1))
-            if through:
-                cov = open_directions(cov, found, found.cov, 1e6 * prior_scale**2)
+            if through or found.rank < design.shape[1]:  # of what does not vary the scores say nothing
+                cov = open_directions(cov, found, found.cov if through else cov, 1e6 * prior_scale**2)
         rng = np.random.default_rng(self.random_state)
         self.coef_draws_, self.prior_sd_ = draw_coefficients(
             found.coef, cov, found.df, int(self.n_draws), rng, prior_scale=prior_scale

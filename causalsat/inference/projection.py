@@ -14,6 +14,7 @@ __all__ = [
     "about_the_mean",
     "at_least_conventional",
     "draw_coefficients",
+    "inverse_of_gram",
     "leaves_nothing",
     "open_directions",
     "project",
@@ -23,6 +24,7 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 
 _N_SCALES = 60
+_ALIKE = 1e-10  # eigenvalue of the columns' correlations, relative to the largest, up to which they are collinear
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,11 @@ class Projection:
     df: float
     gram: FloatArray
 
+    @property
+    def rank(self) -> int:
+        """Number of directions in which the design varies by more than the rounding of its columns."""
+        return _directions(self.gram)[0].shape[1]
+
 
 def project(scores: FloatArray, design: FloatArray, weight: FloatArray, groups: Any = None) -> Projection:
     """Regress scores on a design by statsmodels' weighted least squares (Semenova and Chernozhukov 2021).
@@ -73,19 +80,53 @@ def project(scores: FloatArray, design: FloatArray, weight: FloatArray, groups: 
     """
     import statsmodels.api as sm
 
+    gram = design.T @ (weight[:, None] * design)
+    seen, value, _ = _directions(gram)
+    varying = design if len(value) == design.shape[1] else design @ seen
     kind: dict[str, Any] = {"cov_type": "HC0"}
     if groups is not None:
         spare = design.shape[0] > design.shape[1]  # the correction divides by units less columns
         kind = {"cov_type": "cluster", "cov_kwds": {"groups": groups, "use_correction": spare}}
     with warnings.catch_warnings():  # collinear modifiers: the pseudo-inverse's solution is what is wanted
         warnings.filterwarnings("ignore", message=".*rank-deficient")
-        fit = sm.WLS(scores, design, weights=weight).fit(use_t=True, **kind)
-    cov, k = np.asarray(fit.cov_params()), design.shape[1]
+        fit = sm.WLS(scores, varying, weights=weight).fit(use_t=True, **kind)
+    coef, cov, k = np.asarray(fit.params), np.asarray(fit.cov_params()), design.shape[1]
+    if varying is not design:
+        coef, cov = seen @ coef, seen @ cov @ seen.T
     clusters = len(scores) if groups is None else int(groups.max()) + 1
     df = float(max(clusters - k, clusters // 2, 1))
     cov = cov * (clusters if groups is None else max(clusters - 1, 1)) / df  # HC1, also with fewer units than columns
-    gram = design.T @ (weight[:, None] * design)
-    return Projection(np.asarray(fit.params), cov, df, gram)
+    return Projection(coef, cov, df, gram)
+
+
+def _directions(gram: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Directions in which a design varies (k, r), its sums of squares along them (r,), and where it does not (k, k - r).
+
+    Judged with every column at length one, so that no unit of measurement counts, and far from rounding: columns that
+    are one but for the last digits of their numbers are collinear.
+    """
+    size = np.sqrt(np.diag(gram))
+    size = np.where(size > 0, size, 1.0)
+    value, vector = np.linalg.eigh(gram / np.outer(size, size))
+    seen = value > _ALIKE * max(float(value[-1]), 0.0)
+    turned = vector / size[:, None]
+    return turned[:, seen], value[seen], turned[:, ~seen]
+
+
+def inverse_of_gram(gram: FloatArray) -> FloatArray:
+    """Inverse of a design's cross-products in the directions in which it varies; a pseudo-inverse of collinear ones.
+
+    Examples
+    --------
+    >>> x = np.arange(6.0) - 2.5
+    >>> both = np.column_stack([np.ones(6), x, 1e9 * (x + 1e-12 * x**2)])  # the last two are one but for rounding
+    >>> inverse = inverse_of_gram(both.T @ both)
+    >>> coef = inverse @ (both.T @ (3 + 2 * x))
+    >>> bool(np.abs(both @ coef - (3 + 2 * x)).max() < 1e-6)
+    True
+    """
+    seen, value, _ = _directions(gram)
+    return np.asarray((seen / value) @ seen.T)
 
 
 def at_least_conventional(
@@ -109,7 +150,7 @@ def at_least_conventional(
     residual = scores - design @ projection.coef
     n, k = design.shape
     noise = float(np.average(residual**2, weights=weight)) * n / max(n - k, 1)
-    inverse = np.linalg.pinv(projection.gram, hermitian=True)
+    inverse = inverse_of_gram(projection.gram)
     conventional = noise * inverse @ (design.T @ (weight[:, None] ** 2 * design)) @ inverse
     short = np.maximum(np.diag(conventional) - np.diag(projection.cov), 0.0)
     return np.asarray(projection.cov + np.diag(short))
@@ -145,7 +186,7 @@ def about_the_mean(
     code = np.arange(len(scores)) if groups is None else groups
     sums = np.zeros((int(code.max()) + 1, design.shape[1]))
     np.add.at(sums, code, design * (weight * (scores - np.average(scores, weights=weight)))[:, None])
-    inverse = np.linalg.pinv(projection.gram, hermitian=True)
+    inverse = inverse_of_gram(projection.gram)
     return np.asarray(inverse @ (sums.T @ sums) @ inverse * len(sums) / max(len(sums) - 1, 1))
 
 
@@ -161,8 +202,7 @@ def open_directions(cov: FloatArray, projection: Projection, robust: FloatArray,
            [ 0.  ,  4.  , -4.  ],
            [ 0.  , -4.  ,  4.  ]])
     """
-    value, vector = np.linalg.eigh(projection.gram)
-    unseen = vector[:, value <= 1e-10 * max(float(value[-1]), 1e-300)]
+    unseen = np.linalg.qr(_directions(projection.gram)[2])[0]
     out = cov + variance * unseen @ unseen.T
     out[0, 0] += max(float(robust[0, 0] - cov[0, 0]), 0.0)
     return np.asarray(out)
@@ -177,9 +217,8 @@ def stabilise(projection: Projection, n_clusters: int) -> FloatArray:
     """
     k = len(projection.coef)
     share = min(1.0, k / max(n_clusters, 1))
-    working = np.linalg.pinv(projection.gram, hermitian=True)
-    rank = max(int(np.linalg.matrix_rank(projection.gram, hermitian=True)), 1)
-    phi = float(np.trace(projection.cov @ projection.gram)) / rank
+    working = inverse_of_gram(projection.gram)
+    phi = float(np.trace(projection.cov @ projection.gram)) / max(projection.rank, 1)
     blended = (1 - share) * projection.cov + share * max(phi, 0.0) * working
     return np.asarray((blended + blended.T) / 2)
 

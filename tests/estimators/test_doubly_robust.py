@@ -192,6 +192,25 @@ def test_parameters_are_checked():
         DoublyRobustEffect().fit(X, y, treatment=t, groups=groups, propensity=np.where(t > 0, 0.995, 0.5))
 
 
+@pytest.mark.parametrize("regularisation", [None, "ridge"])
+def test_columns_that_are_one_but_for_their_last_digits_count_as_one(regularisation):
+    """A year beside an age, single precision beside double: coefficients were 1e12, intervals as wide.
+
+    Copies were evidence of effects that do not vary.
+    """
+    X, y, t, groups, tau = trial(60, slopes=(0.5,), k=3, seed=2)
+    again = 100 * X[:, 0] + 20_000.7, (X[:, 1] - 3 * X[:, 2]).astype(np.float32)
+    found = []
+    for columns in (X, np.column_stack([X, X[:, :2]]), np.column_stack([X, *again])):
+        model = DoublyRobustEffect(regularisation=regularisation).fit(columns, y, treatment=t, groups=groups)
+        assert np.abs(model.coef_).max() < 10
+        found.append(model.effect(columns))
+    for posterior in found[1:]:
+        assert posterior.sd().mean() == pytest.approx(found[0].sd().mean(), rel=0.15)
+        assert posterior.mean().std() == pytest.approx(found[0].mean().std(), rel=0.5)
+        assert np.corrcoef(posterior.mean(), tau)[0, 1] > 0.9
+
+
 @pytest.mark.parametrize(("k", "by_unit"), [(60, False), (200, False), (59, True), (200, True)])
 def test_as_many_modifiers_as_there_are_clusters_or_units_do_not_pass_for_certainty(k, by_unit):
     """A projection through all scores leaves no residual: its standard errors, and the draws' spread, were 0."""

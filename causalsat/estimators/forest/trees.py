@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from causalsat.core.inputs import FitData
 from causalsat.exceptions import CausalsatError, ConvergenceWarning
 from causalsat.inference.bootstrap import default_regressor
+from causalsat.inference.projection import inverse_of_gram
 
 __all__ = [
     "MissingExtraError",
@@ -91,7 +92,7 @@ def preliminary_effect(
     design = np.column_stack([np.ones_like(t), t])
     if 5 * (X.shape[1] + 2) <= len(y):
         design = np.column_stack([design, X - X.mean(axis=0)])
-    inverse = np.linalg.pinv(design.T @ (weight[:, None] * design), hermitian=True)
+    inverse = inverse_of_gram(design.T @ (weight[:, None] * design))
     coef = inverse @ (design.T @ (weight * y))
     codes = np.arange(len(y)) if groups is None else groups
     scores = np.zeros((int(codes.max()) + 1, design.shape[1]))
