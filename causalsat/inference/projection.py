@@ -100,7 +100,7 @@ def project(scores: FloatArray, design: FloatArray, weight: FloatArray, groups: 
 
 
 def _directions(gram: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Directions in which a design varies (k, r), its sums of squares along them (r,), and where it does not (k, k - r).
+    """Directions in which a design varies (k, r), sums of squares along them (r,), and where it does not (k, k - r).
 
     Judged with every column at length one, so that no unit of measurement counts, and far from rounding: columns that
     are one but for the last digits of their numbers are collinear.
