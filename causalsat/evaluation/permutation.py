@@ -21,6 +21,7 @@ from causalsat.design import Design
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.folds import MIXED, assign_folds, cluster_arms
+from causalsat.inference.reassignment import RandomisationUnits, one_stratum_each, randomisation_units
 
 __all__ = [
     "FoldRidge",
@@ -365,7 +366,7 @@ def permutation_test(
     e = inputs.check_propensity(propensity, n)
     e = _share_treated(t, stratum) if e is None else e
     rng = np.random.default_rng(random_state)
-    unit, stratum, words = _randomisation_units(t, cluster, stratum, assignment, n)
+    randomised = _randomisation_units(t, cluster, stratum, assignment, n)
     fold = assign_folds(n_splits, rng, groups=cluster) if folds is None else checks.codes(folds, n, "folds")
     checks.several(fold, 2, "folds")
     features = z if covariates is None else np.column_stack([z, _table(covariates, "covariates", n)])
@@ -386,8 +387,10 @@ def permutation_test(
         return rank_ratio(rank, scores, cluster, mass, kind)
 
     observed = evaluate(t)
-    null = np.array([evaluate(_reassign(t, unit, stratum, rng)) for _ in range(count)])
-    return PermutationResult(observed, _p_value(observed, null), null, words, n, int(cluster.max()) + 1)
+    null = np.array([evaluate(randomised.reassign(t, rng)) for _ in range(count)])
+    return PermutationResult(
+        observed, _p_value(observed, null), null, randomised.description, n, int(cluster.max()) + 1
+    )
 
 
 def priority_test(
@@ -537,49 +540,15 @@ def _share_treated(t: FloatArray, stratum: IntArray) -> FloatArray:
 
 def _randomisation_units(
     t: FloatArray, cluster: IntArray, stratum: IntArray, assignment: ArrayLike | None, n: int
-) -> tuple[IntArray, IntArray, str]:
-    """What was randomised, within which strata, and that in words."""
-    if assignment is not None:
-        unit = checks.codes(assignment, n, "assignment")
-        if (cluster_arms(unit, t) == MIXED).any():
-            raise DataError("a unit of randomisation with treated and control units", expected="one treatment each")
-        return unit, _one_stratum(unit, stratum), "treatment of the given units of randomisation"
-    mixed = cluster_arms(cluster, t) == MIXED
-    if not mixed.any():
-        words = "treatment of clusters" if len(mixed) < n else "treatment of units"
-        return cluster, _one_stratum(cluster, stratum), words
-    if mixed.mean() > 0.5:
-        within = np.unique(cluster * (stratum.max() + 1) + stratum, return_inverse=True)[1]
-        words = "treatment of units within clusters" + (" and strata" if within.max() > cluster.max() else "")
-        return np.arange(n), within.astype(np.int64), words
-    cell = np.unique(2 * cluster + (t > 0), return_inverse=True)[1].astype(np.int64)
-    words = "treatment of clusters, in two parts where they have both treatments"
-    return cell, _one_stratum(cell, stratum), words
-
-
-def _one_stratum(unit: IntArray, stratum: IntArray) -> IntArray:
-    """The strata, each unit of randomisation in one; refuses others."""
-    parts = np.unique(np.column_stack([unit, stratum]), axis=0)[:, 0]
-    several = int((np.bincount(parts) > 1).sum())
-    if several:
-        raise DataError(
-            f"{several} units of randomisation (clusters) that lie in several strata",
-            expected="one stratum each, for the treatment was drawn within strata",
-            todo="pass the strata of the randomisation, or assignment=, what was randomised",
-        )
-    return stratum
-
-
-def _reassign(t: FloatArray, unit: IntArray, stratum: IntArray, rng: np.random.Generator) -> FloatArray:
-    """Permute the treatment over the units of randomisation within strata."""
-    n_units = int(unit.max()) + 1
-    arm, home = np.empty(n_units), np.empty(n_units, dtype=np.int64)
-    arm[unit], home[unit] = t, stratum
-    by_stratum = np.argsort(home, kind="stable")
-    shuffled = np.lexsort((rng.random(n_units), home))
-    out = np.empty(n_units)
-    out[by_stratum] = arm[shuffled]
-    return out[unit]
+) -> RandomisationUnits:
+    """What was randomised: the given units, or what the treatment shows."""
+    if assignment is None:
+        return randomisation_units(t, cluster, stratum)
+    unit = checks.codes(assignment, n, "assignment")
+    if (cluster_arms(unit, t) == MIXED).any():
+        raise DataError("a unit of randomisation with treated and control units", expected="one treatment each")
+    words = "treatment of the given units of randomisation"
+    return RandomisationUnits(unit, one_stratum_each(unit, stratum), words)
 
 
 def _p_value(observed: float, null: FloatArray) -> float:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from causalsat.evaluation import crossfit_nuisances, dr_scores, permutation_test, priority_test, rate
-from causalsat.evaluation.permutation import _randomisation_units, _reassign, fold_ridge, rank_ratio
+from causalsat.evaluation.permutation import fold_ridge, rank_ratio
 from causalsat.exceptions import DataError, ParameterError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
@@ -110,47 +110,11 @@ def test_same_seed_same_answer_and_rows_in_any_order():
 
 
 # ---------------------------------------------------------------------------- designs
-def test_clusters_are_reassigned_whole_and_within_strata():
+def test_a_given_unit_of_randomisation_has_one_treatment():
     rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(40), 5)
-    stratum = groups // 20
-    t = (np.arange(40) % np.where(np.arange(40) < 20, 2, 4) == 0)[groups].astype(float)
-    unit, home, words = _randomisation_units(t, groups, stratum, None, len(t))
-    assert words == "treatment of clusters"
-    changed = False
-    for _ in range(20):
-        new = _reassign(t, unit, home, rng)
-        assert all(len(set(new[groups == g])) == 1 for g in range(40))
-        assert new[stratum == 0].sum() == t[stratum == 0].sum()
-        assert new[stratum == 1].sum() == t[stratum == 1].sum()
-        changed |= bool((new != t).any())
-    assert changed
-
-
-def test_designs_with_both_treatments_in_a_cluster():
-    t = np.array([0, 0, 1, 1, 0, 1, 1, 1.0])
-    groups = np.array([0, 0, 1, 1, 2, 2, 3, 3])
-    unit, _, words = _randomisation_units(t, groups, np.zeros(8, dtype=int), None, 8)
-    assert len(set(unit)) == 5  # the mixed cluster in two parts
-    assert "two parts" in words
-    mixed = np.tile([0.0, 1.0], 4)
-    unit, home, words = _randomisation_units(mixed, groups, np.zeros(8, dtype=int), None, 8)
-    assert words == "treatment of units within clusters"
-    new = _reassign(mixed, unit, home, np.random.default_rng(0))
-    assert [new[groups == g].sum() for g in range(4)] == [1, 1, 1, 1]
+    groups = np.repeat(np.arange(20), 4)
     with pytest.raises(DataError, match="unit of randomisation"):
-        _randomisation_units(mixed, groups, np.zeros(8, dtype=int), groups, 8)
-
-
-def test_units_within_clusters_stay_in_their_strata():
-    rng = np.random.default_rng(0)
-    groups, sex = np.repeat(np.arange(6), 20), np.tile([0, 1], 60)
-    t = (rng.random(120) < np.where(sex, 0.8, 0.2)).astype(float)
-    unit, home, words = _randomisation_units(t, groups, sex, None, 120)
-    assert words == "treatment of units within clusters and strata"
-    new = _reassign(t, unit, home, rng)
-    assert (new != t).any()
-    np.testing.assert_array_equal(np.bincount(2 * groups + sex, new), np.bincount(2 * groups + sex, t))
+        permutation_test(rng.normal(size=(80, 2)), rng.normal(size=80), np.tile([0.0, 1.0], 40), assignment=groups)
 
 
 @pytest.mark.statistical
