@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat.core import inputs
 from causalsat.core import support as neighbours
+from causalsat.core.alignment import align, align_all, align_outcome
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.rows import without_zero_weights
@@ -362,6 +363,8 @@ class EffectEstimator(TableEstimator):
         if design is not None:
             roles, sample_weight = _roles_of(design, {**roles, "sample_weight": sample_weight})
         with unfitted_unless_finished(self):
+            roles = align_all(X, {"y": y, "sample_weight": sample_weight, **roles})
+            y, sample_weight = roles.pop("y"), roles.pop("sample_weight")
             X, y, sample_weight, roles, _ = without_zero_weights(X, y, sample_weight, roles)
             blocks, stratum_name = inputs.column_or_array(X, roles["strata"], "strata")
             if stratum_name is not None:
@@ -422,7 +425,8 @@ class EffectEstimator(TableEstimator):
             Draws of shape (draw, n).
         """
         design, index = self._check_predict(X, effect_only=True)
-        levels = [self._check_level(v, len(index), k) for v, k in ((treatment, "treatment"), (baseline, "baseline"))]
+        named = (("treatment", treatment), ("baseline", baseline))
+        levels = [self._check_level(align(X, value, name), len(index), name) for name, value in named]
         draws = self._effect_draws(design, *levels)
         return EffectPosterior(
             draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
@@ -464,7 +468,7 @@ class EffectEstimator(TableEstimator):
             )
         }
         t = inputs.check_treatment(values["treatment"], n, binary=self._binary_treatment)
-        outcome = inputs.check_outcome(y, n)
+        outcome = inputs.check_outcome(align_outcome(X, y, **values), n)
         clusters = inputs.check_groups(values["groups"], n)
         weight = inputs.check_weights(values["sample_weight"], n)
         known = inputs.check_propensity(values["propensity"], n)
@@ -502,7 +506,7 @@ class OutcomeEstimator(EffectEstimator):
             If the level is not one finite number, or one for each unit, or not a level the model can take.
         """
         design, index = self._check_predict(X)
-        level = self._check_level(treatment, len(index), "treatment")
+        level = self._check_level(align(X, treatment, "treatment"), len(index), "treatment")
         return EffectPosterior(
             self._outcome_draws(design, level),
             index=index,

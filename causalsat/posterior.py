@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import align_rows, labels_of
 from causalsat.core.inputs import as_labels
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
@@ -221,11 +222,11 @@ class EffectPosterior(Tabular):
         Parameters
         ----------
         treated : array of bool of shape (unit,)
-            Which units were treated.
+            Which units were treated. A Series is read by its labels, those of ``index``.
         weights : array of shape (unit,), optional
             Weight of each unit.
         """
-        mask = np.asarray(treated)
+        mask = np.asarray(self._aligned(treated, "treated"))
         if mask.shape != (len(self),):
             raise DataError(f"treated of shape {mask.shape}", expected=f"one value for each of {len(self)} units")
         received = mask.astype(float)
@@ -244,12 +245,13 @@ class EffectPosterior(Tabular):
         Parameters
         ----------
         groups : array of shape (unit,)
-            The group of each unit; missing groups are refused.
+            The group of each unit; missing groups are refused. A Series is read by its labels, those of ``index``.
         weights : array of shape (unit,), optional
             Weight of each unit.
         """
         import pandas as pd
 
+        groups = self._aligned(groups, "groups")
         codes, labels = pd.factorize(np.asarray(groups), sort=True)
         if len(codes) != len(self):
             raise DataError(f"{len(codes)} groups", expected=f"one for each of {len(self)} units")
@@ -264,8 +266,17 @@ class EffectPosterior(Tabular):
             raise DataError("a group whose weights sum to zero", expected="positive weight in each group")
         return replace(self, draws=self.draws @ (membership / total), index=np.asarray(labels))
 
+    def _aligned(self, values: Any, role: str) -> Any:
+        """Values in the order of the units, where they have labels."""
+        if labels_of(values) is None:
+            return values
+        import pandas as pd
+
+        return align_rows(pd.Index(self.index), values, role, "the posterior")
+
     def _weights(self, weights: ArrayLike | None) -> FloatArray:
-        w = np.ones(len(self)) if weights is None else np.asarray(weights, dtype=float)
+        given = self._aligned(weights, "weights")
+        w = np.ones(len(self)) if given is None else np.asarray(given, dtype=float)
         if w.shape != (len(self),) or not np.isfinite(w).all() or (w < 0).any():
             raise DataError("weights", expected=f"{len(self)} finite, non-negative numbers")
         return w

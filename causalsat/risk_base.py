@@ -74,6 +74,7 @@ class SelectiveEstimator(TableEstimator):
         """
         self._check_parameters()
         with unfitted_unless_finished(self):
+            y = align_outcome(X, y, treatment=treatment, sample_weight=sample_weight)
             data = self._check_fit(X, y, treatment, None, sample_weight, None)
             self._learn_scaling(data.X, data.sample_weight)
             self._fit(data)
@@ -125,6 +126,7 @@ class SelectiveEstimator(TableEstimator):
         t_values, _ = inputs.column_or_array(X, decision, "treatment")
         weights, _ = inputs.column_or_array(X, sample_weight, "sample_weight")
         t = inputs.check_treatment(t_values, n, binary=True)
+        y = align_outcome(X, y, treatment=t_values, sample_weight=weights)
         return design, t, self._check_outcome(y, t, n), inputs.check_weights(weights, n)
 
     # ------------------------------------------------------------------ the design

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.alignment import align
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
 
 FloatArray = NDArray[np.float64]
@@ -106,9 +107,12 @@ def is_dataarray(X: Any) -> bool:
 
 
 def column_or_array(X: Any, value: Any, role: str) -> tuple[Any, str | None]:
-    """Resolve an argument that is an array or the name of a column of X; returns (values, name or None)."""
+    """Resolve an argument that is an array or the name of a column of X; returns (values, name or None).
+
+    Values with labels are put into the order of X (see :func:`causalsat.core.alignment.align`).
+    """
     if not isinstance(value, str):
-        return value, None
+        return align(X, value, role), None
     if not is_dataframe(X):
         raise ColumnError(
             f"{role}={value!r} names a column, but X is a {type(X).__name__} without columns",

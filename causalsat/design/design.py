@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import align_all
 from causalsat.exceptions import DataError, TreatmentError
 
 __all__ = ["Design", "make_design"]
@@ -155,7 +156,7 @@ def make_design(
     propensity: Any = None,
     randomised: bool = True,
 ) -> Design:
-    """A design from arrays, checked.
+    """A design from arrays, checked. Roles with labels (Series) are put into the order of the treatment.
 
     Parameters
     ----------
@@ -192,11 +193,13 @@ def make_design(
     values = np.asarray(treatment)
     t = inputs.check_treatment(values, len(values), binary=False)
     n = len(t)
-    clusters, blocks = inputs.check_groups(groups, n), check_strata(strata, n)
+    roles = {"groups": groups, "strata": strata, "sample_weight": sample_weight, "propensity": propensity}
+    given = align_all(treatment, roles, "treatment")
+    clusters, blocks = inputs.check_groups(given["groups"], n), check_strata(given["strata"], n)
     if blocks is not None:
         check_nested(clusters, blocks)
-    weights = None if sample_weight is None else inputs.check_weights(sample_weight, n)
-    return Design(t, clusters, blocks, weights, inputs.check_propensity(propensity, n), bool(randomised))
+    weights = None if sample_weight is None else inputs.check_weights(given["sample_weight"], n)
+    return Design(t, clusters, blocks, weights, inputs.check_propensity(given["propensity"], n), bool(randomised))
 
 
 def check_strata(strata: Any, n: int) -> IntArray | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import align, align_outcome
 from causalsat.design.adjustment import balancing_weights, stratum_levels
 from causalsat.design.design import Design, make_design
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
@@ -140,12 +141,13 @@ def crossfit_nuisances(
         raise DataError(f"X of shape {table.shape}", expected="a table (unit, feature)")
     n = len(table)
     t = inputs.check_treatment(inputs.column_or_array(X, treatment, "treatment")[0], n, binary=True)
-    outcome = inputs.check_outcome(y, n)
+    outcome = inputs.check_outcome(align_outcome(X, y, treatment=treatment, groups=groups), n)
     codes = inputs.check_groups(inputs.column_or_array(X, groups, "groups")[0], n)
     weight = inputs.check_weights(inputs.column_or_array(X, sample_weight, "sample_weight")[0], n)
     blocks = inputs.column_or_array(X, strata, "strata")[0]
     weights = None if sample_weight is None else weight
-    design = make_design(t, groups=codes, strata=blocks, sample_weight=weights, propensity=propensity)
+    stated = align(X, propensity, "propensity")
+    design = make_design(t, groups=codes, strata=blocks, sample_weight=weights, propensity=stated)
     known = design.probability if propensity is not None or propensity_model is None else None
     rng = np.random.default_rng(random_state)
     keys = (outcome, t, *np.nan_to_num(table).T)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import align_rows
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 from causalsat.study.columns import one_name_each, require_column
 
@@ -79,8 +80,9 @@ def check_imagery(imagery: Any) -> Any:
     return imagery
 
 
-def chosen_rows(mask: ArrayLike, n: int) -> NDArray[Any]:
-    """Positions of the units that a boolean mask of shape (n,), or positions, select."""
+def chosen_rows(mask: ArrayLike, units: pd.Index) -> NDArray[Any]:
+    """Positions of the units that a boolean mask, by its labels where it has any, or positions select."""
+    n = len(units)
     chosen = np.asarray(mask)
     if chosen.dtype == object and pd.isna(chosen).any():
         raise DataError(
@@ -100,4 +102,6 @@ def chosen_rows(mask: ArrayLike, n: int) -> NDArray[Any]:
             expected=f"a boolean array of {n}",
             todo="make the mask from this study's own columns, such as study.units['age'] > 30",
         )
-    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+    if chosen.dtype != bool:
+        return chosen
+    return np.flatnonzero(np.asarray(align_rows(units, mask, "the mask", "the study"), dtype=bool))

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from typing import Any
 
+from causalsat.core.alignment import align_rows
 from causalsat.exceptions import DataWarning, ParameterError
 
 __all__ = ["fit_study", "given_roles"]
@@ -15,7 +16,7 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
     """Fit an estimator, or the Pipeline that ends in one, to the study's X (or another) and roles."""
     from sklearn import config_context
 
-    features = study.X if X is None else X
+    features = study.X if X is None else align_rows(study.units.index, X, "X", "the study")
     steps = getattr(model, "steps", None)
     final = steps[-1][1] if steps else model
     arguments = _arguments(study, final)

@@ -339,6 +339,13 @@ class Study:
     def subset(self, mask: ArrayLike) -> Study:
         """The study of the units that a boolean mask of shape (n,), or positions, select.
 
+        A boolean Series is read by its labels, which are those of :attr:`units`, in any order.
+
+        Raises
+        ------
+        DataError
+            If the mask has another length, missing values, or other labels than the units.
+
         Examples
         --------
         >>> import pandas as pd
@@ -347,7 +354,7 @@ class Study:
         >>> len(study.subset(study.y > 1.5))
         2
         """
-        return self.replace(units=self.units.iloc[chosen_rows(mask, len(self))])
+        return self.replace(units=self.units.iloc[chosen_rows(mask, self.units.index)])
 
     # ------------------------------------------------------------------ check and fit
     def check(self, *, size_m: float | None = None, imagery: bool = True) -> StudyReport:
@@ -377,7 +384,7 @@ class Study:
         model : estimator or Pipeline
             An effect estimator, or a Pipeline that ends in one; it is fitted in place.
         X : table or array of n rows, optional
-            Features to use instead of :attr:`X`.
+            Features to use instead of :attr:`X`. A table with labels has those of :attr:`units`, in any order.
 
         Returns
         -------
@@ -388,6 +395,8 @@ class Study:
         ------
         ParameterError
             If the final estimator takes no treatment.
+        DataError
+            If X has other labels than the units.
         """
         from causalsat.study.fitting import fit_study
 

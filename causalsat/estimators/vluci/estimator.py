@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import EffectEstimator, Summary, effect, final_estimator
 from causalsat.core import inputs
+from causalsat.core.alignment import align_outcome
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_whole_numbers
 from causalsat.core.warn import warn
@@ -431,7 +432,7 @@ class VLUCI(FittedLevels):
         if treatment is None:
             treatment = self.treatment_name_
         values, _ = inputs.column_or_array(X, treatment, "treatment")
-        outcome = inputs.check_outcome(y, len(design))
+        outcome = inputs.check_outcome(align_outcome(X, y, treatment=values), len(design))
         t = _observed_treatment(values, len(design), binary=self.binary_)
         return design, outcome, t, index
 
