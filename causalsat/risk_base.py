@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import TableEstimator, call_final_step
 from causalsat.core import inputs
+from causalsat.core.alignment import align_outcome
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.exceptions import DataError, ParameterError

@@ -27,7 +27,7 @@ def labels_of(value: Any) -> Any:
         return value.index
     if hasattr(value, "dims") and hasattr(value, "coords") and value.ndim:
         first = value.dims[0]
-        return value.indexes[first] if first in value.indexes else None
+        return value.indexes.get(first)
     return None
 
 
@@ -76,18 +76,18 @@ def align_rows(units: Any, value: Any, role: str, whose: str = "X") -> Any:
     if units is None or labels is None or len(labels) != len(units) or _identical(units, labels):
         return value  # another number of values is for the check of their number
     if not (units.is_unique and labels.is_unique):
-        doubled = labels if units.is_unique else units
+        doubled, where = (labels, role) if units.is_unique else (units, whose)
         raise DataError(
-            f"{role} and {whose} have labels in different orders, and {_shown(doubled[doubled.duplicated()][0])} occurs "
-            f"more than once in those of {role if units.is_unique else whose}",
+            f"{role} and {whose} have labels in different orders, and {_shown(doubled[doubled.duplicated()][0])} "
+            f"occurs more than once in those of {where}",
             expected="one label for each unit, or the same labels in the same order",
             todo=f"sort both by the same key, or pass {role}.to_numpy() if its order is that of {whose}",
         )
     rows = labels.get_indexer(units)
     if (rows < 0).any():
         raise DataError(
-            f"{role} has other labels than {whose}: {int((rows < 0).sum())} of {len(units)} units are not among them, "
-            f"such as {_shown(units[rows < 0][0])} ({role} has {_shown(labels[0])}, ...)",
+            f"{role} has other labels than {whose}: {int((rows < 0).sum())} of {len(units)} units are not among "
+            f"them, such as {_shown(units[rows < 0][0])} ({role} has {_shown(labels[0])}, ...)",
             expected=f"the labels of {whose}, in any order",
             todo=f"take both from one table, or pass {role}.to_numpy() if its order is that of {whose}",
         )
@@ -131,12 +131,10 @@ def _refuse_disagreement(labels: Mapping[str, Any], whose: str) -> None:
         first, reference = labelled[0]
         if len(own) == len(reference) and not _identical(reference, own):
             raise DataError(
-                f"{first} and {role} have different labels, and X has none: row 0 is {_shown(reference[0])} in one "
-                f"and {_shown(own[0])} in the other"
-                if reference[0] != own[0]
-                else f"{first} and {role} have different labels, and X has none",
+                f"{first} and {role} have different labels, and X has none: {_shown(reference[0])}, ... in {first} "
+                f"and {_shown(own[0])}, ... in {role}",
                 expected="the same labels in the same order, or X as a data frame with these labels",
-                todo=f"pass X as a data frame, or {first}.to_numpy() and {role}.to_numpy() if their order is that of X",
+                todo=f"pass X as a data frame, or {first} and {role} as arrays (.to_numpy()) in the order of X",
             )
 
 

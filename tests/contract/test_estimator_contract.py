@@ -117,7 +117,8 @@ def test_frames_arrays_and_dataarrays_agree(kind):
     world = world_of(kind, 120)
     X, frame = world.X, world.frame
     by_array = fitted_small(kind).predict(X)
-    by_frame = make(kind).fit(frame, pd.Series(world.y), treatment=pd.Series(world.t), groups=world.groups)
+    y, t = pd.Series(world.y, frame.index), pd.Series(world.t, frame.index)
+    by_frame = make(kind).fit(frame, y.iloc[::-1], treatment=t.sample(frac=1.0, random_state=0), groups=world.groups)
     by_xarray = fit(make(kind), replace(world, X=xr.DataArray(X, dims=("unit", "feature"))))
     np.testing.assert_allclose(by_frame.predict(frame), by_array, rtol=1e-6)
     np.testing.assert_allclose(by_xarray.predict(xr.DataArray(X, dims=("unit", "feature"))), by_array, rtol=1e-6)

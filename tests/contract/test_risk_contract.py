@@ -100,7 +100,8 @@ def test_groups_average_the_risk_of_their_units(kind):
 def test_frames_arrays_and_dataarrays_agree(kind):
     world = world_of(160)
     by_array = risk_of(fitted_small(kind), world.X)
-    by_frame = make(kind).fit(world.frame, pd.Series(world.y), treatment=pd.Series(world.t))
+    y, t = pd.Series(world.y, world.frame.index), pd.Series(world.t, world.frame.index)
+    by_frame = make(kind).fit(world.frame, y.iloc[::-1], treatment=t.sample(frac=1.0, random_state=0))
     table = xr.DataArray(world.X, dims=("unit", "feature"))
     by_xarray = fit(make(kind), replace(world, X=table))
     np.testing.assert_allclose(risk_of(by_frame, world.frame), by_array, rtol=1e-6)

@@ -37,10 +37,12 @@ def fitted(estimator, X, y, t):
 def test_the_form_of_the_input_does_not_matter(name, seed):
     X, y, t = trial(seed)
     wanted = fitted(ESTIMATORS[name], X, y, t).effect(X).draws
+    frame = pd.DataFrame(X, columns=["a", "b"], index=np.arange(40) + 7)
     forms = [
         (X.astype(np.float32), y, t.astype(bool)),
         (np.asfortranarray(X), list(y), t.astype(float)),
-        (pd.DataFrame(X, columns=["a", "b"], index=np.arange(40) + 7), pd.Series(y), pd.Series(t)),
+        (frame, pd.Series(y, frame.index), pd.Series(t, frame.index)[::-1]),
+        (frame.to_numpy(), pd.Series(y), pd.Series(t)),
     ]
     for table, outcome, treatment in forms:
         np.testing.assert_allclose(
