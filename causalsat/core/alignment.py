@@ -131,10 +131,10 @@ def _refuse_disagreement(labels: Mapping[str, Any], whose: str) -> None:
         first, reference = labelled[0]
         if len(own) == len(reference) and not _identical(reference, own):
             raise DataError(
-                f"{first} and {role} have different labels, and X has none: {_shown(reference[0])}, ... in {first} "
-                f"and {_shown(own[0])}, ... in {role}",
-                expected="the same labels in the same order, or X as a data frame with these labels",
-                todo=f"pass X as a data frame, or {first} and {role} as arrays (.to_numpy()) in the order of X",
+                f"{first} and {role} have different labels, and {whose} has none: {_shown(reference[0])}, ... in "
+                f"{first} and {_shown(own[0])}, ... in {role}",
+                expected=f"the same labels in the same order, or {whose} with these labels too",
+                todo=f"give {whose} its labels, or pass {first} and {role} as arrays (.to_numpy()) in its order",
             )
 
 
