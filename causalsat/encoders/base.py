@@ -14,7 +14,7 @@ from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
 
-__all__ = ["ChipEncoder", "shrink"]
+__all__ = ["ChipEncoder", "feature_array", "shrink"]
 
 
 class ChipEncoder(TransformerMixin, BaseEstimator):
@@ -160,6 +160,20 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         for name in self._transient:
             state.pop(name, None)
         return state
+
+
+def feature_array(features: Any) -> NDArray[np.float64]:
+    """What an encoder's ``transform`` gives as an array of doubles; a tensor on any device, with gradients or not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> feature_array(torch.nn.Linear(1, 1).weight.detach().fill_(2.0).requires_grad_())
+    array([[2.]])
+    """
+    if hasattr(features, "untyped_storage"):  # a torch tensor
+        features = features.detach().cpu().double().numpy()
+    return np.asarray(features, dtype=np.float64)
 
 
 def shrink(images: Any, most_px: int) -> Any:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.encoders import places as _places
+from causalsat.encoders.base import feature_array
 from causalsat.encoders.coordinates import COORDINATES, learn_box, names_of, waves
 from causalsat.encoders.dense.window import LinearHead
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.encoders.reduce import Reduction, learn_reduction
 from causalsat.encoders.units import check_keep, check_units
@@ -44,8 +46,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     size_m : float or sequence of float
         Side of the square around a place in metres; several sizes (multi-scale) are joined likewise.
     encoder : transformer of chips, optional
-        Default :class:`RandomConvFeatures`; also :class:`TorchvisionEncoder`, or any scikit-learn transformer of
-        chips (unit, [time,] band, y, x).
+        Default :class:`RandomConvFeatures`; also :class:`TorchvisionEncoder`, any scikit-learn transformer of chips
+        (unit, [time,] band, y, x), or a torch module, which is wrapped in a :class:`ModuleEncoder`.
     n_components : int, float or None, default 10
         Number of principal components; a share of variance between 0 and 1; None keeps all standardised features.
     keep : sequence of str, default ()
@@ -178,7 +180,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         encoded = []
         with self._bar(len(places) * len(sources)) as bar:
             for (_, imagery, size), windows in zip(sources, places.windows, strict=True):
-                encoder = RandomConvFeatures() if self.encoder is None else clone(self.encoder)
+                encoder = RandomConvFeatures() if self.encoder is None else as_transformer(self.encoder)
                 trained_on = {"y": y, **roles, "unit_place": places.unit_place} if self.requests_roles else None
                 encoded.append(self._fit_source(imagery, encoder, places.geometry, windows, size, bar, trained_on))
                 self.encoders_.append(encoder)
@@ -309,7 +311,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             if crossfitted is not None:
                 found.features[chosen[good]] = crossfitted
             return found
-        features = np.asarray(encoder.transform(_places.as_chips(imagery, chips)), dtype=np.float64)
+        features = feature_array(encoder.transform(_places.as_chips(imagery, chips)))
         if crossfitted is not None:
             features[good] = crossfitted
         bar.update(len(chosen))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.encoders.base import feature_array
 from causalsat.encoders.chips import Float32Array
 from causalsat.encoders.dense.boxes import valid_shares
 from causalsat.exceptions import DataError
@@ -155,7 +156,7 @@ def encode_places(
 
     def store(index: NDArray[np.int64], part: Any, share: FloatArray) -> None:
         nonlocal features
-        part = np.asarray(part, dtype=np.float64)
+        part = feature_array(part)
         if features is None:
             features = np.full((n, part.shape[1]), np.nan)
         features[index], valid[index] = part, share

@@ -131,6 +131,12 @@ def _feed_compound(digest: Any, value: Any, seen: set[int]) -> None:
         digest.update(value.__qualname__.encode())
     elif hasattr(value, "to_wkt"):
         digest.update(str(value.to_wkt()).encode())
+    elif hasattr(value, "untyped_storage"):  # a torch tensor: on any device, of any type, with or without gradients
+        import torch
+
+        plain = value.detach().to_dense() if value.layout != torch.strided else value.detach()
+        digest.update(f"{plain.dtype}:{tuple(plain.shape)};".encode())
+        digest.update(plain.cpu().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     elif hasattr(value, "__array__"):
         _feed(digest, np.asarray(value), seen)
     elif hasattr(value, "__dict__"):

@@ -6,13 +6,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
+from causalsat.encoders.base import feature_array
 from causalsat.encoders.chips import Float32Array
 from causalsat.encoders.networks import finetune_network as network
 from causalsat.encoders.networks.finetune_network import Start
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.networks.outcomes import AnsweringEncoder, Units
 from causalsat.encoders.networks.torchvision_encoder import TorchvisionEncoder
 from causalsat.encoders.networks.training import TrainSettings
@@ -144,14 +146,16 @@ class FineTunedEncoder(AnsweringEncoder, BaseEstimator):
     # ------------------------------------------------------------------ fit
     def _learn(self, X: Any, units: Units) -> FloatArray:
         outcome, t, place, site = units
-        self.encoder_ = TorchvisionEncoder("resnet18", "DEFAULT") if self.encoder is None else clone(self.encoder)
+        self.encoder_ = (
+            TorchvisionEncoder("resnet18", "DEFAULT") if self.encoder is None else as_transformer(self.encoder)
+        )
         if not hasattr(self.encoder_, "tunable") or getattr(self.encoder_, "dense_stride", None) is not None:
             raise ParameterError(
                 f"encoder={self.encoder_!r}",
                 expected="one with a network that takes chips",
                 todo="pass ModuleEncoder(your_module), TorchvisionEncoder(...) or SelfSupervisedEncoder()",
             )
-        features = np.asarray(self.encoder_.fit(X, None).transform(X), dtype=float)
+        features = feature_array(self.encoder_.fit(X, None).transform(X))
         seen = np.isfinite(features).any(axis=1)
         self.mean_ = np.nanmean(features[seen], axis=0)
         spread = np.nanstd(features[seen], axis=0)

@@ -8,21 +8,36 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
-from causalsat.encoders.base import ChipEncoder
+from causalsat.encoders.base import ChipEncoder, feature_array
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
 from causalsat.encoders.device import resolve_device, use_half
 from causalsat.exceptions import DataError, ImageryError, ParameterError
 
-__all__ = ["ModuleEncoder"]
+__all__ = ["ModuleEncoder", "as_transformer"]
 
 _FIT_UNITS = 1024
 
 
+def as_transformer(encoder: Any) -> Any:
+    """A clone of an encoder; a bare torch module becomes a :class:`ModuleEncoder`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> type(as_transformer(torch.nn.Flatten())).__name__
+    'ModuleEncoder'
+    """
+    if not hasattr(encoder, "transform") and hasattr(encoder, "state_dict"):
+        return ModuleEncoder(encoder)
+    return clone(encoder)
+
+
 class ModuleEncoder(ChipEncoder):
-    """Features of a user's own torch module, frozen, with a declaration of what it was trained on.
+    """Features of a user's own torch module, left as it is, with a declaration of what it was trained on.
 
     A foundation model expects certain bands in a certain order, on a certain scale. Declared here, the chips' bands
     are picked by name, multiplied by ``scale``, and standardised by the declared mean and standard deviation, or by
@@ -155,10 +170,13 @@ class ModuleEncoder(ChipEncoder):
         images, valid = self._scaled(chips)
         was_training = self.module.training
         self.module.eval()
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            found = self._features(self.module.to(device), torch.from_numpy(images).to(device))
-        self.module.train(was_training)
-        features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
+        try:
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+                features = feature_array(
+                    self._features(self.module.to(device), torch.from_numpy(images).to(device)).float()
+                )
+        finally:
+            self.module.train(was_training)
         features[~valid] = np.nan
         return features
 

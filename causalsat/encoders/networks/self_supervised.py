@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
@@ -16,6 +15,7 @@ from causalsat.encoders import places
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.device import resolve_device
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.networks.self_supervised_network import OBJECTIVES
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.exceptions import DataError, ImageryError, ParameterError
@@ -244,4 +244,4 @@ def pretrain(
             expected="imagery with data",
             todo="check nodata value and mask, or lower min_valid",
         )
-    return FrozenEstimator(clone(encoder).fit(places.as_chips(source, chips)))
+    return FrozenEstimator(as_transformer(encoder).fit(places.as_chips(source, chips)))

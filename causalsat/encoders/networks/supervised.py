@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from causalsat.encoders.base import feature_array
 from causalsat.encoders.networks import supervised_network as network
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.networks.outcomes import AnsweringEncoder, Units
 from causalsat.encoders.networks.supervised_network import SupervisedShape
 from causalsat.encoders.networks.training import TrainSettings
@@ -107,8 +109,8 @@ class SupervisedEncoder(AnsweringEncoder, BaseEstimator):
     # ------------------------------------------------------------------ fit
     def _learn(self, X: Any, units: Units) -> FloatArray:
         outcome, t, place, site = units
-        self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else clone(self.encoder)
-        features = np.asarray(self.encoder_.fit(X, None).transform(X), dtype=float)
+        self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else as_transformer(self.encoder)
+        features = feature_array(self.encoder_.fit(X, None).transform(X))
         seen = np.isfinite(features).any(axis=1)
         varying = int((features[seen].std(axis=0) > 0).sum()) if seen.any() else 0
         most = max(1, min(self.n_components, int(seen.sum()) - 1, varying))
@@ -172,7 +174,7 @@ class SupervisedEncoder(AnsweringEncoder, BaseEstimator):
             Chips with the bands (and dates) of the fit.
         """
         check_is_fitted(self)
-        features = np.asarray(self.encoder_.transform(X), dtype=float)
+        features = feature_array(self.encoder_.transform(X))
         return self._average(features)
 
     def _average(self, features: FloatArray) -> FloatArray:

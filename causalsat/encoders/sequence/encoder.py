@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
-from causalsat.encoders.base import ChipEncoder
+from causalsat.encoders.base import ChipEncoder, feature_array
 from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.encoders.reduce import Reduction, learn_reduction
@@ -194,7 +194,7 @@ class SequenceEncoder(ChipEncoder):
         if hasattr(encoder, "get_feature_names_out"):
             own = [str(name) for name in encoder.get_feature_names_out()]
         else:
-            one = np.asarray(encoder.transform(self._label(_frames.crop(frames[:1], scale))))
+            one = feature_array(encoder.transform(self._label(_frames.crop(frames[:1], scale))))
             own = [f"f{j}" for j in range(one.shape[1])]
         return own if len(self._scales()) == 1 else [f"x{scale:g}_{name}" for name in own]
 
@@ -224,7 +224,7 @@ class SequenceEncoder(ChipEncoder):
                 crop = _frames.crop(frames, scale)
                 valid = np.isfinite(crop).all(axis=1).reshape(len(crop), -1)
                 share = valid.sum(axis=1) / float(valid.shape[1])
-                features.append(self._missing(np.asarray(encoder.transform(self._label(crop)), dtype=float), share))
+                features.append(self._missing(feature_array(encoder.transform(self._label(crop))), share))
             out[part] = np.hstack(features).reshape(len(chips), self.n_time_, -1)
         return out
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.base import clone
-
 from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.random_conv.features import RandomConvFeatures
 
 __all__ = ["centre", "crop", "frame_encoder"]
@@ -16,11 +15,7 @@ def frame_encoder(encoder: Any) -> Any:
     """A clone of the frame encoder; torch modules wrapped."""
     if encoder is None:
         return RandomConvFeatures(statistics=True)
-    if not hasattr(encoder, "transform") and hasattr(encoder, "state_dict"):
-        from causalsat.encoders.networks.module_encoder import ModuleEncoder
-
-        return ModuleEncoder(encoder)
-    return clone(encoder)
+    return as_transformer(encoder)
 
 
 def centre(size: int, scale: float) -> tuple[int, int]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 
+from causalsat.encoders.base import feature_array
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.reduce import Reduction, learn_reduction
 
 __all__ = ["FrozenFeatures"]
@@ -59,8 +61,8 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: ArrayLike | None = None) -> FrozenFeatures:
         """Fit the encoder and the components on chips."""
-        self.encoder_ = clone(self.encoder).fit(X)
-        features = np.asarray(self.encoder_.transform(X), dtype=np.float64)
+        self.encoder_ = as_transformer(self.encoder).fit(X)
+        features = feature_array(self.encoder_.transform(X))
         rank = min(len(features) - 1, np.linalg.matrix_rank(features - features.mean(axis=0)))
         self.reduction_: Reduction = in_proportion(
             learn_reduction(features, max(1, min(self.n_components, int(rank))))
@@ -69,7 +71,7 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
 
     def fit_trained(self, X: Any, y: FloatArray, **roles: Any) -> FloatArray:
         """Train the encoder on outcome and roles; components (m, d) of its cross-fitted features of the chips."""
-        self.encoder_ = clone(self.encoder)
+        self.encoder_ = as_transformer(self.encoder)
         features = np.array(self.encoder_.fit_transform(X, y, **roles), dtype=np.float64)
         known = np.where(np.isfinite(features), features, 0.0)
         rank = int(np.linalg.matrix_rank(known - known.mean(axis=0)))
@@ -83,7 +85,7 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any) -> FloatArray:
         """Components of chips, shape (m, components)."""
-        return self.reduction_.apply(np.array(self.encoder_.transform(X), dtype=np.float64))
+        return self.reduction_.apply(feature_array(self.encoder_.transform(X)))
 
     @available_if(_has_dense)
     def dense(self, window: Any, rows: ArrayLike, cols: ArrayLike, size_px: int) -> FloatArray:
