@@ -80,9 +80,9 @@ class DoublyRobustEffect(EffectEstimator):
     n_splits : int
         Folds of the cross-fitting.
     modifiers : None, str, int or list
-        Features on which the effect may depend: names, patterns (``"img*"``) or positions; all by default.
-        Indicators of missing values adjust the outcome models but are no modifiers: a handful of units decides
-        such a coefficient, and its standard error is then far too small.
+        Features on which the effect may depend: names, patterns (``"img*"``) or positions; all by default,
+        an empty list for a constant effect. Indicators of missing values adjust the outcome models but are no
+        modifiers: a handful of units decides such a coefficient, and its standard error is then far too small.
     regularisation : {"ridge", None}
         Whether the projection is shrunk.
     lack_of_fit : float

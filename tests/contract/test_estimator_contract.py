@@ -390,3 +390,14 @@ def test_cross_validation_in_a_pipeline(kind, routing):
     assert scores.shape == (3,)
     assert np.isfinite(scores).all()
     assert scores.mean() > 0 or has_one_effect(kind)
+
+
+# ---------------------------------------------------------------------- modifiers
+@pytest.mark.parametrize(
+    "kind", [k for k in ESTIMATORS if "modifiers" in inspect.signature(k).parameters], ids=lambda kind: kind.__name__
+)
+def test_no_modifiers_is_a_constant_effect(kind):
+    world = world_of(kind)
+    effects = fit(make(kind, modifiers=[]), world).effect(world.X)
+    assert np.ptp(effects.draws, axis=1).max() < 1e-9 * np.abs(effects.draws).max()
+    assert effects.sd()[0] > 0

@@ -13,7 +13,6 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 
-from causalsat.core.columns import select_columns
 from causalsat.exceptions import ColumnError, DataError, DataWarning, OverlapWarning, ParameterError
 from causalsat.inference.folds import assign_folds, cluster_arms
 from causalsat.inference.nuisances import crossfit_nuisances, dr_scores
@@ -180,27 +179,6 @@ def test_folds_of_single_units_are_even_and_random():
 
 def test_arms_of_clusters():
     assert cluster_arms(np.array([0, 1, 1, 2]), np.array([1.0, 0, 1, 0])).tolist() == [1, 2, 0]
-
-
-# ---------------------------------------------------------------------------- columns
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [(None, [0, 1, 2, 3]), ("img*", [0, 1]), (["age", "img1"], [1, 2]), ([-1, 0], [0, 3]), ("i[m]g0", [0]), (2, [2])],
-)
-def test_columns_are_selected(wanted, found):
-    assert select_columns(["img0", "img1", "age", "i?"], wanted).tolist() == found
-
-
-def test_a_name_that_is_also_a_pattern_is_a_name():
-    assert select_columns(["a*", "ab"], "a*").tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "error"), [("x*", ColumnError), (9, ColumnError), ([], ParameterError), ([1.5], ParameterError)]
-)
-def test_columns_that_do_not_exist(wanted, error):
-    with pytest.raises(error, match="modifiers"):
-        select_columns(["a", "b"], wanted)
 
 
 def test_treatment_by_name_is_not_a_feature():

@@ -24,6 +24,7 @@ __all__ = ["BayesianForestEffect"]
 FloatArray = NDArray[np.float64]
 
 MIN_UNITS = 10
+NEVER_SPLIT = 1e-30  # prior probability of a split where nothing modifies the effect: trees of one leaf
 ATTEMPTS = 5
 
 
@@ -47,8 +48,8 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
     Parameters
     ----------
     modifiers : None, str, int or list
-        Features on which the effect may depend: names, patterns (``"img*"``) or positions; all by default.
-        Indicators of missing values adjust the outcome only.
+        Features on which the effect may depend: names, patterns (``"img*"``) or positions; all by default,
+        an empty list for a constant effect. Indicators of missing values adjust the outcome only.
     propensity_model : {None, "constant", "logistic"} or scikit-learn estimator
         Learner of the treatment where ``fit`` is given no propensity; its cross-fitted predictions are a covariate
         of the prognostic forest. None means a randomised trial with one treatment probability: no covariate.
@@ -273,10 +274,10 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
             "treatment_effect_forest_params": {
                 "min_samples_leaf": leaf,
                 "num_trees": int(self.n_effect_trees),
-                "alpha": 0.95,
+                "alpha": 0.95 if modifiers else NEVER_SPLIT,
                 "beta": 2.0,
                 "sigma2_leaf_init": float(self.effect_scale) ** 2 / int(self.n_effect_trees),
-                "keep_vars": modifiers,
+                "keep_vars": modifiers or [0],
             },
         }
         if data.weighted:

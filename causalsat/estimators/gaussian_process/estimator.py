@@ -50,8 +50,8 @@ class GaussianProcessEffect(OutcomeEstimator):
     Parameters
     ----------
     modifiers : None, str, or sequence of str or int
-        Features on which the effect may depend: all (None), or names, glob patterns or positions. The others enter
-        a prognostic surface only.
+        Features on which the effect may depend: all (None), or names, glob patterns or positions; an empty list is
+        a constant effect. The others enter a prognostic surface only.
     index : bool
         Binary treatment: include the ridge-function part, a smooth function of one learnt projection of the
         features (such as an exponential or a threshold of a score).

@@ -18,45 +18,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def resolve_columns(
-    wanted: str | Sequence[str] | Sequence[int] | None, names: Sequence[str], n_features: int, role: str
-) -> IntArray:
-    """Positions of the columns that an argument names, in the order of the argument, each once.
-
-    Parameters
-    ----------
-    wanted : None, str, or sequence of str or int
-        Names, glob patterns or positions; None for all features.
-    names : sequence of str
-        Names of the design's columns: features, then indicators of missing values.
-    n_features : int
-        How many of them are features.
-    role : str
-        What the argument is called.
-
-    Raises
-    ------
-    ColumnError
-        If a name or pattern matches no column, or a position lies outside the features.
-    ParameterError
-        If the argument is of another kind.
-
-    Examples
-    --------
-    >>> resolve_columns("img*", ["age", "img0", "img1", "img1 missing"], 3, "modifiers")
-    array([1, 2])
-    """
-    if wanted is None:
-        return np.arange(n_features)
-    items = [wanted] if isinstance(wanted, str) else list(np.atleast_1d(np.asarray(wanted, dtype=object)))
-    found: dict[int, None] = {}  # keeps the argument's order
-    for item in items:
-        flag = isinstance(item, str) and item in names[n_features:]
-        chosen = select_columns(names if flag else names[:n_features], [item], role=role)
-        found.update(dict.fromkeys(int(j) for j in chosen))
-    return np.array(list(found), dtype=np.int64)
-
-
 def features_with_propensity(data: FitData, columns: IntArray) -> tuple[FloatArray, bool]:
     """Feature columns, followed by the propensity where it is known and varies; and whether it is there."""
     X, e = data.X[:, columns], data.propensity
@@ -115,7 +76,7 @@ def roles(
     if strata is not None:
         position = names.index(strata) if isinstance(strata, str) else strata % n_features
         taken = np.array([position], dtype=np.int64)
-    chosen = resolve_columns(modifiers, names, n_features, "modifiers")
+    chosen = select_columns(names, modifiers, n_features=n_features)
     if modifiers is not None and np.isin(taken, chosen).any():
         raise ParameterError(
             f"modifiers={modifiers!r}, which takes in the column of strata",

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.base import Summary
+from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_flags, check_whole_numbers
 from causalsat.estimators.linear import columns as linear_columns
 from causalsat.estimators.linear import data as linear_data
 from causalsat.estimators.linear import layout as linear_layout
 from causalsat.estimators.linear import report as linear_report
-from causalsat.estimators.linear.columns import resolve_columns
 from causalsat.estimators.linear.data import LinearDesign
 from causalsat.estimators.linear.predictive import PredictiveLinear
 from causalsat.exceptions import ParameterError
 from causalsat.inference.chains import seed_of
 
-__all__ = ["BayesianLinearEffect", "resolve_columns"]
+__all__ = ["BayesianLinearEffect"]
 
 FAMILIES = ("gaussian", "bernoulli", "negative_binomial", "gamma")
 PRIORS = ("horseshoe", "normal", "r2d2")
@@ -247,7 +247,9 @@ class BayesianLinearEffect(PredictiveLinear):
             self.scaling_ = replace(self.scaling_, y_mean=offset)
         self.prior_scale_ = np.ones(X.shape[1])
         if self.ordered is not None:
-            ordered = resolve_columns(self.ordered, data.feature_names, n_features, "ordered")
+            ordered = select_columns(
+                data.feature_names, self.ordered, role="ordered", n_features=n_features, ordered=True
+            )
             self.prior_scale_[self._places(ordered)] = 1.0 / np.arange(1, len(ordered) + 1)
         self.seed_ = seed_of(self.random_state)
         self._sample(self._design(X, data, offset), X, data)

@@ -213,7 +213,7 @@ class DRLearnerEffect(MetaLearner):
     final_model : scikit-learn regressor, optional
         Learner of the effect; ridge regression by default.
     modifiers : None, str, int or list
-        Features on which the effect may depend; all by default.
+        Features on which the effect may depend; all by default, an empty list for a constant effect.
     n_bootstrap, lack_of_fit, random_state
         As in :class:`TLearnerEffect`; the seed is that of the folds too.
 
@@ -272,10 +272,14 @@ class DRLearnerEffect(MetaLearner):
 
     def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
         (model,) = self._learners()
-        yield Part(1.0, model, data.X[:, self.modifier_positions_], self.scores_, weight)
+        yield Part(1.0, model, self._modifier_table(data.X), self.scores_, weight)
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        return _nuisances.predict_mean(learners[0], X[:, self.modifier_positions_])
+        return _nuisances.predict_mean(learners[0], self._modifier_table(X))
+
+    def _modifier_table(self, X: FloatArray) -> FloatArray:
+        """The modifiers, or one constant column where there are none: a constant effect."""
+        return X[:, self.modifier_positions_] if len(self.modifier_positions_) else np.ones((len(X), 1))
 
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         return self.scores_ - tau, data.sample_weight
@@ -353,7 +357,7 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
 
     def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
         (model,) = self._learners()
-        safe, X = self._safe_residual(), data.X[:, self.modifier_positions_]
+        safe, X = self._safe_residual(), self._modifier_table(data.X)
         yield Part(1.0, model, X, self.residual_outcome_ / safe, weight * safe**2)
 
     def _safe_residual(self) -> FloatArray:

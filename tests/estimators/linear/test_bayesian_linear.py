@@ -14,8 +14,7 @@ from sklearn.preprocessing import StandardScaler
 import causalsat
 from causalsat import BayesianLinearEffect
 from causalsat.estimators.linear import sample as linear_sample
-from causalsat.estimators.linear.estimator import resolve_columns
-from causalsat.exceptions import ColumnError, ConvergenceWarning, DataError, ParameterError, TreatmentError
+from causalsat.exceptions import ConvergenceWarning, DataError, ParameterError, TreatmentError
 
 QUICK = {"n_draws": 200, "n_tune": 200, "n_chains": 2, "random_state": 0}
 # Monte Carlo error of a posterior mean from 400 draws is at most sd / sqrt(100): tolerances below are in these sds
@@ -249,32 +248,6 @@ def test_same_seed_same_draws_and_row_order_does_not_matter():
     shuffled = clone(est).fit(X[order], y[order], treatment=t[order], groups=groups[order])
     gap = np.abs(shuffled.predict(X) - est.predict(X))
     assert (gap < 0.35 * est.effect(X).sd()).all()  # Monte Carlo error only
-
-
-@pytest.mark.parametrize(
-    ("modifiers", "expected"),
-    [
-        (None, [0, 1, 2]),
-        ("img*", [1, 2]),
-        (["img1", "age"], [2, 0]),
-        ([2, -3, 2], [2, 0]),
-        ([], []),
-        ("img0 missing", [3]),
-        (np.array([1]), [1]),
-    ],
-)
-def test_named_columns(modifiers, expected):
-    names = ["age", "img0", "img1", "img0 missing"]
-    assert resolve_columns(modifiers, names, 3, "modifiers").tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("modifiers", "error"),
-    [("sat*", ColumnError), (["age", "nope"], ColumnError), ([3], ColumnError), ([0.5], ParameterError)],
-)
-def test_bad_names_of_columns(modifiers, error):
-    with pytest.raises(error, match=r"What to do|Expected"):
-        resolve_columns(modifiers, ["age", "img0", "img1", "img0 missing"], 3, "modifiers")
 
 
 @pytest.mark.parametrize(
