@@ -27,7 +27,7 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-CHUNK = 4096  # units whose draws are held at once while fitting
+CHUNK = 4096  # units whose draws are in memory at once while fitting
 
 
 def has_outcomes(model: Any) -> bool:
@@ -79,7 +79,7 @@ def check_doses(named: list[tuple[str, Any]]) -> None:
         raise TreatmentError(
             f"the treatment is a dose, and the members {', '.join(map(repr, names))} take binary treatments only",
             expected="members for doses, such as BayesianLinearEffect, RLearnerEffect or GaussianProcessEffect",
-            todo="leave them out, or make the treatment 0/1",
+            todo="leave them out; where the numbers are codes of arms, fit to the units of two arms at a time",
         )
 
 
@@ -140,8 +140,8 @@ def moments(
     """Posterior mean and variance of the effect (or of the outcome at a level), and the range of the draws."""
     means, variances, low, high = [], [], np.inf, -np.inf
     for rows in chunks(len(X)):
-        part = take(X, rows)
-        post = effect(model, part) if level is None else outcome(model, part, level[rows])
+        chunk = take(X, rows)
+        post = effect(model, chunk) if level is None else outcome(model, chunk, level[rows])
         means.append(post.mean())
         variances.append(post.sd() ** 2)
         low, high = min(low, float(post.draws.min())), max(high, float(post.draws.max()))

@@ -26,7 +26,7 @@ RIDGE = 1e-9  # relative: splits the weight evenly between members that cannot b
 
 @dataclass(frozen=True, eq=False)
 class StackWeights:
-    """Weights of the members and how sure they are.
+    """Weights of the members and their uncertainty.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ def _maximise_log_score(density: FloatArray, weight: FloatArray) -> FloatArray:
         mixed = np.maximum(density @ a, 1e-300)
         return -float(share @ np.log(mixed)), -(density.T @ (share / mixed))
 
-    found = minimize(
+    result = minimize(
         loss,
         np.full(k, 1 / k),
         jac=True,
@@ -186,8 +186,8 @@ def _maximise_log_score(density: FloatArray, weight: FloatArray) -> FloatArray:
         constraints={"type": "eq", "fun": lambda a: a.sum() - 1, "jac": lambda a: np.ones(k)},
         options={"ftol": 1e-10, "maxiter": 200},
     )
-    a = np.clip(found.x, 0.0, None)
-    for _ in range(5):  # steps of expectation-maximisation never lower the score: they remove what SLSQP left
+    a = np.clip(result.x, 0.0, None)
+    for _ in range(5):  # steps of expectation-maximisation never lower the score: they finish what SLSQP began
         a = a * (density.T @ (share / np.maximum(density @ a, 1e-300)))
     return np.asarray(a / a.sum())
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
+from causalsat.core.scaling import learn_scaler
 
 __all__ = ["Basis", "learn_basis"]
 
@@ -20,7 +21,7 @@ N_SMOOTH, MAX_SMOOTH, MAX_PRODUCTS = 3, 60, 200
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Columns of functions of p covariates, learnt from training units.
+    """Columns of functions of p covariates, learned from training units.
 
     Attributes
     ----------
@@ -80,12 +81,12 @@ def learn_basis(X: FloatArray) -> Basis:
     ((400, 15), [3, 9, 3])
     """
     n, p = X.shape
-    mean, sd = X.mean(axis=0), X.std(axis=0)
-    sd = np.where(sd > 1e-10 * (1 + np.abs(mean)), sd, 0.0)
-    z = (X - mean) / np.where(sd > 0, sd, 1.0)
-    linear = np.flatnonzero(sd > 0)
-    many = np.array([len(np.unique(z[:, j])) for j in linear], dtype=int)
-    smooth = linear[many >= 6] if p <= min(n / 20, MAX_SMOOTH) else linear[:0]
+    scaler = learn_scaler(X)
+    mean, sd = scaler.mean, np.where(scaler.varies, scaler.scale, 0.0)
+    z = (X - mean) / scaler.scale_or_one
+    linear = np.flatnonzero(scaler.varies)
+    n_values = np.array([len(np.unique(z[:, j])) for j in linear], dtype=int)
+    smooth = linear[n_values >= 6] if p <= min(n / 20, MAX_SMOOTH) else linear[:0]
     pairs = np.array([(i, j) for a, i in enumerate(linear) for j in linear[:a]], dtype=np.int64).reshape(-1, 2)
     products = pairs if len(pairs) <= min(n / 10, MAX_PRODUCTS) else pairs[:0]
     knots = np.quantile(z[:, smooth], KNOTS, axis=0).T.reshape(len(smooth), len(KNOTS))

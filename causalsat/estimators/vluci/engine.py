@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
+from causalsat.core.scaling import learn_scaler
 from causalsat.estimators.vluci.basis import Basis, learn_basis
 from causalsat.estimators.vluci.fit import NO_LINK, Design, fit_mode, make_design
 from causalsat.estimators.vluci.likelihood import Link
@@ -56,15 +57,15 @@ def learn_scaling(
     """A dose in units of its residual's standard deviation given the basis, an outcome in its own."""
     t_mean, t_sd, y_mean, y_sd = 0.0, 1.0, 0.0, 1.0
     if not kinds[1]:
-        y_mean = float(np.average(y, weights=weight))
-        y_sd = float(np.sqrt(np.average((y - y_mean) ** 2, weights=weight))) or 1.0
+        outcome = learn_scaler(y, weight)
+        y_mean, y_sd = float(outcome.mean), float(outcome.scale_or_one)
     if not kinds[0]:
         t_mean = float(np.average(t, weights=weight))
         columns = np.column_stack([np.ones(len(t)), basis])
         gram = columns.T @ (weight[:, None] * columns) + np.diag(np.r_[0.0, np.full(basis.shape[1], 1.0)])
-        left = t - columns @ np.linalg.solve(gram, columns.T @ (weight * t))
+        residual = t - columns @ np.linalg.solve(gram, columns.T @ (weight * t))
         degrees = max(weight.sum() - basis.shape[1] - 1, 0.5 * weight.sum())
-        t_sd = float(np.sqrt((weight * left**2).sum() / degrees)) or 1.0
+        t_sd = float(np.sqrt((weight * residual**2).sum() / degrees)) or 1.0
     return Scaling(t_mean, t_sd, y_mean, y_sd, kinds)
 
 
@@ -177,8 +178,8 @@ def fit_variational(
     rng: np.random.Generator,
 ) -> Variational:
     """An ensemble of networks that differ in their initial weights and held-out units."""
-    mean, sd = X.mean(axis=0), X.std(axis=0)
-    sd = np.where(sd > 0, sd, 1.0)
+    columns = learn_scaler(X)
+    mean, sd = columns.mean, columns.scale_or_one
     scaling = learn_scaling(np.zeros((len(t), 0)), t, y, weight, kinds)
     x = (X - mean) / sd
     seeds: NDArray[Any] = rng.integers(2**31 - 1, size=n_networks)

@@ -86,7 +86,7 @@ class VLUCI(FittedLevels):
         approximation). ``"variational"``: the paper's networks, q(L | X, T) and q(L | X, T, Y), trained against a
         bound for the treatment and one for the outcome, with a warm-up of the Kullback-Leibler divergences and a
         penalty on dependence between L and X. L may have several dimensions and enter the outcome in any way, but
-        there is no posterior of the strength: intervals hold only the spread over draws and an ensemble.
+        there is no posterior of the strength: intervals have only the spread over draws and an ensemble.
     n_latents : int
         Dimension of L in the variational model. Under a linear link one dimension is all that matters.
     outcome : {"auto", "continuous", "binary"}
@@ -350,7 +350,7 @@ class VLUCI(FittedLevels):
         return (1 - self.probability_) * (alone + float(expected) - float(self.ate_draws_.mean()))
 
     def _alone(self, base: Any, data: FitData) -> tuple[Any, Any]:
-        """The base fitted to X alone, and that X; where the base names the column of L, that holds noise."""
+        """The base fitted to X alone, and that X; where the base names the column of L, that column is noise."""
         all_units, noise = np.arange(len(data.y)), np.random.default_rng([self.seed_, 3]).standard_normal(len(data.y))
         X = self._with_latent(data.X, np.empty((len(data.y), 0)))
         try:
@@ -448,7 +448,7 @@ class VLUCI(FittedLevels):
         y, treatment : array of shape (n,)
             Their outcome and treatment (or its column in X, by default the one that ``fit`` was given).
         n_draws : int, optional
-            Draws; by default one for each imputation. They go round the imputations.
+            Draws; by default one for each imputation. They cycle through the imputations.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Fit of the likelihood at a given strength of confounding: Newton, learnt scales, Laplace evidence."""
+"""Fit of the likelihood at a given strength of confounding: Newton, learned scales, Laplace evidence."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FREE, N_SCALES = -1, 8  # scales: 0-2 of f_T (linear, smooth, products), 3-5 of 
 FREE_VARIANCE, LOG_SD_VARIANCE = 25.0, 4.0
 MEASURED = 1e-3  # error with which a continuous outcome is known, in its sds: no fit to it is closer
 TAILS = 0.5
-LEAST_VARIANCE = 1e-7
-LEAST_CURVATURE = 1e-13  # of the largest on the diagonal: a few hundred times the rounding
-MOST_STEPS = 40
+MIN_VARIANCE = 1e-7
+MIN_CURVATURE = 1e-13  # of the largest on the diagonal: a few hundred times the rounding
+MAX_STEPS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Design:
 class Mode:
     """Posterior mode at one strength: parameters, minus Hessian with the prior and without, log evidence, scales.
 
-    ``link`` is the strength with the noise of the ``shape`` learnt there (empty: normal). ``ate`` is the average
+    ``link`` is the strength with the noise of the ``shape`` learned there (empty: normal). ``ate`` is the average
     effect in the model's units.
     """
 
@@ -99,9 +99,9 @@ def start(design: Design) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int = 2) -> Mode:
-    """Mode and Laplace evidence at a strength of confounding, with scales learnt there (EM), from a mode near by.
+    """Mode and Laplace evidence at a strength of confounding, with scales learned there (EM), from a mode near by.
 
-    The scales are learnt at each strength anew: those learnt without confounding would have taken up what it leaves
+    The scales are learned at each strength anew: those learned without confounding would have taken up what it leaves
     in the means, and would speak for its absence.
     """
     if near is None:
@@ -113,7 +113,7 @@ def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int =
     for step in range(rounds):
         precision = _precision(variance)
         last = step == rounds - 1
-        z, value, information = _climb(design, link, z, precision, information, tolerance=1e-3 if last else 0.05)
+        z, value, information = _newton(design, link, z, precision, information, tolerance=1e-3 if last else 0.05)
         if not last:
             variance, scale = _scales(design, z, information + np.diag(precision), variance, scale)
             if len(shape):
@@ -137,8 +137,8 @@ def _by_shape(design: Design, link: Link, z: FloatArray) -> Callable[[FloatArray
 
 
 def _positive(matrix: FloatArray) -> FloatArray:
-    """The matrix, with eigenvalues below LEAST_CURVATURE of the largest curvature raised to it."""
-    least = LEAST_CURVATURE * float(np.diag(matrix).max())
+    """The matrix, with eigenvalues below MIN_CURVATURE of the largest curvature raised to it."""
+    least = MIN_CURVATURE * float(np.diag(matrix).max())
     try:
         np.linalg.cholesky(matrix - least * np.eye(len(matrix)))
     except np.linalg.LinAlgError:
@@ -182,34 +182,35 @@ def _scales(
 ) -> tuple[FloatArray, FloatArray]:
     """Variance of each coefficient and squared scale of each group, by a step of EM.
 
-    A coefficient is Student-t with TAILS degrees of freedom round 0: few are large and most are nothing, which is
-    what leaves something to see of a confounder. Its variance is scaled inverse chi-squared round its group's scale.
+    A coefficient is Student-t with TAILS degrees of freedom around 0: few are large and most are nothing, without
+    which no shape would be left for a confounder. Its variance is scaled inverse chi-squared around its group's
+    scale.
     """
     second = (z**2 + np.diag(_inverse(hessian)))[:-2]
     variance, scale = variance.copy(), scale.copy()
     for k in range(N_SCALES):
-        mine = design.group == k
-        if mine.any():
-            scale[k] = max(float(1 / np.mean((TAILS + 1) / (TAILS * scale[k] + second[mine]))), LEAST_VARIANCE)
-            variance[mine] = (TAILS * scale[k] + second[mine]) / (TAILS + 1)
+        own = design.group == k
+        if own.any():
+            scale[k] = max(float(1 / np.mean((TAILS + 1) / (TAILS * scale[k] + second[own]))), MIN_VARIANCE)
+            variance[own] = (TAILS * scale[k] + second[own]) / (TAILS + 1)
     return variance, scale
 
 
 def _log_prior(design: Design, variance: FloatArray, scale: FloatArray) -> float:
     """Log prior density of the log variances, given the scales of their groups, up to a constant."""
-    mine = design.group != FREE
-    ratio = scale[design.group[mine]] / variance[mine]
+    own = design.group != FREE
+    ratio = scale[design.group[own]] / variance[own]
     return float(0.5 * TAILS * (np.log(ratio) - ratio).sum())
 
 
-def _climb(
+def _newton(
     design: Design, link: Link, z: FloatArray, precision: FloatArray, information: FloatArray, tolerance: float
 ) -> tuple[FloatArray, float, FloatArray]:
     """Newton's method with the Hessian of the start, which is computed anew only where the steps fail to shrink."""
     value, gradient = _value(design, link, z, precision)
     factor = _inverse(information + np.diag(precision))
     gain = np.inf
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         step = factor @ gradient
         ahead = float(gradient @ step)
         if ahead < tolerance:
@@ -265,7 +266,7 @@ def _information(design: Design, link: Link, z: FloatArray) -> FloatArray:
             block = columns[i].T @ (second[i, j][:, None] * columns[j])
             out[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = -block
             out[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = -block.T
-    least = max(1e-3, LEAST_CURVATURE * float(np.abs(np.diag(out)).max()))
+    least = max(1e-3, MIN_CURVATURE * float(np.abs(np.diag(out)).max()))
     try:
         np.linalg.cholesky(out + least * np.eye(len(out)))
     except np.linalg.LinAlgError:

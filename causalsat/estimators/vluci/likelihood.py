@@ -7,7 +7,7 @@ A linear link leaves one dimension of L that matters, U = b'L / |b| ~ N(0, 1):
 
 with rho the share of the residual outcome's standard deviation that U explains, one for each arm. The factors m keep
 f on the scale of the probability given X alone, so that they hardly change with beta and rho. Given a continuous Y
-and X, U is normal, and what is left is the mean of a sigmoid under a normal (Gauss-Hermite, 16 nodes).
+and X, U is normal, and the treatment's probability is the mean of a sigmoid under a normal (Gauss-Hermite, 16 nodes).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Link:
     """How strongly U moves treatment (``beta``) and outcome (``rho``, control and treated).
 
     ``beta`` is in units of the logit; of a dose, in units of its noise. A dose has one rho. ``noise`` is the law of
-    what is left of a continuous outcome under a binary treatment: weight, mean and sd of each component of a mixture
+    the residual of a continuous outcome under a binary treatment: weight, mean and sd of each component of a mixture
     of normal distributions of mean 0 and variance 1, the same in both arms.
     """
 

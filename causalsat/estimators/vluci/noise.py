@@ -1,4 +1,4 @@
-"""Noise of an outcome that need not be normal: a mixture of two normal distributions whose shape is learnt.
+"""Noise of an outcome that need not be normal: a mixture of two normal distributions whose shape is learned.
 
 An unobserved confounder is read from the shape of the outcomes; so is skewed or heavy-tailed noise. Noise of one law
 in both arms is what can explain such a shape without a confounder, whose skewness has the opposite sign in the arms.
@@ -22,8 +22,8 @@ MEAN = np.array([-1.0, 0.0, 0.3])
 SD = np.array([1.0, 1.5, 0.5])
 STARTS = (np.array([-1.0, 1.5, 0.4]), np.array([-1.0, -1.5, 0.4]), np.array([-1.0, 0.0, 0.6]))
 STEP = 1e-4
-BEYOND = 1e6
-LONGEST = 1.0  # step, in prior sds
+MAX_SLOPE = 1e6
+MAX_STEP = 1.0  # step, in prior sds
 
 
 def components(shape: FloatArray) -> Noise:
@@ -61,11 +61,11 @@ def improve(
     here = values(shape)
     slopes = np.column_stack([(values(shape + STEP * e) - here) / STEP for e in np.eye(3)])
     precision = SD**-2
-    if not (np.abs(slopes) < BEYOND).all():  # an outcome without noise has no shape of it
+    if not (np.abs(slopes) < MAX_SLOPE).all():  # an outcome without noise has no shape of it
         return shape, np.zeros_like(slopes)
     gradient = weight @ slopes - precision * (shape - MEAN)
     step = np.linalg.solve((weight * slopes.T) @ slopes + np.diag(precision), gradient)
-    step *= min(1.0, LONGEST / max(float(np.abs(step / SD).max()), 1e-12))
+    step *= min(1.0, MAX_STEP / max(float(np.abs(step / SD).max()), 1e-12))
     now = float(weight @ here) + log_prior(shape)
     for size in (1.0, 0.4, 0.1):
         there = shape + size * step

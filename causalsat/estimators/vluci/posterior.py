@@ -28,21 +28,23 @@ __all__ = [
 ]
 
 RATIOS = (0.5, 1.0, 2.0)  # of L's link to X's own, times the prior scale
-MOST_BETA = 4.0
+MAX_BETA = 4.0
 BETA_WEIGHTS = (0.1, 0.3, 0.6)
 SIZES = np.array([-1.0, 0.0, 1.0])  # log2 of the ratios
-TIES = np.array([0.0, 1e-6, 2e-6])  # where links are equal, as they are at most MOST_BETA
+TIES = np.array([0.0, 1e-6, 2e-6])  # where links are equal, as they are at most MAX_BETA
 REACH = 1.9  # of atanh(rho): the confounder explains at most 91 % of the residual variance
 SHIFTS = (-0.4, 0.0, 0.4)  # between the arms, in atanh(rho), treated minus control halved
 SHIFT_SD = 0.3
 FINE = 5, 61, 13  # of the log link, atanh(rho), shift
 U_GRID = np.linspace(-5.5, 5.5, 221)
-HOPELESS = 15.0  # natural logarithms below the best
+MAX_FALL = 15.0  # natural logarithms below the best
 TAIL = 0.05
-BORNE = 3.126  # half the 90 % quantile of chi-squared of 3 degrees: fall of the evidence within the joint region
-MOST_TILT = 50.0
-MOST_FITTED = 0.95  # of the units' freedom, where columns of the outcome leave something to see of a confounder
-LEAST_UNITS = 100  # for noise whose shape is learnt
+REGION_FALL = (
+    3.126  # half the 90 % quantile of chi-squared of 3 degrees: fall of the evidence within the joint region
+)
+MAX_TILT = 50.0
+MAX_FITTED = 0.95  # of the units' freedom, where columns of the outcome leave something to see of a confounder
+MIN_UNITS = 100  # for noise whose shape is learned
 TEMPER = 0.3  # power of the likelihood in the spread, for which 90 % intervals hold in small simulated studies
 
 NARROW = 8.0  # fall of the log evidence over a step of the grid, beyond which it is refined
@@ -128,7 +130,7 @@ def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode
                     table[i, j, k] = gain, mode.ate, mode.ate_sd
                     top = mode if gain > best else top
                     best, peak = max(best, gain), max(peak, gain)
-                    if gain < min(best, peak) - HOPELESS:
+                    if gain < min(best, peak) - MAX_FALL:
                         break
     if (np.isfinite(table[..., 0]).sum(axis=1) < 2).any():
         raise _too_many_columns()
@@ -139,7 +141,7 @@ def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, Mode
 def _peaked(
     design: Design, table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArray, none: Mode, top: Mode
 ) -> _Strengths | None:
-    """Strengths round the highest point, where the evidence falls from it too steeply for the grid."""
+    """Strengths around the highest point, where the evidence falls from it too steeply for the grid."""
     if top is none or len(shifts) == 1:
         return None
     evidence = table[..., 0]
@@ -160,11 +162,11 @@ def _peaked(
 
     centre = np.array([np.log(betas[i]), a[j], shifts[k]])
     step = np.array([np.log(2.0), a[1] - a[0], shifts[1] - shifts[0]])
-    found = find_peak(compute, centre, step)
-    if found is None:
+    peak = find_peak(compute, centre, step)
+    if peak is None:
         return None
-    prior = density(found.places)
-    return _Strengths(found.places, prior + found.log_volume, found.evidence - prior, found.ate, found.sd)
+    prior = density(peak.places)
+    return _Strengths(peak.places, prior + peak.log_volume, peak.evidence - prior, peak.ate, peak.sd)
 
 
 def _log_density(x: FloatArray) -> FloatArray:
@@ -178,12 +180,12 @@ def _log_density(x: FloatArray) -> FloatArray:
 def without_confounding(design: Design, *, flexible: bool) -> Mode:
     """Mode without confounding; with flexible noise the best of those from several shapes."""
     normal = fit_mode(design, NO_LINK, rounds=10)
-    if not design.kinds[1] and fitted_share(design, normal) > MOST_FITTED:
+    if not design.kinds[1] and fitted_share(design, normal) > MAX_FITTED:
         raise _too_many_columns()
-    if not flexible or design.kinds != (True, False) or len(design.t) < LEAST_UNITS:
+    if not flexible or design.kinds != (True, False) or len(design.t) < MIN_UNITS:
         return normal
-    found = [fit_mode(design, NO_LINK, replace(normal, shape=shape), rounds=8) for shape in STARTS]
-    return max(found, key=lambda mode: mode.evidence)
+    modes = [fit_mode(design, NO_LINK, replace(normal, shape=shape), rounds=8) for shape in STARTS]
+    return max(modes, key=lambda mode: mode.evidence)
 
 
 def _too_many_columns() -> DataError:
@@ -201,7 +203,7 @@ def _betas(design: Design, none: Mode, scale: float) -> FloatArray:
     seen = np.average((f_t - middle) ** 2, weights=design.weight)
     noise = 3.0 / np.pi**2 if design.kinds[0] else 1.0
     square = (scale * np.array(RATIOS)) ** 2 * seen
-    return np.sqrt(square / np.maximum(1 - noise * square, square / MOST_BETA**2))
+    return np.sqrt(square / np.maximum(1 - noise * square, square / MAX_BETA**2))
 
 
 def no_grid() -> Grid:
@@ -225,13 +227,13 @@ def _weigh(
     weight = _posterior(log_prior, prior.probability, power * evidence)
     spread = weight
     if prior.use_evidence:
-        borne = ate[evidence >= evidence.max() - BORNE]
-        ends = float(borne.min()), float(borne.max())
+        consistent = ate[evidence >= evidence.max() - REGION_FALL]
+        ends = float(consistent.min()), float(consistent.max())
         spread = _tilted(_posterior(log_prior, 1.0, TEMPER * evidence), ate, float(weight @ ate), ends)
     x = strengths.where
     beta, rho0, rho1 = np.exp(x[:, 0]), np.tanh(x[:, 1] - x[:, 2]), np.tanh(x[:, 1] + x[:, 2])
     columns = [*(np.r_[0.0, v] for v in (beta, rho0, rho1)), ate, sd, evidence, weight, spread]
-    keep = (weight > 1e-7) | (spread > 1e-7) | (evidence > evidence.max() - HOPELESS)
+    keep = (weight > 1e-7) | (spread > 1e-7) | (evidence > evidence.max() - MAX_FALL)
     keep[0] = True
     columns = [v[keep] for v in columns]
     b, r0, r1, ate, sd, evidence, weight, spread = columns
@@ -278,10 +280,10 @@ def _with_mean(weight: FloatArray, u: FloatArray, zones: list[Any], masses: list
                 out[zone] = mass * w / w.sum()
         return out
 
-    ends = [float(tilt(slope) @ u) for slope in (-MOST_TILT, MOST_TILT)]
+    ends = [float(tilt(slope) @ u) for slope in (-MAX_TILT, MAX_TILT)]
     if ends[0] >= 0 or ends[1] <= 0:
-        return tilt(-MOST_TILT if ends[0] >= 0 else MOST_TILT)
-    return tilt(float(brentq(lambda slope: float(tilt(slope) @ u), -MOST_TILT, MOST_TILT)))
+        return tilt(-MAX_TILT if ends[0] >= 0 else MAX_TILT)
+    return tilt(float(brentq(lambda slope: float(tilt(slope) @ u), -MAX_TILT, MAX_TILT)))
 
 
 def _refine(table: FloatArray, betas: FloatArray, a: FloatArray, shifts: FloatArray) -> _Strengths:
@@ -397,7 +399,7 @@ def _inverse_cdf(log_p: FloatArray, uniform: FloatArray) -> FloatArray:
 # be a parabola.
 @dataclass(frozen=True, eq=False)
 class Peak:
-    """Strengths (k, 3) round the peak: log link, atanh share, shift; evidence, average effect, its sd; log volume."""
+    """Strengths (k, 3) at the peak: log link, atanh share, shift; evidence, average effect, its sd; log volume."""
 
     places: FloatArray
     evidence: FloatArray
@@ -421,9 +423,9 @@ def find_peak(
     Examples
     --------
     >>> def hill(x): return (float(-50 * ((x - 0.3) ** 2).sum()), float(x.sum()), 0.1)
-    >>> found = find_peak(hill, np.zeros(3), np.ones(3))
-    >>> best = found.evidence.argmax()
-    >>> found.places[best].round(6).tolist(), float(found.ate[best].round(6)), bool(abs(found.evidence[best]) < 1e-9)
+    >>> peak = find_peak(hill, np.zeros(3), np.ones(3))
+    >>> best = peak.evidence.argmax()
+    >>> peak.places[best].round(6).tolist(), float(peak.ate[best].round(6)), bool(abs(peak.evidence[best]) < 1e-9)
     ([0.3, 0.3, 0.3], 0.9, True)
     """
     centre, step = centre.copy(), 0.5 * step

@@ -52,9 +52,9 @@ def test_features_leave_mixed_precision_in_that_of_the_weights():
     network.mixed = True
     found = network(x, t)
     assert found.dtype == network.token_mean.dtype == torch.float32
-    learnt = torch.tensor(column_groups(network.shape)) == 3
-    assert torch.equal(found[..., ~learnt], exact[..., ~learnt])
-    gap = (found - exact)[..., learnt].abs().max()
+    learned = torch.tensor(column_groups(network.shape)) == 3
+    assert torch.equal(found[..., ~learned], exact[..., ~learned])
+    gap = (found - exact)[..., learned].abs().max()
     assert 1e-5 < gap < 0.05
 
 

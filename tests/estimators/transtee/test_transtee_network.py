@@ -34,9 +34,9 @@ def test_members_are_separate_networks():
             value[1] += 0.3
     after = net(x, t).detach()
     assert torch.equal(after[[0, 2]], before[[0, 2]])
-    learnt = torch.tensor(column_groups(SHAPE)) == 3
-    assert (after[1] - before[1])[:, learnt].abs().max() > 0.01
-    assert torch.equal(after[1][:, ~learnt], before[1][:, ~learnt])
+    learned = torch.tensor(column_groups(SHAPE)) == 3
+    assert (after[1] - before[1])[:, learned].abs().max() > 0.01
+    assert torch.equal(after[1][:, ~learned], before[1][:, ~learned])
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "none"])
@@ -51,8 +51,8 @@ def test_columns_can_be_told_apart_only_with_an_embedding():
     swapped = x[:, [1, 0, 2, 3]]
     for own in (True, False):
         net = network(NetworkShape(1, 4, 2, width=8, n_blocks=1, column_embedding=own))
-        learnt = torch.tensor(column_groups(net.shape)) == 3
-        gap = (net(x, t) - net(swapped, t))[..., learnt].abs().max()
+        learned = torch.tensor(column_groups(net.shape)) == 3
+        gap = (net(x, t) - net(swapped, t))[..., learned].abs().max()
         assert (gap > 1e-3) if own else (gap < 1e-10)
 
 
@@ -137,7 +137,7 @@ def test_the_truth_lies_among_the_members_as_one_more_would():
 
 
 def test_heads_take_the_noise_of_held_out_units():
-    """Features that have learnt the training outcomes by heart do not make the noise small."""
+    """Features that have learned the training outcomes by heart do not make the noise small."""
     rng = np.random.default_rng(0)
     n = 1000
     y = rng.normal(size=n)

@@ -1,4 +1,4 @@
-"""Noise of a learnt shape: integrated, differentiated, fitted, and what it saves from being called a confounder."""
+"""Noise of a learned shape: integrated, differentiated, fitted, and what it saves from being called a confounder."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_mixed_noise_is_integrated_over_and_differentiated():
         np.testing.assert_allclose(terms.second[i], (up.first - down.first) / (2 * h), atol=1e-6)
 
 
-def test_shape_of_the_noise_is_learnt_and_an_outcome_without_noise_has_none():
+def test_shape_of_the_noise_is_learned_and_an_outcome_without_noise_has_none():
     rng = np.random.default_rng(0)
     e = rng.exponential(size=4000) - 1
 
@@ -63,7 +63,7 @@ def test_shape_of_the_noise_is_learnt_and_an_outcome_without_noise_has_none():
 @pytest.mark.statistical
 @pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
 def test_skewed_noise_is_not_taken_for_a_confounder():
-    """Centred exponential noise, no confounder: normal noise in the model fakes one, a learnt shape does not."""
+    """Centred exponential noise, no confounder: normal noise in the model fakes one, a learned shape does not."""
     error, found = {"normal": [], "flexible": []}, {"normal": [], "flexible": []}
     base = DoublyRobustEffect(propensity_model="logistic")
     for seed in range(3):
