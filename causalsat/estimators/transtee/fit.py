@@ -22,13 +22,13 @@ from causalsat.estimators.transtee.training import (
     Speed,
     TrainedMembers,
     TrainingData,
-    deal_folds,
     train_members,
 )
 from causalsat.estimators.transtee.treatments import TreatmentCoding, learn_coding
 from causalsat.exceptions import ParameterError
+from causalsat.inference.folds import assign_folds
 
-__all__ = ["Fitted", "Options", "fit_ensemble"]
+__all__ = ["Fitted", "Options", "fit_ensemble", "training_units"]
 
 N_FOLDS = 5  # member m trains without fold m, modulo 5
 WIDEST_CROSSED = 16  # width up to which embeddings of treatments also enter multiplied with each covariate
@@ -162,20 +162,19 @@ def fit_ensemble(
     module = member_modules(options.treatment_module, options.n_members, seed)
     shape = _network_shape(options, units, coding, module, image_shape)
     rng = np.random.default_rng(seed)
-    fold = deal_folds(len(units.y), N_FOLDS, units.groups, rng)
+    used = training_units(len(units.y), options.n_members, units.groups, rng)
     with short_calls(len(units.y)):
         members = train_members(
             shape,
-            _training_data(units, fold),
+            _training_data(units, used),
             options.training(seed),
             options.adversary(coding),
             module,
             options.speed(images=images is not None),
         )
         phi = _features(shape, units, members, module, options.device)
-        used = (fold[:, None] != np.arange(shape.n_members) % N_FOLDS).T
         heads, noise, village, residual = transtee_head.fit_heads(
-            phi, units.y, units.weight, used, units.groups, members.scale, members.noise
+            phi, units.y, units.weight, used.T, units.groups, members.scale, members.noise
         )
     return Fitted(
         coding=coding,
@@ -222,7 +221,27 @@ def _network_shape(
     )
 
 
-def _training_data(units: Units, fold: NDArray[np.int64]) -> TrainingData:
+def training_units(
+    n: int, n_members: int, groups: NDArray[np.int64] | None, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Whether each member trains on each unit, shape (n, M): member m does without fold m, of whole villages.
+
+    Fewer than five villages are as many folds; a single one is divided.
+
+    Examples
+    --------
+    >>> used = training_units(6, 2, np.array([0, 0, 1, 1, 2, 2]), np.random.default_rng(0))
+    >>> used.sum(axis=0).tolist(), bool((used[::2] == used[1::2]).all())
+    ([4, 4], True)
+    """
+    n_groups = n if groups is None else len(np.unique(groups))
+    whole = groups if n_groups > 1 else None
+    n_folds = min(N_FOLDS, n_groups if whole is not None else n)
+    fold = assign_folds(n_folds, rng, n=n, groups=whole)
+    return np.asarray(fold[:, None] != np.arange(n_members) % n_folds)
+
+
+def _training_data(units: Units, used: NDArray[np.bool_]) -> TrainingData:
     inputs: dict[str, Any] = {
         "columns": torch.from_numpy(units.X.astype(np.float32)),
         "basis": torch.from_numpy(units.basis.astype(np.float32)),
@@ -231,7 +250,7 @@ def _training_data(units: Units, fold: NDArray[np.int64]) -> TrainingData:
     if units.unit_image is not None:
         inputs["unit_image"] = torch.from_numpy(units.unit_image)
     y, weight = (torch.from_numpy(v.astype(np.float32)) for v in (units.y, units.weight))
-    return TrainingData(inputs, y, weight, fold, units.images, units.treatments)
+    return TrainingData(inputs, y, weight, used, units.images, units.treatments)
 
 
 def _features(shape: NetworkShape, units: Units, members: TrainedMembers, module: Any, device: str) -> FloatArray:

@@ -21,7 +21,7 @@ from causalsat.estimators.transtee.head import EvidenceLoss
 from causalsat.estimators.transtee.network import MemberLinear, TokenNetwork
 from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
 
-__all__ = ["Adversary", "Speed", "TrainedMembers", "TrainingData", "adversary_loss", "deal_folds", "train_members"]
+__all__ = ["Adversary", "Speed", "TrainedMembers", "TrainingData", "adversary_loss", "train_members"]
 
 HIDDEN = 50  # units of the discriminator
 MAX_VALID = 4096  # held-out rows a batch
@@ -38,8 +38,8 @@ class TrainingData:
         ``columns``, ``basis``, ``treatment`` and, with images, ``unit_image``: a row a unit.
     y, weight : torch.Tensor of shape (n,)
         Outcome and weight.
-    fold : ndarray of int of shape (n,)
-        Member m does not train on fold m, modulo the number of folds.
+    used : ndarray of bool of shape (n, M)
+        Whether each member trains on the unit.
     images, treatments : torch.Tensor or None
         Distinct images; the table of treatments.
     """
@@ -47,7 +47,7 @@ class TrainingData:
     inputs: dict[str, Any]
     y: Any
     weight: Any
-    fold: NDArray[np.int64]
+    used: NDArray[np.bool_]
     images: Any = None
     treatments: Any = None
 
@@ -105,23 +105,6 @@ class TrainedMembers:
     scale: NDArray[np.float64]
     noise: NDArray[np.float64]
     history: list[tuple[float, float]]
-
-
-def deal_folds(n: int, n_folds: int, groups: NDArray[np.int64] | None, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Fold of each unit: villages whole, dealt at random, the largest first so that folds are alike.
-
-    Examples
-    --------
-    >>> deal_folds(6, 3, np.array([0, 0, 1, 1, 2, 2]), np.random.default_rng(0)).tolist()
-    [1, 1, 2, 2, 0, 0]
-    """
-    codes = np.arange(n) if groups is None else groups
-    size = np.bincount(codes)
-    order = rng.permutation(len(size))
-    order = order[np.argsort(-size[order], kind="stable")]
-    fold = np.empty(len(size), dtype=np.int64)
-    fold[order] = np.arange(len(size)) % n_folds
-    return fold[codes]
 
 
 class Discriminator(nn.Module):
@@ -224,8 +207,7 @@ def train_members(
     settings = replace(
         settings, batch_size=size, schedule="one_cycle", fused=True, augment=False, valid_batch=min(n, MAX_VALID)
     )
-    used = data.fold[:, None] != np.arange(shape.n_members) % (int(data.fold.max()) + 1)
-    targets = torch.column_stack([data.y, data.weight, torch.from_numpy(used.astype(np.float32))])
+    targets = torch.column_stack([data.y, data.weight, torch.from_numpy(data.used.astype(np.float32))])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = TokenNetwork(shape, treatment_module)

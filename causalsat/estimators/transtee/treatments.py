@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from causalsat.core.inputs import FloatArray
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.inference import scores as scoring
+from causalsat.inference.folds import assign_folds
 
 __all__ = ["KINDS", "TreatmentCoding", "inverse_propensity", "learn_coding"]
 
@@ -223,12 +224,14 @@ def _level_ratio(X: Any, level: Any, coding: Any, groups: Any, weight: Any, know
     if known is not None and coding.kind == "binary":
         return np.asarray(share[codes] / np.where(codes == 1, known, 1 - known))
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, KFold
 
-    folds = KFold(PROPENSITY_FOLDS) if groups is None else GroupKFold(PROPENSITY_FOLDS)
-    chance = np.tile(share, (len(level), 1))
     n_clusters = len(level) if groups is None else int(groups.max()) + 1
-    for train, test in folds.split(X, codes, groups) if n_clusters >= PROPENSITY_FOLDS else ():
+    if n_clusters < PROPENSITY_FOLDS:
+        return np.ones(len(level))
+    fold = assign_folds(PROPENSITY_FOLDS, np.random.default_rng(0), n=len(level), groups=groups)
+    chance = np.tile(share, (len(level), 1))
+    for k in range(PROPENSITY_FOLDS):
+        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         if len(np.unique(codes[train])) > 1:
             model = LogisticRegression(max_iter=300).fit(X[train], codes[train], sample_weight=weight[train])
             chance[np.ix_(test, model.classes_)] = model.predict_proba(X[test])

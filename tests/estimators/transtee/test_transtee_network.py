@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal
 
 from causalsat.estimators.transtee import head as head
 from causalsat.estimators.transtee import training as training
+from causalsat.estimators.transtee.fit import training_units
 from causalsat.estimators.transtee.network import TokenNetwork
 from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
 from causalsat.estimators.transtee.treatments import TreatmentCoding, inverse_propensity
@@ -176,7 +177,7 @@ def adversarial_run(alpha):
     t = (X[:, 0] + 0.3 * rng.normal(size=300)).astype(np.float32)
     y = torch.from_numpy((X[:, 1] + 0.1 * rng.normal(size=300)).astype(np.float32))
     inputs = {"columns": torch.from_numpy(X), "basis": torch.from_numpy(t[:, None]), "treatment": torch.from_numpy(t)}
-    data = training.TrainingData(inputs, y, torch.ones(300), rng.integers(0, 5, 300))
+    data = training.TrainingData(inputs, y, torch.ones(300), rng.random((300, 1)) < 0.8)
     adversary = None if alpha is None else training.Adversary("tr", 0, alpha)
     settings = training.TrainSettings(max_epochs=12, patience=12, learning_rate=0.02)
     return training.train_members(NetworkShape(1, 3, 1, width=4, n_features=8), data, settings, adversary).state
@@ -205,11 +206,21 @@ def test_the_discriminator_learns_and_the_network_makes_it_hard(monkeypatch):
 
 
 # ---------------------------------------------------------------------- folds, treatments, weights
-def test_folds_keep_villages_whole_and_alike():
+def test_members_do_without_whole_villages():
     groups = np.repeat(np.arange(23), np.random.default_rng(0).integers(1, 9, 23))
-    fold = training.deal_folds(len(groups), 5, groups, np.random.default_rng(1))
-    assert all(len(set(fold[groups == g])) == 1 for g in range(23))
-    assert np.ptp(np.bincount(fold)) <= 8
+    used = training_units(len(groups), 7, groups, np.random.default_rng(1))
+    assert all(len(np.unique(used[groups == g], axis=0)) == 1 for g in range(23))
+    np.testing.assert_array_equal(used[:, :2], used[:, 5:])  # five folds for seven members
+    np.testing.assert_array_equal((~used[:, :5]).sum(axis=1), 1)
+    assert np.ptp(used.sum(axis=0)) <= 8
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 3])
+def test_few_villages_leave_every_member_something_to_train_on_and_something_held_out(n_groups):
+    groups = np.arange(60) % n_groups
+    used = training_units(60, 5, groups, np.random.default_rng(0))
+    assert used.any(axis=0).all()
+    assert (~used).any(axis=0).all()
 
 
 def test_dosage_features_are_zero_for_other_levels():
