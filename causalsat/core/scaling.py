@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.core.warn import warn
 from causalsat.exceptions import DataWarning
 
-__all__ = ["Scaler", "learn_scaler", "warn_of_unresolved"]
+__all__ = ["SINGLE_RESOLUTION", "Scaler", "learn_scaler", "observed_means", "warn_of_unresolved"]
 
 FloatArray = NDArray[np.float64]
 
@@ -105,6 +105,29 @@ def learn_scaler(values: ArrayLike, weight: ArrayLike | None = None, *, resoluti
     limit = _resolution(live) if resolution is None else resolution
     varies = differs & (sd > limit * size)
     return Scaler(mean, np.where(varies, sd, np.inf), np.asarray(differs & ~varies))
+
+
+def observed_means(values: ArrayLike, weight: ArrayLike | None = None) -> FloatArray:
+    """Weighted mean of each column's finite values, shape (p,); 0 for a column that has none.
+
+    Parameters
+    ----------
+    values : array of shape (n, p)
+        Numbers, some of them missing.
+    weight : array of shape (n,), optional
+        Non-negative weights. Equal by default.
+
+    Examples
+    --------
+    >>> observed_means([[1.0, 5.0], [3.0, np.nan]])
+    array([2., 5.])
+    """
+    x = np.asarray(values, dtype=float)
+    w = np.ones(len(x)) if weight is None else np.asarray(weight, dtype=float)
+    seen = np.isfinite(x)
+    mass = np.where(seen, w[:, None], 0.0)
+    total = mass.sum(axis=0)
+    return np.asarray((mass * np.where(seen, x, 0.0)).sum(axis=0) / np.where(total > 0, total, 1.0))
 
 
 def warn_of_unresolved(scaler: Scaler, names: Sequence[str]) -> None:

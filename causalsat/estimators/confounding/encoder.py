@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 
-from causalsat.estimators.confounding.fit import confounding_folds
-from causalsat.estimators.image_base import ImageFitData, Images
+from causalsat.estimators.image_base import ImageFitData
 from causalsat.exceptions import DataError
 
 __all__ = ["FoldEncoders", "fit_encoder"]
@@ -19,39 +18,50 @@ IntArray = NDArray[np.int64]
 
 
 def fit_encoder(
-    est: Any, data: ImageFitData, clusters: IntArray
-) -> tuple[Any, list[FloatArray] | None, tuple[Images, FloatArray] | None]:
-    """The encoder of an :class:`ImageConfounding`, fitted.
+    encoder: Any, data: ImageFitData, clusters: IntArray, fold: IntArray, seed: int
+) -> tuple[Any, FloatArray, list[FloatArray] | None]:
+    """The encoder of an :class:`causalsat.ImageConfounding`, fitted.
+
+    Parameters
+    ----------
+    encoder : transformer of chips or None
+        Cloned; None for :class:`causalsat.PyramidFeatures`.
+    data : ImageFitData
+        Images, outcome, treatment, covariates.
+    clusters, fold : ndarray of int of shape (n,)
+        Cluster and fold of each unit, for an encoder that is trained on outcomes.
+    seed : int
+        Of the default encoder.
 
     Returns
     -------
     encoder : transformer
         Fitted to all images, or :class:`FoldEncoders`.
+    features : ndarray of shape (m, d)
+        Of the distinct images; of a trained encoder, by encoders that have not seen their units.
     by_fold : list of ndarray of shape (n, d), or None
         Features of the units for each fold, of an encoder that is trained on outcomes.
-    training : (Images, ndarray of shape (m, d)) or None
-        The images and their features by encoders that have not seen their units.
     """
     from causalsat.encoders.random_conv.pyramid import PyramidFeatures
 
     images = data.images
     if np.isinf(np.asarray(images.chips)).any():
         raise DataError("infinite pixels (inf)", expected="finite numbers, or NaN where a pixel is invalid")
-    seed = est.random_state if isinstance(est.random_state, int | np.integer) else 0
-    encoder = PyramidFeatures(random_state=int(seed)) if est.encoder is None else clone(est.encoder)
-    if not getattr(encoder, "requests_roles", False):
-        return encoder.fit(images.chips), None, None
-    trained = FoldEncoders(encoder)
+    fresh = PyramidFeatures(random_state=seed) if encoder is None else clone(encoder)
+    if not getattr(fresh, "requests_roles", False):
+        fitted = fresh.fit(images.chips)
+        return fitted, np.asarray(fitted.transform(images.chips), dtype=np.float64), None
+    trained = FoldEncoders(fresh)
     by_fold, held_out = trained.fit_folds(
         images.chips,
         data.y,
         data.treatment,
         unit_image=images.unit_image,
         clusters=clusters,
-        fold=confounding_folds(est.n_splits, data.y, data.treatment, clusters, est.random_state),
+        fold=fold,
         covariates=data.X,
     )
-    return trained, by_fold, (images, held_out)
+    return trained, held_out, by_fold
 
 
 class FoldEncoders(TransformerMixin, BaseEstimator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,12 +14,10 @@ from causalsat.base import Summary
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FloatArray, unit_index
 from causalsat.core.parameters import check_whole_numbers
-from causalsat.encoders.reduce import learn_reduction
-from causalsat.estimators.confounding import estimates
-from causalsat.estimators.confounding.encoder import fit_encoder
-from causalsat.estimators.confounding.fit import confounding_nuisances, fit_all, propensity_learner
-from causalsat.estimators.confounding.salience import occlusion, tabular_salience
-from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect, average_effect, overlap_diagnostics
+from causalsat.estimators.confounding.fit import Options, fit_confounding
+from causalsat.estimators.confounding.nuisances import propensity_learner
+from causalsat.estimators.confounding.salience import occlusion
+from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect
 from causalsat.estimators.image_base import (
     ImageEffectEstimator,
     ImageFitData,
@@ -27,9 +25,6 @@ from causalsat.estimators.image_base import (
     covariate_table,
 )
 from causalsat.exceptions import ImageryError
-from causalsat.inference.balance import balance
-from causalsat.inference.nuisances import dr_scores
-from causalsat.inference.sensitivity import partially_linear
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,78 +168,19 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
-        clusters = data.images.unit_image if data.groups is None else data.groups
-        by_fold = self._fit_encoder(data, clusters)
-        features = self._encode_images(data.images)[data.images.unit_image]
-        design = np.hstack([features, data.X])
-        weight = data.sample_weight
-        self.nuisances_, self.held_out_ = confounding_nuisances(
-            design if by_fold is None else [np.hstack([f, data.X]) for f in by_fold],
-            data.y,
-            data.treatment,
-            clusters=clusters,
-            weight=weight if data.weighted else None,
-            propensity=data.propensity,
-            outcome_model=self.outcome_model,
-            propensity_model=self.propensity_model,
-            n_splits=self.n_splits,
-            min_propensity=self.min_propensity,
-            random_state=self.random_state,
+        fitted = fit_confounding(
+            data, Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
         )
-        self.scores_ = dr_scores(data.y, data.treatment, self.nuisances_)
-        self._average(data)
-        table = np.hstack([self.reduction_.apply(features), data.X])
-        self._check_confounding(data, table)
-        self._fit_propensity(data, features, design)
-        self._fit_modifiers(data, table)
-
-    def _fit_encoder(self, data: ImageFitData, clusters: NDArray[np.int64]) -> list[FloatArray] | None:
-        """Fit the encoder and the principal components; features of the units for each fold where it is trained."""
-        self.encoder_, by_fold, self._training = fit_encoder(self, data, clusters)
-        features = self._encode_images(data.images)
-        varying = int((np.nanstd(features, axis=0) > 1e-7).sum())
-        wanted = min(int(self.n_latents), len(features) - 1, max(varying, 1))
-        self.reduction_ = learn_reduction(features, wanted)
-        return by_fold
-
-    def _average(self, data: ImageFitData) -> None:
-        y, t, weight, groups = data.y, data.treatment, data.sample_weight, data.groups
-        self.ate_ = average_effect(self.scores_, weight, groups)
-        self.att_ = estimates.att(y, t, self.nuisances_, weight, groups)
-        self.hajek_ = estimates.hajek(y, t, self.nuisances_.propensity, weight, groups)
-        self.naive_ = estimates.naive_difference(y, t, weight, groups)
-        self.overlap_ = overlap_diagnostics(self.nuisances_, t, weight)
-        self.clipped_share_ = float(np.average(self.nuisances_.clipped, weights=weight))
-
-    def _check_confounding(self, data: ImageFitData, table: FloatArray) -> None:
-        """Balance of latents and covariates, and sensitivity with them as benchmarks."""
-        k = self.reduction_.n_out
-        names = (*(f"latent{j}" for j in range(k)), *self.covariate_names_)
-        self.modifier_options_ = names
-        self.balance_ = balance(
-            table, data.treatment, self.nuisances_.propensity, weights=data.sample_weight, names=names
-        )
-        benchmarks = {name: [k + j] for j, name in enumerate(self.covariate_names_)}
-        self.sensitivity_ = partially_linear(
-            data.y - self.nuisances_.m,
-            data.treatment - self.nuisances_.propensity,
-            table,
-            weight=data.sample_weight,
-            groups=data.groups,
-            y=data.y,
-            treatment=data.treatment,
-            benchmarks={**benchmarks, "image": list(range(k))},
-        )
-
-    def _fit_propensity(self, data: ImageFitData, features: FloatArray, design: FloatArray) -> None:
-        """Model of the treatment on all units; its salience."""
-        model = propensity_learner(self.propensity_model)
-        weight = data.sample_weight if data.weighted else None
-        clusters = data.images.unit_image if data.groups is None else data.groups
-        self.propensity_model_ = fit_all(model, design, data.treatment, weight, clusters)
-        table = tabular_salience(self.propensity_model_, features, data.X, self.covariate_names_, data.sample_weight)
-        self.salience_names_, self.salience_values_ = tuple(map(str, table.index)), table.to_numpy()
-        self.band_fill_ = np.nanmean(np.asarray(data.images.chips), axis=_but_bands(data.images.chips.ndim))
+        self.encoder_, self.reduction_ = fitted.encoder, fitted.reduction
+        self._training = (data.images, fitted.features)
+        self.nuisances_, self.held_out_, self.scores_ = fitted.nuisances, fitted.held_out, fitted.scores
+        self.ate_, self.att_, self.hajek_, self.naive_ = fitted.ate, fitted.att, fitted.hajek, fitted.naive
+        self.overlap_, self.clipped_share_ = fitted.overlap, fitted.clipped_share
+        self.balance_, self.sensitivity_ = fitted.balance, fitted.sensitivity
+        self.propensity_model_, self.band_fill_ = fitted.propensity_model, fitted.band_fill
+        self.salience_names_, self.salience_values_ = fitted.salience_names, fitted.salience_values
+        self.modifier_options_ = fitted.table_names
+        self._fit_modifiers(data, fitted.table)
 
     def _fit_modifiers(self, data: ImageFitData, table: FloatArray) -> None:
         """Project the scores on the modifiers: columns of latents and covariates, none for one average effect."""
@@ -347,7 +283,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
         )
         return xr.DataArray(values, dims=("unit", "y", "x"), coords={"unit": unit_index(X)}, name="log-odds")
 
-    # ------------------------------------------------------------------ words
+    # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
         raw, weighted = self.balance_.worst
         low, high = self.min_propensity, 1 - self.min_propensity
@@ -394,8 +330,3 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
             "would have to explain to bring the partially linear estimate to zero (or its 95 % interval to it).",
         )
         return Summary("Effect adjusted for images", shown, {**counts, **self._diagnostics()}, notes)
-
-
-def _but_bands(n_dims: int) -> tuple[int, ...]:
-    """All axes of chips but the bands'."""
-    return tuple(axis for axis in range(n_dims) if axis != n_dims - 3)

@@ -9,7 +9,7 @@ import statsmodels.api as sm
 import causalsat
 from causalsat import ImageConfounding, LearnedFilters, PyramidFeatures, SupervisedEncoder
 from causalsat.estimators.confounding.estimates import att, hajek, naive_difference
-from causalsat.estimators.confounding.fit import HeldOutLogit, HeldOutRidge, confounding_nuisances
+from causalsat.estimators.confounding.nuisances import HeldOutLogit, HeldOutRidge, confounding_nuisances
 from causalsat.exceptions import CausalsatError, ImageryError, OverlapWarning, ParameterError
 from causalsat.inference.nuisances import Nuisances
 from causalsat.simulate import colour_confounding, kernel_confounding, satellite_trial
