@@ -1,4 +1,4 @@
-"""The average effect as an economist would first report it: difference in means and regression, clustered."""
+"""The average effect as an economist would first report it: difference in means and regression, as designed."""
 
 from __future__ import annotations
 
@@ -8,43 +8,67 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["average_effects", "clustered_mean"]
+from causalsat.design import Design, balancing_weights, make_design
+from causalsat.exceptions import ParameterError
+from causalsat.inference.average_effects import (
+    EffectEstimate,
+    blocked_difference,
+    fixed_effects,
+    interacted_adjustment,
+    score_mean,
+)
+
+__all__ = ["average_effects", "clustered_mean", "score_average"]
 
 FloatArray = NDArray[np.float64]
+
+UNADJUSTED = "association: arms differ by more than the treatment"
+ADJUSTED = "average effect, if the covariates hold every confounder"
 
 
 def average_effects(
     y: ArrayLike,
-    treatment: ArrayLike,
+    treatment: ArrayLike | None = None,
     *,
     covariates: Any = None,
     groups: ArrayLike | None = None,
     strata: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    propensity: ArrayLike | float | None = None,
+    design: Design | None = None,
+    stratum_fixed_effects: bool = False,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Difference in means and ordinary least squares with cluster-robust standard errors (statsmodels).
+    """Difference in means and regression, with the standard errors of the design; every row names its estimand.
+
+    With strata the difference is taken within them and averaged by their size, and the regression has the strata and
+    covariates interacted with the treatment (Lin 2013), so that both estimate the average effect. Standard errors
+    are bias-reduced (CR2; HC2 without clusters) with Satterthwaite degrees of freedom, and clustered on the stratum
+    where strata hold one cluster an arm (:mod:`causalsat.inference.average_effects`).
 
     Parameters
     ----------
     y, treatment : array of shape (n,)
-        Outcome and treatment.
+        Outcome and 0/1 treatment.
     covariates : DataFrame of n rows, optional
         Adjusted for; missing values are replaced by the mean and flagged by an indicator.
-    groups : array of shape (n,), optional
-        Clusters; heteroscedasticity-robust (HC1) errors without them.
-    strata : array of shape (n,), optional
-        Fixed effects of the regressions.
-    sample_weight : array of shape (n,), optional
-        Survey weights.
+    groups, strata, sample_weight : array of shape (n,), optional
+        Clusters, strata and survey weights.
+    propensity : array of shape (n,) or float, optional
+        The design's probability of treatment; where it differs and there are no strata, arms are weighted by its
+        inverse.
+    design : Design, optional
+        All of these roles in one object, such as ``study.design``.
+    stratum_fixed_effects : bool
+        Add the regression with stratum fixed effects, which weights strata by N e (1 - e).
     level : float
         Level of the confidence intervals.
 
     Returns
     -------
     DataFrame
-        Rows ``difference in means``, ``OLS with covariates`` (where there are any), each with ``estimate, se,
-        lower, upper, p_value, n, clusters``.
+        Rows ``difference in means``, ``OLS with covariates`` (where there are any), ``stratum fixed effects`` (where
+        asked for), each with ``estimate, se, lower, upper, p_value, df, n, clusters, estimand``.
 
     Examples
     --------
@@ -52,24 +76,33 @@ def average_effects(
     >>> float(table.loc["difference in means", "estimate"].round(3))
     3.333
     """
-    outcome, t = np.asarray(y, dtype=float), np.asarray(treatment, dtype=float)
-    base = pd.DataFrame({"treatment": t})
-    if strata is not None:
-        base = base.join(pd.get_dummies(pd.Series(np.asarray(strata), name="stratum"), drop_first=True, dtype=float))
-        base.columns = base.columns.astype(str)
-    rows = {"difference in means": _fit(outcome, _with_constant(base), "treatment", groups, sample_weight, level)}
-    if covariates is not None and covariates.shape[1]:
-        adjusted = base.join(_complete(pd.DataFrame(covariates).astype(float).reset_index(drop=True)))
-        rows["OLS with covariates"] = _fit(
-            outcome, _with_constant(adjusted), "treatment", groups, sample_weight, level
-        )
-    return pd.DataFrame(rows).T
+    whole = _design(design, treatment, groups, strata, sample_weight, propensity)
+    outcome = np.asarray(y, dtype=float)
+    blocks = whole.strata if whole.randomised else None
+    if blocks is None and whole.randomised:
+        weights: Any = balancing_weights(whole) * (1.0 if whole.weights is None else whole.weights)
+    else:
+        weights = whole.weights
+    roles: dict[str, Any] = {"strata": blocks, "clusters": whole.clusters, "weights": weights}
+    t = whole.treatment
+    rows = {"difference in means": _row(blocked_difference(outcome, t, **roles), level)}
+    table = None
+    if covariates is not None and np.shape(covariates)[1]:
+        table = _complete(pd.DataFrame(covariates).astype(float)).to_numpy()
+        adjust = fixed_effects if blocks is None else interacted_adjustment
+        rows["OLS with covariates"] = _row(adjust(outcome, t, table, **roles), level)
+    if stratum_fixed_effects and blocks is not None:
+        rows["stratum fixed effects"] = _row(fixed_effects(outcome, t, table, **roles), level)
+    found = pd.DataFrame(rows).T
+    if not whole.randomised:
+        found["estimand"] = [UNADJUSTED if name == "difference in means" else ADJUSTED for name in found.index]
+    return found
 
 
 def clustered_mean(
     values: ArrayLike, *, groups: ArrayLike | None = None, sample_weight: ArrayLike | None = None, level: float = 0.95
-) -> dict[str, float]:
-    """Mean with a cluster-robust standard error, such as the mean of doubly robust scores.
+) -> dict[str, Any]:
+    """Mean with a cluster-robust standard error.
 
     Parameters
     ----------
@@ -81,48 +114,73 @@ def clustered_mean(
     Returns
     -------
     dict
-        ``estimate, se, lower, upper, p_value, n, clusters``.
+        ``estimate, se, lower, upper, p_value, df, n, clusters, estimand``.
 
     Examples
     --------
     >>> clustered_mean([1.0, 2.0, 3.0])["estimate"]
     2.0
     """
-    numbers = np.asarray(values, dtype=float)
-    constant = pd.DataFrame({"mean": np.ones(len(numbers))})
-    return _fit(numbers, constant, "mean", groups, sample_weight, level)
+    return _row(score_mean(values, clusters=groups, weights=sample_weight), level)
+
+
+def score_average(scores: ArrayLike, design: Design, level: float = 0.95) -> dict[str, Any]:
+    """Mean of doubly robust scores with the standard error of the design: as :func:`clustered_mean`.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+        Doubly robust scores.
+    design : Design
+        What was assigned to whom.
+    level : float
+        Level of the confidence interval.
+
+    Examples
+    --------
+    >>> row = score_average([1.0, 2.0, 3.0, 2.0], make_design([0, 1, 0, 1]))
+    >>> row["estimate"], row["estimand"]
+    (2.0, 'average effect')
+    """
+    return _row(score_estimate(scores, design), level)
+
+
+def score_estimate(scores: ArrayLike, design: Design) -> EffectEstimate:
+    """Mean of doubly robust scores: centred within arms (of strata) where their numbers were fixed by the design."""
+    fixed = design.randomised and design.stated_probability is None
+    roles = {"treatment": design.treatment, "strata": design.strata} if fixed else {}
+    return score_mean(scores, clusters=design.clusters, weights=design.weights, **roles)
+
+
+def _design(
+    design: Design | None, treatment: Any, groups: Any, strata: Any, sample_weight: Any, propensity: Any
+) -> Design:
+    given = {"treatment": treatment, "groups": groups, "strata": strata}
+    given |= {"sample_weight": sample_weight, "propensity": propensity}
+    if design is None:
+        return make_design(given.pop("treatment"), **given)
+    beside = [name for name, value in given.items() if value is not None]
+    if beside:
+        raise ParameterError(f"design= and {', '.join(beside)}", expected="one of them")
+    return design
+
+
+def _row(found: EffectEstimate, level: float) -> dict[str, Any]:
+    lower, upper = found.interval(level)
+    return {
+        "estimate": found.estimate,
+        "se": found.se,
+        "lower": lower,
+        "upper": upper,
+        "p_value": found.p_value,
+        "df": found.df,
+        "n": found.n,
+        "clusters": found.clusters,
+        "estimand": found.estimand,
+    }
 
 
 def _complete(table: pd.DataFrame) -> pd.DataFrame:
-    table.columns = [f"covariate {name}" for name in table.columns]
     missing = table.isna()
     flags = missing.loc[:, missing.any()].astype(float).add_suffix(" missing").T.drop_duplicates().T
     return pd.concat([table.fillna(table.mean()), flags], axis=1)
-
-
-def _with_constant(X: pd.DataFrame) -> pd.DataFrame:
-    return X.assign(constant=1.0)
-
-
-def _fit(
-    y: FloatArray, design: pd.DataFrame, wanted: str, groups: Any, weight: Any, level: float
-) -> dict[str, float]:
-    import statsmodels.api as sm
-
-    model = sm.OLS(y, design) if weight is None else sm.WLS(y, design, weights=np.asarray(weight, dtype=float))
-    if groups is None:
-        fit, clusters = model.fit(cov_type="HC1"), len(y)
-    else:
-        codes, labels = pd.factorize(np.asarray(groups))
-        clusters = len(labels)
-        fit = model.fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
-    lower, upper = fit.conf_int(1 - level).loc[wanted]
-    return {
-        "estimate": float(fit.params[wanted]),
-        "se": float(fit.bse[wanted]),
-        "lower": float(lower),
-        "upper": float(upper),
-        "p_value": float(fit.pvalues[wanted]),
-        "n": len(y),
-        "clusters": clusters,
-    }

@@ -460,8 +460,8 @@ def _scores(study: Any, random_state: int) -> FloatArray:
     if names:
         raw = study.X[list(names)].to_numpy(dtype=float)
         table = learn_imputation(raw, names).apply(raw, names)
-    roles = {"treatment": study.treatment, "groups": study.groups, "sample_weight": study.weights}
-    nuisances = crossfit_nuisances(table, study.y, propensity=study.propensity, random_state=random_state, **roles)
+    roles = given_roles(study) | ({} if study.randomised else {"propensity_model": "logistic"})
+    nuisances = crossfit_nuisances(table, study.y, random_state=random_state, **roles)
     return np.asarray(dr_scores(study.y, study.treatment, nuisances), dtype=float)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from causalsat.analysis.average_effects import average_effects, clustered_mean
+from causalsat.analysis.average_effects import ADJUSTED, average_effects, score_average
 from causalsat.analysis.modifiers import beside_images
 from causalsat.analysis.places import effects_at_places
 from causalsat.base import effect, final_estimator
+from causalsat.design import Design
 from causalsat.evaluation import (
     BlpResult,
     CrossfitEffects,
@@ -25,6 +26,7 @@ from causalsat.evaluation import (
     OverlapResult,
     PermutationResult,
     RateResult,
+    Sensitivity,
     blp,
     crossfit_effects,
     crossfit_nuisances,
@@ -35,6 +37,7 @@ from causalsat.evaluation import (
     rate,
 )
 from causalsat.exceptions import ParameterError
+from causalsat.inference.sensitivity import partially_linear
 from causalsat.posterior import EffectPosterior
 
 __all__ = ["Analysis", "analyse", "image_model"]
@@ -166,7 +169,7 @@ class Analysis:
     check : StudyReport
         Findings about the data.
     average : DataFrame
-        Average effects by method: ``estimate, se, lower, upper`` (95 %).
+        Average effects by method: ``estimate, se, lower, upper`` (95 %) and the ``estimand`` of each row.
     posterior, places : EffectPosterior
         Effects of the units, and of the study's further places (None without any).
     places_support : ndarray or None
@@ -177,12 +180,18 @@ class Analysis:
         RATE of those, one a fold seed; the first seed's curves are the ones shown.
     blp, gates, overlap : results
         Calibration of the first seed's out-of-fold effects, and overlap.
-    permutation : PermutationResult
-        Test of no heterogeneity along the image features, and coordinates or covariates that the effects follow.
+    permutation : PermutationResult or None
+        Test of no heterogeneity along the image features, and coordinates or covariates that the effects follow;
+        along features made without labels where the model's encoder is trained on outcomes or treatment. None for an
+        observational study, whose assignment nobody drew.
     level : float
         Level of the intervals of single effects.
     fold_seeds : tuple of int
         Seeds of ``crossfit``.
+    sensitivity : Sensitivity or None
+        Of the adjusted estimate of an observational study, to a confounder that nobody measured.
+    label_free : bool
+        Whether the nuisances and the permutation test use features made without labels in place of the model's.
     """
 
     study: Any
@@ -199,14 +208,28 @@ class Analysis:
     blp: BlpResult
     gates: GatesResult
     overlap: OverlapResult
-    permutation: PermutationResult
+    permutation: PermutationResult | None
     level: float = 0.9
     fold_seeds: tuple[int, ...] = ()
+    sensitivity: Sensitivity | None = None
+    label_free: bool = False
+
+    @property
+    def headline(self) -> str:
+        """Row of ``average`` to report first: the adjusted estimate of an observational study."""
+        return "difference in means" if self.study.randomised else "doubly robust (AIPW)"
 
     def verdict(self) -> str:
         """One sentence on whether the heterogeneity is real."""
-        p, ratio = self.permutation.p_value, self.autoc[0].ratio
         beside = beside_images(self.model, self.study.covariates)
+        if self.permutation is None:
+            return (
+                f"Observational study: AUTOC ratio {self.autoc[0].ratio:.2f}, calibration slope {self.blp.slope:.2f} "
+                "for effects that follow "
+                f"{beside.joined('what the images show', 'or')}. Nobody drew the assignment, so that no permutation "
+                "test decides, and an unmeasured confounder can look like an effect that varies."
+            )
+        p, ratio = self.permutation.p_value, self.autoc[0].ratio
         if p > 0.05:
             return (
                 f"Heterogeneity along {beside.joined('the image features', 'and')} is not distinguishable from zero "
@@ -215,14 +238,14 @@ class Analysis:
             )
         return (
             f"The effect varies with {beside.joined('what the images show', 'or')} (permutation test p = {p:.3f}, "
-            f"AUTOC ratio {ratio:.2f}, calibration slope {self.blp.slope:.2f} with standard error "
-            f"{self.blp.slope_se:.2f})."
+            f"AUTOC ratio {ratio:.2f}, calibration slope {self.blp.slope:.2f})."
         )
 
     def __str__(self) -> str:
         """Average effects, the verdict and the estimator's own summary."""
         _, estimator = final_estimator(self.model)
         table = self.average[["estimate", "se", "lower", "upper"]].astype(float).round(4)
+        table["estimand"] = self.average["estimand"]
         return f"{self.study!r}\n\n{table.to_string()}\n\n{self.verdict()}\n\n{estimator.summary()}"
 
     def metrics(self) -> dict[str, Any]:
@@ -280,7 +303,9 @@ def analyse(
     Parameters
     ----------
     study : Study
-        With a binary treatment and imagery.
+        With a binary treatment and imagery. Its design (clusters, strata, probabilities, weights) reaches every
+        number. With ``randomised=False`` the propensity is estimated from images and covariates, the adjusted
+        estimate comes first, with its sensitivity, and there is no permutation test.
     model : Pipeline, optional
         A transformer of the study's X followed by an effect estimator; default :func:`image_model`.
     n_folds : int
@@ -308,24 +333,24 @@ def analyse(
     """
     check = study.check()
     check.raise_if_errors()
+    study = _in_the_population(study)
+    design = study.design
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
-    y, t, groups, weights = study.y, study.treatment, study.groups, study.weights
-    roles = {"treatment": t, "groups": groups, "sample_weight": weights, "propensity": study.propensity}
+    y, t = study.y, design.treatment
+    options = {"cv": n_folds, "level": level, "progress": progress}
     fits = tuple(
-        crossfit_effects(model, study.X, y, **roles, cv=n_folds, random_state=seed, level=level, progress=progress)
-        for seed in fold_seeds
+        crossfit_effects(model, study.X, y, design=design, random_state=seed, **options) for seed in fold_seeds
     )
     LOG.info("fitting the model on all units")
     study.fit(model)
-    latents, covariates, modify = _features(model, study)
-    nuisances = crossfit_nuisances(
-        np.column_stack([latents, covariates]), y, n_splits=n_folds, random_state=random_state, **roles
-    )
+    trained = _is_trained_on_labels(model)
+    latents, covariates, modify = _features(_without_labels(model, study, random_state) if trained else model, study)
+    features = np.column_stack([latents, covariates])
+    nuisances = _nuisances(features, y, design, n_folds, random_state)
     LOG.info("testing heterogeneity")
     scores = dr_scores(y, t, nuisances)
-    shared = {"groups": groups, "weights": weights}
-    ranked = {**shared, "n_bootstrap": n_bootstrap, "random_state": random_state}
+    ranked = {"design": design, "n_bootstrap": n_bootstrap, "random_state": random_state}
     first = fits[0]
     posterior = effect(model, study.X)
     study, places, places_support = effects_at_places(model, study)
@@ -333,7 +358,7 @@ def analyse(
         study=study,
         model=model,
         check=check,
-        average=_average_table(study, posterior, scores, groups, weights),
+        average=_average_table(study, design, posterior, scores),
         posterior=posterior,
         places=places,
         places_support=places_support,
@@ -341,22 +366,87 @@ def analyse(
         crossfit=fits,
         autoc=tuple(rate(f.tau, scores, folds=f.fold, method="autoc", **ranked) for f in fits),
         qini=tuple(rate(f.tau, scores, folds=f.fold, method="qini", **ranked) for f in fits),
-        blp=blp(first.tau, scores, folds=first.fold, **shared),
-        gates=gates(first.tau, scores, folds=first.fold, **shared),
-        overlap=overlap(nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=weights),
+        blp=blp(first.tau, scores, folds=first.fold, design=design),
+        gates=gates(first.tau, scores, folds=first.fold, design=design),
+        overlap=overlap(
+            nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=design.weights
+        ),
         permutation=permutation_test(
             np.column_stack([latents, covariates[:, modify]]),
             y,
-            t,
-            groups=groups,
+            design=design,
             covariates=covariates[:, ~modify] if not modify.all() else None,
-            strata=study.strata,
-            weights=weights,
             n_permutations=n_permutations,
             random_state=random_state,
-        ),
+        )
+        if design.randomised
+        else None,
         level=level,
         fold_seeds=tuple(fold_seeds),
+        sensitivity=None
+        if design.randomised
+        else _sensitivity(latents, covariates, study.covariates, y, design, nuisances),
+        label_free=trained,
+    )
+
+
+def _in_the_population(study: Any) -> Any:
+    """The study without units of weight zero, which are in no population."""
+    weights = study.weights
+    if weights is None or not (weights == 0).any():
+        return study
+    return study.subset(weights > 0)
+
+
+def _is_trained_on_labels(model: Any) -> bool:
+    """Whether a step before the estimator is trained on outcomes or treatment."""
+    return any(getattr(step, "requests_roles", False) for _, step in getattr(model, "steps", [])[:-1])
+
+
+def _without_labels(model: Any, study: Any, random_state: int) -> Any:
+    """Features of the units' images made without labels, for nuisances and tests: a fitted default pipeline.
+
+    Features of an encoder that was trained on these outcomes hold the units' own noise, so that a test along them
+    rejects, and outcome models follow them, whatever is true.
+    """
+    from sklearn.pipeline import Pipeline
+
+    sized = next((step.size_m for _, step in model.steps[:-1] if getattr(step, "size_m", None) is not None), None)
+    plain = image_model(study, size_m=sized, random_state=random_state)
+    images = plain.steps[0][1].fit(study.X)
+    return Pipeline([("images", images), ("effect", final_estimator(model)[1])])
+
+
+def _nuisances(features: FloatArray, y: FloatArray, design: Design, n_folds: int, random_state: int) -> Nuisances:
+    roles: dict[str, Any] = {"groups": design.clusters, "sample_weight": design.weights}
+    if design.randomised:
+        roles |= {"strata": design.strata, "propensity": design.stated_probability}
+    else:
+        roles["propensity_model"] = "logistic"
+    return crossfit_nuisances(
+        features, y, design.treatment, n_splits=n_folds, random_state=random_state, **roles
+    )
+
+
+def _sensitivity(
+    latents: FloatArray, covariates: FloatArray, names: Sequence[str], y: FloatArray, design: Design, found: Nuisances
+) -> Sensitivity:
+    """How strong an unmeasured confounder would have to be to explain the adjusted estimate away.
+
+    The benchmarks are the image features together and each covariate.
+    """
+    k = latents.shape[1]
+    benchmarks: dict[str, Any] = {"image features": list(range(k))} if k else {}
+    benchmarks |= {str(name): [k + j] for j, name in enumerate(names)}
+    return partially_linear(
+        y - found.m,
+        design.treatment - found.propensity,
+        np.column_stack([latents, covariates]),
+        weight=np.ones(len(y)) if design.weights is None else design.weights,
+        groups=design.clusters,
+        y=y,
+        treatment=design.treatment,
+        benchmarks=benchmarks,
     )
 
 
@@ -381,19 +471,12 @@ def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[n
     return images, covariates, modify
 
 
-def _average_table(
-    study: Any, posterior: EffectPosterior, scores: FloatArray, groups: Any, weights: Any
-) -> pd.DataFrame:
-    table = average_effects(
-        study.y,
-        study.treatment,
-        covariates=pd.DataFrame(study.X[list(study.covariates)]),
-        groups=groups,
-        strata=study.strata,
-        sample_weight=weights,
-    )
-    bayes = posterior.ate(weights)
+def _average_table(study: Any, design: Design, posterior: EffectPosterior, scores: FloatArray) -> pd.DataFrame:
+    table = average_effects(study.y, design=design, covariates=pd.DataFrame(study.X[list(study.covariates)]))
+    bayes = posterior.ate(design.weights)
     lower, upper = bayes.interval(0.95)[0]
-    table.loc["doubly robust (AIPW)"] = clustered_mean(scores, groups=groups, sample_weight=weights)
-    table.loc["model's posterior"] = {"estimate": float(bayes), "se": bayes.sd()[0], "lower": lower, "upper": upper}
+    estimand = "average effect" if design.randomised else ADJUSTED
+    table.loc["doubly robust (AIPW)"] = score_average(scores, design) | {"estimand": estimand}
+    model = {"estimate": float(bayes), "se": bayes.sd()[0], "lower": lower, "upper": upper, "estimand": estimand}
+    table.loc["model's posterior"] = model
     return table

@@ -49,7 +49,7 @@ def write_outputs(
         html=folder / "map.html",
         sites=study.sites(),
         title=f"Effect of treatment: {study.name}",
-        heterogeneity_p=analysis.permutation.p_value,
+        heterogeneity_p=None if analysis.permutation is None else analysis.permutation.p_value,
         citation=study.citation,
     )
     figures = _draw(analysis, folder)
@@ -109,6 +109,8 @@ def collect_metrics(analysis: Any, mapped: Any = None) -> dict[str, Any]:
             "n_units": study.n_units,
             "n_clusters": study.n_clusters,
             "n_treated": int((study.treatment == 1).sum()),
+            "n_strata": None if study.strata is None else int(pd.Series(study.strata).nunique()),
+            "randomised": bool(study.randomised),
             "n_places": 0 if study.places is None else len(study.places),
             "check_errors": len(analysis.check.errors),
             "check_warnings": len(analysis.check.warnings),
@@ -140,11 +142,6 @@ def collect_metrics(analysis: Any, mapped: Any = None) -> dict[str, Any]:
             "se": analysis.gates.difference_se,
             "p_value": analysis.gates.difference_p_value,
         },
-        "permutation": {
-            "statistic": analysis.permutation.statistic,
-            "p_value": analysis.permutation.p_value,
-            "n_permutations": len(analysis.permutation.null),
-        },
         "propensity": {
             "min": float(analysis.nuisances.propensity.min()),
             "max": float(analysis.nuisances.propensity.max()),
@@ -152,6 +149,18 @@ def collect_metrics(analysis: Any, mapped: Any = None) -> dict[str, Any]:
         },
         "model": {k: v for k, v in estimator._diagnostics().items() if isinstance(v, int | float | str | bool)},
     }
+    if analysis.permutation is not None:
+        values["permutation"] = {
+            "statistic": analysis.permutation.statistic,
+            "p_value": analysis.permutation.p_value,
+            "n_permutations": len(analysis.permutation.null),
+        }
+    if analysis.sensitivity is not None:
+        values["sensitivity"] = {
+            "estimate": analysis.sensitivity.estimate,
+            "robustness_value": analysis.sensitivity.robustness_value(),
+            "robustness_value_95": analysis.sensitivity.robustness_value(alpha=0.05),
+        }
     if analysis.places is not None:
         values["places"] = {
             "mean": float(analysis.places.ate()),
@@ -172,12 +181,17 @@ def _key(name: str) -> str:
 # ---------------------------------------------------------------------- the page
 def _page(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Page:
     study = analysis.study
-    average = analysis.average.loc["difference in means"]
-    lead = [
-        f"On average the treatment changes the outcome by {average.estimate:.3f} "
-        f"(95 % interval {average.lower:.3f} to {average.upper:.3f}; difference in means, cluster-robust).",
-        analysis.verdict(),
-    ]
+    average = analysis.average.loc[analysis.headline]
+    if study.randomised:
+        said = f"On average the treatment changes {study.roles['outcome']} by {average.estimate:.3f}"
+        how = "difference in means within strata" if study.strata is not None else "difference in means"
+    else:
+        said = (
+            "This is an observational study: nobody randomised. Adjusted for images and covariates, "
+            f"the treatment goes with a change of {study.roles['outcome']} by {average.estimate:.3f}"
+        )
+        how = "doubly robust; an effect only if images and covariates hold every confounder"
+    lead = [f"{said} (95 % interval {average.lower:.3f} to {average.upper:.3f}; {how}).", analysis.verdict()]
     footer = [
         f"Made by causalsat {__version__} on {date.today():%Y-%m-%d}. Every figure of this page is in metrics.json.",
         *(text for text in (study.citation, study.licence) if text),
@@ -196,8 +210,13 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
     )
     yield Section(
         "Average effect",
-        ["Intervals of 95 %. Regressions have standard errors clustered on the unit of assignment."],
-        tables=[_average_rows(analysis.average)],
+        [
+            f"Effect of {study.roles['treatment']} on {study.roles['outcome']}. Intervals of 95 %, with bias-reduced "
+            "standard errors clustered on the unit of assignment, or on the stratum where strata hold one cluster an "
+            "arm. Rows with other estimands need not agree.",
+            *_design_words(analysis),
+        ],
+        tables=[_average_rows(analysis.average), *_sensitivity_rows(analysis)],
         figures=[Figure(figures["ate"], "Average effect by method with 95 % intervals.")],
     )
     yield Section(
@@ -206,9 +225,20 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
             analysis.verdict(),
             "Effects are predicted for clusters that the model has not seen. The TOC shows how much larger the "
             "effect is among the units ranked first in their fold than among all; AUTOC is the area under it. The "
-            "calibration slope is 1 where predicted differences are right on average and 0 where they are noise. The "
-            "permutation test assigns the treatment anew as it was assigned, and decides: AUTOC and QINI of "
-            "cross-fitted predictions are only roughly normal, so their p-values are a guide.",
+            "calibration slope is 1 where predicted differences are right on average and 0 where they are noise; its "
+            "standard error takes the predictions as given and is too small for cross-fitted ones. "
+            + (
+                ""
+                if analysis.permutation is None
+                else "The permutation test assigns the treatment anew as it was assigned, and decides: AUTOC and QINI "
+                "of cross-fitted predictions are only roughly normal, so their p-values are a guide."
+            ),
+            *(
+                ["The model's encoder was trained on outcomes: the permutation test and the outcome models use image "
+                 "features made without labels."]
+                if analysis.label_free
+                else []
+            ),
         ],
         tables=[_test_rows(analysis), *_seed_rows(analysis), _gates_rows(analysis.gates)],
         figures=[
@@ -267,10 +297,48 @@ def _places_words(analysis: Any) -> str:
 
 def _average_rows(average: pd.DataFrame) -> Table:
     rows = [
-        [str(name), *(f"{row[c]:.4f}" for c in ("estimate", "se", "lower", "upper"))]
+        [str(name), *(f"{row[c]:.4f}" for c in ("estimate", "se", "lower", "upper")), str(row["estimand"])]
         for name, row in average.iterrows()
     ]
-    return Table(["Method", "Estimate", "Std. error", "Lower", "Upper"], rows, "Average effect, 95 % intervals.")
+    columns = ["Method", "Estimate", "Std. error", "Lower", "Upper", "Estimand"]
+    return Table(columns, rows, "Average effect, 95 % intervals.")
+
+
+def _design_words(analysis: Any) -> Iterator[str]:
+    """What the design is, and what follows from it."""
+    study, design = analysis.study, analysis.study.design
+    if not study.randomised:
+        yield (
+            "Nobody randomised: the propensity is estimated from image features and covariates, and the raw difference "
+            "of the arms is no effect. causalsat.ImageConfounding is made for confounders that images show."
+        )
+    elif design.strata is not None:
+        e = design.probability
+        shares = f"from {e.min():.2f} to {e.max():.2f}" if np.ptp(e) > 1e-9 else f"{e[0]:.2f} in each"
+        pairs = "; standard errors are clustered on the strata (pairs)" if design.is_paired else ""
+        yield f"Assigned within {int(design.strata.max()) + 1} strata, with treated shares {shares}{pairs}."
+    elif design.stated_probability is not None:
+        e = design.stated_probability
+        yield f"The design states the probability of treatment: {e.min():.2f} to {e.max():.2f}."
+    if design.weights is not None:
+        yield "Survey weights enter every estimate."
+
+
+def _sensitivity_rows(analysis: Any) -> Iterator[Table]:
+    found = analysis.sensitivity
+    if found is None:
+        return
+    rows = [
+        ["Adjusted estimate (partially linear)", f"{found.estimate:.4f}"],
+        ["Robustness value: brings the estimate to 0", f"{100 * found.robustness_value():.1f} %"],
+        ["Robustness value: brings 0 into the 95 % interval", f"{100 * found.robustness_value(alpha=0.05):.1f} %"],
+    ]
+    rows += [
+        [f"{name}: share explained of treatment, of outcome", f"{100 * d:.1f} %, {100 * y:.1f} %"]
+        for name, (d, y) in found.benchmarks.items()
+    ]
+    caption = "Sensitivity to a confounder that nobody measured (Cinelli and Hazlett 2020), and what was measured."
+    yield Table(["Quantity", "Value"], rows, caption)
 
 
 def _p(value: float) -> str:
@@ -297,8 +365,9 @@ def _test_rows(analysis: Any) -> Table:
             f"{gap.difference / gap.difference_se:.2f}",
             _p(gap.difference_p_value),
         ],
-        ["Permutation test", f"{analysis.permutation.statistic:.4f}", "", "", _p(analysis.permutation.p_value)],
     ]
+    if (test := analysis.permutation) is not None:
+        rows.append(["Permutation test", f"{test.statistic:.4f}", "", "", _p(test.p_value)])
     return Table(["Test", "Estimate", "Std. error", "Ratio", "p-value"], rows, "Tests of heterogeneity.")
 
 

@@ -40,6 +40,8 @@ def given_roles(study: Any) -> dict[str, Any]:
         "sample_weight": study.weights,
         "propensity": study.propensity,
     }
+    if roles["strata"] is not None:  # of all units: a part of them may leave a stratum one arm
+        roles["propensity"] = study.design.probability
     return {k: v for k, v in roles.items() if v is not None}
 
 
