@@ -147,7 +147,7 @@ def score_average(scores: ArrayLike, design: Design, level: float = 0.95) -> dic
 
 def score_estimate(scores: ArrayLike, design: Design) -> EffectEstimate:
     """Mean of doubly robust scores: centred within arms (of strata) where their numbers were fixed by the design."""
-    fixed = design.randomised and design.stated_probability is None
+    fixed = design.arms_were_fixed
     roles = {"treatment": design.treatment, "strata": design.strata} if fixed else {}
     return score_mean(scores, clusters=design.clusters, weights=design.weights, **roles)
 

@@ -368,9 +368,7 @@ def analyse(
         qini=tuple(rate(f.tau, scores, folds=f.fold, method="qini", **ranked) for f in fits),
         blp=blp(first.tau, scores, folds=first.fold, design=design),
         gates=gates(first.tau, scores, folds=first.fold, design=design),
-        overlap=overlap(
-            nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=design.weights
-        ),
+        overlap=overlap(nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=design.weights),
         permutation=permutation_test(
             np.column_stack([latents, covariates[:, modify]]),
             y,
@@ -423,9 +421,7 @@ def _nuisances(features: FloatArray, y: FloatArray, design: Design, n_folds: int
         roles |= {"strata": design.strata, "propensity": design.stated_probability}
     else:
         roles["propensity_model"] = "logistic"
-    return crossfit_nuisances(
-        features, y, design.treatment, n_splits=n_folds, random_state=random_state, **roles
-    )
+    return crossfit_nuisances(features, y, design.treatment, n_splits=n_folds, random_state=random_state, **roles)
 
 
 def _sensitivity(

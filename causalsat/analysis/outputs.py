@@ -230,12 +230,14 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
             + (
                 ""
                 if analysis.permutation is None
-                else "The permutation test assigns the treatment anew as it was assigned, and decides: AUTOC and QINI "
-                "of cross-fitted predictions are only roughly normal, so their p-values are a guide."
+                else "The permutation test assigns the treatment anew as it was assigned, and decides: AUTOC and "
+                "QINI of cross-fitted predictions are only roughly normal, so their p-values are a guide."
             ),
             *(
-                ["The model's encoder was trained on outcomes: the permutation test and the outcome models use image "
-                 "features made without labels."]
+                [
+                    "The model's encoder was trained on outcomes: the permutation test and the outcome models use "
+                    "image features made without labels."
+                ]
                 if analysis.label_free
                 else []
             ),
@@ -309,8 +311,8 @@ def _design_words(analysis: Any) -> Iterator[str]:
     study, design = analysis.study, analysis.study.design
     if not study.randomised:
         yield (
-            "Nobody randomised: the propensity is estimated from image features and covariates, and the raw difference "
-            "of the arms is no effect. causalsat.ImageConfounding is made for confounders that images show."
+            "Nobody randomised: the propensity is estimated from image features and covariates, and the raw "
+            "difference of the arms is no effect. ImageConfounding is made for confounders that images show."
         )
     elif design.strata is not None:
         e = design.probability

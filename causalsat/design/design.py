@@ -92,6 +92,21 @@ class Design:
         return np.asarray(share[self.strata], dtype=float)
 
     @property
+    def arms_were_fixed(self) -> bool:
+        """Whether the numbers of treated and control clusters (of each stratum) were fixed by the assignment.
+
+        So they were in a randomised trial whose probability is the treated share. A stated probability that differs
+        from it by more than .02 is taken for independent draws.
+        """
+        if not self.is_binary or not self.randomised:
+            return False
+        if self.stated_probability is None:
+            return True
+        strata = np.zeros(len(self), dtype=np.int64) if self.strata is None else self.strata
+        share = treated_share(self.treatment, strata, self.cluster_codes)[strata]
+        return bool(np.abs(share - self.stated_probability).max() <= 0.02)
+
+    @property
     def inference_clusters(self) -> IntArray:
         """Codes on which variances are clustered, shape (n,).
 

@@ -13,7 +13,9 @@ from causalsat.base import EffectEstimator, Summary
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData
 from causalsat.core.parameters import check_whole_numbers
+from causalsat.design import make_design
 from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.inference.average_effects import score_mean
 from causalsat.inference.lack_of_fit import LackOfFit, check_ratio, lack_of_fit
 from causalsat.inference.nuisances import Nuisances, crossfit_nuisances, dr_scores
 from causalsat.inference.projection import (
@@ -192,11 +194,20 @@ class DoublyRobustEffect(EffectEstimator):
             min_propensity=self.min_propensity,
         )
         self.scores_ = dr_scores(data.y, data.treatment, self.nuisances_)
-        self.ate_ = average_effect(self.scores_, data.sample_weight, data.groups)
+        fixed = {"treatment": data.treatment, "strata": data.strata} if self._arms_were_fixed(data) else {}
+        self.ate_ = average_effect(self.scores_, data.sample_weight, data.groups, **fixed)
         self.overlap_ = overlap_diagnostics(self.nuisances_, data.treatment, data.sample_weight)
         self._project(data)
 
+    def _arms_were_fixed(self, data: FitData) -> bool:
+        """Whether the propensity is the treated share (of each stratum): scores then vary about their arm's mean."""
+        if data.propensity is None:
+            return self.propensity_model is None or self.propensity_model == "constant"
+        roles = {"groups": data.groups, "strata": data.strata, "propensity": data.propensity}
+        return make_design(data.treatment, **roles).arms_were_fixed
+
     def _project(self, data: FitData) -> None:
+        groups = clusters_of(data)
         features, weight = data.X[:, self.modifier_positions_], data.sample_weight
         self.centre_ = np.average(features, axis=0, weights=weight)
         spread = np.sqrt(np.average((features - self.centre_) ** 2, axis=0, weights=weight))
@@ -208,16 +219,16 @@ class DoublyRobustEffect(EffectEstimator):
                 expected="more clusters than modifiers",
                 todo="take fewer modifiers, or regularisation='ridge'",
             )
-        found = project(self.scores_, design, weight, data.groups)
+        found = project(self.scores_, design, weight, groups)
         if self.regularisation is None and found.rank < design.shape[1]:
             warnings.warn(
                 "collinear modifiers: of the projections that fit equally well the shortest was taken",
                 DataWarning,
                 stacklevel=4,
             )
-        through = leaves_nothing(found, self.scores_, design, weight, data.groups)
+        through = leaves_nothing(found, self.scores_, design, weight, groups)
         if through:
-            found = replace(found, cov=about_the_mean(found, self.scores_, design, weight, data.groups))
+            found = replace(found, cov=about_the_mean(found, self.scores_, design, weight, groups))
         found = replace(found, cov=at_least_conventional(found, self.scores_, design, weight))
         self.coef_, self.coef_cov_, self.df_ = found.coef, found.cov, found.df
         cov, prior_scale = found.cov, None
@@ -227,6 +238,7 @@ class DoublyRobustEffect(EffectEstimator):
             prior_scale = max(0.5 * spread_y, 1e-12) / np.sqrt(max(design.shape[1] - 1, 1))
             if through or found.rank < design.shape[1]:  # of what does not vary the scores say nothing
                 cov = open_directions(cov, found, found.cov if through else cov, 1e6 * prior_scale**2)
+        cov = _with_average(cov, self.ate_.se)
         rng = np.random.default_rng(self.random_state)
         self.coef_draws_, self.prior_sd_ = draw_coefficients(
             found.coef, cov, found.df, int(self.n_draws), rng, prior_scale=prior_scale
@@ -236,7 +248,7 @@ class DoublyRobustEffect(EffectEstimator):
             design @ found.coef,
             design,
             weight,
-            data.groups,
+            groups,
             effect_sd=self._effect_sd(design, cov, weight),
             ratio=float(self.lack_of_fit),
             n_draws=int(self.n_draws),
@@ -313,8 +325,20 @@ class DoublyRobustEffect(EffectEstimator):
         return Summary("Doubly robust effects", table, {**counts, **self._diagnostics()}, notes)
 
 
-def average_effect(scores: FloatArray, weight: FloatArray, groups: Any = None) -> AverageEffect:
-    """Weighted mean of doubly robust scores with its cluster-robust t interval.
+def average_effect(
+    scores: FloatArray, weight: FloatArray, groups: Any = None, *, treatment: Any = None, strata: Any = None
+) -> AverageEffect:
+    """Weighted mean of doubly robust scores with the interval of its design.
+
+    Parameters
+    ----------
+    scores, weight : ndarrays of shape (n,)
+        Scores and weights.
+    groups : ndarray of int of shape (n,), optional
+        Clusters.
+    treatment, strata : ndarrays of shape (n,), optional
+        As in :func:`causalsat.inference.average_effects.score_mean`, where the numbers of treated clusters (in each
+        stratum) were fixed.
 
     Examples
     --------
@@ -322,13 +346,26 @@ def average_effect(scores: FloatArray, weight: FloatArray, groups: Any = None) -
     >>> round(ate.estimate, 6), round(ate.se, 4)
     (2.5, 0.6455)
     """
-    from scipy.stats import t
+    found = score_mean(scores, treatment=treatment, strata=strata, clusters=groups, weights=weight)
+    lower, upper = found.interval()
+    return AverageEffect(found.estimate, found.se, lower, upper, found.df, found.p_value)
 
-    found = project(scores, np.ones((len(scores), 1)), weight, groups)
-    estimate, se = float(found.coef[0]), float(np.sqrt(found.cov[0, 0]))
-    half = float(t.ppf(0.975, found.df)) * se
-    p_value = float(2 * t.sf(abs(estimate) / se, found.df)) if se > 0 else float("nan")
-    return AverageEffect(estimate, se, estimate - half, estimate + half, found.df, p_value)
+
+def clusters_of(data: FitData) -> NDArray[np.int64] | None:
+    """Clusters of the variance: the strata where these are pairs, else the clusters; None without any."""
+    if data.strata is None or not np.isin(data.treatment, (0.0, 1.0)).all():
+        return data.groups
+    design = make_design(data.treatment, groups=data.groups, strata=data.strata)
+    return design.inference_clusters if design.is_paired else data.groups
+
+
+def _with_average(cov: FloatArray, se: float) -> FloatArray:
+    """A covariance whose first variance is that of the average effect; correlations stay."""
+    if not (cov[0, 0] > 0 and np.isfinite(se) and se > 0):
+        return cov
+    scale = np.ones(len(cov))
+    scale[0] = se / np.sqrt(cov[0, 0])
+    return np.asarray(scale[:, None] * cov * scale)
 
 
 def overlap_diagnostics(nuisances: Nuisances, t: FloatArray, weight: FloatArray) -> dict[str, Any]:

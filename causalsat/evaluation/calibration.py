@@ -17,7 +17,8 @@ from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError
-from causalsat.inference.projection import Projection, project
+from causalsat.inference.average_effects import score_projection
+from causalsat.inference.robust import RobustFit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,8 +101,10 @@ class GatesResult(Tabular):
         Whether the estimates never decrease.
     trend_p_value : float
         One-sided test that the estimates' linear trend over the groups is not positive.
-    df : float
-        Degrees of freedom of the t reference.
+    df : ndarray of shape (k,)
+        Degrees of freedom of the t reference of each group.
+    difference_df : float
+        Those of the difference.
     group : ndarray of int of shape (n,)
         The group of each unit, 0 the lowest.
     """
@@ -116,14 +119,15 @@ class GatesResult(Tabular):
     difference_p_value: float
     monotone: bool
     trend_p_value: float
-    df: float
+    df: FloatArray
+    difference_df: float
     group: NDArray[np.int64]
 
     def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
         """Table with one row a group and one for the difference: estimate, se, lower, upper, predicted, n."""
         import pandas as pd
 
-        half = _t_quantile(level, self.df)
+        half = _t_quantile(level, np.append(self.df, self.difference_df))
         estimate = np.append(self.estimate, self.difference)
         se = np.append(self.se, self.difference_se)
         columns = {
@@ -147,7 +151,7 @@ def blp(
     weights: ArrayLike | None = None,
     design: Design | None = None,
 ) -> BlpResult:
-    """Regress doubly robust scores on a constant and the centred predicted effect, cluster-robust.
+    """Regress doubly robust scores on a constant and the centred predicted effect, cluster-robust (CR2).
 
     Parameters
     ----------
@@ -190,8 +194,7 @@ def blp(
     (0.5, 1.0)
     """
     given = checks.roles(design, {"groups": groups, "weights": weights})
-    groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
-    prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
+    prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, given["groups"], folds, given["weights"])
     n_groups = checks.several(cluster)
     mass = np.bincount(fold, w)
     centred = prediction - (np.bincount(fold, w * prediction) / np.where(mass > 0, mass, 1))[fold]
@@ -202,17 +205,18 @@ def blp(
             expected="predictions that vary",
             todo="report that the model found no heterogeneity: there is nothing to calibrate",
         )
-    design = np.column_stack([np.ones(len(gamma)), centred / spread])
-    found = _without_rounding(project(gamma, design, w, None if groups is None else cluster), gamma)
-    slope, slope_se = found.coef[1] / spread, np.sqrt(found.cov[1, 1]) / spread
+    regressors = np.column_stack([np.ones(len(gamma)), centred / spread])
+    found = _projected(gamma, regressors, w, None if given["groups"] is None else cluster, design)
+    df = float(found.df[1])
+    slope, slope_se = found.estimate[1] / spread, found.se[1] / spread
     return BlpResult(
-        ate=float(found.coef[0]),
-        ate_se=float(np.sqrt(found.cov[0, 0])),
+        ate=float(found.estimate[0]),
+        ate_se=float(found.se[0]),
         slope=float(slope),
         slope_se=float(slope_se),
-        p_value=_upper_tail(float(slope), float(slope_se), found.df),
-        p_value_calibrated=_two_sided(float(slope) - 1, float(slope_se), found.df),
-        df=found.df,
+        p_value=_upper_tail(float(slope), float(slope_se), df),
+        p_value_calibrated=_two_sided(float(slope) - 1, float(slope_se), df),
+        df=df,
         n_units=len(gamma),
         n_groups=n_groups,
     )
@@ -258,8 +262,7 @@ def gates(
     (array([0.1, 0.3, 0.5, 0.7, 0.9]), True)
     """
     given = checks.roles(design, {"groups": groups, "weights": weights})
-    groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
-    prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, groups, folds, weights)
+    prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, given["groups"], folds, given["weights"])
     checks.several(cluster)
     k = checks.count(n_groups, "n_groups", 2)
     rank = checks.within_fold_rank(prediction, fold, w)
@@ -272,23 +275,26 @@ def gates(
             todo="take fewer groups (n_groups)",
         )
     membership = (group[:, None] == np.arange(k)).astype(float)
-    found = _without_rounding(project(gamma, membership, w, None if groups is None else cluster), gamma)
-    contrast = np.zeros(k)
-    contrast[[0, -1]] = -1.0, 1.0
-    difference, difference_se = _contrast(found, contrast)
-    trend = np.arange(k, dtype=float) - (k - 1) / 2
+    gap = np.zeros(k)
+    gap[[0, -1]] = -1.0, 1.0
+    contrasts = np.column_stack([np.eye(k), gap, np.arange(k, dtype=float) - (k - 1) / 2])
+    given_groups = None if given["groups"] is None else cluster
+    found = _projected(gamma, membership, w, given_groups, design, contrasts)
+    estimate, difference, trend = found.estimate[:k], float(found.estimate[k]), float(found.estimate[k + 1])
+    difference_se, trend_se = float(found.se[k]), float(found.se[k + 1])
     return GatesResult(
-        estimate=found.coef,
-        se=np.sqrt(np.diag(found.cov)),
+        estimate=estimate,
+        se=found.se[:k],
         predicted=np.bincount(group, w * prediction) / np.bincount(group, w),
         count=count,
-        cov=found.cov,
+        cov=found.cov[:k, :k],
         difference=difference,
         difference_se=difference_se,
-        difference_p_value=_two_sided(difference, difference_se, found.df),
-        monotone=bool((np.diff(found.coef) >= 0).all()),
-        trend_p_value=_upper_tail(*_contrast(found, trend), found.df),
-        df=found.df,
+        difference_p_value=_two_sided(difference, difference_se, float(found.df[k])),
+        monotone=bool((np.diff(estimate) >= 0).all()),
+        trend_p_value=_upper_tail(trend, trend_se, float(found.df[k + 1])),
+        df=found.df[:k],
+        difference_df=float(found.df[k]),
         group=group,
     )
 
@@ -304,21 +310,26 @@ def _inputs_of(
     return prediction, gamma, checks.codes(groups, n), fold, np.ones(n) if w is None else w
 
 
-def _without_rounding(found: Projection, scores: FloatArray) -> Projection:
-    """The projection with standard errors of 0 where rounding made them: constant scores, groups of one cluster."""
+def _projected(
+    scores: FloatArray,
+    regressors: FloatArray,
+    weight: FloatArray,
+    clusters: NDArray[np.int64] | None,
+    design: Design | None,
+    contrast: FloatArray | None = None,
+) -> RobustFit:
+    """Scores on regressors with the variance of the design; standard errors of 0 where rounding made them."""
+    fixed = design is not None and design.arms_were_fixed
+    roles = {"treatment": design.treatment, "strata": design.strata} if design is not None and fixed else {}
+    found = score_projection(scores, regressors, clusters=clusters, weights=weight, contrast=contrast, **roles)
     noise = np.sqrt(np.abs(np.diag(found.cov))) <= 1e-12 * float(np.abs(scores).max())
     return replace(found, cov=np.where(noise[:, None] | noise, 0.0, found.cov))
 
 
-def _contrast(found: Projection, contrast: NDArray[Any]) -> tuple[float, float]:
-    variance = float(contrast @ found.cov @ contrast)
-    return float(contrast @ found.coef), float(np.sqrt(max(variance, 0.0)))
-
-
-def _t_quantile(level: float, df: float) -> float:
+def _t_quantile(level: float, df: Any) -> Any:
     from scipy.stats import t
 
-    return float(t.ppf(0.5 + checks.level(level) / 2, df))
+    return t.ppf(0.5 + checks.level(level) / 2, df)
 
 
 def _upper_tail(estimate: float, se: float, df: float) -> float:

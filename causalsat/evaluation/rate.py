@@ -20,6 +20,7 @@ from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.evaluation import checks
 from causalsat.exceptions import ParameterError
+from causalsat.inference.robust import effective_clusters, t_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,13 +79,16 @@ class RateResult(Tabular):
     ratio : float
         estimate / se (0 where both are 0).
     p_value : float
-        Two-sided, normal. Only for priorities that are independent of the scores: see :func:`rate`.
+        Two-sided, from t with ``df`` degrees of freedom. Only for priorities that are independent of the scores:
+        see :func:`rate`.
     method : str
         "autoc" or "qini"; of a difference, that of both.
     toc : TocCurve
         The curve with pointwise standard errors.
     replicates : ndarray of shape (n_bootstrap,)
         Bootstrap replicates of the estimate.
+    df : float
+        Effective number of clusters less 1: few or uneven clusters have heavier tails than the normal.
     paired : tuple
         Identifies scores, groups, weights, q and half-samples: only results with the same ones are subtracted.
     """
@@ -96,12 +100,13 @@ class RateResult(Tabular):
     method: str
     toc: TocCurve
     replicates: FloatArray
+    df: float = np.inf
     paired: tuple[Any, ...] = ()
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Normal interval: lower, upper."""
-        half = _normal_quantile(level) * self.se
-        return self.estimate - half, self.estimate + half
+        """Interval from the t distribution: lower, upper."""
+        lower, upper = t_interval(self.estimate, self.se, self.df, checks.level(level))
+        return float(lower), float(upper)
 
     def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
         """Table of one row: method, estimate, se, lower, upper, ratio, p_value, n_units, n_groups."""
@@ -134,7 +139,12 @@ class RateResult(Tabular):
             self.toc, estimate=self.toc.estimate - other.toc.estimate, se=np.full(len(self.toc.q), np.nan)
         )
         return _result(
-            self.estimate - other.estimate, self.replicates - other.replicates, self.method, curve, self.paired
+            self.estimate - other.estimate,
+            self.replicates - other.replicates,
+            self.method,
+            curve,
+            self.paired,
+            min(self.df, other.df),
         )
 
 
@@ -271,13 +281,19 @@ def rate(
     if isinstance(random_state, int | np.integer):
         parts = (gamma, cluster, np.ones(n) if w is None else w, grid)
         paired = (n, n_groups, method, int(random_state), *(zlib.crc32(part.tobytes()) for part in parts))
-    return _result(estimate, boot[:, 0], method, toc_curve, paired)
+    df = max(float(effective_clusters(np.ones(n) if w is None else w, cluster)) - 1, 1.0)
+    return _result(estimate, boot[:, 0], method, toc_curve, paired, df)
 
 
 def _result(
-    estimate: float, replicates: FloatArray, method: str, curve: TocCurve, paired: tuple[Any, ...]
+    estimate: float,
+    replicates: FloatArray,
+    method: str,
+    curve: TocCurve,
+    paired: tuple[Any, ...],
+    df: float,
 ) -> RateResult:
-    from scipy.stats import norm
+    from scipy.stats import t
 
     se = float(replicates.std(ddof=1)) if len(replicates) > 1 else float("nan")
     scale = max(abs(curve.ate), float(np.abs(curve.estimate).max()), 1e-300)
@@ -285,8 +301,8 @@ def _result(
         estimate, se, ratio = 0.0, 0.0, 0.0
     else:
         ratio = estimate / se if se > 0 else float("nan")
-    p_value = float(2 * norm.sf(abs(ratio)))
-    return RateResult(float(estimate), se, float(ratio), p_value, method, curve, replicates, paired)
+    p_value = float(2 * t.sf(abs(ratio), df))
+    return RateResult(float(estimate), se, float(ratio), p_value, method, curve, replicates, df, paired)
 
 
 def _normal_quantile(level: float) -> float:

@@ -236,12 +236,14 @@ def draw_coefficients(
 
     Without ``prior_scale`` the draws are from the t approximation to the estimator's distribution. With it, all
     coefficients but the first (the constant) are N(0, s^2) a priori, s half-Cauchy with that scale: given s the
-    posterior is normal in closed form,
+    posterior of the others, h, is normal in closed form,
 
-    ``mean = b - V_.h (V_hh + s^2 I)^-1 b_h``, ``cov = V - V_.h (V_hh + s^2 I)^-1 V_h.``
+    ``mean_h = b_h - V_hh (V_hh + s^2 I)^-1 b_h``, ``cov_.h = V_.h - V_.h (V_hh + s^2 I)^-1 V_hh``
 
-    with h the shrunk coefficients, and s is summed over a grid with its marginal likelihood
-    ``N(b_h; 0, V_hh + s^2 I)``. Draws come in antithetic pairs.
+    and s is summed over a grid with its marginal likelihood ``N(b_h; 0, V_hh + s^2 I)``. The constant keeps its own
+    mean and variance, ``b_0`` and ``V_00``: of centred regressors it is the average, which is estimated without the
+    others, and their shrinkage, which is a bias, must not move it through a correlation of errors. Draws come in
+    antithetic pairs.
     """
     pairs = (n_draws + 1) // 2
     k = len(coef)
@@ -257,8 +259,9 @@ def draw_coefficients(
     for i in np.unique(chosen):
         rows = np.flatnonzero(chosen == i)
         gain = np.linalg.solve(cov[1:, 1:] + scales[i] ** 2 * np.eye(k - 1), cov[1:, :]).T
-        centre = coef - gain @ coef[1:]
-        deviation = noise[rows] @ _root(cov - gain @ cov[1:, :])
+        centre, after = coef - gain @ coef[1:], cov - gain @ cov[1:, :]
+        centre[0], after[0, 0] = coef[0], cov[0, 0]
+        deviation = noise[rows] @ _root(after)
         draws[0, rows], draws[1, rows] = centre + deviation, centre - deviation
     order = rng.permutation(2 * pairs)
     return draws.reshape(-1, k)[order][:n_draws], float(share @ scales)
