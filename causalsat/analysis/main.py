@@ -338,7 +338,7 @@ def analyse(
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
     y, t = study.y, design.treatment
-    options = {"cv": n_folds, "level": level, "progress": progress}
+    options: dict[str, Any] = {"cv": n_folds, "level": level, "progress": progress}
     fits = tuple(
         crossfit_effects(model, study.X, y, design=design, random_state=seed, **options) for seed in fold_seeds
     )

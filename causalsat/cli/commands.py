@@ -52,6 +52,19 @@ OutcomeOption = Annotated[str | None, typer.Option(help="Outcome column; needed 
 TreatmentOption = Annotated[str | None, typer.Option(help="Treatment column; needed for a units file.")]
 CovariatesOption = Annotated[str, typer.Option(help="Comma-separated covariate columns, such as age,female or x*.")]
 ClusterOption = Annotated[str | None, typer.Option(help="Column of the unit of assignment, such as village.")]
+StrataOption = Annotated[str | None, typer.Option(help="Column of the strata within which clusters were assigned.")]
+WeightsOption = Annotated[str | None, typer.Option(help="Column of survey weights.")]
+PropensityOption = Annotated[
+    str | None, typer.Option(help="The design's probability of treatment: a column, or one number such as 0.5.")
+]
+TreatedOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means treated.")]
+ControlOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means control.")]
+ObservationalOption = Annotated[
+    bool, typer.Option("--observational", help="Nobody randomised: adjust, and show overlap and sensitivity.")
+]
+TreatmentDateOption = Annotated[
+    str | None, typer.Option(help="When treatment began: a date such as 2011-05-01, or a column.")
+]
 LonOption = Annotated[str | None, typer.Option(help="Longitude column.")]
 LatOption = Annotated[str | None, typer.Option(help="Latitude column.")]
 ImageryOption = Annotated[
@@ -85,6 +98,7 @@ def _study(
     lon: str | None,
     lat: str | None,
     imagery: str | None,
+    design: dict[str, Any],
 ) -> Any:
     """The study of a units file with the given roles, or of a catalogue entry with them in the place of its own."""
     from causalsat.exceptions import ParameterError
@@ -114,12 +128,51 @@ def _study(
             lon=lon,
             lat=lat,
             imagery=_opened(imagery, catalog) if imagery else None,
+            **design,
         )
     from causalsat.catalog import load_study
 
     given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
-    given |= {"covariates": names, "imagery": _opened(imagery, catalog) if imagery else None}
+    given |= {"covariates": names, **design, "imagery": _opened(imagery, catalog) if imagery else None}
     return load_study(source, catalog=catalog, **{key: value for key, value in given.items() if value is not None})
+
+
+def _design(
+    strata: str | None,
+    weights: str | None,
+    propensity: str | None,
+    treated: str | None,
+    control: str | None,
+    observational: bool,
+    treatment_date: str | None,
+) -> dict[str, Any]:
+    """What the options say of the design, as arguments of Study: only those that were given."""
+    number = _number(propensity)
+    given: dict[str, Any] = {
+        "strata": strata,
+        "weights": weights,
+        "propensity": propensity if number is None else number,
+        "treated": _value(treated),
+        "control": _value(control),
+        "treatment_date": treatment_date,
+        "randomised": False if observational else None,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _value(text: str | None) -> Any:
+    """A value of a column as it was typed: a number where it is one."""
+    number = _number(text)
+    if number is None:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 @app.command()
@@ -130,6 +183,13 @@ def check(
     treatment: TreatmentOption = None,
     covariates: CovariatesOption = "",
     cluster: ClusterOption = None,
+    strata: StrataOption = None,
+    weights: WeightsOption = None,
+    propensity: PropensityOption = None,
+    treated: TreatedOption = None,
+    control: ControlOption = None,
+    observational: ObservationalOption = False,
+    treatment_date: TreatmentDateOption = None,
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
@@ -143,7 +203,8 @@ def check(
     causalsat check units.csv --outcome y --treatment t --lon lon --lat lat --imagery scene.tif --size-m 960
     """
     with answer("check", as_json, verbose, quiet) as reply:
-        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
+        design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, design)
         report = loaded.check(size_m=size_m)
         found = json.loads(report.to_dataframe().to_json(orient="records"))
         reply.result = {"study": loaded.name, "ok": bool(report.ok), "findings": found}
@@ -159,6 +220,13 @@ def run(
     treatment: TreatmentOption = None,
     covariates: CovariatesOption = "",
     cluster: ClusterOption = None,
+    strata: StrataOption = None,
+    weights: WeightsOption = None,
+    propensity: PropensityOption = None,
+    treated: TreatedOption = None,
+    control: ControlOption = None,
+    observational: ObservationalOption = False,
+    treatment_date: TreatmentDateOption = None,
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
@@ -176,7 +244,8 @@ def run(
     with answer("run", as_json, verbose, quiet) as reply:
         from causalsat.analysis import analyse, image_model
 
-        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery)
+        design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, design)
         model = image_model(loaded, size_m=size_m, random_state=seed)
         analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
         folder = out or Path("outputs") / loaded.name

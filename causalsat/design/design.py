@@ -149,7 +149,7 @@ class Design:
         """
         chosen = np.asarray(rows)
         cut = {"clusters": self.clusters, "strata": self.strata, "weights": self.weights}
-        part = {name: None if values is None else values[chosen] for name, values in cut.items()}
+        part: dict[str, Any] = {name: None if values is None else values[chosen] for name, values in cut.items()}
         for name in ("clusters", "strata"):
             if part[name] is not None:
                 part[name] = np.unique(part[name], return_inverse=True)[1].astype(np.int64)
@@ -158,7 +158,7 @@ class Design:
             self,
             treatment=self.treatment[chosen],
             stated_probability=None if known is None else known[chosen],
-            **part,  # type: ignore[arg-type]
+            **part,
         )
 
 

@@ -203,8 +203,8 @@ class DoublyRobustEffect(EffectEstimator):
         """Whether the propensity is the treated share (of each stratum): scores then vary about their arm's mean."""
         if data.propensity is None:
             return self.propensity_model is None or self.propensity_model == "constant"
-        roles = {"groups": data.groups, "strata": data.strata, "propensity": data.propensity}
-        return make_design(data.treatment, **roles).arms_were_fixed
+        design = make_design(data.treatment, groups=data.groups, strata=data.strata, propensity=data.propensity)
+        return design.arms_were_fixed
 
     def _project(self, data: FitData) -> None:
         groups = clusters_of(data)

@@ -50,13 +50,14 @@ def test_slope_intervals_cover_with_clusters():
     assert np.mean(naive) < 0.75
 
 
-def test_is_statsmodels_cluster_robust_regression():
+def test_is_statsmodels_regression_with_errors_a_little_wider():
+    """CR2 lies between the plain sandwich and its usual small-sample factor times some percent."""
     tau, scores, groups = scored(n_groups=100)
     design = sm.add_constant(tau - tau.mean())
     ols = sm.OLS(scores, design).fit(cov_type="cluster", cov_kwds={"groups": groups})
     result = blp(tau, scores, groups=groups)
     assert result.slope == pytest.approx(ols.params[1])
-    assert result.slope_se == pytest.approx(ols.bse[1] * np.sqrt(99 / 98))
+    assert 0.99 < result.slope_se / ols.bse[1] < 1.05
     assert result.to_dataframe().loc["ATE", "estimate"] == pytest.approx(ols.params[0])
 
 
@@ -176,11 +177,11 @@ def test_bad_overlap(arguments, options, error):
 
 
 def test_rounding_is_no_standard_error():
-    """One cluster a group, and constant scores: the errors are 0, and no p-value follows from them."""
+    """One cluster a group has no error that could be told, constant scores have none: no p-value follows."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(5), 12)
     found = gates(groups.astype(float), rng.standard_normal(60), n_groups=5, groups=groups)
-    assert (found.se == 0).all()
+    assert np.isnan(found.se).all()
     assert np.isnan([found.difference_p_value, found.trend_p_value]).all()
     flat = blp(rng.standard_normal(60), np.full(60, 0.1), groups=groups)
     assert (flat.ate_se, flat.slope_se) == (0, 0)

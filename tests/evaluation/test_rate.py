@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from causalsat.evaluation import rate, toc
 from causalsat.evaluation.permutation import rank_weights
@@ -158,7 +159,8 @@ def test_tables():
     result = rate(*clustered(0)[:2], n_bootstrap=20)
     row = result.to_dataframe().iloc[0]
     assert row["estimate"] == result.estimate
-    assert row["lower"] == pytest.approx(result.estimate - 1.959964 * result.se)
+    assert row["lower"] == pytest.approx(result.estimate - student.ppf(0.975, result.df) * result.se)
+    assert result.df == pytest.approx(result.toc.n_groups - 1, rel=0.5)
     curve = result.toc.to_dataframe()
     assert list(curve.columns) == ["q", "toc", "se", "lower", "upper"]
     assert curve["q"].iloc[-1] == 1

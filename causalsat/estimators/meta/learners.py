@@ -105,8 +105,9 @@ class TLearnerEffect(MetaLearner):
 
     def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         (model,) = self._learners()
-        known = data.propensity is not None and not data.balanced
-        treated = data.propensity if known else np.average(data.treatment, weights=data.sample_weight)
+        treated: float | FloatArray = float(np.average(data.treatment, weights=data.sample_weight))
+        if data.propensity is not None and not data.balanced:
+            treated = data.propensity
         return in_sample_left_over(model, data, treated, counts=not takes_weights(model))
 
 
