@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from causalsat.core.names import shown
 from causalsat.exceptions import DataError
 
 __all__ = ["align", "align_all", "align_outcome", "align_rows", "labels_of"]
@@ -78,7 +79,7 @@ def align_rows(units: Any, value: Any, role: str, whose: str = "X") -> Any:
     if not (units.is_unique and labels.is_unique):
         doubled, where = (labels, role) if units.is_unique else (units, whose)
         raise DataError(
-            f"{role} and {whose} have labels in different orders, and {_shown(doubled[doubled.duplicated()][0])} "
+            f"{role} and {whose} have labels in different orders, and {shown(doubled[doubled.duplicated()][0])} "
             f"occurs more than once in those of {where}",
             expected="one label for each unit, or the same labels in the same order",
             todo=f"sort both by the same key, or pass {role}.to_numpy() if its order is that of {whose}",
@@ -87,7 +88,7 @@ def align_rows(units: Any, value: Any, role: str, whose: str = "X") -> Any:
     if (rows < 0).any():
         raise DataError(
             f"{role} has other labels than {whose}: {int((rows < 0).sum())} of {len(units)} units are not among "
-            f"them, such as {_shown(units[rows < 0][0])} ({role} has {_shown(labels[0])}, ...)",
+            f"them, such as {shown(units[rows < 0][0])} ({role} has {shown(labels[0])}, ...)",
             expected=f"the labels of {whose}, in any order",
             todo=f"take both from one table, or pass {role}.to_numpy() if its order is that of {whose}",
         )
@@ -131,8 +132,8 @@ def _refuse_disagreement(labels: Mapping[str, Any], whose: str) -> None:
         first, reference = labelled[0]
         if len(own) == len(reference) and not _identical(reference, own):
             raise DataError(
-                f"{first} and {role} have different labels, and {whose} has none: {_shown(reference[0])}, ... in "
-                f"{first} and {_shown(own[0])}, ... in {role}",
+                f"{first} and {role} have different labels, and {whose} has none: {shown(reference[0])}, ... in "
+                f"{first} and {shown(own[0])}, ... in {role}",
                 expected=f"the same labels in the same order, or {whose} with these labels too",
                 todo=f"give {whose} its labels, or pass {first} and {role} as arrays (.to_numpy()) in its order",
             )
@@ -140,7 +141,3 @@ def _refuse_disagreement(labels: Mapping[str, Any], whose: str) -> None:
 
 def _identical(one: Any, other: Any) -> bool:
     return one is other or bool(one.equals(other)) or bool(one.astype(object).equals(other.astype(object)))
-
-
-def _shown(label: Any) -> str:
-    return repr(label.item() if hasattr(label, "item") else label)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.alignment import align
+from causalsat.core.names import shown
+from causalsat.core.treatment import more_than_two_values, two_values
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
 
 FloatArray = NDArray[np.float64]
@@ -228,7 +230,7 @@ def check_treatment(treatment: Any, n: int, *, binary: bool) -> FloatArray:
             todo="call fit(X, y, treatment=t); in cross-validation pass params={'treatment': t} with "
             "sklearn.set_config(enable_metadata_routing=True)",
         )
-    t = _numbers(treatment, "the treatment")
+    t = _numbers(treatment, "the treatment", todo="code control as 0, treated as 1 and units of neither as missing")
     _one_per_unit(t, n, "treatment")
     if not np.isfinite(t).all():
         raise TreatmentError(
@@ -246,12 +248,7 @@ def check_treatment(treatment: Any, n: int, *, binary: bool) -> FloatArray:
             todo="check the sample; in cross-validation use folds that keep both arms",
         )
     if binary and not np.isin(values, (0.0, 1.0)).all():
-        shown = ", ".join(f"{v:g}" for v in values[:6])
-        raise TreatmentError(
-            f"treatment has the values {shown}",
-            expected="0 (control) and 1 (treated)",
-            todo="recode it, for example (treatment == 2).astype(int), or use an estimator for such treatments",
-        )
+        raise two_values(*values) if len(values) == 2 else more_than_two_values(list(values))
     return t
 
 
@@ -340,7 +337,7 @@ def learn_imputation(X: FloatArray, names: tuple[str, ...]) -> Imputation:
     return Imputation(means=means, indicators=np.flatnonzero(missing.any(axis=0)).astype(np.int64))
 
 
-def _numbers(values: Any, role: str) -> FloatArray:
+def _numbers(values: Any, role: str, todo: str = "code it as numbers") -> FloatArray:
     array = np.asarray(values)
     if np.iscomplexobj(array):
         raise DataError(f"{role} is complex. Complex data not supported", expected="real numbers")
@@ -348,11 +345,11 @@ def _numbers(values: Any, role: str) -> FloatArray:
         return array.astype(float)
     except (TypeError, ValueError):
         flat = array.ravel()
-        shown = next((repr(v) for v in flat if not _is_number(v)), repr(flat[:1]))
+        first = next((shown(v) for v in flat if not _is_number(v)), repr(flat[:1]))
         raise DataError(
-            f"{role} holds {shown}. Unknown label type: not a number",
+            f"{role} holds {first}. Unknown label type: not a number",
             expected="numbers",
-            todo="code it as numbers, for example (column == 'treated').astype(int)",
+            todo=todo,
         ) from None
 
 

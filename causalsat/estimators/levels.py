@@ -8,7 +8,8 @@ import numpy as np
 
 from causalsat.base import EffectEstimator
 from causalsat.core.inputs import FloatArray
-from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.core.treatment import two_values
+from causalsat.exceptions import ParameterError
 
 __all__ = ["FittedLevels", "check_coding", "is_binary"]
 
@@ -22,11 +23,7 @@ def check_coding(treatment: FloatArray) -> None:
     """Refuse a treatment with two values that are not 0 and 1: almost always codes, not doses."""
     values = np.unique(treatment)
     if len(values) == 2 and not np.array_equal(values, (0.0, 1.0)):
-        raise TreatmentError(
-            f"treatment has the values {values[0]:g}, {values[1]:g}",
-            expected="0 (control) and 1 (treated), or a dose with more than two values",
-            todo="recode it, for example (treatment == 2).astype(int)",
-        )
+        raise two_values(*values)
 
 
 class FittedLevels(EffectEstimator):

@@ -7,7 +7,9 @@ import warnings
 from typing import Any
 
 from causalsat.core.alignment import align_rows
-from causalsat.exceptions import DataWarning, ParameterError
+from causalsat.core.names import shown
+from causalsat.core.treatment import FOR_ARMS
+from causalsat.exceptions import DataWarning, ParameterError, TreatmentError
 
 __all__ = ["fit_study", "given_roles"]
 
@@ -20,6 +22,7 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
     steps = getattr(model, "steps", None)
     final = steps[-1][1] if steps else model
     arguments = _arguments(study, final)
+    _refuse_labelled_arms(study, final)
     if not steps:
         return model.fit(features, study.y, **arguments)
     prefix = steps[-1][0]
@@ -29,6 +32,23 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
             routed |= {f"{name}__{k}": v for k, v in arguments.items() if k in ("treatment", "groups")}
     with config_context(enable_metadata_routing=False):  # the step's name routes, so no step need ask for it
         return model.fit(features, study.y, **routed)
+
+
+def _refuse_labelled_arms(study: Any, estimator: Any) -> None:
+    """Refuse arms that value labels name where an estimator would take their codes for amounts."""
+    arms = study.arms
+    if len(arms) < 3 or getattr(estimator, "treatment_kind", None) == "levels":
+        return
+    column = study.roles["treatment"]
+    listed = ", ".join(f"{shown(code)} = {name}" for code, name in arms.items())
+    raise TreatmentError(
+        f"the treatment {column!r} has {len(arms)} arms by its value labels ({listed}), whose codes "
+        f"{type(estimator).__name__} takes for amounts",
+        expected="two arms, or an estimator of arms",
+        todo=f"keep one arm and control, study.subset(study.units[{column!r}].isin([control, arm])), and name it by "
+        f"replace(treated=arm); or take all arms with {FOR_ARMS}. If the codes are amounts: "
+        "study.replace(value_labels=None)",
+    )
 
 
 def given_roles(study: Any) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.treatment import arm_names, code_treatment
 from causalsat.design import Design, make_design
 from causalsat.exceptions import ParameterError
 from causalsat.study.building import check_imagery, check_table, chosen_rows, one_probability, resolve_roles
-from causalsat.study.columns import code_treatment, numeric_column, require_column, resolve_covariates
+from causalsat.study.columns import numeric_column, require_column, resolve_covariates
 from causalsat.study.dates import parse_dates
 from causalsat.study.describing import facts_of, html_of, sites_of
 from causalsat.study.geometry import places_frame, units_frame
@@ -37,8 +38,9 @@ class Study:
     units : DataFrame or GeoDataFrame of n rows
         One row for each unit (person, household, village). It is copied.
     outcome, treatment : str
-        Columns. A treatment of labels is coded 0/1 where the labels say which is which (Control/Treatment,
-        no/yes, ...); otherwise say so with ``treated``. Other numbers are doses.
+        Columns. A treatment of labels is coded 0/1 where the labels (or Stata value labels, whatever their codes)
+        say which is which (Control/Treatment, no/yes, ...); otherwise say so with ``treated``. Other numbers are
+        doses, unless Stata labels name them as arms, which :meth:`fit` then hands to an estimator of arms only.
     covariates : list of str, optional
         Columns measured before treatment; ``"x*"`` is a pattern. None means none: a column becomes a
         covariate only if it is named, since a column measured after treatment would bias every effect.
@@ -236,6 +238,12 @@ class Study:
         """Treatment, shape (n,): 0 control, 1 treated, or a dose; NaN where missing."""
         column = self.roles["treatment"]
         return code_treatment(self.units[column], self._settings["treated"], self.value_labels.get(column))
+
+    @property
+    def arms(self) -> dict[Any, str]:
+        """Code and name of each of several arms, where value labels name them; empty for two arms and for doses."""
+        column = self.roles["treatment"]
+        return arm_names(self.units[column], self.value_labels.get(column))
 
     @property
     def groups(self) -> NDArray[Any] | None:

@@ -313,3 +313,41 @@ def test_dates_are_parsed_or_a_column(table):
 def test_columns_must_be_names(table):
     with pytest.raises(ColumnError, match="add the values to the table"):
         Study(table, **{**ROLES, "treatment": np.zeros(6)})
+
+
+def test_stata_labels_decide_which_arm_is_treated(table, tmp_path):
+    """The effect is 2 for code 0, labelled Treatment: the codes alone would turn its sign."""
+    frame = table.assign(arm=[0, 1, 0, 1, 0, 1], income=[3.0, 1.0, 3.0, 1.0, 3.0, 1.0])
+    labels = {"arm": {0: "Treatment", 1: "Control"}}
+    frame.to_stata(tmp_path / "u.dta", write_index=False, value_labels=labels)
+    study = Study.from_file(tmp_path / "u.dta", **ROLES)
+    assert study.y[study.treatment == 1].mean() - study.y[study.treatment == 0].mean() == 2.0
+    assert "3 treated and 3 control" in repr(study)
+    np.testing.assert_array_equal(study.subset(frame["arm"] == 0).treatment, [1.0, 1.0, 1.0])
+
+
+def test_arms_that_stata_labels_name_are_not_fitted_as_amounts(tmp_path):
+    from causalsat import BayesianLinearEffect, DoublyRobustEffect, TransTEE
+
+    rng = np.random.default_rng(0)
+    arm = np.arange(90) % 3
+    frame = pd.DataFrame(
+        {"y": np.array([0.0, 5.0, -5.0])[arm] + rng.normal(size=90), "d": arm, "x": rng.normal(size=90)}
+    )
+    frame = frame.assign(lon=32.0, lat=rng.uniform(size=90))
+    labels = {"d": {0: "Control", 1: "Cash", 2: "Goats"}}
+    frame.to_stata(tmp_path / "u.dta", write_index=False, value_labels=labels)
+    study = Study.from_file(tmp_path / "u.dta", outcome="y", treatment="d", covariates=["x"], lon="lon", lat="lat")
+    assert study.arms == labels["d"]
+    for model in (BayesianLinearEffect(), DoublyRobustEffect(), make_pipeline(Numbers(), BayesianLinearEffect())):
+        with pytest.raises(
+            TreatmentError, match=r"0 = Control, 1 = Cash, 2 = Goats.*TransTEE\(treatment_kind='levels'\)"
+        ):
+            study.fit(model)
+    levels = study.fit(TransTEE(treatment_kind="levels", n_members=2, max_epochs=2, random_state=0))
+    assert levels.coding_.levels == (0.0, 1.0, 2.0)
+    two = study.subset(study.units["d"].isin([0, 2])).replace(treated=2)
+    assert two.arms == {}
+    assert float(two.fit(DoublyRobustEffect(random_state=0)).effect(two.X).ate()) == pytest.approx(-5, abs=0.8)
+    amounts = study.replace(value_labels=None)
+    assert amounts.arms == {}

@@ -12,6 +12,7 @@ from causalsat.base import OutcomeEstimator, Summary
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_flags, check_whole_numbers
+from causalsat.core.treatment import two_values
 from causalsat.estimators.gaussian_process import likelihood as gp_likelihood
 from causalsat.estimators.gaussian_process import model as gp_model
 from causalsat.estimators.gaussian_process import paths as gp_paths
@@ -20,7 +21,7 @@ from causalsat.estimators.gaussian_process import scales as gp_scales
 from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior, Model, Observations
 from causalsat.estimators.gaussian_process.paths import FunctionDraws
 from causalsat.estimators.gaussian_process.scales import LearntScales
-from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.exceptions import ParameterError
 from causalsat.inference.chains import seed_of
 from causalsat.posterior import draw_quantiles
 
@@ -177,11 +178,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         self.binary_ = bool(np.isin(data.treatment, (0.0, 1.0)).all())
         levels = np.unique(data.treatment)
         if len(levels) == 2 and not self.binary_:
-            raise TreatmentError(
-                f"treatment has the values {levels[0]:g} and {levels[1]:g}",
-                expected="0 (control) and 1 (treated), or a continuous treatment",
-                todo=f"recode it: (treatment == {levels[1]:g}).astype(int)",
-            )
+            raise two_values(*levels)
         e = data.propensity
         self.has_propensity_ = e is not None and bool(np.ptp(e) > 1e-9)
         X = data.X if e is None or not self.has_propensity_ else np.column_stack([data.X, e])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from causalsat.core import inputs
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData
-from causalsat.exceptions import ColumnError, DataError, ParameterError, TreatmentError
+from causalsat.core.treatment import two_values
+from causalsat.exceptions import ColumnError, DataError, ParameterError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -54,11 +55,7 @@ def is_binary(treatment: FloatArray) -> bool:
     levels = np.unique(treatment)
     binary = bool(np.isin(levels, (0.0, 1.0)).all())
     if len(levels) == 2 and not binary:
-        raise TreatmentError(
-            f"treatment has the two values {levels[0]:g} and {levels[1]:g}",
-            expected="0 (control) and 1 (treated), or a dose with more than two levels",
-            todo=f"recode it: (treatment == {levels[1]:g}).astype(int)",
-        )
+        raise two_values(*levels)
     return binary
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
+from causalsat.core.treatment import two_values
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.inference import scores as scoring
 from causalsat.inference.folds import assign_folds
@@ -154,11 +155,7 @@ def learn_coding(kind: str, treatment: FloatArray, dosage: FloatArray | None, ta
     if kind == "levels":
         return TreatmentCoding("levels", levels)
     if len(values) == 2:
-        raise TreatmentError(
-            f"treatment has the values {values[0]:g} and {values[1]:g}",
-            expected="0 (control) and 1 (treated), or a dose with more than two values",
-            todo=f"recode it: (treatment == {values[1]:g}).astype(int), or pass treatment_kind='levels'",
-        )
+        raise two_values(*values, otherwise="; or pass treatment_kind='levels'")
     return TreatmentCoding("dose", **_range(treatment))
 
 

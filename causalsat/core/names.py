@@ -1,0 +1,65 @@
+"""Names in messages: lists with their tails counted, and names close to a misspelt one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["close_matches", "list_names", "plain", "shown"]
+
+
+def close_matches(name: str, known: Iterable[Any], most: int = 3) -> list[str]:
+    """Names like the given one, best first: equal but for case and spaces, then similar spelling.
+
+    Examples
+    --------
+    >>> close_matches("outcom", ["unit", "Outcome ", "income"])
+    ['Outcome ']
+    """
+    names = [str(k) for k in known]
+    folded = {n: "".join(n.split()).replace("_", "").casefold() for n in names}
+    target = "".join(name.split()).replace("_", "").casefold()
+    same = [n for n in names if folded[n] == target]
+    similar = difflib.get_close_matches(target, list(folded.values()), n=most, cutoff=0.6)
+    ranked = same + [n for value in similar for n in names if folded[n] == value and n not in same]
+    return list(dict.fromkeys(ranked))[:most]
+
+
+def list_names(names: Iterable[Any], most: int = 10) -> str:
+    """Names joined by commas, the tail counted.
+
+    Examples
+    --------
+    >>> list_names("abcd", 2)
+    'a, b, ... (4 in all)'
+    """
+    listed = [str(n) for n in names]
+    return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "")
+
+
+def shown(value: Any) -> str:
+    """A value as a user writes it: 1, and not np.int64(1) or 1.0.
+
+    Examples
+    --------
+    >>> shown(2.0), shown("cash")
+    ('2', "'cash'")
+    """
+    number = plain(value)
+    if isinstance(number, float) and number.is_integer() and abs(number) < 1e15:
+        number = int(number)
+    return repr(number)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy's as one of Python's.
+
+    Examples
+    --------
+    >>> plain(np.int64(1))
+    1
+    """
+    return value.item() if isinstance(value, np.generic) else value

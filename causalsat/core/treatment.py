@@ -1,0 +1,288 @@
+"""A treatment as numbers: the rule by which columns are coded, and what to do where it cannot be.
+
+The advice of these errors never names a coding that could pool arms, drop the control or turn the sign: which value
+means control stands in the codebook, and not in the data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.core.names import list_names, plain, shown
+from causalsat.exceptions import TreatmentError
+
+__all__ = ["arm_names", "code_treatment", "is_dose", "more_than_two_values", "several_arms", "two_values"]
+
+FloatArray = NDArray[np.float64]
+
+CONTROL_WORDS = frozenset(
+    {"control", "control group", "controls", "untreated", "not treated", "comparison", "placebo", "no", "false", "c"}
+)
+TREATED_WORDS = frozenset(
+    {"treatment", "treatment group", "treated", "treat", "intervention", "program", "programme", "yes", "true", "t"}
+)
+MAX_ARMS = 8  # more values of a column of numbers are a dose
+FOR_ARMS = "TransTEE(treatment_kind='levels')"
+FOR_DOSES = "BayesianLinearEffect (a slope), GaussianProcessEffect or TransTEE (a curve)"
+
+
+# ---------------------------------------------------------------------- errors and their advice
+def two_values(low: float, high: float, *, otherwise: str = "") -> TreatmentError:
+    """The error for a treatment of two codes that are not 0 and 1.
+
+    Examples
+    --------
+    >>> print(two_values(1, 2))  # doctest: +ELLIPSIS
+    treatment has the values 1, 2. ... recode it: (treatment == 2).astype(int) if 2 means treated, ...
+    """
+    return TreatmentError(
+        f"treatment has the values {low:g}, {high:g}",
+        expected="0 (control) and 1 (treated), or a dose with more than two values",
+        todo=f"recode it: (treatment == {high:g}).astype(int) if {high:g} means treated, (treatment == {low:g})"
+        f".astype(int) if {low:g} does; the codebook says which, and the sign of the effect depends on it{otherwise}",
+    )
+
+
+def more_than_two_values(values: Sequence[float]) -> TreatmentError:
+    """The error for a treatment of more than two values where an estimator takes two arms.
+
+    Examples
+    --------
+    >>> print(more_than_two_values([0, 1, 2]))  # doctest: +ELLIPSIS
+    treatment has the values 0, 1, 2. ... keep the units of one arm and of control, ...
+    """
+    listed = list_names((f"{v:g}" for v in values), 6)
+    if is_dose(values):
+        what, todo = f"treatment has {len(values)} values ({listed}), as a dose has", for_doses()
+    else:
+        what = f"treatment has the values {listed}"
+        todo = f"{for_arms()}. If the values are amounts of one treatment: {for_doses()}"
+    return TreatmentError(what, expected="0 (control) and 1 (treated)", todo=todo)
+
+
+def for_arms() -> str:
+    """What to do with several arms."""
+    return (
+        "keep the units of one arm and of control, and leave out the others (counted as control they would bias the "
+        f"effect); or take all arms with {FOR_ARMS}"
+    )
+
+
+def for_doses() -> str:
+    """What to do with a dose."""
+    return f"use an estimator of doses, {FOR_DOSES}"
+
+
+def is_dose(values: Sequence[Any]) -> bool:
+    """Whether distinct values must be amounts: fractions, or more whole numbers than a trial has arms.
+
+    Examples
+    --------
+    >>> is_dose([0, 1, 2]), is_dose([0, 0.5, 1]), is_dose(range(30))
+    (False, True, True)
+    """
+    return len(values) > MAX_ARMS or not all(_is_whole(v) for v in values)
+
+
+# ---------------------------------------------------------------------- from a column to numbers
+def code_treatment(values: Any, treated: Any = None, labels: Mapping[Any, str] | None = None) -> FloatArray:
+    """Treatment as floats: 0 control, 1 treated, or a dose; NaN where missing.
+
+    The rule, in this order: ``treated`` names the value that means treated and the one other value is control; Stata
+    value labels, or two words, that say which is which (control, untreated, no, false, placebo, comparison;
+    treatment, treated, yes, true, intervention) decide, whatever the codes; booleans and numbers 0/1 stand for
+    themselves, unless a label contradicts them, which is refused; any other numbers stay as they are; other words are
+    refused.
+
+    Parameters
+    ----------
+    values : Series of shape (n,)
+        The column as read.
+    treated : object, optional
+        The value (or Stata label) that means treated.
+    labels : mapping of code to label, optional
+        Stata value labels of this column.
+
+    Raises
+    ------
+    TreatmentError
+        If words do not say which arm is which, codes and labels contradict each other, or ``treated`` is no value of
+        the column.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> code_treatment(pd.Series(["Control", "Treatment", "Control"]))
+    array([0., 1., 0.])
+    >>> code_treatment(pd.Series([1, 2, 2]), treated=1)
+    array([1., 0., 0.])
+    >>> code_treatment(pd.Series([0, 1, 1]), labels={0: "Treatment", 1: "Control"})
+    array([1., 0., 0.])
+    """
+    import pandas as pd
+
+    named = _labelled(values, labels)
+    present = list(pd.unique(values.dropna()))
+    if treated is not None:
+        return _against(values, named, treated, present)
+    words = named.map(lambda v: str(v).strip().casefold(), na_action="ignore")
+    by_words = _coded_by_words(words)
+    numbers = _as_numbers(values)
+    if labels and by_words is not None:
+        return by_words
+    if numbers is not None and set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}:
+        _refuse_contradiction(values, labels)
+        return numbers
+    if by_words is not None:
+        return by_words
+    if numbers is not None:
+        return numbers
+    raise TreatmentError(
+        f"treatment {values.name!r} has the labels {list_names(map(shown, present), 6)}",
+        expected="0 and 1, or two labels that say which is which, such as Control and Treatment",
+        todo=_name_one(present) if len(present) == 2 else several_arms(values.name, present),
+    )
+
+
+def arm_names(values: Any, labels: Mapping[Any, str] | None) -> dict[Any, str]:
+    """The arms of a column of more than two codes that all have a Stata label of words; empty for anything else.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> arm_names(pd.Series([0, 1, 2, 1]), {0: "Control", 1: "Cash", 2: "Goats"})
+    {0: 'Control', 1: 'Cash', 2: 'Goats'}
+    >>> arm_names(pd.Series([0, 1, 2, 1]), {0: "none"})
+    {}
+    """
+    import pandas as pd
+
+    if not labels:
+        return {}
+    present = sorted(pd.unique(values.dropna()))
+    if len(present) < 3:
+        return {}
+    named = {plain(code): _label_of(code, labels) for code in present}
+    if any(not isinstance(name, str) or re.fullmatch(r"[\s\d.,%+-]*", name) for name in named.values()):
+        return {}
+    return named
+
+
+def several_arms(column: Any, present: Sequence[Any], treated: Any = None) -> str:
+    """What to do where a column has several arms, with names that keep the control."""
+    rest = [v for v in present if v != treated]
+    control = [v for v in rest if str(v).strip().casefold() in CONTROL_WORDS]
+    arm = shown(treated) if treated is not None else "arm"
+    other = shown(control[0]) if len(control) == 1 else "control"
+    known = "" if len(control) == 1 else f" (control is one of {list_names(map(shown, rest), 6)}: the codebook says)"
+    named = "" if treated is not None else ", and name the arm with treated="
+    return (
+        f"keep the two arms to compare, units[units[{str(column)!r}].isin([{other}, {arm}])]{known}{named}; the "
+        f"other units are in neither. {FOR_ARMS} takes all arms, as numbers"
+    )
+
+
+def _name_one(present: Sequence[Any]) -> str:
+    control = [v for v in present if str(v).strip().casefold() in CONTROL_WORDS]
+    options = [f"treated={shown(v)}" for v in sorted(present, key=str) if v not in control]
+    return (
+        f"name the label that received the treatment: {' or '.join(options)}; the other is control, and the sign of "
+        "the effect depends on it"
+    )
+
+
+def _coded_by_words(words: Any) -> FloatArray | None:
+    """Codes of words that say which is which; None where they do not."""
+    distinct = set(words.dropna())
+    control, treated = distinct & CONTROL_WORDS, distinct & TREATED_WORDS
+    if not distinct or distinct - control - treated or len(control) > 1 or len(treated) > 1:
+        return None
+    return np.where(words.isna(), np.nan, words.isin(TREATED_WORDS))
+
+
+def _refuse_contradiction(values: Any, labels: Mapping[Any, str] | None) -> None:
+    """Refuse codes 0/1 whose Stata labels say the reverse."""
+    named = {code: _label_of(code, labels or {}) for code in (0, 1)}
+    if _leaning(named[0]) != "treated" and _leaning(named[1]) != "control":
+        return
+    listed = ", ".join(f"{code} = {name}" for code, name in named.items() if name is not None)
+    raise TreatmentError(
+        f"treatment {values.name!r} is coded 0 and 1, but its labels say the reverse ({listed})",
+        expected="0 for control and 1 for treated, or two labels that say which is which",
+        todo="say which one received the treatment: treated=0 or treated=1",
+    )
+
+
+def _leaning(label: str | None) -> str | None:
+    """Whether a label speaks of control or of treatment, or neither."""
+    tokens = set(re.findall(r"[a-z]+", str(label or "").casefold()))
+    of_control = bool(tokens & {"control", "controls", "placebo", "comparison", "untreated"})
+    of_treatment = bool(tokens & {"treatment", "treated", "treat", "intervention", "program", "programme"})
+    denied = bool(tokens & {"no", "not", "non", "never", "without"})
+    if of_control == of_treatment:
+        return None
+    return "control" if of_control or denied else "treated"
+
+
+def _label_of(code: Any, labels: Mapping[Any, str]) -> str | None:
+    found = labels.get(code)
+    return labels.get(int(code)) if found is None and _is_whole(code) else found
+
+
+def _labelled(values: Any, labels: Mapping[Any, str] | None) -> Any:
+    words = values.astype(object)
+    if not labels:
+        return words
+
+    def name(value: Any) -> Any:
+        found = _label_of(value, labels)
+        return value if found is None else found
+
+    return words.map(name, na_action="ignore")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and float(value).is_integer()
+
+
+def _as_numbers(values: Any) -> FloatArray | None:
+    import pandas as pd
+
+    column = values.astype(object) if isinstance(values.dtype, pd.CategoricalDtype) else values
+    if column.dtype.kind in "mM":
+        return None
+    numbers = pd.to_numeric(column, errors="coerce")
+    if (numbers.isna() & column.notna()).any():
+        return None
+    return np.asarray(numbers.to_numpy(dtype=float, na_value=np.nan), dtype=np.float64)
+
+
+def _against(values: Any, named: Any, treated: Any, present: list[Any]) -> FloatArray:
+    import pandas as pd
+
+    hit = (values.astype(object) == treated) | (named == treated)
+    if not hit.any():
+        raise TreatmentError(
+            f"treated={treated!r} is no value of the treatment {values.name!r}",
+            expected=f"one of {list_names(map(shown, present), 6)}",
+            todo="check the spelling and the type (2 is not '2')",
+        )
+    others = list(pd.unique(values[~hit].dropna()))
+    if len(others) > 1:
+        todo = f"leave treated= out and {for_doses()}" if is_dose(present) and _all_numbers(present) else ""
+        raise TreatmentError(
+            f"treatment {values.name!r} has {len(others)} values besides treated={treated!r}: "
+            f"{list_names(map(shown, others), 6)}",
+            expected="one control value",
+            todo=todo or several_arms(values.name, [*others, treated], treated),
+        )
+    return np.where(values.isna(), np.nan, hit)
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, int | float | np.number) for v in values)
