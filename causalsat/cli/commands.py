@@ -76,7 +76,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress ba
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log of each step, and tracebacks, on stderr.")]
 
 
-def _opened(imagery: str, catalog: Path | None) -> Any:
+def opened_imagery(imagery: str, catalog: Path | None) -> Any:
     """The imagery of a path, or of a catalogue entry with its bands, scale, nodata and mask."""
     from causalsat.catalog import load_catalog, load_imagery
     from causalsat.imagery import open_imagery
@@ -127,13 +127,13 @@ def _study(
             cluster=cluster,
             lon=lon,
             lat=lat,
-            imagery=_opened(imagery, catalog) if imagery else None,
+            imagery=opened_imagery(imagery, catalog) if imagery else None,
             **design,
         )
     from causalsat.catalog import load_study
 
     given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
-    given |= {"covariates": names, **design, "imagery": _opened(imagery, catalog) if imagery else None}
+    given |= {"covariates": names, **design, "imagery": opened_imagery(imagery, catalog) if imagery else None}
     return load_study(source, catalog=catalog, **{key: value for key, value in given.items() if value is not None})
 
 
@@ -291,7 +291,7 @@ def map_(
         from causalsat.persistence import load
 
         shapes = _polygons(districts, district_name)  # before the map, which may take hours
-        fitted, source = load(model), _opened(imagery, catalog)
+        fitted, source = load(model), opened_imagery(imagery, catalog)
         mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
         result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
         files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}

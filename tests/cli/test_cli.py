@@ -243,7 +243,7 @@ def test_wrong_usage_exits_with_2():
 def test_imagery_of_a_catalogue_entry_has_its_settings(files, tmp_path):
     import rasterio
 
-    from causalsat.cli import _opened
+    from causalsat.cli.commands import opened_imagery
     from causalsat.imagery import open_imagery
 
     with rasterio.open(files["imagery"]) as source:
@@ -256,7 +256,7 @@ def test_imagery_of_a_catalogue_entry_has_its_settings(files, tmp_path):
         "    citation: mine\n    folder: .\n    imagery:\n      scene:\n        kind: raster\n"
         "        path: stored.tif\n        scale: 0.1\n"
     )
-    found = _opened("later_scene", tmp_path / "data.yaml")
+    found = opened_imagery("later_scene", tmp_path / "data.yaml")
     plain = open_imagery(files["imagery"])
     middle = [(v[0] + v[1]) / 2 for v in zip(plain.bounds[:2], plain.bounds[2:], strict=True)]
     import geopandas
