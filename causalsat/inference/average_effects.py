@@ -50,6 +50,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.exceptions import DataError, DataWarning, TreatmentError
+from causalsat.inference.leverage import codes
 from causalsat.inference.robust import (
     RobustFit,
     effective_clusters,
@@ -230,7 +231,7 @@ def lay_out(
         raise TreatmentError("a treatment with other values than 0 and 1", expected="0 for control, 1 for treated")
     stratum = np.zeros(len(t), dtype=np.int64)
     if strata is not None:
-        stratum[seen] = _codes(np.asarray(strata)[seen])
+        stratum[seen] = codes(np.asarray(strata)[seen])
     used = seen & _both_arms(stratum, t, seen)
     if not used.any():
         raise TreatmentError("no stratum holds treated and control units", expected="both arms")
@@ -242,17 +243,13 @@ def lay_out(
             DataWarning,
             stacklevel=3,
         )
-    arm, stratum = t[used].astype(np.int64), _codes(stratum[used])
-    cluster = np.arange(len(arm)) if clusters is None else _codes(np.asarray(clusters)[used])
+    arm, stratum = t[used].astype(np.int64), codes(stratum[used])
+    cluster = np.arange(len(arm)) if clusters is None else codes(np.asarray(clusters)[used])
     fine, pooled = _pool(arm, stratum, cluster)
     weight = w[used] / w[used].mean()
     return Layout(
         used, arm, weight, stratum, cluster, fine, pooled, clusters is not None, strata is not None, left_out
     )
-
-
-def _codes(labels: Any) -> IntArray:
-    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64).ravel()
 
 
 def _both_arms(stratum: IntArray, t: FloatArray, seen: BoolArray) -> BoolArray:
@@ -277,7 +274,7 @@ def _pool(arm: IntArray, stratum: IntArray, cluster: IntArray) -> tuple[BoolArra
     if len(np.unique(component[tied])) < 2:  # nothing to compare it with
         return np.zeros(len(arm), dtype=bool), cluster
     units = tied[stratum]
-    return units, _codes(np.where(units, component[stratum], n_strata + n_clusters + cluster))
+    return units, codes(np.where(units, component[stratum], n_strata + n_clusters + cluster))
 
 
 # ---------------------------------------------------------------------- estimators
@@ -395,6 +392,7 @@ def fixed_effects(
         absorb=layout.stratum,
         contrast=np.eye(X.shape[1])[0],
         kind=kind,
+        icc=None,
     )
     count = _effective(t[:, 0] - _stratum_mean(t[:, 0], layout), layout)
     estimand = VARIANCE_WEIGHTED if layout.stratum.any() else AVERAGE_EFFECT
@@ -442,7 +440,7 @@ def _saturated(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -
                 layout,
                 arm=layout.arm[rows],
                 weight=layout.weight[rows],
-                stratum=_codes(layout.stratum[rows]),
+                stratum=codes(layout.stratum[rows]),
                 cluster=layout.cluster[rows],
                 fine=layout.fine[rows],
                 pooled=layout.pooled[rows],
@@ -485,6 +483,7 @@ def _coarse(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -> R
         absorb=cell,
         level_contrast=contrast,
         kind=kind,
+        icc=None,
     )
 
 
@@ -579,14 +578,14 @@ def score_projection(
     if treatment is None:
         if strata is not None:
             raise TreatmentError("strata without a treatment", todo="give the treatment that was assigned in them")
-        return least_squares(scores, design, weights=weights, clusters=clusters, contrast=contrast)
+        return least_squares(scores, design, weights=weights, clusters=clusters, contrast=contrast, icc=None)
     layout = lay_out(treatment, strata=strata, clusters=clusters, weights=weights)
     return _project(_outcome(scores, layout), np.asarray(design, dtype=float)[layout.used], layout, contrast)
 
 
 def _project(scores: FloatArray, design: FloatArray, layout: Layout, contrast: Any = None) -> RobustFit:
     fit = least_squares(
-        scores, design, weights=layout.weight, clusters=layout.pooled, contrast=contrast, cells=layout.cells
+        scores, design, weights=layout.weight, clusters=layout.pooled, contrast=contrast, cells=layout.cells, icc=None
     )
     residual = np.full(len(layout.used), np.nan)
     residual[layout.used] = fit.residual

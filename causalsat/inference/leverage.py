@@ -1,0 +1,506 @@
+r"""Leverage of clusters: what their residuals show of their errors' variance, and the moments of a robust variance.
+
+A design of n units has columns in which X'WX is the identity: indicators of the levels of a fixed effect, scaled, and
+k others. Errors have covariance :math:`\Phi = I + r J` within clusters, J of ones (the working model: r is the ratio
+of the variance that a cluster's units have in common to that of each of them). Residuals ``e = (I - XX'W) error`` of
+clusters g and h have covariance
+
+.. math:: \Sigma_{gh} = \Phi_{gh} - X_g Y_h' - Y_g X_h' + X_g \Omega X_h', \qquad Y = \Phi W X, \quad
+          \Omega = X'W \Phi W X.
+
+A matrix per unit of the sample is never formed. With :math:`\Psi = \Phi_g^{1/2}`, the factor
+:math:`A_g = \Psi (\Psi^{-1} \Sigma_g \Psi^{-1})^{-1/2} \Psi^{-1}` makes :math:`A_g \Sigma_g A_g' = \Phi_g`, and the
+matrix in brackets is the identity plus one of rank 2(m + k) for a cluster with m levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Coordinates",
+    "adjusted_influence",
+    "centred_scores",
+    "codes",
+    "common_variance",
+    "demean",
+    "pivoted_qr",
+    "quadratic_moments",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+SINGULAR = 1e-10  # eigenvalues of a covariance of residuals, in units of the errors' variance
+COLLINEAR = 1e-9
+CONSTANT = 1e-11  # norm of a demeaned column, in units of the column's
+CHUNK = 4_000_000  # numbers in a batch of matrices
+MAX_RATIO = 1e3
+
+
+def codes(labels: Any) -> IntArray:
+    """Codes 0, 1, ... of labels, in their sorted order."""
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64).ravel()
+
+
+def demean(values: FloatArray, w: FloatArray, level: IntArray, n_levels: int) -> tuple[FloatArray, FloatArray]:
+    """Values (n, k) less the weighted means of their levels, and those means (levels, k).
+
+    Means are taken out twice, so that a large common value costs no digits.
+    """
+    mass = np.bincount(level, w, minlength=n_levels)[:, None]
+    means = np.zeros((n_levels, values.shape[1]))
+    out = values
+    for _ in range(2):
+        sums = [np.bincount(level, w * column, minlength=n_levels) for column in out.T]
+        step = np.column_stack(sums) / mass if sums else np.zeros((n_levels, 0))
+        out, means = out - step[level], means + step
+    return out, means
+
+
+def pivoted_qr(
+    centred: FloatArray, original: FloatArray, w: FloatArray
+) -> tuple[FloatArray, FloatArray, IntArray, int, FloatArray]:
+    """Pivoted QR of the weighted, scaled columns: Q, R, order of the columns, rank, scale of the columns."""
+    from scipy.linalg import qr
+
+    if centred.shape[1] == 0:
+        return np.zeros((len(centred), 0)), np.zeros((0, 0)), np.zeros(0, dtype=np.int64), 0, np.zeros(0)
+    root = np.sqrt(w)[:, None]
+    scale = np.linalg.norm(root * centred, axis=0)
+    constant = scale <= CONSTANT * np.linalg.norm(root * original, axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    scaled = np.where(constant, 0.0, root * centred / scale)
+    q, r, order = qr(scaled, mode="economic", pivoting=True, check_finite=False)
+    rank = int((np.abs(np.diag(r)) > COLLINEAR).sum())
+    return q, r, np.asarray(order, dtype=np.int64), rank, scale
+
+
+# ---------------------------------------------------------------------- the design
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """A design in coordinates in which X'WX is the identity, units sorted by cluster.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, k)
+        Columns, orthogonal to the levels.
+    w : ndarray of shape (n,)
+        Weights, of mean 1; exactly 1 where they are equal.
+    cluster : ndarray of int of shape (n,)
+        Clusters 0, 1, ..., in this order.
+    level : ndarray of int of shape (n,), or None
+        Levels of the fixed effect.
+    root : ndarray of shape (S,)
+        Scale of the levels' indicators: one over the root of their sum of weights.
+    ratio : float
+        r of the working model.
+    """
+
+    x: FloatArray
+    w: FloatArray
+    cluster: IntArray
+    level: IntArray | None
+    root: FloatArray
+    ratio: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """Number of units."""
+        return len(self.w)
+
+    @property
+    def k(self) -> int:
+        """Number of columns beside the levels."""
+        return self.x.shape[1]
+
+    @cached_property
+    def n_clusters(self) -> int:
+        """Number of clusters."""
+        return int(self.cluster[-1]) + 1
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """First unit of each cluster, and the number of units at the end, shape (G + 1,)."""
+        return np.searchsorted(self.cluster, np.arange(self.n_clusters + 1))
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """Units of each cluster, shape (G,)."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def spherical(self) -> bool:
+        """Whether errors and weights are equal, so that the hat matrix says all."""
+        return self.ratio == 0 and bool(np.ptp(self.w) == 0)
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """Sums of rows by cluster, shape (G, ...)."""
+        return np.asarray(np.add.reduceat(values, self.starts[:-1], axis=0))
+
+    def level_sums(self, values: FloatArray) -> Any:
+        """Sums of values (n,) by cluster and level, times the levels' scale: sparse, shape (G, S)."""
+        from scipy import sparse
+
+        shape = (self.n_clusters, len(self.root))
+        if self.level is None:
+            return sparse.csr_matrix(shape)
+        return sparse.csr_matrix((values * self.root[self.level], (self.cluster, self.level)), shape=shape)
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """``Phi v``, shape (n, q)."""
+        if self.ratio == 0:
+            return values
+        return np.asarray(values + self.ratio * self.sums(values)[self.cluster])
+
+    def root_factor(self, power: float, sizes: Any) -> Any:
+        """Factor c of ``Phi_g^power = I + c J`` for clusters of these sizes."""
+        return ((1 + self.ratio * sizes) ** power - 1) / sizes
+
+    @cached_property
+    def omega(self) -> tuple[FloatArray, FloatArray, Any]:
+        """``X'W Phi W X``: of x (k, k), of levels with x (S, k), of levels (S, S), sparse."""
+        from scipy import sparse
+
+        squared, n_levels = self.w**2, len(self.root)
+        xx = self.x.T @ (squared[:, None] * self.x)
+        lx, ll = np.zeros((n_levels, self.k)), np.zeros(n_levels)
+        if self.level is not None:
+            for j, column in enumerate(self.x.T):
+                lx[:, j] = np.bincount(self.level, squared * column, minlength=n_levels) * self.root
+            ll = np.bincount(self.level, squared, minlength=n_levels) * self.root**2
+        table = sparse.diags(ll, format="csr")
+        if self.ratio:
+            mine, theirs = self.sums(self.w[:, None] * self.x), self.level_sums(self.w)
+            xx = xx + self.ratio * mine.T @ mine
+            lx = lx + self.ratio * (theirs.T @ mine)
+            table = sparse.csr_matrix(table + self.ratio * (theirs.T @ theirs))
+        return xx, lx, table
+
+    @cached_property
+    def slots(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Positions of units' levels among their cluster's (n,), those levels (G, m) with -1 for none, counts."""
+        if self.level is None:
+            none = np.zeros((self.n_clusters, 0), dtype=np.int64)
+            return np.zeros(self.n, dtype=np.int64), none, np.zeros(self.n_clusters, dtype=np.int64)
+        n_levels = len(self.root)
+        pair, inverse = np.unique(self.cluster * n_levels + self.level, return_inverse=True)
+        owner = pair // n_levels
+        position = np.arange(len(pair)) - np.searchsorted(owner, np.arange(self.n_clusters))[owner]
+        count = np.bincount(owner, minlength=self.n_clusters)
+        table = np.full((self.n_clusters, int(count.max())), -1, dtype=np.int64)
+        table[owner, position] = pair % n_levels
+        return position[inverse.ravel()], table, count
+
+    def local_omega(self, chunk: IntArray, m: int) -> FloatArray:
+        """Omega of the columns of some clusters, shape (clusters, m + k, m + k)."""
+        xx, lx, ll = self.omega
+        out = np.zeros((len(chunk), m + self.k, m + self.k))
+        out[:, m:, m:] = xx
+        if m:
+            level = self.slots[1][chunk, :m]
+            used = level >= 0
+            rows, columns = np.broadcast_arrays(level[:, :, None], level[:, None, :])
+            block = np.asarray(ll[rows.ravel(), columns.ravel()]).reshape(rows.shape)
+            out[:, :m, :m] = np.where(used[:, :, None] & used[:, None, :], block, 0.0)
+            out[:, :m, m:] = np.where(used[..., None], lx[level], 0.0)
+            out[:, m:, :m] = np.swapaxes(out[:, :m, m:], 1, 2)
+        return out
+
+
+def common_variance(design: Coordinates, residual: FloatArray) -> float:
+    """Ratio r of the working model: ``sum e^2`` and ``sum_g (sum_g e)^2`` at their expectations; 0 where none.
+
+    Both expectations are linear in the two variances, with coefficients ``tr M M'``, ``tr M J M'``, ``tr J M M'`` and
+    ``tr J M J M'`` for ``M = I - XX'W``, so that leverage and fixed effects are allowed for.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> village = np.repeat(np.arange(400), 5)
+    >>> error = rng.standard_normal(400)[village] + rng.standard_normal(2000)
+    >>> constant = Coordinates(np.full((2000, 1), 2000**-0.5), np.ones(2000), village, None, np.zeros(0))
+    >>> round(common_variance(constant, error - error.mean()), 1)
+    0.9
+    """
+    from scipy import sparse
+
+    x = sparse.hstack([design.level_sums(np.ones(design.n)), design.sums(design.x)], format="csr")
+    y = sparse.hstack([design.level_sums(design.w), design.sums(design.w[:, None] * design.x)], format="csr")
+    plain = Coordinates(design.x, np.ones(design.n), np.zeros(design.n, dtype=np.int64), design.level, design.root)
+    gram, alone = _whole(plain.omega), _whole(Coordinates(*_fields(design)).omega)
+    common, size = sparse.csr_matrix(y.T @ y), design.sizes
+    hat = np.asarray(x.multiply(y).sum(axis=1)).ravel()
+    own, shared = (np.asarray((x @ table).multiply(x).sum(axis=1)).ravel() for table in (alone, common))
+    moments = np.array(
+        [
+            [design.n - 2 * x.shape[1] + alone.multiply(gram).sum(), design.n - 2 * hat.sum()],
+            [(size - 2 * hat + own).sum(), (size**2 - 2 * size * hat + shared).sum()],
+        ]
+    )
+    moments[0, 1] += common.multiply(gram).sum()
+    seen = np.array([float(residual @ residual), float((design.sums(residual) ** 2).sum())])
+    scale = np.abs(moments).max()
+    if scale == 0 or abs(np.linalg.det(moments / scale)) < 1e-9:
+        return 0.0
+    alone_variance, common_part = np.linalg.solve(moments, seen)
+    if common_part <= 0:
+        return 0.0
+    return float(min(common_part / alone_variance, MAX_RATIO)) if alone_variance > 0 else MAX_RATIO
+
+
+def _fields(design: Coordinates) -> tuple[Any, ...]:
+    return design.x, design.w, design.cluster, design.level, design.root
+
+
+def _whole(omega: tuple[FloatArray, FloatArray, Any]) -> Any:
+    from scipy import sparse
+
+    xx, lx, ll = omega
+    return sparse.bmat([[ll, sparse.csr_matrix(lx)], [sparse.csr_matrix(lx.T), sparse.csr_matrix(xx)]], format="csr")
+
+
+# ---------------------------------------------------------------------- adjustment
+def adjusted_influence(
+    design: Coordinates, influence: FloatArray, a: FloatArray, b: FloatArray, kind: str
+) -> FloatArray:
+    """``p = A_g' l_g``, shape (n, q), for influences ``l = W (levels a + x b)``.
+
+    Single units by a scalar, clusters with fewer units than columns directly, larger ones by matrices of the columns'
+    size.
+    """
+    out = np.empty_like(influence)
+    sizes, levels = design.sizes, design.slots[2]
+    single = np.flatnonzero(sizes == 1)
+    if len(single):
+        rows = design.starts[single]
+        out[rows] = influence[rows] * _single_factor(design, rows, kind)[:, None]
+    width = design.k + levels
+    side = width if design.spherical or kind == "CV3" else 2 * width
+    for size in np.unique(sizes[(sizes > 1) & (sizes <= side)]):
+        members = np.flatnonzero((sizes == size) & (sizes <= side))
+        for chunk in _chunks(members, int(size) * max(int(size), int(width.max()))):
+            rows = design.starts[chunk][:, None] + np.arange(size)
+            out[rows] = _small(design, chunk, rows, influence, kind)
+    large = np.flatnonzero((sizes > 1) & (sizes > side))
+    for m in np.unique(levels[large]):
+        for chunk in _chunks(large[levels[large] == m], 4 * (design.k + int(m)) ** 2):
+            _large(design, chunk, int(m), a, b, kind, out)
+    return out
+
+
+def _chunks(members: IntArray, numbers: int) -> list[IntArray]:
+    step = max(1, CHUNK // max(numbers, 1))
+    return [members[i : i + step] for i in range(0, len(members), step)]
+
+
+def _single_factor(design: Coordinates, rows: IntArray, kind: str) -> FloatArray:
+    x, w = design.x[rows], design.w[rows]
+    xx, lx, ll = design.omega
+    square, spread = (x**2).sum(axis=1), np.einsum("ij,ij->i", x @ xx, x)
+    if design.level is not None:
+        level = design.level[rows]
+        root = design.root[level]
+        square = square + root**2
+        spread += 2 * root * np.einsum("ij,ij->i", lx[level], x) + root**2 * ll.diagonal()[level]
+    if kind == "CV3":
+        return _power(1 - w * square, -1.0)
+    if design.spherical:
+        return _power(1 - square, -0.5)
+    return _power(1 - 2 * w * square + spread / (1 + design.ratio), -0.5)
+
+
+def _power(value: FloatArray, exponent: float) -> FloatArray:
+    """Powers of eigenvalues; 0 of those that are 0."""
+    seen = value > SINGULAR
+    return np.asarray(np.where(seen, np.where(seen, value, 1.0) ** exponent, 0.0))
+
+
+def _symmetric_power(matrix: FloatArray, exponent: float) -> FloatArray:
+    value, vector = np.linalg.eigh(matrix)
+    return np.asarray((vector * _power(value, exponent)[..., None, :]) @ _transposed(vector))
+
+
+def _transposed(stack: FloatArray) -> FloatArray:
+    return np.swapaxes(stack, -1, -2)
+
+
+def _small(design: Coordinates, chunk: IntArray, rows: IntArray, influence: FloatArray, kind: str) -> FloatArray:
+    """Values p of clusters of one size, shape (clusters, size, q)."""
+    x, w, own = design.x[rows], design.w[rows][..., None], influence[rows]
+    size = rows.shape[1]
+    if design.level is not None:
+        slot, _, count = design.slots
+        indicator = np.zeros((*rows.shape, int(count[chunk].max())))
+        np.put_along_axis(indicator, slot[rows][..., None], design.root[design.level[rows]][..., None], axis=2)
+        x = np.concatenate([indicator, x], axis=2)
+    unit = np.eye(size)
+    if kind == "CV3":
+        root = np.sqrt(w)
+        return np.asarray(root * (_symmetric_power(unit - root * x @ _transposed(root * x), -1.0) @ (own / root)))
+    if design.spherical:
+        return _symmetric_power(unit - x @ _transposed(x), -0.5) @ own
+
+    def psi(values: FloatArray, power: float) -> FloatArray:
+        return np.asarray(values + design.root_factor(power, size) * values.sum(axis=1, keepdims=True))
+
+    omega = design.local_omega(chunk, x.shape[2] - design.k)
+    left, right = psi(x, -0.5), psi(w * x, 0.5)
+    cross = left @ _transposed(right)
+    sigma = unit - cross - _transposed(cross) + left @ omega @ _transposed(left)
+    return psi(_symmetric_power(sigma, -0.5) @ psi(own, 0.5), -0.5)
+
+
+def _large(
+    design: Coordinates, chunk: IntArray, m: int, a: FloatArray, b: FloatArray, kind: str, out: FloatArray
+) -> None:
+    """Write p of clusters with more units than columns, ``p_g = Psi^-1 Z_g z_g``.
+
+    Unweighted and without a common variance, Z = X and ``z = (I - X_g'X_g)^(-1/2) t`` with l = X t. Else the matrix
+    in brackets is ``I + Z C Z'`` with Z = [Psi^-1 X, Psi W X] and C = [[Omega, -I], [-I, 0]]. With L = Z'Z and
+    ``phi(v) = ((1 + v)^(-1/2) - 1) / v``, ``z = t + C L^(1/2) phi(L^(1/2) C L^(1/2)) L^(1/2) t``, which divides by
+    nothing where Z is collinear.
+    """
+    t = np.broadcast_to(b, (len(chunk), *b.shape))
+    if m:
+        t = np.concatenate([a[design.slots[1][chunk, :m]], t], axis=1)
+    doubled = not design.spherical and kind != "CV3"
+    tables = [_columns(design, int(g), m, doubled) for g in chunk]
+    unit = np.eye(m + design.k)
+    if doubled:
+        omega = design.local_omega(chunk, m)
+        minus = np.broadcast_to(-unit, omega.shape)
+        middle = np.block([[omega, minus], [minus, np.zeros_like(omega)]])
+        t = np.concatenate([np.zeros_like(t), t], axis=1)
+        value, vector = np.linalg.eigh(np.stack([z.T @ z for z in tables]))
+        half = (vector * np.sqrt(np.maximum(value, 0.0))[:, None, :]) @ _transposed(vector)
+        value, vector = np.linalg.eigh(half @ middle @ half)
+        inner = (vector * _phi(value)[:, None, :]) @ (_transposed(vector) @ (half @ t))
+        inner = t + middle @ (half @ inner)
+    else:
+        rows = [slice(design.starts[g], design.starts[g + 1]) for g in chunk]
+        weights = [design.w[each][:, None] for each in rows]
+        gram = np.stack([z.T @ (w * z) for z, w in zip(tables, weights, strict=True)])
+        inner = _symmetric_power(unit - gram, -1.0 if kind == "CV3" else -0.5) @ t
+        tables = [w * z for z, w in zip(tables, weights, strict=True)]
+    for g, z, coordinates in zip(chunk, tables, inner, strict=True):
+        value = z @ coordinates
+        if doubled:
+            value = value + design.root_factor(-0.5, len(z)) * value.sum(axis=0)
+        out[design.starts[g] : design.starts[g + 1]] = value
+
+
+def _columns(design: Coordinates, g: int, m: int, doubled: bool) -> FloatArray:
+    """X of one cluster, or [Psi^-1 X, Psi W X]."""
+    rows = slice(design.starts[g], design.starts[g + 1])
+    x, w = design.x[rows], design.w[rows]
+    if m and design.level is not None:
+        indicator = np.zeros((len(w), m))
+        indicator[np.arange(len(w)), design.slots[0][rows]] = design.root[design.level[rows]]
+        x = np.hstack([indicator, x])
+    if not doubled:
+        return x
+    weighted, factor = w[:, None] * x, design.root_factor
+    left = x + factor(-0.5, len(w)) * x.sum(axis=0)
+    return np.hstack([left, weighted + factor(0.5, len(w)) * weighted.sum(axis=0)])
+
+
+def _phi(value: FloatArray) -> FloatArray:
+    """((1 + v)^(-1/2) - 1) / v, with 0 for the power where 1 + v is 0."""
+    near = np.abs(value) < 1e-4
+    series = -0.5 + value * (0.375 - 0.3125 * value)
+    exact = (_power(1 + value, -0.5) - 1) / np.where(near, 1.0, value)
+    return np.where(near, series, exact)
+
+
+# ---------------------------------------------------------------------- moments
+def quadratic_moments(design: Coordinates, p: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``tr P`` and ``tr P^2`` of each contrast, ``P_gh = p_g' Sigma_gh p_h``, shape (q,).
+
+    ``P = diag(p_g' Phi_g p_g) + R C R'`` with R = [X_g'p_g, Y_g'p_g] and C as in :func:`_large`: the levels' part of
+    R is sparse, the rest of low rank.
+    """
+    spread = design.spread(design.w[:, None] * design.x)
+    pairs = [_moments_of_one(design, column, spread) for column in p.T]
+    return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])
+
+
+def _moments_of_one(design: Coordinates, p: FloatArray, spread: FloatArray) -> tuple[float, float]:
+    from scipy import sparse
+
+    xx, lx, ll = design.omega
+    total = design.sums(p)
+    square = design.sums(p**2) + design.ratio * total**2
+    first, second = design.sums(p[:, None] * design.x), design.sums(p[:, None] * spread)
+    unit, zero = np.eye(design.k), np.zeros((design.k, design.k))
+    if design.level is None:
+        return _moments_of_sum(square, np.hstack([first, second]), np.block([[xx, -unit], [-unit, zero]]))
+    left, right = design.level_sums(p), design.level_sums(design.w * p)
+    if design.ratio:
+        right = right + sparse.diags(design.ratio * total) @ design.level_sums(design.w)
+    diagonal = sparse.identity(len(design.root))
+    core = sparse.bmat([[ll, -diagonal], [-diagonal, None]], format="csr")
+    low = np.hstack([first, second, left @ lx])
+    middle = np.block([[xx, -unit, unit], [-unit, zero, zero], [unit, zero, zero]])
+    return _moments_of_sum(square, low, middle, sparse.hstack([left, right], format="csr"), core)
+
+
+def _moments_of_sum(
+    diagonal: FloatArray, low: FloatArray, middle: FloatArray, levels: Any = None, core: Any = None
+) -> tuple[float, float]:
+    """``tr P`` and ``tr P^2`` of ``P = diag(d) + L M L' + S K S'``, L (G, r) of low rank, S (G, s) and K sparse."""
+    inner = middle @ (low.T @ low)
+    trace = float(diagonal.sum() + np.trace(inner))
+    of_square = float(diagonal @ diagonal + (inner * inner.T).sum())
+    reach = diagonal[:, None] * low
+    if levels is not None:
+        by_level = np.asarray((levels @ core).multiply(levels).sum(axis=1)).ravel()
+        gram = core @ (levels.T @ levels)
+        trace += float(by_level.sum())
+        of_square += float(2 * diagonal @ by_level + gram.multiply(gram.T).sum())
+        reach = reach + levels @ (core @ (levels.T @ low))
+    return trace, of_square + 2 * float((middle * (low.T @ reach)).sum())
+
+
+def centred_scores(
+    design: Coordinates, influence: FloatArray, residual: FloatArray, cells: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Scores of the clusters less the mean of their cell, scaled, (G, q); ``tr P`` and ``tr P^2`` of each, (q,).
+
+    With ``s_g = l_g' e_g`` and N the operator that takes cells' means out, the factor of a cluster is the root of
+    ``l_g' Phi_g l_g / (N Var(s) N)_gg``: each cluster adds its part of the variance under the working model.
+    """
+    from scipy import sparse
+
+    cell = codes(cells[design.starts[:-1]])
+    count = np.bincount(cell)
+    xx, unit, zero = design.omega[0], np.eye(design.k), np.zeros((design.k, design.k))
+    middle = np.block([[xx, -unit], [-unit, zero]])
+
+    def less_mean(values: FloatArray) -> FloatArray:
+        return demean(values, np.ones(len(cell)), cell, len(count))[0]
+
+    scores = less_mean(design.sums(influence * residual[:, None]))
+    columns = np.hstack([design.x, design.spread(design.w[:, None] * design.x)])
+    first, second = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
+    for j, own in enumerate(influence.T):
+        target = design.sums(own**2) + design.ratio * design.sums(own) ** 2
+        low, mean = less_mean(design.sums(own[:, None] * columns)), np.bincount(cell, target) / count
+        seen = target * (1 - 2 / count[cell]) + (mean / count)[cell]
+        seen = seen + np.einsum("ij,ij->i", low @ middle, low)
+        usable = seen > SINGULAR * np.maximum(target, 1e-300)
+        factor = np.where(usable, np.sqrt(target / np.where(usable, seen, 1.0)), 0.0)
+        scores[:, j] *= factor
+        at, shape = (np.arange(len(cell)), cell), (len(cell), len(count))
+        parts = [sparse.csr_matrix((factor * v, at), shape=shape) for v in (np.ones(len(cell)), target)]
+        share = sparse.diags(1.0 / count)
+        core = sparse.bmat([[sparse.diags(mean / count), -share], [-share, None]], format="csr")
+        first[j], second[j] = _moments_of_sum(
+            factor**2 * target, factor[:, None] * low, middle, sparse.hstack(parts, format="csr"), core
+        )
+    return scores, first, second
