@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 __all__ = [
     "Coordinates",
     "adjusted_influence",
-    "centred_scores",
+    "centred_moments",
+    "centring_factors",
     "codes",
     "common_variance",
     "demean",
@@ -467,40 +468,49 @@ def _moments_of_sum(
     return trace, of_square + 2 * float((middle * (low.T @ reach)).sum())
 
 
-def centred_scores(
-    design: Coordinates, influence: FloatArray, residual: FloatArray, cells: IntArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Scores of the clusters less the mean of their cell, scaled, (G, q); ``tr P`` and ``tr P^2`` of each, (q,).
+def centring_factors(design: Coordinates, influence: FloatArray, cells: IntArray) -> FloatArray:
+    """Factors of the clusters' scores ``s_g = l_g' e_g`` after the means of their cells are taken out, shape (G, q).
 
-    With ``s_g = l_g' e_g`` and N the operator that takes cells' means out, the factor of a cluster is the root of
-    ``l_g' Phi_g l_g / (N Var(s) N)_gg``: each cluster adds its part of the variance under the working model.
+    With N the operator that takes means out, a factor is the root of ``l_g' Phi_g l_g / (N Var(s) N)_gg``: each
+    cluster adds its part of the variance under the working model. It is 0 for a cluster that is alone in its cell.
     """
-    from scipy import sparse
-
     cell = codes(cells[design.starts[:-1]])
-    count = np.bincount(cell)
-    xx, unit, zero = design.omega[0], np.eye(design.k), np.zeros((design.k, design.k))
-    middle = np.block([[xx, -unit], [-unit, zero]])
-
-    def less_mean(values: FloatArray) -> FloatArray:
-        return demean(values, np.ones(len(cell)), cell, len(count))[0]
-
-    scores = less_mean(design.sums(influence * residual[:, None]))
-    columns = np.hstack([design.x, design.spread(design.w[:, None] * design.x)])
-    first, second = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
+    out = np.zeros((design.n_clusters, influence.shape[1]))
     for j, own in enumerate(influence.T):
-        target = design.sums(own**2) + design.ratio * design.sums(own) ** 2
-        low, mean = less_mean(design.sums(own[:, None] * columns)), np.bincount(cell, target) / count
+        target, mean, count, low, middle = _centred_variance(design, own, cell)
         seen = target * (1 - 2 / count[cell]) + (mean / count)[cell]
         seen = seen + np.einsum("ij,ij->i", low @ middle, low)
         usable = seen > SINGULAR * np.maximum(target, 1e-300)
-        factor = np.where(usable, np.sqrt(target / np.where(usable, seen, 1.0)), 0.0)
-        scores[:, j] *= factor
+        out[:, j] = np.where(usable, np.sqrt(target / np.where(usable, seen, 1.0)), 0.0)
+    return out
+
+
+def _centred_variance(
+    design: Coordinates, own: FloatArray, cell: IntArray
+) -> tuple[FloatArray, FloatArray, IntArray, FloatArray, FloatArray]:
+    """Parts of ``N Var(s) N = N diag(d) N + L M L'``: d, its means by cell, the cells' counts, L, M."""
+    count, xx = np.bincount(cell), design.omega[0]
+    unit, zero = np.eye(design.k), np.zeros((design.k, design.k))
+    target = design.sums(own**2) + design.ratio * design.sums(own) ** 2
+    columns = np.hstack([design.x, design.spread(design.w[:, None] * design.x)])
+    low = demean(design.sums(own[:, None] * columns), np.ones(len(cell)), cell, len(count))[0]
+    return target, np.bincount(cell, target) / count, count, low, np.block([[xx, -unit], [-unit, zero]])
+
+
+def centred_moments(
+    design: Coordinates, influence: FloatArray, factors: FloatArray, cells: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """``tr P`` and ``tr P^2`` of each contrast, ``P = F N Var(s) N F`` with the factors F, shape (q,)."""
+    from scipy import sparse
+
+    cell = codes(cells[design.starts[:-1]])
+    pairs = []
+    for own, factor in zip(influence.T, factors.T, strict=True):
+        target, mean, count, low, middle = _centred_variance(design, own, cell)
         at, shape = (np.arange(len(cell)), cell), (len(cell), len(count))
         parts = [sparse.csr_matrix((factor * v, at), shape=shape) for v in (np.ones(len(cell)), target)]
         share = sparse.diags(1.0 / count)
         core = sparse.bmat([[sparse.diags(mean / count), -share], [-share, None]], format="csr")
-        first[j], second[j] = _moments_of_sum(
-            factor**2 * target, factor[:, None] * low, middle, sparse.hstack(parts, format="csr"), core
-        )
-    return scores, first, second
+        levels = sparse.hstack(parts, format="csr")
+        pairs.append(_moments_of_sum(factor**2 * target, factor[:, None] * low, middle, levels, core))
+    return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])

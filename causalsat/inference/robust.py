@@ -22,7 +22,9 @@ residuals mends that.
 
 V is a quadratic form in normal errors. Its first two moments are those of a chi-square with
 ``df = (tr P)^2 / tr P^2`` degrees of freedom, ``P_gh = p_g' Sigma_gh p_h`` (Satterthwaite; Bell and McCaffrey 2002;
-Imbens and Kolesar 2016). Intervals refer to t with these degrees, under CR1 with G - 1.
+Imbens and Kolesar 2016). Intervals refer to t with these degrees, under CR1 with G - 1. Sigma is here that of
+independent errors for every rho: of errors in common, a cluster that moves the estimate moves V along with it, and
+the degrees that V alone would have are too few (``benchmarks/designs.py`` shows the coverage).
 
 Fixed effects are absorbed by demeaning, but leverage is that of the whole design, fixed effects included: an effect
 that clusters share gives leverage to each of them (Pustejovsky and Tipton 2018, section 2.2). Where a cluster alone
@@ -54,7 +56,8 @@ from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.leverage import (
     Coordinates,
     adjusted_influence,
-    centred_scores,
+    centred_moments,
+    centring_factors,
     codes,
     common_variance,
     demean,
@@ -343,18 +346,23 @@ def _bias_reduced(
     cell: IntArray | None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Covariance (q, q), degrees of freedom and identified shares (q,)."""
+    independent = replace(design, ratio=0.0)
     if cell is None:
         p = adjusted_influence(design, influence, *directions, kind)
         scores = design.sums(p * residual[:, None])
-        trace, of_square = quadratic_moments(design, p)
+        working, assumed = (quadratic_moments(each, p) for each in (design, independent))
     else:
-        scores, trace, of_square = centred_scores(design, influence, residual, cell)
+        factors = centring_factors(design, influence, cell)
+        own, count = codes(cell[design.starts[:-1]]), int(cell.max()) + 1
+        scores = design.sums(influence * residual[:, None])
+        scores = factors * demean(scores, np.ones(len(own)), own, count)[0]
+        working, assumed = (centred_moments(each, influence, factors, cell) for each in (design, independent))
     variance = (influence * design.spread(influence)).sum(axis=0)
-    share = np.divide(trace, variance, out=np.ones_like(trace), where=variance > 0)
+    share = np.divide(working[0], variance, out=np.ones_like(variance), where=variance > 0)
     known = share > MIN_SHARE
-    df = np.divide(trace**2, of_square, out=np.full_like(trace, np.nan), where=known & (of_square > 0))
+    df = np.divide(assumed[0] ** 2, assumed[1], out=np.full_like(share, np.nan), where=known & (assumed[1] > 0))
     share = np.where(share > 1 - 1e-6, 1.0, share)
-    scale = np.divide(1.0, np.sqrt(np.where(known, share, 1.0)), out=np.full_like(trace, np.nan), where=known)
+    scale = np.divide(1.0, np.sqrt(np.where(known, share, 1.0)), out=np.full_like(share, np.nan), where=known)
     return scores.T @ scores * np.outer(scale, scale), df, share
 
 
