@@ -26,10 +26,12 @@ __all__ = [
     "Coordinates",
     "adjusted_influence",
     "centred_moments",
+    "centred_scores",
     "centring_factors",
     "codes",
     "common_variance",
     "demean",
+    "expected_variance",
     "pivoted_qr",
     "quadratic_moments",
 ]
@@ -420,97 +422,117 @@ def _phi(value: FloatArray) -> FloatArray:
 
 
 # ---------------------------------------------------------------------- moments
-def quadratic_moments(design: Coordinates, p: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """``tr P`` and ``tr P^2`` of each contrast, ``P_gh = p_g' Sigma_gh p_h``, shape (q,).
-
-    ``P = diag(p_g' Phi_g p_g) + R C R'`` with R = [X_g'p_g, Y_g'p_g] and C as in :func:`_large`: the levels' part of
-    R is sparse, the rest of low rank.
-    """
-    spread = design.spread(design.w[:, None] * design.x)
-    pairs = [_moments_of_one(design, column, spread) for column in p.T]
-    return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])
-
-
-def _moments_of_one(design: Coordinates, p: FloatArray, spread: FloatArray) -> tuple[float, float]:
-    from scipy import sparse
-
+def expected_variance(design: Coordinates, p: FloatArray) -> FloatArray:
+    """Expectation ``sum_g p_g' Sigma_g p_g`` of ``sum_g (p_g' e_g)^2`` under the working model, shape (q,)."""
     xx, lx, ll = design.omega
-    total = design.sums(p)
-    square = design.sums(p**2) + design.ratio * total**2
-    first, second = design.sums(p[:, None] * design.x), design.sums(p[:, None] * spread)
-    unit, zero = np.eye(design.k), np.zeros((design.k, design.k))
-    if design.level is None:
-        return _moments_of_sum(square, np.hstack([first, second]), np.block([[xx, -unit], [-unit, zero]]))
-    left, right = design.level_sums(p), design.level_sums(design.w * p)
-    if design.ratio:
-        right = right + sparse.diags(design.ratio * total) @ design.level_sums(design.w)
-    diagonal = sparse.identity(len(design.root))
-    core = sparse.bmat([[ll, -diagonal], [-diagonal, None]], format="csr")
-    low = np.hstack([first, second, left @ lx])
-    middle = np.block([[xx, -unit, unit], [-unit, zero, zero], [unit, zero, zero]])
-    return _moments_of_sum(square, low, middle, sparse.hstack([left, right], format="csr"), core)
-
-
-def _moments_of_sum(
-    diagonal: FloatArray, low: FloatArray, middle: FloatArray, levels: Any = None, core: Any = None
-) -> tuple[float, float]:
-    """``tr P`` and ``tr P^2`` of ``P = diag(d) + L M L' + S K S'``, L (G, r) of low rank, S (G, s) and K sparse."""
-    inner = middle @ (low.T @ low)
-    trace = float(diagonal.sum() + np.trace(inner))
-    of_square = float(diagonal @ diagonal + (inner * inner.T).sum())
-    reach = diagonal[:, None] * low
-    if levels is not None:
-        by_level = np.asarray((levels @ core).multiply(levels).sum(axis=1)).ravel()
-        gram = core @ (levels.T @ levels)
-        trace += float(by_level.sum())
-        of_square += float(2 * diagonal @ by_level + gram.multiply(gram.T).sum())
-        reach = reach + levels @ (core @ (levels.T @ low))
-    return trace, of_square + 2 * float((middle * (low.T @ reach)).sum())
-
-
-def centring_factors(design: Coordinates, influence: FloatArray, cells: IntArray) -> FloatArray:
-    """Factors of the clusters' scores ``s_g = l_g' e_g`` after the means of their cells are taken out, shape (G, q).
-
-    With N the operator that takes means out, a factor is the root of ``l_g' Phi_g l_g / (N Var(s) N)_gg``: each
-    cluster adds its part of the variance under the working model. It is 0 for a cluster that is alone in its cell.
-    """
-    cell = codes(cells[design.starts[:-1]])
-    out = np.zeros((design.n_clusters, influence.shape[1]))
-    for j, own in enumerate(influence.T):
-        target, mean, count, low, middle = _centred_variance(design, own, cell)
-        seen = target * (1 - 2 / count[cell]) + (mean / count)[cell]
-        seen = seen + np.einsum("ij,ij->i", low @ middle, low)
-        usable = seen > SINGULAR * np.maximum(target, 1e-300)
-        out[:, j] = np.where(usable, np.sqrt(target / np.where(usable, seen, 1.0)), 0.0)
+    spread = design.spread(design.w[:, None] * design.x)
+    out = np.zeros(p.shape[1])
+    for j, own in enumerate(p.T):
+        total = design.sums(own)
+        first, second = design.sums(own[:, None] * design.x), design.sums(own[:, None] * spread)
+        left, right = design.level_sums(own), design.level_sums(design.w * own)
+        if design.ratio:
+            right = right + _scaled(design.level_sums(design.w), design.ratio * total)
+        out[j] = own @ own + design.ratio * (total @ total) + (first * (first @ xx - 2 * second)).sum()
+        out[j] += left.multiply(left @ ll - 2 * right).sum() + 2 * ((left @ lx) * first).sum()
     return out
 
 
-def _centred_variance(
-    design: Coordinates, own: FloatArray, cell: IntArray
-) -> tuple[FloatArray, FloatArray, IntArray, FloatArray, FloatArray]:
-    """Parts of ``N Var(s) N = N diag(d) N + L M L'``: d, its means by cell, the cells' counts, L, M."""
-    count, xx = np.bincount(cell), design.omega[0]
+def _scaled(table: Any, factor: FloatArray) -> Any:
+    from scipy import sparse
+
+    return sparse.diags(factor) @ table
+
+
+def quadratic_moments(design: Coordinates, p: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``tr P`` and ``tr P^2`` of each contrast, shape (q,), for ``P_gh = p_g' (W^-1 - X X')_gh p_h``.
+
+    The matrix is the covariance of residuals where weights are inverse variances.
+    """
+    pairs = []
+    for own in p.T:
+        square, low = design.sums(own**2 / design.w), design.sums(own[:, None] * design.x)
+        pairs.append(_moments_of_sum(square, low, -np.eye(design.k), design.level_sums(own), -1.0))
+    return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])
+
+
+def _moments_of_sum(
+    diagonal: FloatArray, low: FloatArray, middle: FloatArray, levels: Any, core: Any
+) -> tuple[float, float]:
+    """``tr P`` and ``tr P^2`` of ``P = diag(d) + L M L' + S K S'``, L (G, r) of low rank, S (G, s) and K sparse."""
+    inner, outer = middle @ (low.T @ low), levels @ core if np.ndim(core) else core * levels
+    by_level = np.asarray(outer.multiply(levels).sum(axis=1)).ravel()
+    gram = outer.T @ levels
+    trace = float(diagonal.sum() + np.trace(inner) + by_level.sum())
+    of_square = float(diagonal @ diagonal + (inner * inner.T).sum())
+    of_square += float(2 * diagonal @ by_level + gram.multiply(gram.T).sum())
+    reach = diagonal[:, None] * low + outer @ (levels.T @ low)
+    return trace, of_square + 2 * float((middle * (low.T @ reach)).sum())
+
+
+# ---------------------------------------------------------------------- scores that are centred
+def centring_factors(design: Coordinates, influence: FloatArray, cells: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Factors of the clusters' scores ``s_g = l_g' e_g`` after the means of their cells are taken out.
+
+    With N the operator that takes means out, a factor is the root of ``l_g' Phi_g l_g / (N Var(s) N)_gg``: each
+    cluster adds its part of the variance under the working model. It is 0 for a cluster that is alone in its cell.
+
+    Returns
+    -------
+    factors : ndarray of shape (G, q)
+    expected : ndarray of shape (q,)
+        Expectation of the sum of the squared scores under the working model.
+    """
+    cell = codes(cells[design.starts[:-1]])
+    factors, xx = np.zeros((design.n_clusters, influence.shape[1])), design.omega[0]
     unit, zero = np.eye(design.k), np.zeros((design.k, design.k))
-    target = design.sums(own**2) + design.ratio * design.sums(own) ** 2
-    columns = np.hstack([design.x, design.spread(design.w[:, None] * design.x)])
-    low = demean(design.sums(own[:, None] * columns), np.ones(len(cell)), cell, len(count))[0]
-    return target, np.bincount(cell, target) / count, count, low, np.block([[xx, -unit], [-unit, zero]])
+    middle, columns = np.block([[xx, -unit], [-unit, zero]]), design.spread(design.w[:, None] * design.x)
+    expected = np.zeros(influence.shape[1])
+    for j, own in enumerate(influence.T):
+        target = design.sums(own**2) + design.ratio * design.sums(own) ** 2
+        low = _less_mean(design.sums(own[:, None] * np.hstack([design.x, columns])), cell)
+        seen = _centred_diagonal(target, cell) + np.einsum("ij,ij->i", low @ middle, low)
+        usable = seen > SINGULAR * np.maximum(target, 1e-300)
+        factors[:, j] = np.where(usable, np.sqrt(target / np.where(usable, seen, 1.0)), 0.0)
+        expected[j] = target[usable].sum()
+    return factors, expected
+
+
+def _less_mean(values: FloatArray, cell: IntArray) -> FloatArray:
+    return demean(values, np.ones(len(cell)), cell, int(cell.max()) + 1)[0]
+
+
+def _centred_diagonal(target: FloatArray, cell: IntArray) -> FloatArray:
+    """Diagonal of ``N diag(d) N``."""
+    count = np.bincount(cell)
+    return np.asarray(target * (1 - 2 / count[cell]) + (np.bincount(cell, target) / count**2)[cell])
+
+
+def centred_scores(
+    design: Coordinates, influence: FloatArray, residual: FloatArray, factors: FloatArray, cells: IntArray
+) -> FloatArray:
+    """Scores of the clusters less the means of their cells, times the factors, shape (G, q)."""
+    return factors * _less_mean(design.sums(influence * residual[:, None]), codes(cells[design.starts[:-1]]))
 
 
 def centred_moments(
     design: Coordinates, influence: FloatArray, factors: FloatArray, cells: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """``tr P`` and ``tr P^2`` of each contrast, ``P = F N Var(s) N F`` with the factors F, shape (q,)."""
+    """``tr P`` and ``tr P^2`` of each contrast, ``P = F N Var(s) N F`` where weights are inverse variances, (q,).
+
+    ``N diag(d) N = diag(d) + S K S'`` with the cells' indicators and d times them as S.
+    """
     from scipy import sparse
 
     cell = codes(cells[design.starts[:-1]])
+    at, shape, count = (np.arange(len(cell)), cell), (len(cell), int(cell.max()) + 1), np.bincount(cell)
     pairs = []
     for own, factor in zip(influence.T, factors.T, strict=True):
-        target, mean, count, low, middle = _centred_variance(design, own, cell)
-        at, shape = (np.arange(len(cell)), cell), (len(cell), len(count))
+        target = design.sums(own**2 / design.w)
+        low = factor[:, None] * _less_mean(design.sums(own[:, None] * design.x), cell)
         parts = [sparse.csr_matrix((factor * v, at), shape=shape) for v in (np.ones(len(cell)), target)]
         share = sparse.diags(1.0 / count)
-        core = sparse.bmat([[sparse.diags(mean / count), -share], [-share, None]], format="csr")
+        core = sparse.bmat([[sparse.diags(np.bincount(cell, target) / count**2), -share], [-share, None]])
         levels = sparse.hstack(parts, format="csr")
-        pairs.append(_moments_of_sum(factor**2 * target, factor[:, None] * low, middle, levels, core))
+        pairs.append(_moments_of_sum(factor**2 * target, low, -np.eye(design.k), levels, core.tocsr()))
     return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])

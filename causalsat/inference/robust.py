@@ -21,10 +21,12 @@ residuals mends that.
 * ``"CR1"``: ``A_g = I`` and the factor G / (G - 1) (n - 1) / (n - k), as Stata has it; for comparison.
 
 V is a quadratic form in normal errors. Its first two moments are those of a chi-square with
-``df = (tr P)^2 / tr P^2`` degrees of freedom, ``P_gh = p_g' Sigma_gh p_h`` (Satterthwaite; Bell and McCaffrey 2002;
-Imbens and Kolesar 2016). Intervals refer to t with these degrees, under CR1 with G - 1. Sigma is here that of
-independent errors for every rho: of errors in common, a cluster that moves the estimate moves V along with it, and
-the degrees that V alone would have are too few (``benchmarks/designs.py`` shows the coverage).
+``df = (tr P)^2 / tr P^2`` degrees of freedom, ``P_gh = p_g' S_gh p_h`` (Satterthwaite; Bell and McCaffrey 2002;
+Imbens and Kolesar 2016). Intervals refer to t with these degrees, under CR1 with G - 1. S is the covariance of
+residuals for the errors for which the estimator is efficient, independent with variances ``1 / w``: then the estimate
+and V are independent, as t has them. For other errors a cluster that moves the estimate moves V along with it, and
+the degrees that V alone would have are too few: intervals would be too wide, the more so the more uneven clusters or
+weights are (``benchmarks/designs.py``).
 
 Fixed effects are absorbed by demeaning, but leverage is that of the whole design, fixed effects included: an effect
 that clusters share gives leverage to each of them (Pustejovsky and Tipton 2018, section 2.2). Where a cluster alone
@@ -57,10 +59,12 @@ from causalsat.inference.leverage import (
     Coordinates,
     adjusted_influence,
     centred_moments,
+    centred_scores,
     centring_factors,
     codes,
     common_variance,
     demean,
+    expected_variance,
     pivoted_qr,
     quadratic_moments,
 )
@@ -346,21 +350,18 @@ def _bias_reduced(
     cell: IntArray | None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Covariance (q, q), degrees of freedom and identified shares (q,)."""
-    independent = replace(design, ratio=0.0)
     if cell is None:
         p = adjusted_influence(design, influence, *directions, kind)
         scores = design.sums(p * residual[:, None])
-        working, assumed = (quadratic_moments(each, p) for each in (design, independent))
+        expected, (trace, of_square) = expected_variance(design, p), quadratic_moments(design, p)
     else:
-        factors = centring_factors(design, influence, cell)
-        own, count = codes(cell[design.starts[:-1]]), int(cell.max()) + 1
-        scores = design.sums(influence * residual[:, None])
-        scores = factors * demean(scores, np.ones(len(own)), own, count)[0]
-        working, assumed = (centred_moments(each, influence, factors, cell) for each in (design, independent))
+        factors, expected = centring_factors(design, influence, cell)
+        scores = centred_scores(design, influence, residual, factors, cell)
+        trace, of_square = centred_moments(design, influence, factors, cell)
     variance = (influence * design.spread(influence)).sum(axis=0)
-    share = np.divide(working[0], variance, out=np.ones_like(variance), where=variance > 0)
+    share = np.divide(expected, variance, out=np.ones_like(variance), where=variance > 0)
     known = share > MIN_SHARE
-    df = np.divide(assumed[0] ** 2, assumed[1], out=np.full_like(share, np.nan), where=known & (assumed[1] > 0))
+    df = np.divide(trace**2, of_square, out=np.full_like(share, np.nan), where=known & (of_square > 0))
     share = np.where(share > 1 - 1e-6, 1.0, share)
     scale = np.divide(1.0, np.sqrt(np.where(known, share, 1.0)), out=np.full_like(share, np.nan), where=known)
     return scores.T @ scores * np.outer(scale, scale), df, share

@@ -20,7 +20,7 @@ def inverse_root(matrix):
 
 
 def textbook(y, X, w, cluster, c, kind, ratio=0.0):
-    """Estimate, variance and degrees of freedom (of independent errors) of c'b: Pustejovsky and Tipton (2018)."""
+    """Estimate, variance and degrees of freedom (of the efficient case) of c'b: Pustejovsky and Tipton (2018)."""
     n = len(y)
     groups = [np.flatnonzero(cluster == g) for g in np.unique(cluster)]
     phi = np.eye(n) + ratio * (cluster[:, None] == cluster)
@@ -39,7 +39,7 @@ def textbook(y, X, w, cluster, c, kind, ratio=0.0):
         else:
             row[g] = np.linalg.pinv(np.eye(len(g)) - hat[np.ix_(g, g)]).T @ influence[g]
     share = np.trace(p @ sigma @ p.T) / (influence @ phi @ influence)
-    form = p @ maker @ maker.T @ p.T
+    form = p @ (np.diag(1 / w) - X @ bread @ X.T) @ p.T
     variance = ((p @ residual) ** 2).sum() / (share if share < 1 - 1e-6 else 1.0)
     return influence @ y, variance, np.trace(form) ** 2 / (form**2).sum()
 
