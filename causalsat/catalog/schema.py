@@ -57,6 +57,7 @@ class Roles(_Strict):
     propensity: str | float | None = None
     unit: str | None = None
     treated: Scalar = None
+    control: Scalar = None
     lon: str | None = None
     lat: str | None = None
     crs: str | None = None

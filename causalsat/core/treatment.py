@@ -90,10 +90,13 @@ def is_dose(values: Sequence[Any]) -> bool:
 
 
 # ---------------------------------------------------------------------- from a column to numbers
-def code_treatment(values: Any, treated: Any = None, labels: Mapping[Any, str] | None = None) -> FloatArray:
+def code_treatment(
+    values: Any, treated: Any = None, labels: Mapping[Any, str] | None = None, control: Any = None
+) -> FloatArray:
     """Treatment as floats: 0 control, 1 treated, or a dose; NaN where missing.
 
-    The rule, in this order: ``treated`` names the value that means treated and the one other value is control; Stata
+    The rule, in this order: ``treated`` or ``control`` names the value that means so and the one other value is the
+    other arm; Stata
     value labels, or two words, that say which is which (control, untreated, no, false, placebo, comparison;
     treatment, treated, yes, true, intervention) decide, whatever the codes; booleans and numbers 0/1 stand for
     themselves, unless a label contradicts them, which is refused; any other numbers stay as they are; other words are
@@ -107,6 +110,8 @@ def code_treatment(values: Any, treated: Any = None, labels: Mapping[Any, str] |
         The value (or Stata label) that means treated.
     labels : mapping of code to label, optional
         Stata value labels of this column.
+    control : object, optional
+        The value (or Stata label) that means control.
 
     Raises
     ------
@@ -129,7 +134,17 @@ def code_treatment(values: Any, treated: Any = None, labels: Mapping[Any, str] |
     named = _labelled(values, labels)
     present = list(pd.unique(values.dropna()))
     if treated is not None:
-        return _against(values, named, treated, present)
+        coded = _against(values, named, treated, present, "treated")
+        if control is not None and not np.array_equal(
+            coded, 1 - _against(values, named, control, present, "control"), equal_nan=True
+        ):
+            raise TreatmentError(
+                f"treated={treated!r} and control={control!r} are the same arm of {values.name!r}",
+                expected="two different values",
+            )
+        return coded
+    if control is not None:
+        return 1 - _against(values, named, control, present, "control")
     words = named.map(lambda v: str(v).strip().casefold(), na_action="ignore")
     by_words = _coded_by_words(words)
     numbers = _as_numbers(values)
@@ -262,24 +277,25 @@ def _as_numbers(values: Any) -> FloatArray | None:
     return np.asarray(numbers.to_numpy(dtype=float, na_value=np.nan), dtype=np.float64)
 
 
-def _against(values: Any, named: Any, treated: Any, present: list[Any]) -> FloatArray:
+def _against(values: Any, named: Any, wanted: Any, present: list[Any], role: str) -> FloatArray:
+    """1 where the value (or label) is the wanted one, 0 where it is the one other, NaN where missing."""
     import pandas as pd
 
-    hit = (values.astype(object) == treated) | (named == treated)
+    hit = (values.astype(object) == wanted) | (named == wanted)
     if not hit.any():
         raise TreatmentError(
-            f"treated={treated!r} is no value of the treatment {values.name!r}",
+            f"{role}={wanted!r} is no value of the treatment {values.name!r}",
             expected=f"one of {list_names(map(shown, present), 6)}",
             todo="check the spelling and the type (2 is not '2')",
         )
     others = list(pd.unique(values[~hit].dropna()))
     if len(others) > 1:
-        todo = f"leave treated= out and {for_doses()}" if is_dose(present) and _all_numbers(present) else ""
+        todo = f"leave {role}= out and {for_doses()}" if is_dose(present) and _all_numbers(present) else ""
         raise TreatmentError(
-            f"treatment {values.name!r} has {len(others)} values besides treated={treated!r}: "
+            f"treatment {values.name!r} has {len(others)} values besides {role}={wanted!r}: "
             f"{list_names(map(shown, others), 6)}",
-            expected="one control value",
-            todo=todo or several_arms(values.name, [*others, treated], treated),
+            expected=f"one other value, the {'control' if role == 'treated' else 'treated'} arm",
+            todo=todo or several_arms(values.name, [*others, wanted], wanted if role == "treated" else None),
         )
     return np.where(values.isna(), np.nan, hit)
 

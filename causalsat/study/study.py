@@ -63,8 +63,9 @@ class Study:
         of their own. Where the units have a geometry and no such columns, lon and lat are the places'.
     unit : str, optional
         Column with the unit's identity; becomes the index. Default: the table's own index.
-    treated : object, optional
-        The value of the treatment column that means treated; the one other value is control.
+    treated, control : object, optional
+        The value (or Stata label) of the treatment column that means treated, or control; the one other value is the
+        other arm.
     treatment_date : date or str, optional
         When treatment began: a date, or the column with each unit's date.
     image_dates : date or list of dates, optional
@@ -144,6 +145,7 @@ class Study:
         places: Any = None,
         unit: str | None = None,
         treated: Any = None,
+        control: Any = None,
         treatment_date: Any = None,
         image_dates: Any = None,
         chip_size_m: float | None = None,
@@ -185,7 +187,14 @@ class Study:
             citation=citation,
             licence=licence,
             value_labels=dict(value_labels or {}),
-            _settings={"lon": lon, "lat": lat, "crs": crs, "treated": treated, "propensity": propensity},
+            _settings={
+                "lon": lon,
+                "lat": lat,
+                "crs": crs,
+                "treated": treated,
+                "control": control,
+                "propensity": propensity,
+            },
         )
 
     @classmethod
@@ -237,7 +246,8 @@ class Study:
     def treatment(self) -> FloatArray:
         """Treatment, shape (n,): 0 control, 1 treated, or a dose; NaN where missing."""
         column = self.roles["treatment"]
-        return code_treatment(self.units[column], self._settings["treated"], self.value_labels.get(column))
+        arms = self._settings
+        return code_treatment(self.units[column], arms["treated"], self.value_labels.get(column), arms["control"])
 
     @property
     def arms(self) -> dict[Any, str]:

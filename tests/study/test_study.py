@@ -351,3 +351,26 @@ def test_arms_that_stata_labels_name_are_not_fitted_as_amounts(tmp_path):
     assert float(two.fit(DoublyRobustEffect(random_state=0)).effect(two.X).ate()) == pytest.approx(-5, abs=0.8)
     amounts = study.replace(value_labels=None)
     assert amounts.arms == {}
+
+
+def test_control_names_the_arm_that_treated_leaves(table):
+    table = table.assign(arm=[2, 1, 1, 2, 2, 1])
+    by_control = Study(table, control=2, **ROLES)
+    np.testing.assert_array_equal(by_control.treatment, [0, 1, 1, 0, 0, 1])
+    np.testing.assert_array_equal(Study(table, treated=1, **ROLES).treatment, by_control.treatment)
+    np.testing.assert_array_equal(by_control.replace(name="again").treatment, by_control.treatment)
+    np.testing.assert_array_equal(Study(table, control=2, treated=1, **ROLES).treatment, by_control.treatment)
+    with pytest.raises(TreatmentError, match="are the same arm"):
+        _ = Study(table, control=1, treated=1, **ROLES).treatment
+    with pytest.raises(TreatmentError, match="control=3 is no value"):
+        _ = Study(table, control=3, **ROLES).treatment
+
+
+def test_the_design_of_a_study_has_all_its_parts(table):
+    study = Study(table.assign(block=["n", "n", "n", "n", "s", "s"]), strata="block", weights="w", **ROLES)
+    design = study.design
+    np.testing.assert_array_equal(design.probability, [0.5] * 6)
+    np.testing.assert_array_equal(design.strata, [0, 0, 0, 0, 1, 1])
+    assert design.is_paired
+    np.testing.assert_allclose(design.weights, table["w"] / table["w"].mean())
+    assert study.replace(randomised=False).design.probability is None
