@@ -156,7 +156,7 @@ def _sqrt_pehe(judged: Judged) -> float:
 
 def _correlation(judged: Judged) -> float:
     truth = _truth(judged)
-    varies = judged.tau.std() > 0 and truth.std() > 0
+    varies = np.ptp(judged.tau) > 0 and np.ptp(truth) > 0
     return float(np.corrcoef(judged.tau, truth)[0, 1]) if varies else 0.0
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
 
-__all__ = ["Reduction", "learn_reduction"]
+__all__ = ["Reduction", "count_varying", "feature_rank", "learn_reduction"]
 
 FloatArray = NDArray[np.float64]
 
@@ -60,13 +60,8 @@ def learn_reduction(features: FloatArray, n_components: int | float | None) -> R
         raise DataError(
             f"{n} distinct place with valid imagery", expected="at least two", todo="add units or imagery"
         )
-    seen = np.isfinite(features)
-    filled = np.where(seen, features, 0.0)
-    count = np.maximum(seen.sum(axis=0), 1)
-    mean = filled.sum(axis=0) / count
-    sd = np.sqrt((np.where(seen, features - mean, 0.0) ** 2).sum(axis=0) / count)
-    dead = sd <= 1e-7 * np.maximum(np.abs(mean), np.median(sd))
-    base = Reduction(mean, np.where(dead, np.inf, sd), None, np.empty(0))
+    base = _standardisation(features)
+    dead = np.isinf(base.scale)
     if n_components is None:
         return base
     if dead.all():
@@ -87,4 +82,39 @@ def learn_reduction(features: FloatArray, n_components: int | float | None) -> R
 
     pca = PCA(n_components=n_components, svd_solver="full").fit(z)
     sd_scores = np.sqrt(np.maximum(pca.explained_variance_, np.finfo(float).tiny))
-    return Reduction(mean, base.scale, pca.components_ / sd_scores[:, None], pca.explained_variance_ratio_)
+    return Reduction(base.mean, base.scale, pca.components_ / sd_scores[:, None], pca.explained_variance_ratio_)
+
+
+def _standardisation(features: FloatArray) -> Reduction:
+    """Means and standard deviations of features, infinite for those that vary by no more than rounding."""
+    seen = np.isfinite(features)
+    filled = np.where(seen, features, 0.0)
+    count = np.maximum(seen.sum(axis=0), 1)
+    mean = filled.sum(axis=0) / count
+    sd = np.sqrt((np.where(seen, features - mean, 0.0) ** 2).sum(axis=0) / count)
+    dead = sd <= 1e-7 * np.maximum(np.abs(mean), np.median(sd))
+    return Reduction(mean, np.where(dead, np.inf, sd), None, np.empty(0))
+
+
+def count_varying(features: FloatArray) -> int:
+    """How many features vary among places (places, features) by more than rounding.
+
+    Examples
+    --------
+    >>> count_varying(np.column_stack([np.arange(100.0), np.full(100, 0.1)]))
+    1
+    """
+    return int(np.isfinite(_standardisation(features).scale).sum())
+
+
+def feature_rank(features: FloatArray) -> int:
+    """How many directions complete features (places, features) vary in, by more than single precision's rounding.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32)
+    >>> feature_rank(np.column_stack([x, x[:, 0] + x[:, 1], np.full(50, 0.1)]).astype(float))
+    2
+    """
+    size = np.linalg.svd(_standardisation(features).apply(features), compute_uv=False)
+    return int((size > 1e-6 * size.max(initial=0.0)).sum())

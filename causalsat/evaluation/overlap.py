@@ -162,10 +162,16 @@ def _moments(table: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
     total = np.maximum(mass.sum(axis=0), 1e-300)
     values = np.nan_to_num(table)
     mean = (mass * values).sum(axis=0) / total
-    return mean, (mass * (values - mean) ** 2).sum(axis=0) / total
+    variance = (mass * (values - mean) ** 2).sum(axis=0) / total
+    return mean, np.where(variance > _rounding(table) ** 2, variance, 0.0)
+
+
+def _rounding(table: FloatArray) -> FloatArray:
+    """What is rounding in a mean of each column."""
+    return 1e-12 * np.abs(np.nan_to_num(table)).max(axis=0, initial=0.0)
 
 
 def _difference(table: FloatArray, w: FloatArray, arms: list[NDArray[np.bool_]], scale: FloatArray) -> FloatArray:
     control, treated = (_moments(table[arm], w[arm])[0] for arm in arms)
     gap = treated - control
-    return np.divide(gap, scale, out=np.where(gap == 0, 0.0, np.nan), where=scale > 0)
+    return np.divide(gap, scale, out=np.where(np.abs(gap) <= _rounding(table), 0.0, np.nan), where=scale > 0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Sensitivity", "partial_r2", "partially_linear", "robustness_value", "sensitivity"]
 
 FloatArray = NDArray[np.float64]
+ROUNDING = 1e-10  # share of a variable's size up to which what is left of it is rounding
 
 
 def partial_r2(t_statistic: ArrayLike, df: float) -> Any:
@@ -233,7 +234,14 @@ def sensitivity(
     if benchmarks is None:
         names = [str(c) for c in X.columns] if hasattr(X, "columns") else [f"x{j}" for j in range(table.shape[1])]
         benchmarks = {name: [j] for j, name in enumerate(names)}
-    return _linear(outcome, d, table, w, None if groups is None else np.asarray(groups), benchmarks)
+    found = _linear(outcome, d, table, w, None if groups is None else np.asarray(groups), benchmarks)
+    if not np.isfinite(found.scale):
+        raise DataError(
+            "a treatment that the covariates decide",
+            expected="units alike in X with different treatments",
+            todo="leave out covariates made from the treatment",
+        )
+    return found
 
 
 def _linear(
@@ -256,7 +264,13 @@ def _linear(
 
 
 def _residual(target: FloatArray, design: FloatArray) -> FloatArray:
-    return np.asarray(target - design @ np.linalg.lstsq(design, target, rcond=None)[0])
+    left = np.asarray(target - design @ np.linalg.lstsq(design, target, rcond=None)[0])
+    return _without_rounding(left, target)
+
+
+def _without_rounding(left: FloatArray, target: FloatArray) -> FloatArray:
+    """A residual, zero where nothing but rounding is left of the target."""
+    return left if np.linalg.norm(left) > ROUNDING * np.linalg.norm(target) else np.zeros_like(left)
 
 
 def _gain(full: FloatArray, reduced: FloatArray) -> float:
@@ -270,10 +284,12 @@ def _from_residuals(
 ) -> Sensitivity:
     import statsmodels.api as sm
 
+    if not residual_d.any():
+        return Sensitivity(0.0, np.inf, df, np.inf, dict(benchmarks))
     codes = None if groups is None else np.unique(groups, return_inverse=True)[1]
     kind: dict[str, Any] = {} if codes is None else {"cov_type": "cluster", "cov_kwds": {"groups": codes}}
     fit = sm.OLS(residual_y, residual_d[:, None]).fit(use_t=True, **kind)
-    estimate, left = float(fit.params[0]), np.asarray(fit.resid)
+    estimate, left = float(fit.params[0]), _without_rounding(np.asarray(fit.resid), residual_y)
     scale = float(np.sqrt((left @ left) / (residual_d @ residual_d)))
     clusters = len(residual_d) if codes is None else int(codes.max()) + 1
     se = scale / np.sqrt(df) if codes is None else float(fit.bse[0])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalsat.core.scaling import learn_scaler
 from causalsat.study.columns import list_names
 from causalsat.study.report import Finding
 from causalsat.study.values import v_binary
@@ -47,7 +48,7 @@ def standardised_differences(X: pd.DataFrame, t: FloatArray, groups: Any = None)
         one, zero = x[ok & (t == 1)], x[ok & (t == 0)]
         if len(one) < 2 or len(zero) < 2:
             continue
-        scale = np.sqrt((one.var(ddof=1) + zero.var(ddof=1)) / 2)
+        scale = np.sqrt(sum(v.var(ddof=1) for v in (one, zero) if learn_scaler(v).varies) / 2)
         gap = one.mean() - zero.mean()
         p = _robust_p(x[ok], t[ok, None], None if groups is None else np.asarray(groups)[ok]) if scale > 0 else np.nan
         rows[name] = (one.mean(), zero.mean(), gap / scale if scale > 0 else np.nan, p)

@@ -1,11 +1,13 @@
 """Balance of features: the same as overlap's, and brought by weighting with a known propensity."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from causalsat.evaluation import overlap
 from causalsat.exceptions import DataError
 from causalsat.inference.balance import balance
+from causalsat.study.balance import standardised_differences
 
 
 def test_balance_is_that_of_overlap_and_weighting_brings_it():
@@ -22,3 +24,12 @@ def test_balance_is_that_of_overlap_and_weighting_brings_it():
     assert found.worst[1] < 0.15
     with pytest.raises(DataError, match="complete table"):
         balance(X[:5], t, e)
+
+
+def test_a_constant_feature_is_balanced_whatever_its_number():
+    """The mean of many times 0.1 differs from 0.1 in its last bits, and otherwise in each arm."""
+    t = (np.arange(317) % 3 == 0).astype(float)
+    X = np.broadcast_to([0.1, 1 / 3, 1234.567], (317, 3))
+    np.testing.assert_array_equal(overlap(np.full(317, 1 / 3), t, X).smd_raw, 0.0)
+    np.testing.assert_array_equal(balance(X, t, np.full(317, 1 / 3)).worst, 0.0)
+    assert standardised_differences(pd.DataFrame(X), t)["difference"].isna().all()

@@ -114,3 +114,15 @@ def test_bad_input_says_what_to_do():
         darfur().bound("female", 200)
     assert darfur().to_dataframe((200.0,)).isna().to_numpy()[0, 2:].all()
     assert Sensitivity(0.0, 0.0, 10, 0.0).robustness_value() == 0.0
+
+
+def test_what_covariates_decide_up_to_rounding_is_explained():
+    rng = np.random.default_rng(0)
+    x, d = rng.standard_normal((60, 1)), rng.integers(0, 2, 60).astype(float)
+    for y in (np.full(60, 0.1), 3 * x[:, 0] + 0.1):
+        found = sensitivity(y, d, x)
+        assert (found.estimate, found.partial_r2, found.robustness_value()) == (0.0, 0.0, 0.0)
+    exact = sensitivity(2 * d + x[:, 0], d, x)
+    assert (exact.partial_r2, exact.robustness_value()) == (1.0, 1.0)
+    with pytest.raises(DataError, match="covariates decide"):
+        sensitivity(rng.standard_normal(60), 3 * x[:, 0] + 0.1, x)

@@ -17,7 +17,7 @@ from causalsat.encoders.networks.outcomes import AnsweringEncoder, Units
 from causalsat.encoders.networks.supervised_network import SupervisedShape
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.encoders.random_conv.features import RandomConvFeatures
-from causalsat.encoders.reduce import Reduction, learn_reduction
+from causalsat.encoders.reduce import Reduction, count_varying, learn_reduction
 from causalsat.exceptions import ParameterError
 
 __all__ = ["SupervisedEncoder"]
@@ -112,7 +112,7 @@ class SupervisedEncoder(AnsweringEncoder, BaseEstimator):
         self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else as_transformer(self.encoder)
         features = feature_array(self.encoder_.fit(X, None).transform(X))
         seen = np.isfinite(features).any(axis=1)
-        varying = int((features[seen].std(axis=0) > 0).sum()) if seen.any() else 0
+        varying = count_varying(features[seen]) if seen.any() else 0
         most = max(1, min(self.n_components, int(seen.sum()) - 1, varying))
         self.reduction_: Reduction = learn_reduction(features[seen], most)
         scores = self._scores(features)

@@ -14,7 +14,7 @@ from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder, feature_array
 from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.networks.training import TrainSettings
-from causalsat.encoders.reduce import Reduction, learn_reduction
+from causalsat.encoders.reduce import Reduction, count_varying, learn_reduction
 from causalsat.encoders.sequence import frames as _frames
 from causalsat.encoders.sequence import temporal
 from causalsat.exceptions import DataError, ParameterError
@@ -289,7 +289,7 @@ class SequenceEncoder(ChipEncoder):
 
         flat = features.reshape(-1, features.shape[2])
         flat = flat[np.isfinite(flat).all(axis=1)]
-        varying = int((flat.std(axis=0) > 0).sum())
+        varying = count_varying(flat)
         self.tokens_: Reduction = learn_reduction(flat, min(self.n_tokens, len(flat) - 1, max(varying, 1)))
         self.token_sd_ = np.sqrt(self.tokens_.explained / self.tokens_.explained[0])
         years = temporal.days_as_years(self.days_, self.n_time_)

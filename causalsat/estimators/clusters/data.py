@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.scaling import learn_scaler
 from causalsat.estimators.clusters.density import Cells, Prior
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.inference.folds import assign_folds
@@ -52,8 +53,8 @@ def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False, shares: boo
     covariates = data.X
     if data.propensity is not None and np.ptp(data.propensity) > 1e-9:
         covariates = np.column_stack([covariates, data.propensity])
+    covariates = covariates[:, learn_scaler(covariates, w).varies]
     covariates = covariates - np.average(covariates, axis=0, weights=w)
-    covariates = covariates[:, covariates.std(axis=0) > 0]
     plain = _regress(data.y, t, covariates[:, :0], w, data.groups)
     full = _regress(data.y, t, covariates, w, data.groups) if covariates.shape[1] else plain
     y = data.y - covariates @ full[2]

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.networks.module_encoder import as_transformer
-from causalsat.encoders.reduce import Reduction, learn_reduction
+from causalsat.encoders.reduce import Reduction, feature_rank, learn_reduction
 
 __all__ = ["FrozenFeatures"]
 
@@ -63,7 +63,7 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
         """Fit the encoder and the components on chips."""
         self.encoder_ = as_transformer(self.encoder).fit(X)
         features = feature_array(self.encoder_.transform(X))
-        rank = min(len(features) - 1, np.linalg.matrix_rank(features - features.mean(axis=0)))
+        rank = min(len(features) - 1, feature_rank(features))
         self.reduction_: Reduction = in_proportion(
             learn_reduction(features, max(1, min(self.n_components, int(rank))))
         )
@@ -74,7 +74,7 @@ class FrozenFeatures(TransformerMixin, BaseEstimator):
         self.encoder_ = as_transformer(self.encoder)
         features = np.array(self.encoder_.fit_transform(X, y, **roles), dtype=np.float64)
         known = np.where(np.isfinite(features), features, 0.0)
-        rank = int(np.linalg.matrix_rank(known - known.mean(axis=0)))
+        rank = feature_rank(known)
         if rank == 0:  # nothing was found: no image differs from another
             self.reduction_ = Reduction(known.mean(axis=0), np.full(known.shape[1], np.inf), None, np.empty(0))
         else:

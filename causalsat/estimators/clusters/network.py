@@ -26,7 +26,7 @@ from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks.training import Trained, TrainSettings, train_network
 from causalsat.encoders.random_conv.filters import learn_filters, sample_patches
-from causalsat.encoders.reduce import learn_reduction
+from causalsat.encoders.reduce import feature_rank, learn_reduction
 from causalsat.estimators.clusters.density import Cells, Prior
 from causalsat.estimators.clusters.features import in_proportion
 from causalsat.estimators.clusters.posterior import find_mode
@@ -366,7 +366,7 @@ def learn_start(images: NDArray[np.float32], n_components: int, seed: int) -> We
     with torch.inference_mode():
         parts = [module.responses(part).mean(dim=(-2, -1)) for part in torch.from_numpy(images).split(BATCH)]
     pooled = np.concatenate([part.numpy() for part in parts]).astype(np.float64)
-    rank = int(np.linalg.matrix_rank(pooled - pooled.mean(axis=0)))
+    rank = feature_rank(pooled)
     reduction = in_proportion(learn_reduction(pooled, max(1, min(n_components, rank, len(pooled) - 1))))
     assert reduction.components is not None
     weight = reduction.components / reduction.scale

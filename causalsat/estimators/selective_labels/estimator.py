@@ -268,7 +268,7 @@ class SelectiveLabelsRisk(RiskEstimator):
                 "risk of the untested at the posterior mode if the prevalence were "
                 + said(self.sensitivity_, "prevalence", "untested_risk")
             )
-        fixed = values.std(axis=0) == 0
+        fixed = np.ptp(values, axis=0) == 0
         if fixed.any():
             notes.append("what has a standard deviation of 0 is fixed: by expertise, or by alpha= or sigma=")
         return Summary("SelectiveLabelsRisk", table, {**self._diagnostics(), "units": self.n_units_}, tuple(notes))

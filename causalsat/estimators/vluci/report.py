@@ -123,14 +123,16 @@ def design_effect(X: FloatArray, t: FloatArray, y: FloatArray, groups: NDArray[n
         return 1.0
     size = np.bincount(groups).astype(float)
     m = float((size**2).sum() / size.sum())
-    residual = _residual(np.column_stack([np.ones(len(t)), X]), np.column_stack([t, y]), np.ones(len(t)))
-    r = [_intraclass(v, groups, size) for v in residual.T]
+    both = np.column_stack([t, y])
+    residual = _residual(np.column_stack([np.ones(len(t)), X]), both, np.ones(len(t)))
+    left = np.abs(residual).max(axis=0) > 1e-10 * np.abs(both).max(axis=0)  # else X decides it up to rounding
+    r = [_intraclass(v, groups, size) if some else 0.0 for v, some in zip(residual.T, left, strict=True)]
     return 1.0 + (m - 1) * r[0] * r[1]
 
 
 def _intraclass(v: FloatArray, groups: NDArray[np.int64], size: FloatArray) -> float:
     n, k = len(v), len(size)
-    if k < 2 or n <= k or v.std() == 0:
+    if k < 2 or n <= k:
         return 0.0
     middle = np.bincount(groups, v) / np.maximum(size, 1)
     inside = float(((v - middle[groups]) ** 2).sum() / (n - k))
