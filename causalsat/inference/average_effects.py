@@ -239,7 +239,8 @@ def lay_out(
     if left_out:
         lost = len(np.unique(stratum[seen & ~used]))
         warnings.warn(
-            f"{left_out} units in {lost} strata with one arm are left out: averages are over the other strata",
+            f"{left_out} units in {lost} {'stratum' if lost == 1 else 'strata'} with one arm are left out: "
+            "averages are over the other strata",
             DataWarning,
             stacklevel=3,
         )

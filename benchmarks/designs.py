@@ -1,0 +1,251 @@
+"""Coverage of 95 % intervals of average effects, by design: strata, pairs, clusters, weights.
+
+python benchmarks/designs.py [--trials 200] [--clusters 12 20 40 200] [--designs none blocked pairs] [--source arrays]
+
+Designs have two arms and 12 to 200 clusters of equal or uneven (lognormal) size: without strata; two blocks with
+treated shares of .25 and .70, a gap of 2 between them, effects of 0.5 and 1.5; pairs of clusters; each also with
+survey weights, and with single units in place of clusters. Effects also vary from cluster to cluster, which makes the
+treated noisier, and 30 % of the errors' variance is common to a cluster.
+
+``SOURCES`` names what is asked for estimates: a function from a :class:`Trial` to rows of :class:`Answer`. The truth
+of a row is that of its estimand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalsat.inference.average_effects import (
+    AVERAGE_EFFECT,
+    EffectEstimate,
+    blocked_difference,
+    fixed_effects,
+    interacted_adjustment,
+    score_mean,
+    score_projection,
+)
+
+DESIGNS = ("none", "blocked", "pairs")
+CLUSTERS = (12, 20, 40, 200)
+UNITS_A_CLUSTER = 15
+ICC = 0.3
+SHARES, GAP, EFFECTS = (0.25, 0.7), 2.0, (0.5, 1.5)  # of the two blocks
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One simulated trial; arrays have one value a unit.
+
+    ``effect`` is what the unit's stratum expects, so that its weighted mean is the average effect.
+    """
+
+    y: np.ndarray
+    treatment: np.ndarray
+    covariate: np.ndarray
+    clusters: np.ndarray | None
+    strata: np.ndarray | None
+    weights: np.ndarray | None
+    effect: np.ndarray
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What estimators take of the design."""
+        return {"clusters": self.clusters, "strata": self.strata, "weights": self.weights}
+
+    @property
+    def stratum(self) -> np.ndarray:
+        """Codes of the strata; one for all where there are none."""
+        return np.zeros(len(self.y), dtype=int) if self.strata is None else self.strata
+
+    @property
+    def propensity(self) -> np.ndarray:
+        """Share of treated clusters in the unit's stratum."""
+        code = np.arange(len(self.y)) if self.clusters is None else self.clusters
+        first = np.unique(code, return_index=True)[1]
+        stratum = self.stratum[first]
+        return (np.bincount(stratum, self.treatment[first]) / np.bincount(stratum))[self.stratum]
+
+    def truth(self, estimand: str = AVERAGE_EFFECT, units: np.ndarray | None = None) -> float:
+        """Average effect (of some units), or the one that stratum fixed effects estimate."""
+        weight = np.ones(len(self.y)) if self.weights is None else self.weights
+        if units is not None:
+            weight = weight * units
+        if estimand != AVERAGE_EFFECT:
+            share = np.bincount(self.stratum, weight * self.treatment) / np.bincount(self.stratum, weight)
+            weight = weight * (share * (1 - share))[self.stratum]
+        return float(np.average(self.effect, weights=weight))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a row says, and the truth of what it estimates."""
+
+    estimate: float
+    se: float
+    df: float
+    lower: float
+    upper: float
+    truth: float
+    effective: float = np.nan
+
+
+def draw_trial(
+    rng: np.random.Generator,
+    design: str,
+    n_clusters: int,
+    *,
+    uneven: bool = False,
+    weighted: bool = False,
+    clustered: bool = True,
+) -> Trial:
+    """One trial of a design; without clusters, units are assigned one by one, ``n_clusters`` of them."""
+    size = np.full(n_clusters, UNITS_A_CLUSTER if clustered else 1)
+    if uneven and clustered:
+        size = np.maximum(2, np.round(UNITS_A_CLUSTER * rng.lognormal(-0.5, 1, n_clusters))).astype(int)
+    stratum, arm = _assign(rng, design, n_clusters)
+    code = np.repeat(np.arange(n_clusters), size)
+    n = len(code)
+    level = {"none": np.zeros(1), "blocked": GAP * np.arange(2), "pairs": rng.standard_normal(n_clusters)}[design]
+    effect = np.array(EFFECTS)[stratum] if design == "blocked" else np.ones(n_clusters)
+    covariate = (rng.standard_normal(n_clusters)[code] + rng.standard_normal(n)) / np.sqrt(2)
+    noise = np.sqrt(ICC) * rng.standard_normal(n_clusters)[code] + np.sqrt(1 - ICC) * rng.standard_normal(n)
+    own_effect = (effect + 0.5 * rng.standard_normal(n_clusters))[code]
+    y = level[stratum][code] + 0.7 * covariate + noise + arm[code] * own_effect
+    return Trial(
+        y=y,
+        treatment=arm[code].astype(float),
+        covariate=covariate,
+        clusters=code if clustered else None,
+        strata=None if design == "none" else stratum[code],
+        weights=rng.lognormal(0, 0.7, n) if weighted else None,
+        effect=effect[code],
+    )
+
+
+def _assign(rng: np.random.Generator, design: str, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stratum and arm of each cluster."""
+    if design == "none":
+        return np.zeros(n_clusters, dtype=int), rng.permutation(n_clusters) % 2
+    if design == "pairs":
+        arm = np.arange(n_clusters) + np.repeat(rng.integers(0, 2, n_clusters // 2), 2)
+        return np.arange(n_clusters) // 2, arm % 2
+    stratum, arm = np.arange(n_clusters) * 2 // n_clusters, np.zeros(n_clusters, dtype=int)
+    for block, share in enumerate(SHARES):
+        members = np.flatnonzero(stratum == block)
+        treated = min(max(2, round(share * len(members))), len(members) - 2)
+        arm[rng.choice(members, treated, replace=False)] = 1
+    return stratum, arm
+
+
+# ---------------------------------------------------------------------- what is asked
+def array_rows(trial: Trial) -> dict[str, Answer]:
+    """The functions on arrays: every estimator of the average effect, and a group's average effect (GATES)."""
+    y, t, x = trial.y, trial.treatment, trial.covariate[:, None]
+    found = {
+        "difference": blocked_difference(y, t, **trial.options),
+        "difference, CV3": blocked_difference(y, t, **trial.options, kind="CV3"),
+        "interacted": interacted_adjustment(y, t, x, **trial.options),
+        "fixed effects": fixed_effects(y, t, x, **trial.options),
+        "scores": score_mean(scores(trial), treatment=t, **trial.options),
+        "scores, no model": score_mean(scores(trial, 0.0), treatment=t, **trial.options),
+    }
+    rows = {name: _answer(estimate, trial.truth(estimate.estimand)) for name, estimate in found.items()}
+    upper = trial.covariate > 0
+    groups = np.column_stack([upper, ~upper]).astype(float)
+    fit = score_projection(scores(trial), groups, treatment=t, **trial.options)
+    bounds = fit.interval()[0]
+    truth = trial.truth(units=upper)
+    rows["group"] = Answer(
+        fit.estimate[0], fit.se[0], fit.df[0], bounds[0], bounds[1], truth, fit.effective_clusters[0]
+    )
+    return rows
+
+
+def scores(trial: Trial, known: float = 0.9) -> np.ndarray:
+    """Doubly robust scores with outcome models that know a share of the outcome's mean."""
+    t, e = trial.treatment, trial.propensity
+    base = 0.7 * trial.covariate + (GAP * trial.stratum if trial.effect.std() > 0 else 0)
+    control, treated = known * base, known * (base + trial.effect)
+    return treated - control + t * (trial.y - treated) / e - (1 - t) * (trial.y - control) / (1 - e)
+
+
+def _answer(found: EffectEstimate, truth: float) -> Answer:
+    lower, upper = found.interval()
+    return Answer(found.estimate, found.se, found.df, lower, upper, truth, found.effective_clusters)
+
+
+SOURCES: dict[str, Callable[[Trial], dict[str, Answer]]] = {"arrays": array_rows}
+
+
+# ---------------------------------------------------------------------- the table
+def cells(designs: Any = DESIGNS, clusters: Any = CLUSTERS) -> Iterator[dict[str, Any]]:
+    """Arguments of :func:`draw_trial`: designs by clusters, sizes and weights, and units alone."""
+    for design, n_clusters, uneven, weighted in itertools.product(designs, clusters, (False, True), (False, True)):
+        yield {"design": design, "n_clusters": n_clusters, "uneven": uneven, "weighted": weighted}
+    for design, n_clusters in itertools.product(designs, clusters):
+        yield {"design": design, "n_clusters": n_clusters, "clustered": False}
+
+
+def run_cell(trials: int, source: str = "arrays", seed: int = 0, **cell: Any) -> list[dict[str, Any]]:
+    """Coverage, bias in standard deviations, standard error over standard deviation, of each row in one cell."""
+    rng = np.random.default_rng([seed, *map(ord, str(sorted(cell.items())))])
+    answers: dict[str, list[Answer]] = {}
+    for _ in range(trials):
+        for name, answer in SOURCES[source](draw_trial(rng, **cell)).items():
+            answers.setdefault(name, []).append(answer)
+    return [{**_label(cell), "row": name, **summarise(found)} for name, found in answers.items()]
+
+
+def summarise(answers: list[Answer]) -> dict[str, float]:
+    """Figures of one row over trials."""
+    error = np.array([a.estimate - a.truth for a in answers])
+    covered = np.array([a.lower <= a.truth <= a.upper for a in answers])
+    spread = error.std(ddof=1)
+    return {
+        "coverage": round(float(covered.mean()), 3),
+        "bias_sd": round(float(error.mean() / spread), 2),
+        "se_over_sd": round(float(np.sqrt(np.nanmean([a.se**2 for a in answers])) / spread), 2),
+        "df": round(float(np.nanmedian([a.df for a in answers])), 1),
+        "effective": round(float(np.nanmedian([a.effective for a in answers])), 1),
+        "no_se": int(np.isnan([a.se for a in answers]).sum()),
+    }
+
+
+def _label(cell: dict[str, Any]) -> dict[str, Any]:
+    sizes = "uneven" if cell.get("uneven") else "equal"
+    return {
+        "design": cell["design"],
+        "clusters": cell["n_clusters"],
+        "sizes": sizes if cell.get("clustered", True) else "units",
+        "weights": "lognormal" if cell.get("weighted") else "",
+    }
+
+
+def main() -> None:
+    """Print the table, one line a cell and row."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--clusters", type=int, nargs="+", default=list(CLUSTERS))
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
+    parser.add_argument("--source", choices=sorted(SOURCES), default="arrays")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    start, header = time.process_time(), False
+    for cell in cells(arguments.designs, arguments.clusters):
+        for row in run_cell(arguments.trials, arguments.source, arguments.seed, **cell):
+            if not header:
+                print("| " + " | ".join(row) + " |\n|" + "---|" * len(row))
+                header = True
+            print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
+    print(f"{time.process_time() - start:.0f} CPU s")
+
+
+if __name__ == "__main__":
+    main()
