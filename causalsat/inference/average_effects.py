@@ -260,22 +260,32 @@ def _both_arms(stratum: IntArray, t: FloatArray, seen: BoolArray) -> BoolArray:
 
 def _pool(arm: IntArray, stratum: IntArray, cluster: IntArray) -> tuple[BoolArray, IntArray]:
     """Units of fine strata, and the clusters of the variance."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     n_strata, n_clusters = int(stratum.max()) + 1, int(cluster.max()) + 1
     pair = np.unique(cluster * 2 * n_strata + 2 * stratum + arm)
     held = np.bincount(pair % (2 * n_strata), minlength=2 * n_strata)
     fine = (held.reshape(n_strata, 2) == 1).any(axis=1)
     if not fine.any():
         return np.zeros(len(arm), dtype=bool), cluster
-    links = coo_matrix((np.ones(len(arm)), (stratum, n_strata + cluster)), shape=(n_strata + n_clusters,) * 2)
-    component = connected_components(links, directed=False)[1][:n_strata]
+    component = _connected(stratum, cluster)
     tied = np.isin(component, component[fine])
     if len(np.unique(component[tied])) < 2:  # nothing to compare it with
         return np.zeros(len(arm), dtype=bool), cluster
     units = tied[stratum]
     return units, codes(np.where(units, component[stratum], n_strata + n_clusters + cluster))
+
+
+def _connected(stratum: IntArray, cluster: IntArray) -> IntArray:
+    """Which strata a cluster connects, shape (strata,)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n_strata, n_clusters = int(stratum.max()) + 1, int(cluster.max()) + 1
+    owner = np.zeros(n_clusters, dtype=np.int64)
+    owner[cluster] = stratum
+    if (owner[cluster] == stratum).all():
+        return np.arange(n_strata)
+    links = coo_matrix((np.ones(len(stratum)), (stratum, n_strata + cluster)), shape=(n_strata + n_clusters,) * 2)
+    return np.asarray(connected_components(links, directed=False)[1][:n_strata], dtype=np.int64)
 
 
 # ---------------------------------------------------------------------- estimators

@@ -15,7 +15,7 @@ matrix in brackets is the identity plus one of rank 2(m + k) for a cluster with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,7 @@ SINGULAR = 1e-10  # eigenvalues of a covariance of residuals, in units of the er
 COLLINEAR = 1e-9
 CONSTANT = 1e-11  # norm of a demeaned column, in units of the column's
 CHUNK = 4_000_000  # numbers in a batch of matrices
+DENSE = 200_000  # numbers up to which a table of levels is no sparse matrix
 MAX_RATIO = 1e3
 
 
@@ -82,6 +83,41 @@ def pivoted_qr(
     q, r, order = qr(scaled, mode="economic", pivoting=True, check_finite=False)
     rank = int((np.abs(np.diag(r)) > COLLINEAR).sum())
     return q, r, np.asarray(order, dtype=np.int64), rank, scale
+
+
+def _table(rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[int, int], dense: bool) -> Any:
+    """Sums of values by row and column, shape ``shape``: an array, or a sparse matrix."""
+    from scipy import sparse
+
+    if dense:
+        return np.bincount(rows * shape[1] + columns, values, minlength=shape[0] * shape[1]).reshape(shape)
+    return sparse.csr_matrix((values, (rows, columns)), shape=shape)
+
+
+def _diagonal(values: FloatArray, dense: bool) -> Any:
+    from scipy import sparse
+
+    return np.diag(values) if dense else sparse.diags(values, format="csr")
+
+
+def _stacked(blocks: list[list[Any]]) -> Any:
+    """Blocks side by side and one below the other: an array where all are, else a sparse matrix."""
+    from scipy import sparse
+
+    if any(sparse.issparse(block) for row in blocks for block in row):
+        return sparse.bmat([[sparse.csr_matrix(block) for block in row] for row in blocks], format="csr")
+    return np.block(blocks)
+
+
+def _product(a: Any, b: Any) -> Any:
+    """Product of the elements of two arrays or sparse matrices."""
+    from scipy import sparse
+
+    return a.multiply(b) if sparse.issparse(a) else (b.multiply(a) if sparse.issparse(b) else a * b)
+
+
+def _row_sums(table: Any) -> FloatArray:
+    return np.asarray(table.sum(axis=1), dtype=float).ravel()
 
 
 # ---------------------------------------------------------------------- the design
@@ -146,14 +182,17 @@ class Coordinates:
         """Sums of rows by cluster, shape (G, ...)."""
         return np.asarray(np.add.reduceat(values, self.starts[:-1], axis=0))
 
-    def level_sums(self, values: FloatArray) -> Any:
-        """Sums of values (n,) by cluster and level, times the levels' scale: sparse, shape (G, S)."""
-        from scipy import sparse
+    @cached_property
+    def dense(self) -> bool:
+        """Whether tables of levels are small enough for arrays."""
+        return (self.n_clusters + len(self.root)) * len(self.root) <= DENSE
 
-        shape = (self.n_clusters, len(self.root))
+    def level_sums(self, values: FloatArray) -> Any:
+        """Sums of values (n,) by cluster and level, times the levels' scale: shape (G, S), sparse where large."""
         if self.level is None:
-            return sparse.csr_matrix(shape)
-        return sparse.csr_matrix((values * self.root[self.level], (self.cluster, self.level)), shape=shape)
+            return np.zeros((self.n_clusters, 0))
+        scaled = values * self.root[self.level]
+        return _table(self.cluster, self.level, scaled, (self.n_clusters, len(self.root)), self.dense)
 
     def spread(self, values: FloatArray) -> FloatArray:
         """``Phi v``, shape (n, q)."""
@@ -167,9 +206,7 @@ class Coordinates:
 
     @cached_property
     def omega(self) -> tuple[FloatArray, FloatArray, Any]:
-        """``X'W Phi W X``: of x (k, k), of levels with x (S, k), of levels (S, S), sparse."""
-        from scipy import sparse
-
+        """``X'W Phi W X``: of x (k, k), of levels with x (S, k), of levels (S, S), sparse where large."""
         squared, n_levels = self.w**2, len(self.root)
         xx = self.x.T @ (squared[:, None] * self.x)
         lx, ll = np.zeros((n_levels, self.k)), np.zeros(n_levels)
@@ -177,12 +214,12 @@ class Coordinates:
             for j, column in enumerate(self.x.T):
                 lx[:, j] = np.bincount(self.level, squared * column, minlength=n_levels) * self.root
             ll = np.bincount(self.level, squared, minlength=n_levels) * self.root**2
-        table = sparse.diags(ll, format="csr")
+        table = _diagonal(ll, self.dense)
         if self.ratio:
             mine, theirs = self.sums(self.w[:, None] * self.x), self.level_sums(self.w)
             xx = xx + self.ratio * mine.T @ mine
             lx = lx + self.ratio * (theirs.T @ mine)
-            table = sparse.csr_matrix(table + self.ratio * (theirs.T @ theirs))
+            table = table + self.ratio * (theirs.T @ theirs)
         return xx, lx, table
 
     @cached_property
@@ -231,22 +268,19 @@ def common_variance(design: Coordinates, residual: FloatArray) -> float:
     >>> round(common_variance(constant, error - error.mean()), 1)
     0.9
     """
-    from scipy import sparse
-
-    x = sparse.hstack([design.level_sums(np.ones(design.n)), design.sums(design.x)], format="csr")
-    y = sparse.hstack([design.level_sums(design.w), design.sums(design.w[:, None] * design.x)], format="csr")
-    plain = Coordinates(design.x, np.ones(design.n), np.zeros(design.n, dtype=np.int64), design.level, design.root)
-    gram, alone = _whole(plain.omega), _whole(Coordinates(*_fields(design)).omega)
-    common, size = sparse.csr_matrix(y.T @ y), design.sizes
-    hat = np.asarray(x.multiply(y).sum(axis=1)).ravel()
-    own, shared = (np.asarray((x @ table).multiply(x).sum(axis=1)).ravel() for table in (alone, common))
+    x = _stacked([[design.level_sums(np.ones(design.n)), design.sums(design.x)]])
+    y = _stacked([[design.level_sums(design.w), design.sums(design.w[:, None] * design.x)]])
+    gram = _whole(replace(design, w=np.ones(design.n), ratio=0.0).omega)
+    alone, common = _whole(replace(design, ratio=0.0).omega), y.T @ y
+    size, hat = design.sizes, _row_sums(_product(x, y))
+    own, shared = (_row_sums(_product(x @ table, x)) for table in (alone, common))
     moments = np.array(
         [
-            [design.n - 2 * x.shape[1] + alone.multiply(gram).sum(), design.n - 2 * hat.sum()],
+            [design.n - 2 * x.shape[1] + _product(alone, gram).sum(), design.n - 2 * hat.sum()],
             [(size - 2 * hat + own).sum(), (size**2 - 2 * size * hat + shared).sum()],
         ]
     )
-    moments[0, 1] += common.multiply(gram).sum()
+    moments[0, 1] += _product(common, gram).sum()
     seen = np.array([float(residual @ residual), float((design.sums(residual) ** 2).sum())])
     scale = np.abs(moments).max()
     if scale == 0 or abs(np.linalg.det(moments / scale)) < 1e-9:
@@ -257,15 +291,9 @@ def common_variance(design: Coordinates, residual: FloatArray) -> float:
     return float(min(common_part / alone_variance, MAX_RATIO)) if alone_variance > 0 else MAX_RATIO
 
 
-def _fields(design: Coordinates) -> tuple[Any, ...]:
-    return design.x, design.w, design.cluster, design.level, design.root
-
-
 def _whole(omega: tuple[FloatArray, FloatArray, Any]) -> Any:
-    from scipy import sparse
-
     xx, lx, ll = omega
-    return sparse.bmat([[ll, sparse.csr_matrix(lx)], [sparse.csr_matrix(lx.T), sparse.csr_matrix(xx)]], format="csr")
+    return _stacked([[ll, lx], [lx.T, xx]])
 
 
 # ---------------------------------------------------------------------- adjustment
@@ -432,16 +460,10 @@ def expected_variance(design: Coordinates, p: FloatArray) -> FloatArray:
         first, second = design.sums(own[:, None] * design.x), design.sums(own[:, None] * spread)
         left, right = design.level_sums(own), design.level_sums(design.w * own)
         if design.ratio:
-            right = right + _scaled(design.level_sums(design.w), design.ratio * total)
+            right = right + _diagonal(design.ratio * total, design.dense) @ design.level_sums(design.w)
         out[j] = own @ own + design.ratio * (total @ total) + (first * (first @ xx - 2 * second)).sum()
-        out[j] += left.multiply(left @ ll - 2 * right).sum() + 2 * ((left @ lx) * first).sum()
+        out[j] += _product(left, left @ ll - 2 * right).sum() + 2 * ((left @ lx) * first).sum()
     return out
-
-
-def _scaled(table: Any, factor: FloatArray) -> Any:
-    from scipy import sparse
-
-    return sparse.diags(factor) @ table
 
 
 def quadratic_moments(design: Coordinates, p: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -452,22 +474,20 @@ def quadratic_moments(design: Coordinates, p: FloatArray) -> tuple[FloatArray, F
     pairs = []
     for own in p.T:
         square, low = design.sums(own**2 / design.w), design.sums(own[:, None] * design.x)
-        pairs.append(_moments_of_sum(square, low, -np.eye(design.k), design.level_sums(own), -1.0))
+        levels = design.level_sums(own)
+        pairs.append(_moments_of_sum(square, low, levels, -levels))
     return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])
 
 
-def _moments_of_sum(
-    diagonal: FloatArray, low: FloatArray, middle: FloatArray, levels: Any, core: Any
-) -> tuple[float, float]:
-    """``tr P`` and ``tr P^2`` of ``P = diag(d) + L M L' + S K S'``, L (G, r) of low rank, S (G, s) and K sparse."""
-    inner, outer = middle @ (low.T @ low), levels @ core if np.ndim(core) else core * levels
-    by_level = np.asarray(outer.multiply(levels).sum(axis=1)).ravel()
-    gram = outer.T @ levels
-    trace = float(diagonal.sum() + np.trace(inner) + by_level.sum())
-    of_square = float(diagonal @ diagonal + (inner * inner.T).sum())
-    of_square += float(2 * diagonal @ by_level + gram.multiply(gram.T).sum())
-    reach = diagonal[:, None] * low + outer @ (levels.T @ low)
-    return trace, of_square + 2 * float((middle * (low.T @ reach)).sum())
+def _moments_of_sum(diagonal: FloatArray, low: FloatArray, levels: Any, core_levels: Any) -> tuple[float, float]:
+    """``tr P`` and ``tr P^2`` of ``P = diag(d) - L L' + S K S'``, L (G, r) of low rank; S (G, s) and S K sparse."""
+    inner = low.T @ low
+    by_level, gram = _row_sums(_product(core_levels, levels)), core_levels.T @ levels
+    trace = float(diagonal.sum() - np.trace(inner) + by_level.sum())
+    of_square = float(diagonal @ diagonal + (inner**2).sum())
+    of_square += float(2 * diagonal @ by_level + _product(gram, gram.T).sum())
+    reach = diagonal[:, None] * low + core_levels @ (levels.T @ low)
+    return trace, of_square - 2 * float((low * reach).sum())
 
 
 # ---------------------------------------------------------------------- scores that are centred
@@ -522,17 +542,16 @@ def centred_moments(
 
     ``N diag(d) N = diag(d) + S K S'`` with the cells' indicators and d times them as S.
     """
-    from scipy import sparse
-
     cell = codes(cells[design.starts[:-1]])
-    at, shape, count = (np.arange(len(cell)), cell), (len(cell), int(cell.max()) + 1), np.bincount(cell)
-    pairs = []
+    count = np.bincount(cell)
+    at, shape = (np.arange(len(cell)), cell), (len(cell), len(count))
+    dense = (len(cell) + len(count)) * len(count) <= DENSE
+    share, pairs = _diagonal(1.0 / count, dense), []
     for own, factor in zip(influence.T, factors.T, strict=True):
         target = design.sums(own**2 / design.w)
         low = factor[:, None] * _less_mean(design.sums(own[:, None] * design.x), cell)
-        parts = [sparse.csr_matrix((factor * v, at), shape=shape) for v in (np.ones(len(cell)), target)]
-        share = sparse.diags(1.0 / count)
-        core = sparse.bmat([[sparse.diags(np.bincount(cell, target) / count**2), -share], [-share, None]])
-        levels = sparse.hstack(parts, format="csr")
-        pairs.append(_moments_of_sum(factor**2 * target, low, -np.eye(design.k), levels, core.tocsr()))
+        levels = _stacked([[_table(*at, factor * v, shape, dense) for v in (np.ones(len(cell)), target)]])
+        mean = _diagonal(np.bincount(cell, target) / count**2, dense)
+        core = _stacked([[mean, -share], [-share, 0 * share]])
+        pairs.append(_moments_of_sum(factor**2 * target, low, levels, levels @ core))
     return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])

@@ -1,8 +1,8 @@
 """Coverage and standard errors of average effects over designs, at a size for continuous integration.
 
 Designs of ``benchmarks/designs.py`` with 30 and 40 uneven clusters, with and without weights. Coverage is pooled over
-them: 600 trials a row, of which nominal 95 % leaves .92 to .975 with a probability below .003. A second test draws many
-outcomes of one design, so that means of variances are known to a percent or two.
+them: 600 trials a row, of which nominal 95 % leaves .92 to .975 with a probability below .003. A second test draws
+many outcomes of one design, so that means of variances are known to a few percent.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def test_intervals_cover_in_every_design():
 
 @pytest.mark.parametrize("icc", [0.0, 0.4])
 def test_variances_are_unbiased_under_the_working_model(icc):
-    """16 clusters of 2 to 60 units: the mean of V over 1500 outcomes is the estimate's variance; CR1's is not."""
+    """16 clusters of 2 to 60 units: the mean of V over 600 outcomes is the estimate's variance; CR1's is not."""
     rng = np.random.default_rng(1)
     size = np.array([60, 45, 30, 20, 15, 12, 10, 8, 7, 6, 5, 5, 4, 3, 2, 2])
     cluster = np.repeat(np.arange(16), size)
     t = (np.arange(16) % 2)[cluster].astype(float)[:, None]
     estimates, variances, conventional = [], [], []
-    for _ in range(1500):
+    for _ in range(600):
         y = np.sqrt(icc) * rng.standard_normal(16)[cluster] + np.sqrt(1 - icc) * rng.standard_normal(len(cluster))
         fit = least_squares(y, t, clusters=cluster, absorb=np.zeros(len(y)), icc=icc)
         estimates.append(fit.estimate[0])
@@ -53,7 +53,7 @@ def test_variances_are_unbiased_under_the_working_model(icc):
         conventional.append(least_squares(y, t, clusters=cluster, absorb=np.zeros(len(y)), kind="CR1").cov[0, 0])
     share = np.array([size[k::2] / size[k::2].sum() for k in (0, 1)])
     truth = (share**2).sum() * icc + (1 - icc) * (1 / size[::2].sum() + 1 / size[1::2].sum())
-    error = np.std(variances) / np.sqrt(1500)
-    assert np.var(estimates) == pytest.approx(truth, rel=4 * np.sqrt(2 / 1500))
+    error = np.std(variances) / np.sqrt(600)
+    assert np.var(estimates) == pytest.approx(truth, rel=4 * np.sqrt(2 / 600))
     assert np.mean(variances) == pytest.approx(truth, abs=4 * error)
     assert np.mean(conventional) < truth - 4 * error
