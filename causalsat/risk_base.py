@@ -15,6 +15,7 @@ from causalsat.core import inputs
 from causalsat.core.alignment import align_outcome
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.scaling import learn_scaler, warn_of_unresolved
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.posterior import EffectPosterior
 
@@ -111,7 +112,7 @@ class SelectiveEstimator(TableEstimator):
             raise DataError(
                 f"y has values for {known} units that were not tested",
                 expected="NaN where treatment is 0: what was not tested is unknown, not 0",
-                todo="set y to NaN there, y = np.where(tested == 1, y, np.nan); outcomes learnt later are "
+                todo="set y to NaN there, y = np.where(tested == 1, y, np.nan); outcomes learned later are "
                 "for evaluation.risk_calibration",
             )
         return np.where(seen, values, 0.0)
@@ -132,9 +133,9 @@ class SelectiveEstimator(TableEstimator):
 
     # ------------------------------------------------------------------ the design
     def _learn_scaling(self, X: FloatArray, weight: FloatArray) -> None:
-        self.feature_mean_ = np.average(X, axis=0, weights=weight)
-        sd = np.sqrt(np.average((X - self.feature_mean_) ** 2, axis=0, weights=weight))
-        self.feature_sd_ = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(self.feature_mean_)), sd, 1.0)
+        scaler = learn_scaler(X, weight)
+        warn_of_unresolved(scaler, self.design_names_)
+        self.feature_mean_, self.feature_sd_ = scaler.mean, scaler.scale
 
     def _rows(self, X: FloatArray) -> FloatArray:
         """Standardised features, a column of ones first."""

@@ -95,7 +95,7 @@ class ImageEffectEstimator(EffectEstimator):
     def _support_columns(self) -> NDArray[np.int64] | slice:
         return slice(0, self.n_image_features_)
 
-    # ------------------------------------------------------------------ checks, once, at the door
+    # ------------------------------------------------------------------ checks, once, on input
     def _check_fit(
         self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any
     ) -> ImageFitData:
@@ -152,8 +152,8 @@ class ImageEffectEstimator(EffectEstimator):
             geometry, size = check_units(X), self._size_px()
             places = _places.distinct_places(geometry, [(self.imagery, size)])
             key = _digest(places.windows[0], places.unit_place)
-            if (found := self._from_memory(key)) is not None:
-                return found
+            if (remembered := self._from_memory(key)) is not None:
+                return remembered
             with _no_bar(len(places)) as bar:
                 encoded = _places.encode_places(
                     self.imagery, self.encoder_, places.geometry, places.windows[0], size, dense="auto", bar=bar
@@ -163,8 +163,8 @@ class ImageEffectEstimator(EffectEstimator):
         else:
             view = self._open(X)
             first, unit_image, key = _distinct_chips(view)
-            if (found := self._from_memory(key)) is not None:
-                return found
+            if (remembered := self._from_memory(key)) is not None:
+                return remembered
             parts = []
             for start in range(0, len(first), _HASH_UNITS):
                 chips = _take(view, first[start : start + _HASH_UNITS])
@@ -185,8 +185,8 @@ class ImageEffectEstimator(EffectEstimator):
             geometry, size = check_units(X), self._size_px()
             places = _places.distinct_places(geometry, [(self.imagery, size)])
             chips = np.empty((len(places), *self.imagery.leading, size, size), dtype=np.float32)
-            for position, part in _places.read_chips(self.imagery, places.geometry, size):
-                chips[position] = part
+            for position, batch in _places.read_chips(self.imagery, places.geometry, size):
+                chips[position] = batch
             self.chip_shape_, index = tuple(int(k) for k in chips.shape[1:]), geometry.index
             order = np.argsort(_content(chips), kind="stable")
             images = Images(_places.as_chips(self.imagery, chips[order]), np.argsort(order)[places.unit_place])
@@ -202,8 +202,8 @@ class ImageEffectEstimator(EffectEstimator):
         if self._reads(X):
             size = self._size_px()
             chips = np.empty((len(X), *self.imagery.leading, size, size), dtype=np.float32)
-            for position, part in _places.read_chips(self.imagery, X.geometry, size):
-                chips[position] = part
+            for position, batch in _places.read_chips(self.imagery, X.geometry, size):
+                chips[position] = batch
             return chips
         view = self._open(X)
         taken = view.take(slice(None))

@@ -10,8 +10,8 @@ with the conditional modes and curvatures found at some ten values of u and spli
 approximation of the marginal of u (Tierney and Kadane 1986; Rue, Martino and Chopin 2009). Independence Metropolis
 steps (Tierney 1994) make the draws exact; a tenth of the proposals comes from a wider t distribution, so that no
 region of the target is starved. A draw costs one evaluation of the density, where a No-U-Turn step costs seven or
-more, and the larger the data, the rounder the conditionals. Where the proposal does not fit, its weights say so
-(Pareto k, Vehtari et al. 2024), and the caller takes the No-U-Turn sampler.
+more, and the larger the data, the closer to normal the conditionals. Where the proposal does not fit, its weights
+say so (Pareto k, Vehtari et al. 2024), and the caller takes the No-U-Turn sampler.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Density = Callable[[FloatArray], tuple[float, FloatArray]]
 STEP = 0.7  # standard deviations of u between the first nodes; further out they lie further apart
 GROWTH = 1.15
 DROP = 9.0  # of the log marginal, beyond which its tail is taken for exponential
-MOST_NODES = 14  # to either side of the mode
+MAX_NODES = 14  # to either side of the mode
 FINE = 60  # cells between two nodes in which log q(u) is linear
 WIDE_SHARE, WIDE_SCALE, WIDE_DEGREES = 0.1, 1.3, 5.0
 BURN = 25  # proposals before the first draw that is kept
 
 PARETO_LIMIT = 0.5  # finite variance of the weights
-LEAST_SHARE = 0.5  # of effective proposals
+MIN_SHARE = 0.5  # of effective proposals
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class IndependentDraws:
     @property
     def trustworthy(self) -> bool:
         """Whether the proposal covers the posterior."""
-        return self.pareto_k < PARETO_LIMIT and self.effective_share > LEAST_SHARE
+        return self.pareto_k < PARETO_LIMIT and self.effective_share > MIN_SHARE
 
 
 def sample_path(density: Density, mode: FloatArray, scale: float, settings: Settings) -> IndependentDraws | None:
@@ -95,10 +95,10 @@ def sample_path(density: Density, mode: FloatArray, scale: float, settings: Sett
     Examples
     --------
     >>> target = lambda x: (-0.5 * (x[0] - x[1]) ** 2 - 0.5 * x[1] ** 2, np.array([x[1] - x[0], x[0] - 2 * x[1]]))
-    >>> found = sample_path(target, np.zeros(2), 1.0, Settings(500, 0, 4, 0))
-    >>> found.draws.shape, found.trustworthy, found.accepted > 0.9
+    >>> sampled = sample_path(target, np.zeros(2), 1.0, Settings(500, 0, 4, 0))
+    >>> sampled.draws.shape, sampled.trustworthy, sampled.accepted > 0.9
     ((4, 500, 2), True, True)
-    >>> float(found.draws[..., 0].std().round(1))
+    >>> float(sampled.draws[..., 0].std().round(1))
     1.4
     """
     path = follow_modes(density, mode, scale)
@@ -124,10 +124,10 @@ def follow_modes(density: Density, mode: FloatArray, scale: float) -> ModePath |
     middle = _node(density, mode[-1], mode[:-1])
     if middle is None:
         return None
-    found = [middle]
+    nodes = [middle]
     for side in (-1.0, 1.0):
         step, last, before = STEP * scale, middle, None
-        for _ in range(MOST_NODES):
+        for _ in range(MAX_NODES):
             u = last[0] + side * step
             guess = last[1]
             if before is not None:
@@ -135,12 +135,12 @@ def follow_modes(density: Density, mode: FloatArray, scale: float) -> ModePath |
             node = _node(density, u, guess)
             if node is None:
                 return None
-            found.append(node)
+            nodes.append(node)
             before, last, step = last, node, step * GROWTH
             if middle[3] - node[3] > DROP:
                 break
-    found.sort(key=lambda node: node[0])
-    return ModePath(*(np.array([node[i] for node in found]) for i in range(4)))
+    nodes.sort(key=lambda node: node[0])
+    return ModePath(*(np.array([node[i] for node in nodes]) for i in range(4)))
 
 
 def _node(density: Density, u: float, guess: FloatArray) -> tuple[float, FloatArray, FloatArray, float] | None:

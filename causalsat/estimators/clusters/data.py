@@ -21,6 +21,7 @@ __all__ = ["Outcome", "blocks_of", "image_folds", "make_cells", "prepare_outcome
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+ROUNDING = 1e-10  # spread relative to the outcome that is rounding of what the covariates explain
 EFFECT_SD = 1.0  # prior spread of effects between clusters, in standard deviations of the outcome
 
 
@@ -53,18 +54,17 @@ def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False, shares: boo
     covariates = data.X
     if data.propensity is not None and np.ptp(data.propensity) > 1e-9:
         covariates = np.column_stack([covariates, data.propensity])
-    covariates = covariates[:, learn_scaler(covariates, w).varies]
-    covariates = covariates - np.average(covariates, axis=0, weights=w)
+    known = learn_scaler(covariates, w)
+    covariates = known.transform(covariates)[:, known.varies]
     plain = _regress(data.y, t, covariates[:, :0], w, data.groups)
     full = _regress(data.y, t, covariates, w, data.groups) if covariates.shape[1] else plain
     y = data.y - covariates @ full[2]
     reference = {"difference in means": plain[:2], "regression with covariates": full[:2]}
-    middle = np.average(y, weights=w)
-    scale = float(np.sqrt(np.average((y - middle) ** 2, weights=w)))
-    if scale <= 1e-10 * max(1.0, float(np.abs(data.y).max())):
-        scale = 0.0
+    scaler = learn_scaler(y, w)
+    varies = bool(scaler.varies) and float(scaler.scale) > ROUNDING * float(np.abs(data.y).max())
+    scale = float(scaler.scale) if varies else 0.0
     unit = scale if scale > 0 else 1.0
-    y = (y - middle) / unit if scale > 0 else np.zeros(len(y))
+    y = (y - scaler.mean) / unit if scale > 0 else np.zeros(len(y))
     arm_sd = tuple(float(np.clip(_sd(y[t == a], w[t == a]), 0.05, 20.0)) for a in (0, 1))
     prior = Prior(
         effect=full[0] / unit if scale > 0 else 0.0,
@@ -90,10 +90,10 @@ def _regress(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if groups is None or groups.max() < 1:
-            found = model.fit(cov_type="HC1")
+            regression = model.fit(cov_type="HC1")
         else:
-            found = model.fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-        return float(found.params[1]), float(found.bse[1]), np.asarray(found.params[2:])
+            regression = model.fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
+        return float(regression.params[1]), float(regression.bse[1]), np.asarray(regression.params[2:])
 
 
 # ---------------------------------------------------------------------- folds

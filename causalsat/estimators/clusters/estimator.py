@@ -127,8 +127,8 @@ class ImageEffectClusters(ImageEffectEstimator):
     network has learned by heart shrinks away (for the small network beside the components that it started with). The
     uncertainty of a network's inner weights is not part of it.
 
-    Priors, for an outcome of unit variance: effects normal round the average effect of a regression, with a variance
-    of its squared standard error plus 1; noise log-normal round the arm's standard deviation with scale
+    Priors, for an outcome of unit variance: effects normal around the average effect of a regression, with a variance
+    of its squared standard error plus 1; noise log-normal around the arm's standard deviation with scale
     0.3; weights of the logits normal with a half-normal scale of 1, their intercepts N(0, 1.5), weights of the
     prognosis normal with a half-normal scale of 0.5, site effects half-normal with scale 1.
 

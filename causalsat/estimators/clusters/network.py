@@ -99,7 +99,7 @@ class NetworkScores(ChipEncoder):
         statistics : ndarray of shape (m, 6)
             Count, mean and spread of the standardised outcomes of each image, by arm.
         prior : Prior
-            Scales of the priors; the clusters' effects start round its average effect.
+            Scales of the priors; the clusters' effects start around its average effect.
         fold, block : ndarray of int of shape (m,)
             Fold of each image, and what must not be split between training and held-out images.
         """
@@ -140,7 +140,7 @@ class NetworkScores(ChipEncoder):
         labels = np.unique(block)
         order = np.random.default_rng([self.settings.seed, fold]).permutation(len(labels))
         held_out = np.isin(block, labels[order[::HELD_OUT]])
-        found = []
+        candidates = []
         for attempt in range(self.n_networks):
             seed = self.settings.seed * 1009 + 31 * fold + attempt
             path = self.settings.checkpoint
@@ -156,9 +156,9 @@ class NetworkScores(ChipEncoder):
                 load_likely_head(module, loss, *known, prior, self.n_clusters, seed)
                 slow = {"lr": FIRST_LAYERS * settings.learning_rate}
                 options = {"optimizer__param_groups": [("patches.*", slow), ("components.*", slow)]}
-                found.append(untrained(module, images, targets, loss, held_out, settings))
-            found.append(train_network(module, images, targets, loss, held_out, settings, **options))
-        return min(found, key=lambda trained: trained.valid_loss)
+                candidates.append(untrained(module, images, targets, loss, held_out, settings))
+            candidates.append(train_network(module, images, targets, loss, held_out, settings, **options))
+        return min(candidates, key=lambda trained: trained.valid_loss)
 
     def transform(self, X: Any) -> FloatArray:
         """Standardised scores (m, K) of images, the average over the networks, and components of the frozen start."""
@@ -216,7 +216,7 @@ class NetworkScores(ChipEncoder):
         module.eval()
         device = resolve_device(self.settings.device)
         with torch.inference_mode():
-            parts = [module(part.to(device)).float().cpu().numpy() for part in images.split(BATCH)]
+            parts = [module(batch.to(device)).float().cpu().numpy() for batch in images.split(BATCH)]
         return np.concatenate(parts).astype(np.float64)
 
 
@@ -262,8 +262,8 @@ def untrained(
     device = next(module.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(rows), settings.batch_size):
-            part = rows[start : start + settings.batch_size]
-            total += len(part) * float(loss(module(images[part].to(device)), targets[part].to(device)))
+            batch = rows[start : start + settings.batch_size]
+            total += len(batch) * float(loss(module(images[batch].to(device)), targets[batch].to(device)))
     weights = {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
     return Trained(weights, total / max(len(rows), 1), [])
 
@@ -364,8 +364,8 @@ def learn_start(images: NDArray[np.float32], n_components: int, seed: int) -> We
     module = patch_network(images.shape[1], 1, 1, PATCHES, px)
     module.patches.load_state_dict({"weight": torch.from_numpy(bank.weight), "bias": torch.from_numpy(bank.offset)})
     with torch.inference_mode():
-        parts = [module.responses(part).mean(dim=(-2, -1)) for part in torch.from_numpy(images).split(BATCH)]
-    pooled = np.concatenate([part.numpy() for part in parts]).astype(np.float64)
+        parts = [module.responses(batch).mean(dim=(-2, -1)) for batch in torch.from_numpy(images).split(BATCH)]
+    pooled = np.concatenate([batch.numpy() for batch in parts]).astype(np.float64)
     rank = feature_rank(pooled)
     reduction = in_proportion(learn_reduction(pooled, max(1, min(n_components, rank, len(pooled) - 1))))
     assert reduction.components is not None
@@ -380,7 +380,7 @@ def start_features(module: Any, images: Any) -> FloatArray:
     import torch
 
     with torch.inference_mode():
-        parts = [module.features(part).float().cpu().numpy() for part in images.split(BATCH)]
+        parts = [module.features(batch).float().cpu().numpy() for batch in images.split(BATCH)]
     return np.concatenate(parts).astype(np.float64)
 
 

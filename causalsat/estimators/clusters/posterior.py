@@ -48,13 +48,13 @@ def find_mode(
         Log density there.
     """
     d = features.shape[1]
-    single, value = _climb(_start_single(cells, features, prior), cells, features, prior, 1)
+    single, value = _maximise(_start_single(cells, features, prior), cells, features, prior, 1)
     if n_clusters == 1:
         return single, value
     directions = [_effect_direction(single, cells, features)]
     directions += list(rng.standard_normal((n_restarts - 1, d)))
-    found = [
-        _climb(
+    modes = [
+        _maximise(
             _start_mixture(single, direction, features, prior.layout(n_clusters, features, cells)),
             cells,
             features,
@@ -63,10 +63,10 @@ def find_mode(
         )
         for direction in directions
     ]
-    return max(found, key=lambda pair: pair[1])
+    return max(modes, key=lambda pair: pair[1])
 
 
-def _climb(
+def _maximise(
     start: FloatArray, cells: Cells, features: FloatArray, prior: Prior, n_clusters: int
 ) -> tuple[FloatArray, float]:
     from scipy.optimize import minimize
@@ -79,7 +79,7 @@ def _climb(
             return 1e300, np.zeros_like(x)
         return -value, -gradient
 
-    found = minimize(
+    optimum = minimize(
         loss,
         start,
         jac=True,
@@ -87,7 +87,7 @@ def _climb(
         bounds=[(-12.0, 12.0)] * len(start),
         options={"maxiter": 250, "ftol": 1e-8},
     )
-    return np.asarray(found.x), float(-found.fun)
+    return np.asarray(optimum.x), float(-optimum.fun)
 
 
 def _start_single(cells: Cells, features: FloatArray, prior: Prior) -> FloatArray:

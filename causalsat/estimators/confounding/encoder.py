@@ -126,11 +126,11 @@ class FoldEncoders(TransformerMixin, BaseEstimator):
             )
             trained = np.asarray(trained, dtype=float)
             unseen, where = np.unique(unit_image[held], return_inverse=True)
-            found = np.asarray(one.transform(chips[unseen]), dtype=float)
+            unseen_features = np.asarray(one.transform(chips[unseen]), dtype=float)
             features = np.empty((len(y), trained.shape[1]))
-            features[~held], features[held] = trained[place.ravel()], found[where.ravel()]
+            features[~held], features[held] = trained[place.ravel()], unseen_features[where.ravel()]
             spread = np.zeros((len(count), trained.shape[1]))
-            spread[unseen] = found
+            spread[unseen] = unseen_features
             total, count[unseen] = total + spread, count[unseen] + 1
             self.encoders_.append(one)
             by_fold.append(features)

@@ -22,8 +22,8 @@ def naive_difference(y: FloatArray, treatment: FloatArray, weight: FloatArray, g
 
     Examples
     --------
-    >>> found = naive_difference(np.array([1.0, 2.0, 4.0, 5.0]), np.array([0.0, 0, 1, 1]), np.ones(4))
-    >>> round(found.estimate, 6)
+    >>> naive = naive_difference(np.array([1.0, 2.0, 4.0, 5.0]), np.array([0.0, 0, 1, 1]), np.ones(4))
+    >>> round(naive.estimate, 6)
     3.0
     """
     return _slope(y, treatment, weight, groups)
@@ -49,11 +49,11 @@ def hajek(
 def _slope(y: FloatArray, treatment: FloatArray, weight: FloatArray, groups: Any) -> AverageEffect:
     from scipy.stats import t
 
-    found = project(y, np.column_stack([np.ones(len(y)), treatment]), weight, groups)
-    estimate, se = float(found.coef[1]), float(np.sqrt(max(found.cov[1, 1], 0.0)))
-    half = float(t.ppf(0.975, found.df)) * se
-    p_value = float(2 * t.sf(abs(estimate) / se, found.df)) if se > 0 else float("nan")
-    return AverageEffect(estimate, se, estimate - half, estimate + half, found.df, p_value)
+    slope = project(y, np.column_stack([np.ones(len(y)), treatment]), weight, groups)
+    estimate, se = float(slope.coef[1]), float(np.sqrt(max(slope.cov[1, 1], 0.0)))
+    half = float(t.ppf(0.975, slope.df)) * se
+    p_value = float(2 * t.sf(abs(estimate) / se, slope.df)) if se > 0 else float("nan")
+    return AverageEffect(estimate, se, estimate - half, estimate + half, slope.df, p_value)
 
 
 def att(

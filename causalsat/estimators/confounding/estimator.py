@@ -212,7 +212,9 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
             "ATE, AIPW": self.ate_,
             "ATT, AIPW": self.att_,
         }
-        return pd.DataFrame([asdict(found) for found in rows.values()], index=pd.Index(list(rows), name="method"))
+        return pd.DataFrame(
+            [asdict(estimate) for estimate in rows.values()], index=pd.Index(list(rows), name="method")
+        )
 
     def salience_table(self) -> pd.DataFrame:
         """How the propensity depends on each covariate and on the image.
@@ -287,7 +289,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
     def _diagnostics(self) -> dict[str, Any]:
         raw, weighted = self.balance_.worst
         low, high = self.min_propensity, 1 - self.min_propensity
-        found = {
+        diagnostics = {
             **super()._diagnostics(),
             "share of propensities clipped": f"{self.clipped_share_:.1%} (bounds {low:g}, {high:g})",
             "largest standardised difference": f"{raw:.2f}, weighted {weighted:.2f}",
@@ -300,9 +302,9 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
             "robustness value at 5 %": self.sensitivity_.robustness_value(alpha=0.05),
         }
         if not self.modifier_names_:
-            found = {k: v for k, v in found.items() if "heterogeneity" not in k and "prior sd" not in k}
-            found["source"] = "cluster-robust t approximation"
-        return found
+            diagnostics = {k: v for k, v in diagnostics.items() if "heterogeneity" not in k and "prior sd" not in k}
+            diagnostics["source"] = "cluster-robust t approximation"
+        return diagnostics
 
     def _summary(self) -> Summary:
         import pandas as pd
@@ -315,8 +317,10 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
             coef, se = self.coef_[1:], np.sqrt(np.diag(self.coef_cov_)[1:])
             half = t.ppf(0.975, self.df_) * se
             ratio = np.divide(coef, se, out=np.zeros_like(se), where=se > 0)
-            more = np.column_stack([coef, se, 2 * t.sf(np.abs(ratio), self.df_), coef - half, coef + half])
-            shown = pd.concat([shown, pd.DataFrame(more, index=list(self.modifier_names_), columns=shown.columns)])
+            modifier_rows = np.column_stack([coef, se, 2 * t.sf(np.abs(ratio), self.df_), coef - half, coef + half])
+            shown = pd.concat(
+                [shown, pd.DataFrame(modifier_rows, index=list(self.modifier_names_), columns=shown.columns)]
+            )
         counts = {
             "units": self.n_units_,
             "images": self.n_images_,

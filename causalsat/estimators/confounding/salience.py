@@ -1,4 +1,4 @@
-"""What raises the propensity: parts of an image, by occlusion; covariates, by their average marginal effect."""
+"""What raises the propensity: places of an image, by occlusion; covariates, by their average marginal effect."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["occlusion", "tabular_salience"]
 
 FloatArray = NDArray[np.float64]
 
-_LEAST = 1e-9
+_MIN_PROBABILITY = 1e-9
 
 
 def log_odds(chance: FloatArray) -> FloatArray:
     """Log-odds of probabilities, kept finite."""
-    kept = np.clip(chance, _LEAST, 1 - _LEAST)
+    kept = np.clip(chance, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     return np.asarray(np.log(kept / (1 - kept)))
 
 
@@ -80,14 +80,14 @@ def occlusion(
             design = np.hstack([features, np.broadcast_to(row, (len(features), len(row)))])
             return torch.from_numpy(log_odds(model.predict_proba(design)[:, 1]))
 
-        found = Occlusion(forward).attribute(
+        attribution = Occlusion(forward).attribute(
             torch.from_numpy(chips[i : i + 1]),
             sliding_window_shapes=shape,
             strides=strides,
             baselines=torch.from_numpy(baseline[None].copy()),
             perturbations_per_eval=16,
         )
-        out[i] = found.numpy()[0].reshape(-1, *chips.shape[-2:])[0]
+        out[i] = attribution.numpy()[0].reshape(-1, *chips.shape[-2:])[0]
     return out
 
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.core import inputs
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.scaling import SINGLE_RESOLUTION, learn_scaler, observed_means
 from causalsat.estimators.probabilities.learners import NetworkLearner, RefitLearner, default_network, is_network
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.chains import seed_of
@@ -32,7 +33,7 @@ def bin_rates(
     smoothing: str,
     fold: NDArray[np.int64],
 ) -> FloatArray:
-    """Event rate round each unit's predicted probability, from the units of the other folds, shape (n,).
+    """Event rate around each unit's predicted probability, from the units of the other folds, shape (n,).
 
     Parameters
     ----------
@@ -120,11 +121,8 @@ class CalibratedProbability(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    What it buys beyond early stopping depends on the network. In simulations with small and wide networks on 1,500
-    images (``benchmarks/risk_systems.py``) early stopping's weights were kept in 14 of 16: the held-out loss rose in
-    the ordinary epochs of the cycles, and the epoch on bin rates did not undo it. Against training on, with or
-    without a fitted temperature, both were far better. ``log_loss_early_`` and ``log_loss_`` say whether the cycles
-    helped.
+    What it buys beyond early stopping depends on the network, and is often nothing (``benchmarks/RESULTS.md``).
+    ``log_loss_early_`` and ``log_loss_`` say whether the cycles helped.
 
     References
     ----------
@@ -188,7 +186,7 @@ class CalibratedProbability(ClassifierMixin, BaseEstimator):
         sample_weight : array of shape (n,), optional
             Weights; under selective labels pass the tested units with 1 / P(tested).
         groups : array of shape (n,), optional
-            Clusters that the held-out part keeps whole.
+            Clusters that the held-out units keep whole.
 
         Raises
         ------
@@ -348,12 +346,9 @@ class CalibratedProbability(ClassifierMixin, BaseEstimator):
             raise DataError(
                 f"X of shape {rows.shape} and model=None", expected="a table of features, or a model for images"
             )
-        seen = np.isfinite(rows)
-        mass = np.where(seen, weight[:, None], 0.0)
-        total = np.maximum(mass.sum(axis=0), 1e-300)
-        self.mean_ = (mass * np.where(seen, rows, 0.0)).sum(axis=0) / total
-        spread = np.sqrt((mass * np.where(seen, rows - self.mean_, 0.0) ** 2).sum(axis=0) / total)
-        self.scale_ = np.where(spread > 1e-6 * np.maximum(np.abs(self.mean_), 1e-9), spread, np.inf)
+        filled = np.where(np.isfinite(rows), rows, observed_means(rows, weight))
+        scaler = learn_scaler(filled, weight, resolution=SINGLE_RESOLUTION)
+        self.mean_, self.scale_ = scaler.mean, scaler.scale
         return self._scaled(rows)
 
     def _scaled(self, rows: Any) -> Any:

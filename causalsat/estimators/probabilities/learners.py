@@ -115,8 +115,8 @@ class NetworkLearner:
         import torch
 
         with torch.random.fork_rng(), torch.inference_mode():
-            found = [logits(part, self.probabilities) for part in self.net.forward_iter(X)]
-            return np.asarray(torch.sigmoid(torch.cat(found)).double().cpu().numpy())
+            batches = [logits(batch, self.probabilities) for batch in self.net.forward_iter(X)]
+            return np.asarray(torch.sigmoid(torch.cat(batches)).double().cpu().numpy())
 
     def training_probability(self, X: Any, soft: FloatArray, weight: FloatArray) -> FloatArray:
         """Probabilities of training rows for the bins."""
@@ -186,7 +186,7 @@ class RefitLearner:
 
 
 def _second(model: Any, X: Any) -> FloatArray:
-    found = np.asarray(model.predict_proba(X), dtype=float)
-    if found.shape[1] == 1:  # one class only was seen
-        return np.full(len(found), float(model.classes_[0]))
-    return found[:, 1]
+    probability = np.asarray(model.predict_proba(X), dtype=float)
+    if probability.shape[1] == 1:  # one class only was seen
+        return np.full(len(probability), float(model.classes_[0]))
+    return probability[:, 1]

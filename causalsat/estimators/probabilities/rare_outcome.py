@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat.core import inputs
 from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.scaling import learn_scaler
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.chains import seed_of
 
@@ -84,8 +85,8 @@ def fit_one(
     first = np.concatenate([start[0], np.maximum(theta, 0.0), np.maximum(-theta, 0.0)])
     bounds = [(None, None)] * top + [(0.0, None)] * (2 * top * p)
     options = {"maxiter": MAX_STEPS, "ftol": 1e-8, "gtol": 1e-6}
-    found = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    return found[:top], (found[top : top + top * p] - found[top + top * p :]).reshape(top, p)
+    optimum = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return optimum[:top], (optimum[top : top + top * p] - optimum[top + top * p :]).reshape(top, p)
 
 
 def null_start(code: IntArray, weight: FloatArray, n_classes: int, p: int) -> tuple[FloatArray, FloatArray]:
@@ -195,9 +196,8 @@ class RareOutcome(ClassifierMixin, BaseEstimator):
         table = self._table(X, reset=True)
         code = self._codes(y, len(table))
         weight = inputs.check_weights(sample_weight, len(table))
-        self.mean_ = np.average(table, axis=0, weights=weight)
-        sd = np.sqrt(np.average((table - self.mean_) ** 2, axis=0, weights=weight))
-        self.sd_ = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(self.mean_)), sd, np.inf)
+        scaler = learn_scaler(table, weight)
+        self.mean_, self.sd_ = scaler.mean, scaler.scale
         design, k = (table - self.mean_) / self.sd_, len(self.order_)
         largest = max(largest_penalty(design, code, weight, k), 1e-8)
         if self.penalty is None:
@@ -207,8 +207,8 @@ class RareOutcome(ClassifierMixin, BaseEstimator):
         else:
             self.penalty_ = float(self.penalty)
         path = np.geomspace(largest, self.penalty_, 5) if 0 < self.penalty_ < largest else np.array([self.penalty_])
-        found = fit_path(design, code, weight, k, path)[-1]
-        self.intercepts_, self.slopes_ = found.intercepts, found.slopes
+        fitted = fit_path(design, code, weight, k, path)[-1]
+        self.intercepts_, self.slopes_ = fitted.intercepts, fitted.slopes
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:

@@ -12,7 +12,7 @@ from causalsat.base import Summary
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_whole_numbers
 from causalsat.estimators.selective_labels.priors import COEFFICIENT
-from causalsat.inference.chains import Settings, seed_of
+from causalsat.inference.chains import Settings, seed_of, worst_summary
 from causalsat.posterior import coefficient_table
 from causalsat.risk_base import RiskEstimator
 
@@ -62,15 +62,14 @@ class _LogisticRisk(RiskEstimator):
         rows, used = self._rows(X), self._used(data)
         seed = seed_of(self.random_state)
         sampled = {}
-        for name, part, values in (("risk", used, data.y), ("decision", np.ones(len(X), bool), data.treatment)):
+        for name, units, values in (("risk", used, data.y), ("decision", np.ones(len(X), bool), data.treatment)):
             settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed, self.progress)
-            arguments = (np.ascontiguousarray(rows[part]), values[part], w[part])
+            arguments = (np.ascontiguousarray(rows[units]), values[units], w[units])
             sampled[name] = sampling.sample(logistic_density, arguments, np.zeros(rows.shape[1]), settings)
         self.risk_draws_, self.decision_draws_ = sampled["risk"].flat, sampled["decision"].flat
-        found = [part.diagnostics({name: part.flat}) for name, part in sampled.items()]
-        self.sampler_diagnostics_ = min(found, key=lambda part: part["ess"])
-        self.sampler_diagnostics_["r_hat"] = max(part["r_hat"] for part in found)
-        self.sampler_diagnostics_["divergences"] = sum(part["divergences"] for part in found)
+        self.sampler_diagnostics_ = worst_summary(
+            [chains.diagnostics({name: chains.flat}) for name, chains in sampled.items()]
+        )
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
 
     def _positive_draws(self, X: FloatArray) -> FloatArray:

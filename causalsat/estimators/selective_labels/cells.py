@@ -70,8 +70,8 @@ def integral(b, wide):  # type: ignore[no-untyped-def]
     sigma, grown, rest = wide[0], wide[1], wide[2]
     low, other = both_ways(b)
     if b > 0.0:  # sigma - integral of s(-b - z)
-        part = other * rest
-        return sigma + np.log1p(-part), low * part / (1.0 - part), low / (1.0 - part)
+        portion = other * rest
+        return sigma + np.log1p(-portion), low * portion / (1.0 - portion), low / (1.0 - portion)
     small = low * grown
     return np.log1p(small), other * small / (1.0 + small), low * (1.0 + grown) / (1.0 + small)
 
@@ -148,14 +148,14 @@ def log_tested_positive(a, d, wide):  # type: ignore[no-untyped-def]
     sigma = wide[0]
     log_all, all_by_a, all_by_sigma = log_positive(a, wide)
     log_part, part_by_a, part_by_d, part_by_sigma = log_untested_positive(a, d, wide)
-    part = np.exp(log_part - log_all)
-    left = -np.expm1(log_part - log_all)
-    if left > CANCELLED:
+    portion = np.exp(log_part - log_all)
+    remainder = -np.expm1(log_part - log_all)
+    if remainder > CANCELLED:
         return (
-            log_all + np.log(left),
-            (all_by_a - part * part_by_a) / left,
-            -part * part_by_d / left,
-            (all_by_sigma - part * part_by_sigma) / left,
+            log_all + np.log(remainder),
+            (all_by_a - portion * part_by_a) / remainder,
+            -portion * part_by_d / remainder,
+            (all_by_sigma - portion * part_by_sigma) / remainder,
         )
     total, by_a, by_d, by_sigma = 0.0, 0.0, 0.0, 0.0
     peak = log_logistic(a + sigma) + log_logistic(a + d + sigma)

@@ -14,7 +14,7 @@ Z is integrated out exactly (:mod:`causalsat.estimators.selective_labels.cells`)
     sigma = log(1 + exp(u)),  k = sqrt(1 + 0.0288 sigma^2),
     beta_Y = k gamma - (sigma / 2) e_0,  beta_Delta = k (tau - gamma),
 
-tau = gamma where beta_Delta is zero: gamma is about the logit of Y on x and tau that of T on x, which the data
+tau = gamma where beta_Delta is zero: gamma is close to the logit of Y on x and tau to that of T on x, which the data
 determine directly, where beta_Y0 and sigma are nearly collinear. u is linear in sigma where sigma is large and
 logarithmic only near 0, which the data often cannot exclude: chains that move in log sigma get lost there. The priors
 stay on the original parameters, with the Jacobian k^(D + F) (1 - exp(-sigma)).
@@ -22,6 +22,7 @@ stay on the original parameters, with the Jacobian k^(D + F) (1 - exp(-sigma)).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from causalsat.core.columns import select_columns
 from causalsat.estimators.selective_labels.cells import (
     log_tested_positive,
     log_untested,
@@ -84,6 +86,24 @@ class SelectiveData:
         normal = np.vstack([priors.coefficients("risk", p), priors.coefficients("decision", p)])
         scales = np.array([priors.scale("sigma"), priors.mean("alpha"), priors.scale("alpha")])
         return self.X, self.cell, self.weight, self.free, *self.prevalence, normal, scales
+
+
+def free_columns(names: Sequence[str], expertise: Any) -> IntArray:
+    """Columns of the design on which the decision may depend beyond the outcome; the intercept, 0, always.
+
+    Parameters
+    ----------
+    names : sequence of str of length p
+        Names of the features, the columns after the intercept.
+    expertise : None, str or sequence of str or int
+        Names, patterns or positions of features; None for all, an empty list for none.
+
+    Examples
+    --------
+    >>> free_columns(["age", "sex"], ["sex"]), free_columns(["age", "sex"], [])
+    (array([0, 2]), array([0]))
+    """
+    return np.append(0, 1 + select_columns(names, expertise, role="expertise"))
 
 
 @dataclass(frozen=True)

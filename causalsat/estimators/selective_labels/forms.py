@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class UniformForm:
-    """Z uniform on (0, sigma), sigma learnt, alpha 1."""
+    """Z uniform on (0, sigma), sigma learned, alpha 1."""
 
     def density(self) -> Callable[..., Any]:
         """Return the log density with gradient."""

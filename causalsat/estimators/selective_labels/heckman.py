@@ -28,7 +28,7 @@ from causalsat.estimators.selective_labels.priors import OUTCOME_PRIORS, Priors
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-STEEPEST = 8.0  # |w| beyond which r is 1 in floating point
+MAX_W = 8.0  # |w| beyond which r is 1 in floating point
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def unpack(coordinates: FloatArray, n_columns: int, free: IntArray) -> HeckmanDr
 def log_density(x: FloatArray, data: HeckmanData) -> tuple[float, FloatArray]:
     """Log posterior density at coordinates x, shape (p + free + 2,), and its gradient."""
     p, free, tested, w = data.X.shape[1], data.free, data.tested, data.weight
-    if abs(x[-1]) > STEEPEST or abs(x[-2]) > 50.0:
+    if abs(x[-1]) > MAX_W or abs(x[-2]) > 50.0:
         return -np.inf, np.zeros_like(x)
-    found = unpack(x[None], p, free)
-    beta, total = found.outcome[0], found.decision[0]
-    sigma, r = float(found.sigma[0]), float(found.correlation[0])
+    parameters = unpack(x[None], p, free)
+    beta, total = parameters.outcome[0], parameters.decision[0]
+    sigma, r = float(parameters.sigma[0]), float(parameters.correlation[0])
     alpha, k = r / sigma, np.cosh(x[-1])  # k = 1 / sqrt(1 - r^2)
     t = data.X @ total
     e = np.where(tested, (data.y - data.X @ beta) / sigma, 0.0)

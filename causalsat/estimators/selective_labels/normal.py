@@ -4,7 +4,7 @@ The model (Balachandar, Garg and Pierson 2024, appendix B)::
 
     Y ~ Bernoulli(s(x'beta_Y + Z)),  T ~ Bernoulli(s(alpha (x'beta_Y + Z) + x'beta_Delta)),  Z ~ N(0, sigma^2)
 
-in which sigma and alpha cannot both be learnt: one of them is given and the other has a prior, by default sigma
+in which sigma and alpha cannot both be learned: one of them is given and the other has a prior, by default sigma
 half-normal(3), alpha N(0, 3^2). The rest of the priors and the constraints are those of
 :mod:`causalsat.estimators.selective_labels.density`. Z is integrated out by Gauss-Hermite quadrature. The sampled
 coordinates are ``(gamma, tau, v)`` with
@@ -12,7 +12,7 @@ coordinates are ``(gamma, tau, v)`` with
     k_Y = sqrt(1 + 0.346 sigma^2),  k_T = sqrt(1 + 0.346 alpha^2 sigma^2),
     beta_Y = k_Y gamma,  alpha beta_Y + beta_Delta = k_T tau where beta_Delta is free,
 
-and ``sigma = log(1 + exp(v))`` or ``alpha = v``: gamma and tau are about the marginal logits of Y and of T on x.
+and ``sigma = log(1 + exp(v))`` or ``alpha = v``: gamma and tau are close to the marginal logits of Y and of T on x.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,9 +10,12 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
 from causalsat.base import Summary
-from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.warn import warn
+from causalsat.estimators.selective_labels import heckman, sweep
+from causalsat.estimators.selective_labels import sample as sampling
+from causalsat.estimators.selective_labels.density import free_columns
 from causalsat.estimators.selective_labels.priors import OUTCOME, Priors, read_priors
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.chains import Settings, seed_of
@@ -48,9 +50,9 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
     priors : dict of str to float or (float, float), or None
         Priors other than those of the notes, by name: ``outcome`` and ``decision`` (the coefficients of the features
         in :math:`\beta_Y` and :math:`\beta_\Delta`), ``outcome_intercept``, ``decision_intercept``: a standard
-        deviation round 0, or (mean, standard deviation), of a normal; ``sigma``: the scale of a half-normal;
+        deviation around 0, or (mean, standard deviation), of a normal; ``sigma``: the scale of a half-normal;
         ``correlation``: eta of (1 - r^2)^(eta - 1). Per standard deviation of a feature, the outcome in standard
-        deviations of the tested round their mean. The summary shows all that are in force.
+        deviations of the tested around their mean. The summary shows all that are in force.
     n_draws, n_tune, n_chains : int
         Draws kept and tuning draws a chain, and chains; only NUTS tunes.
     random_state : int, RandomState or None
@@ -66,7 +68,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         (draw,). ``outcome`` and ``sigma`` are in the units of y.
     sensitivity_ : dict of str to list, or None
         With a mean: what the posterior mode says if it were up to 0.2 standard deviations of the tested off, and the
-        p-value of each, how well the data bear it (a likelihood-ratio test; small: they do not).
+        p-value of each, how consistent it is with the data (a likelihood-ratio test; small: it is not).
 
     Notes
     -----
@@ -141,9 +143,6 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
-        from causalsat.estimators.selective_labels import heckman as heckman
-        from causalsat.estimators.selective_labels import sample as sampling
-
         tested = data.treatment == 1
         weight = data.sample_weight[tested]
         centre = float(np.average(data.y[tested], weights=weight))
@@ -154,47 +153,36 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
             known = ((m - centre) / scale, se / scale)
         prepared = heckman.HeckmanData(
             self._rows(data.X), np.where(tested, (data.y - centre) / scale, 0.0), tested, data.sample_weight,
-            self._free_columns(data), known, self._priors(),
+            free_columns(data.feature_names, self.expertise), known, self._priors(),
         )  # fmt: skip
         settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
         sampled = sampling.sample(heckman.log_density, (prepared,), heckman.starting_point(prepared), settings)
-        found = heckman.unpack(sampled.flat, prepared.X.shape[1], prepared.free)
-        outcome = found.outcome * scale
+        draws = heckman.unpack(sampled.flat, prepared.X.shape[1], prepared.free)
+        outcome = draws.outcome * scale
         outcome[:, 0] += centre
-        self.departures_ = found.departure  # of the outcome in standard deviations round its mean among the tested
-        self.draws_ = heckman.HeckmanDraws(outcome, found.decision, found.sigma * scale, found.correlation)
+        self.departures_ = draws.departure  # of the outcome in standard deviations around its mean among the tested
+        self.draws_ = heckman.HeckmanDraws(outcome, draws.decision, draws.sigma * scale, draws.correlation)
         self.sampler_diagnostics_ = sampled.diagnostics(vars(self.draws_))
         sampling.warn_if_not_converged(self.sampler_diagnostics_)
         self.sensitivity_ = None if self.mean is None else self._sweep(prepared, centre, scale)
 
     def _sweep(self, prepared: Any, centre: float, scale: float) -> dict[str, list[float]]:
         """Posterior modes under other means, and a warning where the stated one is at odds with the data."""
-        from causalsat.estimators.selective_labels import sweep as sweep
-
-        found = sweep.by_mean(prepared)
-        if found.p_value < sweep.CONFLICT:
+        swept = sweep.by_mean(prepared)
+        if swept.p_value < sweep.CONFLICT:
             m, se = _check_mean(self.mean)
-            warnings.warn(
+            warn(
                 f"the mean {m:g} (se {se:g}) is at odds with the data, which imply about "
-                f"{centre + scale * found.implied:.4g} without it (likelihood-ratio test, p = {found.p_value:.1g}). "
+                f"{centre + scale * swept.implied:.4g} without it (likelihood-ratio test, p = {swept.p_value:.1g}). "
                 "What to do: check that it is of the population that these units represent, and look at "
                 "sensitivity_.",
                 DataWarning,
-                stacklevel=4,
             )
         of_y = {"mean": centre, "mean_outcome": centre, "untested_outcome": centre, "sigma": 0.0}
         return {
             name: [of_y[name] + scale * v for v in values] if name in of_y else values
-            for name, values in found.columns.items()
+            for name, values in swept.columns.items()
         }
-
-    def _free_columns(self, data: FitData) -> Any:
-        free = np.arange(data.X.shape[1] + 1, dtype=np.int64)
-        if self.expertise is None:
-            return free
-        named = [self.expertise] if isinstance(self.expertise, str) else list(self.expertise)
-        chosen = 1 + select_columns(data.feature_names, named, role="expertise") if named else free[:0]
-        return np.append(free[:1], chosen)
 
     # ------------------------------------------------------------------ predictions
     def outcome(self, X: Any, *, given: str | None = None) -> EffectPosterior:
@@ -214,15 +202,13 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         """
         if given not in GIVEN:
             raise ParameterError(f"given={given!r}", expected="None, 'tested' or 'untested'")
-        from causalsat.estimators.selective_labels.heckman import log_normal_cdf
-
         design, index = self._check_predict(X)
-        rows, found = self._rows(design), self.draws_
-        draws = found.outcome @ rows.T
+        rows, fitted = self._rows(design), self.draws_
+        draws = fitted.outcome @ rows.T
         if given is not None:
             sign = 1.0 if given == "tested" else -1.0
-            mills = log_normal_cdf(sign * (found.decision @ rows.T))[1]
-            draws = draws + sign * (found.correlation * found.sigma)[:, None] * mills
+            mills = heckman.log_normal_cdf(sign * (fitted.decision @ rows.T))[1]
+            draws = draws + sign * (fitted.correlation * fitted.sigma)[:, None] * mills
         return self._posterior(draws, index, "outcome")
 
     def predict(self, X: Any) -> FloatArray:
@@ -257,15 +243,13 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         """
         from scipy.special import logsumexp
 
-        from causalsat.estimators.selective_labels.heckman import log_normal_cdf
-
         design, t, values, weight = self._check_score(X, y, treatment, sample_weight)
-        rows, found = self._rows(design), self.draws_
-        sigma, r = found.sigma[:, None], found.correlation[:, None]
-        e = (values - found.outcome @ rows.T) / sigma
-        score = found.decision @ rows.T
+        rows, fitted = self._rows(design), self.draws_
+        sigma, r = fitted.sigma[:, None], fitted.correlation[:, None]
+        e = (values - fitted.outcome @ rows.T) / sigma
+        score = fitted.decision @ rows.T
         inside = np.where(t == 1, (score + r * e) / np.sqrt(1 - r**2), -score)
-        density = log_normal_cdf(inside)[0] - t * (np.log(sigma) + 0.5 * e**2 + 0.5 * np.log(2 * np.pi))
+        density = heckman.log_normal_cdf(inside)[0] - t * (np.log(sigma) + 0.5 * e**2 + 0.5 * np.log(2 * np.pi))
         return float(np.average(logsumexp(density, axis=0) - np.log(len(density)), weights=weight))
 
     def _tested_draws(self, X: FloatArray) -> FloatArray:
@@ -279,21 +263,19 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
 
     def _summary(self) -> Summary:
         names = ["intercept", *self.design_names_]
-        found = self.draws_
-        scales = np.column_stack([found.sigma, found.correlation])
-        values = np.hstack([found.outcome, self.departures_, scales])
+        draws = self.draws_
+        scales = np.column_stack([draws.sigma, draws.correlation])
+        values = np.hstack([draws.outcome, self.departures_, scales])
         labels = [f"outcome: {n}" for n in names] + [f"decision beyond it: {n}" for n in names]
         table = coefficient_table(values, [*labels, "sigma", "correlation"])
         notes = [
             "coefficients per standard deviation of each feature: of the outcome in its units, of the decision in "
             "probits",
-            self._priors().words() + " (of the outcome: in standard deviations of the tested round their mean)",
+            self._priors().describe() + " (of the outcome: in standard deviations of the tested around their mean)",
         ]
         if self.sensitivity_ is not None:
-            from causalsat.estimators.selective_labels.sweep import said
-
-            words = said(self.sensitivity_, "mean", "untested_outcome")
-            notes.append(f"outcome of the untested at the posterior mode if the mean were {words}")
+            swept = sweep.sweep_text(self.sensitivity_, "mean", "untested_outcome")
+            notes.append(f"outcome of the untested at the posterior mode if the mean were {swept}")
         diagnostics = {**self._diagnostics(), "units": self.n_units_}
         return Summary("SelectiveLabelsOutcome", table, diagnostics, tuple(notes))
 

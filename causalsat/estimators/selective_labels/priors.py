@@ -1,4 +1,4 @@
-"""Priors of the selective-labels models: which may be set, checked at the door; for density, PyMC and summary."""
+"""Priors of the selective-labels models: which may be set, checked on input; for density, PyMC model and summary."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Priors:
         """Mean of a normal."""
         return self.values[name][0]
 
-    def words(self, *, fixed: tuple[str, ...] = ()) -> str:
+    def describe(self, *, fixed: tuple[str, ...] = ()) -> str:
         """One line that says them all, but those of what is fixed."""
         return "priors: " + "; ".join(
             f"{name.replace('_', ' ')} {_density(self.kinds[name], pair)}"
@@ -98,8 +98,8 @@ def read_priors(given: Mapping[str, Any] | None, known: Mapping[str, tuple[str, 
 
     Examples
     --------
-    >>> found = read_priors({"risk_intercept": (-2, 0.5), "sigma": 1}, RISK)
-    >>> found.coefficients("risk", 3).tolist(), found.scale("sigma")
+    >>> priors = read_priors({"risk_intercept": (-2, 0.5), "sigma": 1}, RISK)
+    >>> priors.coefficients("risk", 3).tolist(), priors.scale("sigma")
     ([[-2.0, 0.0, 0.0], [0.5, 3.0, 3.0]], 1.0)
     """
     if given is not None and not isinstance(given, Mapping):

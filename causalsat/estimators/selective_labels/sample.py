@@ -20,8 +20,8 @@ from causalsat.inference.nuts import inverse_root, negative_hessian, sample_nuts
 FloatArray = NDArray[np.float64]
 
 POLICY = ChainPolicy(divergence_share=0.0)
-LEAST_EFFECTIVE = 0.2  # share of independent proposals' draws that must be effective, else NUTS
-FLATTEST = 1e-6  # smallest curvature relative to the largest that whitening believes
+MIN_EFFECTIVE = 0.2  # share of independent proposals' draws that must be effective, else NUTS
+MIN_CURVATURE = 1e-6  # smallest curvature relative to the largest that whitening believes
 
 
 @dataclass(frozen=True)
@@ -49,33 +49,33 @@ class Sampled:
     def diagnostics(self, reported: Mapping[str, FloatArray]) -> dict[str, Any]:
         """R-hat, effective draws and the rest for reported quantities (draw, k) or (draw,)."""
         chains = {name: values.reshape(*self.draws.shape[:2], -1) for name, values in reported.items()}
-        found = chain_summary(chains, self.divergences)
+        summary = chain_summary(chains, self.divergences)
         accepted = {} if np.isnan(self.accepted) else {"accepted": self.accepted}
-        return {**found, "sampler": self.sampler, **accepted}
+        return {**summary, "sampler": self.sampler, **accepted}
 
 
 def sample(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray, settings: Settings) -> Sampled:
     """Draws from the posterior by the sampler that fits it."""
-    found = laplace(density, arguments, start)
-    scale = float(np.sqrt((found.factor[-1] ** 2).sum()))
-    quick = sample_path(lambda x: density(x, *arguments), found.mode, scale, settings)
+    approximation = laplace(density, arguments, start)
+    scale = float(np.sqrt((approximation.factor[-1] ** 2).sum()))
+    quick = sample_path(lambda x: density(x, *arguments), approximation.mode, scale, settings)
     if quick is not None and quick.trustworthy and _moves(quick.draws):
         return Sampled(quick.draws, 0, "mode path", quick.accepted)
-    draws, divergences = sample_whitened(density, arguments, found, settings)
+    draws, divergences = sample_whitened(density, arguments, approximation, settings)
     return Sampled(draws, divergences, "NUTS", float("nan"))
 
 
 def _moves(draws: FloatArray) -> bool:
     """Whether no chain is stuck: effective draws of every coordinate are at least a fifth of the draws."""
-    found = chain_summary({"coordinates": draws}, 0)
-    return bool(found["ess"] >= LEAST_EFFECTIVE * found["n_draws"])
+    summary = chain_summary({"coordinates": draws}, 0)
+    return bool(summary["ess"] >= MIN_EFFECTIVE * summary["n_draws"])
 
 
 def laplace(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> Laplace:
     """Mode by BFGS and curvature by central differences of the gradient."""
     mode = find_mode(density, arguments, start)
     curvature = negative_hessian(lambda x: density(x, *arguments), mode)
-    return Laplace(mode, inverse_root(curvature, share=FLATTEST))
+    return Laplace(mode, inverse_root(curvature, share=MIN_CURVATURE))
 
 
 def find_mode(density: Callable[..., Any], arguments: tuple[Any, ...], start: FloatArray) -> FloatArray:
@@ -89,24 +89,24 @@ def find_mode(density: Callable[..., Any], arguments: tuple[Any, ...], start: Fl
             return 1e100, np.zeros_like(x)
         return -value, -gradient
 
-    found = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxfun": 1000})
-    return np.asarray(found.x)
+    optimum = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxfun": 1000})
+    return np.asarray(optimum.x)
 
 
 def sample_whitened(
-    density: Callable[..., Any], arguments: tuple[Any, ...], found: Laplace, settings: Settings
+    density: Callable[..., Any], arguments: tuple[Any, ...], approximation: Laplace, settings: Settings
 ) -> tuple[FloatArray, int]:
-    """Draws (chain, draw, d) by nutpie's NUTS in the coordinates that the Laplace approximation makes round.
+    """Draws (chain, draw, d) by nutpie's NUTS in the coordinates in which the Laplace approximation is spherical.
 
     Returns the draws and the number of divergences.
     """
 
     def white(z: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = density(found.mode + found.factor @ z, *arguments)
-        return value, found.factor.T @ gradient
+        value, gradient = density(approximation.mode + approximation.factor @ z, *arguments)
+        return value, approximation.factor.T @ gradient
 
-    draws, divergences = sample_nuts(white, np.zeros(len(found.mode)), settings)
-    return found.mode + draws @ found.factor.T, divergences
+    draws, divergences = sample_nuts(white, np.zeros(len(approximation.mode)), settings)
+    return approximation.mode + draws @ approximation.factor.T, divergences
 
 
 def warn_if_not_converged(diagnostics: Mapping[str, Any]) -> None:

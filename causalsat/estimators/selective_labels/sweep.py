@@ -1,9 +1,10 @@
-"""What the posterior mode says under other prevalences or means, and how well the data bear each of them.
+"""What the posterior mode says under other prevalences or means, and how consistent each is with the data.
 
-A stated prevalence is one more measurement of what the model implies. If data and model bear it, it costs little:
-twice the fall of the log posterior density at its mode, measurement included, is about chi-squared with one degree of
-freedom (a likelihood-ratio test, Wilks 1938, of the likelihood with its priors). Unlike a distance in standard errors
-it does not take the posterior for normal, which it is not: that of a prevalence ends where the positives seen do.
+A stated prevalence is one more measurement of what the model implies. If it is consistent with data and model, it
+costs little: twice the fall of the log posterior density at its mode, measurement included, is close to chi-squared
+with one degree of freedom (a likelihood-ratio test, Wilks 1938, of the likelihood with its priors). Unlike a distance
+in standard errors it does not take the posterior for normal, which it is not: that of a prevalence ends where the
+positives seen do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators.selective_labels import heckman as heckman
+from causalsat.estimators.selective_labels import heckman
 from causalsat.estimators.selective_labels.density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators.selective_labels.forms import NormalForm, UniformForm
 from causalsat.estimators.selective_labels.sample import find_mode
@@ -34,7 +35,7 @@ class Sweep:
     Attributes
     ----------
     columns : dict of str to list of float
-        ``p_value``, how well the data bear the value, and what the posterior mode says if it is true.
+        ``p_value``, how consistent the value is with the data, and what the posterior mode says if it is true.
     stated : int
         Row of the value that was stated.
     implied : float
@@ -51,8 +52,8 @@ class Sweep:
         return self.columns["p_value"][self.stated]
 
 
-def said(columns: Mapping[str, Sequence[float]], value: str, answer: str) -> str:
-    """Words for two columns of a sweep and how well the data bear each row."""
+def sweep_text(columns: Mapping[str, Sequence[float]], value: str, answer: str) -> str:
+    """Text of two columns of a sweep with the p-value of each row."""
     rows = zip(columns[value], columns[answer], columns["p_value"], strict=True)
     return ", ".join(f"{v:.3g}: {a:.3f} (p {p:.2g})" for v, a, p in rows)
 
@@ -81,9 +82,9 @@ def _sweep(
 
     columns: dict[str, list[float]] = {name: [] for name in (names[0], "p_value", *names[1:])}
     for value in values:
-        found = told(value)
-        p = float(chi2.sf(max(2.0 * (free.height - found.height), 0.0), 1))
-        for name, number in zip(columns, (value, p, *means(found.mode)), strict=True):
+        peak = told(value)
+        p = float(chi2.sf(max(2.0 * (free.height - peak.height), 0.0), 1))
+        for name, number in zip(columns, (value, p, *means(peak.mode)), strict=True):
             columns[name].append(float(number))
     return Sweep(columns, list(values).index(stated), means(free.mode)[0])
 
@@ -105,15 +106,15 @@ def by_prevalence(form: UniformForm | NormalForm, data: SelectiveData) -> Sweep:
 
 def _mean_risks(form: UniformForm | NormalForm, data: SelectiveData, mode: FloatArray) -> tuple[float, float, float]:
     """Mean risk of all and of the untested, and sigma, at a mode."""
-    found = form.coefficients(mode[None], data)
-    risk, shift = found.risk @ data.X.T, found.decision @ data.X.T
-    positive, tested = form.positive(found, risk), form.tested(found, risk, shift)
+    parameters = form.coefficients(mode[None], data)
+    risk, shift = parameters.risk @ data.X.T, parameters.decision @ data.X.T
+    positive, tested = form.positive(parameters, risk), form.tested(parameters, risk, shift)
     untested = data.cell == 0
-    given = (positive - form.both(found, risk, shift))[0, untested] / (1.0 - tested)[0, untested]
+    given = (positive - form.both(parameters, risk, shift))[0, untested] / (1.0 - tested)[0, untested]
     return (
         float(np.average(positive[0], weights=data.weight)),
         float(np.average(given, weights=data.weight[untested])),
-        float(found.sigma[0]),
+        float(parameters.sigma[0]),
     )
 
 
@@ -133,10 +134,10 @@ def by_mean(data: heckman.HeckmanData) -> Sweep:
 
 def _mean_outcomes(data: heckman.HeckmanData, mode: FloatArray) -> tuple[float, float, float, float]:
     """Mean outcome of all and of the untested, sigma and the correlation, at a mode."""
-    found = heckman.unpack(mode[None], data.X.shape[1], data.free)
-    mean, untested = data.X @ found.outcome[0], ~data.tested
-    sigma, r = float(found.sigma[0]), float(found.correlation[0])
-    mills = heckman.log_normal_cdf(-(data.X[untested] @ found.decision[0]))[1]
+    parameters = heckman.unpack(mode[None], data.X.shape[1], data.free)
+    mean, untested = data.X @ parameters.outcome[0], ~data.tested
+    sigma, r = float(parameters.sigma[0]), float(parameters.correlation[0])
+    mills = heckman.log_normal_cdf(-(data.X[untested] @ parameters.decision[0]))[1]
     return (
         float(np.average(mean, weights=data.weight)),
         float(np.average(mean[untested] - r * sigma * mills, weights=data.weight[untested])),

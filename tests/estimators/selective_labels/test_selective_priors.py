@@ -172,8 +172,8 @@ def test_the_summary_says_which_priors_are_in_force(fits, tmp_path):
         ({"priors": {"sigma": (1, 1)}}, "half-normal"),
         ({"priors": {"sigma": np.inf}}, "finite"),
         ({"priors": 3}, "dict"),
-        ({"priors": {"alpha": 1}}, "not learnt"),
-        ({"priors": {"sigma": 1}, "unobservables": "normal", "sigma": 1.0}, "not learnt"),
+        ({"priors": {"alpha": 1}}, "not learned"),
+        ({"priors": {"sigma": 1}, "unobservables": "normal", "sigma": 1.0}, "not learned"),
     ],
 )
 def test_bad_priors_are_named(settings, words):
