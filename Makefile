@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FAST := tests/architecture tests/catalog tests/core tests/design tests/evaluation tests/inference tests/report tests/study
 EXTRAS := maps,stac,zarr,trees,distributed,docs,test
 
 # one thread a library: the tests run side by side as it is, and run here as in continuous integration
-test docs: export OMP_NUM_THREADS = 1
-test docs: export MKL_NUM_THREADS = 1
-test docs: export OPENBLAS_NUM_THREADS = 1
-test docs: export NUMBA_NUM_THREADS = 1
+test test-fast docs: export OMP_NUM_THREADS = 1
+test test-fast docs: export MKL_NUM_THREADS = 1
+test test-fast docs: export OPENBLAS_NUM_THREADS = 1
+test test-fast docs: export NUMBA_NUM_THREADS = 1
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-fast lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -19,6 +20,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# what can be told in minutes: no fits over many trials, nothing marked slow
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not statistical and not slow" $(FAST)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
