@@ -30,6 +30,7 @@ from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.rows import without_zero_weights
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
+from causalsat.core.treatment import warn_of_arm_codes
 from causalsat.core.warn import warn
 from causalsat.design import Design, adjust_for_design, balancing_weights, make_design
 from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
@@ -205,14 +206,21 @@ class TableEstimator(BaseEstimator):
 
     def _checked_roles(self, y: Any, values: Mapping[str, Any], n: int) -> dict[str, Any]:
         """The fields of :class:`FitData` that are not features, checked."""
+        treatment = inputs.check_treatment(values["treatment"], n, binary=self._binary_treatment)
+        if self._takes_doses():
+            warn_of_arm_codes(treatment)
         return {
             "y": self._check_outcome(y, values["treatment"], n),
-            "treatment": inputs.check_treatment(values["treatment"], n, binary=self._binary_treatment),
+            "treatment": treatment,
             "groups": inputs.check_groups(values["groups"], n),
             "sample_weight": inputs.check_weights(values["sample_weight"], n),
             "propensity": inputs.check_propensity(values["propensity"], n),
             "weighted": values["sample_weight"] is not None,
         }
+
+    def _takes_doses(self) -> bool:
+        """Whether a treatment of more than two values is taken for a dose."""
+        return not self._binary_treatment
 
     def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
         return inputs.check_outcome(y, n)

@@ -26,6 +26,7 @@ __all__ = [
     "ParameterError",
     "ResumeError",
     "TreatmentError",
+    "TreatmentWarning",
 ]
 
 
@@ -117,6 +118,10 @@ class CausalsatWarning(UserWarning):
 
 class DataWarning(CausalsatWarning):
     """Data that can be used, with something that the user should know."""
+
+
+class TreatmentWarning(DataWarning):
+    """A treatment that may mean something else than what the estimator takes it for."""
 
 
 class ImageryWarning(DataWarning):

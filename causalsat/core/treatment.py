@@ -14,9 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.names import list_names, plain, shown
-from causalsat.exceptions import TreatmentError
+from causalsat.core.warn import warn
+from causalsat.exceptions import TreatmentError, TreatmentWarning
 
-__all__ = ["arm_names", "code_treatment", "is_dose", "more_than_two_values", "several_arms", "two_values"]
+__all__ = [
+    "arm_names",
+    "code_treatment",
+    "is_dose",
+    "more_than_two_values",
+    "several_arms",
+    "two_values",
+    "warn_of_arm_codes",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -87,6 +96,36 @@ def is_dose(values: Sequence[Any]) -> bool:
     (False, True, True)
     """
     return len(values) > MAX_ARMS or not all(_is_whole(v) for v in values)
+
+
+def warn_of_arm_codes(treatment: FloatArray) -> None:
+    """Warn of doses that look like codes of arms: 0, 1, 2 or 1, 2, 3, 4 and the like.
+
+    Parameters
+    ----------
+    treatment : ndarray of shape (n,)
+        Treatment that an estimator takes for a dose.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     for values in ([0, 1, 2, 1], [0, 0.5, 1], [0, 50, 100], [0, 1, 1]):
+    ...         warn_of_arm_codes(np.array(values, dtype=float))
+    >>> print(*(item.message for item in caught))  # doctest: +ELLIPSIS
+    the treatment has the values 0, 1, 2, which are taken for doses: ...
+    """
+    values = np.unique(treatment)
+    if len(values) < 3 or is_dose(list(values)) or values[0] not in (0.0, 1.0) or (np.diff(values) != 1).any():
+        return
+    listed = list_names((f"{v:g}" for v in values), 8)
+    warn(
+        f"the treatment has the values {listed}, which are taken for doses: {values[2]:g} is as far above "
+        f"{values[1]:g} as {values[1]:g} is above {values[0]:g}. What to do: where they are amounts of one "
+        f"treatment, nothing; where they are codes of arms, {for_arms()}.",
+        TreatmentWarning,
+    )
 
 
 # ---------------------------------------------------------------------- from a column to numbers

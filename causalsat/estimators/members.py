@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.base import EffectEstimator, effect, final_estimator
 from causalsat.core.inputs import FitData
-from causalsat.exceptions import CausalsatError, DataError, ParameterError, TreatmentError
+from causalsat.exceptions import CausalsatError, DataError, ParameterError, TreatmentError, TreatmentWarning
 from causalsat.posterior import EffectPosterior
 
 __all__ = [
@@ -100,7 +101,9 @@ def fit_member(name: str, model: Any, X: Any, data: FitData, rows: IntArray) -> 
     prefix = "" if steps is None or get_config()["enable_metadata_routing"] else f"{steps[-1][0]}__"
     options = {f"{prefix}{role}": values[rows] for role, values in roles.items() if values is not None}
     try:
-        return model.fit(X, data.y[rows], **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TreatmentWarning)  # given already, of the whole
+            return model.fit(X, data.y[rows], **options)
     except (CausalsatError, np.linalg.LinAlgError) as error:
         where = "" if len(rows) == len(data.y) else f" to {len(rows)} of {len(data.y)} units in cross-validation"
         said = error if isinstance(error, CausalsatError) else DataError(str(error))

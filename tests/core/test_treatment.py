@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from causalsat import BayesianLinearEffect, DoublyRobustEffect, GaussianProcessEffect, TransTEE
+import causalsat
+from causalsat import VLUCI, BayesianLinearEffect, DoublyRobustEffect, GaussianProcessEffect, TransTEE
 from causalsat.core import inputs
 from causalsat.core.treatment import arm_names, code_treatment
-from causalsat.exceptions import DataError, TreatmentError
+from causalsat.exceptions import DataError, TreatmentError, TreatmentWarning
 
 CODED = [
     ("labels before codes", [0, 1, 1, 0], {0: "Treatment", 1: "Control"}, [1, 0, 0, 1]),
@@ -105,3 +108,48 @@ def test_arms_are_codes_that_all_have_a_label_of_words():
     assert arm_names(pd.Series([0, 1, 0]), labels) == {}
     assert arm_names(pd.Series([0, 1, 2, 3]), labels) == {}
     assert arm_names(pd.Series([0, 1, 2]), {0: "0", 1: "50", 2: "100 %"}) == {}
+
+
+# ---------------------------------------------------------------------- codes of arms where a dose is expected
+OF_DOSES = [
+    kind
+    for kind in (getattr(causalsat, name) for name in causalsat.__all__)
+    if isinstance(kind, type) and issubclass(kind, causalsat.base.EffectEstimator) and not kind._binary_treatment
+]
+
+
+def said_of(treatment, kind=BayesianLinearEffect, **options):
+    """Warnings of the treatment when an estimator checks its units."""
+    n = len(treatment)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = kind(**options)
+        model._dosage = model._table = None
+        model._check_fit(np.arange(2.0 * n).reshape(n, 2), np.arange(n), treatment, None, None, None)
+    return [str(item.message) for item in caught if issubclass(item.category, TreatmentWarning)]
+
+
+@pytest.mark.parametrize("kind", OF_DOSES, ids=lambda kind: kind.__name__)
+def test_three_codes_of_arms_are_not_taken_for_doses_without_a_word(kind):
+    (said,) = said_of(np.arange(60) % 3, kind, **kind._contract_parameters)
+    assert "0, 1, 2, which are taken for doses: 2 is as far above 1 as 1 is above 0" in said
+    assert "leave out the others (counted as control they would bias the effect)" in said
+    assert "astype" not in said  # no recoding, which could pool arms
+
+
+def test_amounts_are_told_from_codes_where_their_numbers_say_so():
+    assert len(OF_DOSES) >= 6
+    assert said_of(1 + np.arange(60) % 4) != []
+    three = np.arange(60) % 3
+    for amounts in (np.arange(60) % 2, np.arange(60) / 7, 50 * three, np.arange(60), 2 + three):
+        assert said_of(amounts) == []
+    assert said_of(np.arange(60) % 3, TransTEE, treatment_kind="levels") == []
+
+
+def test_the_members_of_a_model_do_not_repeat_what_it_said_of_the_treatment():
+    X, t = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 3
+    base = BayesianLinearEffect(n_draws=60, n_tune=60, n_chains=2, random_state=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        VLUCI(base, n_imputations=2, n_grid=3).fit(X, X[:, 0] + t, treatment=t)
+    assert [item.filename for item in caught if item.category is TreatmentWarning] == [__file__]

@@ -350,6 +350,9 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         self.support_reference_ = support.learn_support(self._support_features(design))
         self._training = None
 
+    def _takes_doses(self) -> bool:
+        return self.treatment_kind != "levels" and self._dosage is None and self._table is None
+
     # ------------------------------------------------------------------ a table, or images
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> Any:
         base = EffectEstimator if self.backbone is None else ImageEffectEstimator
