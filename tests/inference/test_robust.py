@@ -113,6 +113,42 @@ def test_without_clusters_covariances_are_those_of_statsmodels(kind, theirs):
     np.testing.assert_allclose(cov, sm.OLS(y, design).fit(cov_type=theirs).cov_params(), rtol=1e-9)
 
 
+def test_the_figures_of_stata():
+    """Published with the R package dfadjust: reg y x, with cluster(clusters), r and vce(hc2)."""
+    y = np.concatenate([np.cos(np.arange(10)), np.tan(np.arange(1, 11))])
+    x = np.concatenate([np.sin(np.arange(1, 11)), np.sin(np.arange(2, 12))])
+    X, cluster = np.column_stack([np.ones(20), x]), np.tile([2, 1, 3, 2, 2, 3, 3, 1, 1, 2], 2)
+    fit = least_squares(y, X, clusters=cluster, kind="CR1")
+    np.testing.assert_allclose(fit.coef, [-0.4456202905, 0.3241183110], rtol=1e-9)
+    np.testing.assert_allclose(fit.se, [0.4827602183, 0.1814501834], rtol=1e-9)
+    np.testing.assert_allclose(least_squares(y, X).se, [0.4227339762, 0.4421048122], rtol=1e-9)
+    np.testing.assert_allclose(least_squares(y, X, kind="CR1").se, [0.4278077455, 0.4392155956], rtol=1e-9)
+
+
+def test_the_figures_of_pyfixest():
+    """pyfixest 0.60.0, feols with CRV1 and CRV3: plain, with weights, with a fixed effect across clusters.
+
+    Its CRV3 has the factors G / (G - 1) (n - 1) / (n - k) of its default small-sample correction.
+    """
+    rng = np.random.default_rng(3)
+    cluster = np.repeat(np.arange(18), rng.integers(3, 30, 18))
+    n, level = len(cluster), cluster % 3
+    t, x = (rng.permutation(18) % 2)[cluster].astype(float), rng.standard_normal(n)
+    y = t + x + rng.standard_normal(18)[cluster] + rng.standard_normal(n)
+    w = rng.lognormal(0, 0.5, n)
+    for absorb, weights, estimate, crv1, crv3 in (
+        (np.zeros(n), None, 0.3634322270404489, 0.534338808938098, 0.6380160409346851),
+        (np.zeros(n), w, 0.2910297779102873, 0.48004280786669035, 0.569860011737384),
+        (level, None, 0.3934901065072006, 0.4221241741574469, 0.6082755738395079),
+    ):
+        options = {"clusters": cluster, "absorb": absorb, "weights": weights, "contrast": [1.0, 0.0]}
+        fit = least_squares(y, np.column_stack([t, x]), **options, kind="CR1")
+        assert (fit.estimate[0], fit.se[0]) == pytest.approx((estimate, crv1), rel=1e-9)
+        jackknife = least_squares(y, np.column_stack([t, x]), **options, kind="CV3").se[0]
+        factor = 18 / 17 * (n - 1) / (n - 2 - len(np.unique(absorb)))
+        assert jackknife * np.sqrt(factor) == pytest.approx(crv3, rel=1e-9)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_clustered_cr1_is_that_of_statsmodels(weighted):
     y, X, w, cluster, _ = example("large", "none", weighted)
