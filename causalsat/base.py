@@ -128,6 +128,8 @@ class TableEstimator(BaseEstimator):
     _binary_treatment: ClassVar[bool] = True
     # small settings with which the contract tests, which find every public estimator, run quickly
     _contract_parameters: ClassVar[dict[str, Any]] = {}
+    # attributes that are in no file, pickle or copy: what can be made again, and the training data
+    _transient: ClassVar[tuple[str, ...]] = ("_model_data",)
     treatment_name_: str | None
 
     def _diagnostics(self) -> dict[str, Any]:
@@ -177,6 +179,28 @@ class TableEstimator(BaseEstimator):
 
         check_is_fitted(self)
         save(self, path)
+
+    def _fit_data(self) -> Any:
+        """What the fit kept for ``to_pymc``, in ``_model_data``.
+
+        Raises
+        ------
+        DataError
+            If the estimator was loaded or copied: files and copies hold no training data.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "_model_data"):
+            raise DataError(
+                f"a {type(self).__name__} that was loaded or copied, which holds no training data",
+                expected="the estimator on which fit ran",
+                todo="fit it again",
+            )
+        return self._model_data
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what can be made again, and the training data, out of pickles and copies."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        return {name: value for name, value in state.items() if name not in self._transient}
 
     # ------------------------------------------------------------------ checks, once, at the door
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> FitData:

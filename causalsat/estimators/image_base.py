@@ -73,7 +73,7 @@ class ImageEffectEstimator(EffectEstimator):
     """
 
     _contract_data: ClassVar[str] = "images"
-    _transient: ClassVar[tuple[str, ...]] = ("_recent", "_training")
+    _transient: ClassVar[tuple[str, ...]] = (*EffectEstimator._transient, "_recent", "_training")
     # whether effects (and not only outcomes) depend on the covariates, so that prediction needs them
     _effect_needs_covariates: ClassVar[bool] = False
 
@@ -256,13 +256,6 @@ class ImageEffectEstimator(EffectEstimator):
                 expected=f"at least {self.min_valid:.0%} valid pixels within the chip",
                 todo="drop those units (Study.check() shows them), or lower min_valid",
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave what can be made again out of pickles and copies."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        for name in self._transient:
-            state.pop(name, None)
-        return state
 
 
 def check_image_parameters(imagery: Any, size_m: Any, covariates: Any, min_valid: Any) -> None:

@@ -177,7 +177,7 @@ class SelectiveLabelsRisk(RiskEstimator):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
-        prepared = self._prepare(data)
+        prepared = self._model_data = self._prepare(data)
         form = self._form()
         settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
         sampled = sampling.sample(form.density(), form.arguments(prepared), form.start(prepared), settings)
@@ -240,7 +240,35 @@ class SelectiveLabelsRisk(RiskEstimator):
     def _shifts(self, X: FloatArray) -> FloatArray:
         return self.draws_.decision @ self._rows(X).T
 
-    # ------------------------------------------------------------------ what follows
+    def to_pymc(self) -> Any:
+        r"""Return the model in PyMC with the data of the fit, to be read, plotted, extended and sampled.
+
+        Its parameters are the paper's (``risk`` and ``decision`` for :math:`\beta_Y` and :math:`\beta_\Delta`,
+        ``sigma``), Z is integrated out. The fit itself samples a faster density, which equals it
+        (:mod:`causalsat.estimators.selective_labels.density`).
+
+        Returns
+        -------
+        pymc.Model
+
+        Raises
+        ------
+        DataError
+            If the estimator was loaded or copied, which leaves the training data out.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> X, tested = rng.standard_normal((300, 1)), rng.integers(0, 2, 300)
+        >>> y = np.where(tested == 1, rng.random(300) < 0.3, np.nan)
+        >>> fitted = SelectiveLabelsRisk(random_state=0).fit(X, y, treatment=tested)
+        >>> [variable.name for variable in fitted.to_pymc().free_RVs]
+        ['risk', 'sigma', 'departures']
+        """
+        return self._form().to_pymc(self._fit_data())
+
+    # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
         return dict(self.sampler_diagnostics_)
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators.selective_labels import density as uniform
-from causalsat.estimators.selective_labels import normal as normal
+from causalsat.estimators.selective_labels import normal
 from causalsat.estimators.selective_labels.density import Coefficients, SelectiveData
+from causalsat.estimators.selective_labels.model import build_model, build_normal_model
 
 FloatArray = NDArray[np.float64]
 
@@ -31,6 +32,10 @@ class UniformForm:
     def start(self, data: SelectiveData) -> FloatArray:
         """Return coordinates from which the mode is sought."""
         return uniform.starting_point(data)
+
+    def to_pymc(self, data: SelectiveData) -> Any:
+        """Return the model in PyMC, in the parameters of the paper."""
+        return build_model(data, raw=True)
 
     def coefficients(self, coordinates: FloatArray, data: SelectiveData) -> Coefficients:
         """Return the parameters of coordinates (draw, d)."""
@@ -67,6 +72,10 @@ class NormalForm:
     def start(self, data: SelectiveData) -> FloatArray:
         """Return coordinates from which the mode is sought."""
         return uniform.starting_point(data)
+
+    def to_pymc(self, data: SelectiveData) -> Any:
+        """Return the model in PyMC, in the parameters of the paper."""
+        return build_normal_model(data, self.alpha, self.sigma)
 
     def coefficients(self, coordinates: FloatArray, data: SelectiveData) -> Coefficients:
         """Return the parameters of coordinates (draw, d)."""

@@ -16,6 +16,7 @@ from causalsat.core.warn import warn
 from causalsat.estimators.selective_labels import heckman, sweep
 from causalsat.estimators.selective_labels import sample as sampling
 from causalsat.estimators.selective_labels.density import free_columns
+from causalsat.estimators.selective_labels.model import build_heckman_model
 from causalsat.estimators.selective_labels.priors import OUTCOME, Priors, read_priors
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.chains import Settings, seed_of
@@ -151,7 +152,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         if self.mean is not None:
             m, se = _check_mean(self.mean)
             known = ((m - centre) / scale, se / scale)
-        prepared = heckman.HeckmanData(
+        prepared = self._model_data = heckman.HeckmanData(
             self._rows(data.X), np.where(tested, (data.y - centre) / scale, 0.0), tested, data.sample_weight,
             free_columns(data.feature_names, self.expertise), known, self._priors(),
         )  # fmt: skip
@@ -257,7 +258,24 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
 
         return np.asarray(ndtr(self.draws_.decision @ self._rows(X).T))
 
-    # ------------------------------------------------------------------ what follows
+    def to_pymc(self) -> Any:
+        r"""Return the model in PyMC with the data of the fit, to be read, plotted, extended and sampled.
+
+        The outcome is in standard deviations of the tested around their mean. The fit itself samples a faster
+        density, which equals it (:mod:`causalsat.estimators.selective_labels.heckman`).
+
+        Returns
+        -------
+        pymc.Model
+
+        Raises
+        ------
+        DataError
+            If the estimator was loaded or copied, which leaves the training data out.
+        """
+        return build_heckman_model(self._fit_data())
+
+    # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
         return dict(self.sampler_diagnostics_)
 

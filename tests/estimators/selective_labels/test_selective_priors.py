@@ -1,6 +1,9 @@
-"""Priors of the selective-labels models: at the door, in the densities and in PyMC alike, in posteriors, in words."""
+"""Priors of the selective-labels models: on input, in the densities and in PyMC alike, in posteriors and summary."""
 
 from __future__ import annotations
+
+import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -11,11 +14,11 @@ from sklearn.base import clone
 
 import causalsat
 from causalsat import SelectiveLabelsOutcome, SelectiveLabelsRisk
-from causalsat.estimators.selective_labels import density as density
-from causalsat.estimators.selective_labels import heckman as heckman
+from causalsat.estimators.selective_labels import density, heckman
 from causalsat.estimators.selective_labels.forms import NormalForm, UniformForm
+from causalsat.estimators.selective_labels.model import build_heckman_model, build_model
 from causalsat.estimators.selective_labels.priors import OUTCOME, RISK, read_priors
-from causalsat.exceptions import ParameterError
+from causalsat.exceptions import CausalsatWarning, DataError, ParameterError
 
 GIVEN = {"risk": (0.5, 0.7), "risk_intercept": (-2, 0.4), "decision": (-0.3, 0.5), "decision_intercept": (1.5, 0.9),
          "sigma": 1.2}  # fmt: skip
@@ -68,8 +71,6 @@ def test_the_density_changes_by_the_priors_and_by_nothing_else(form):
 
 def test_the_raw_model_in_pymc_has_the_same_priors():
     """At the density's parameters, Jacobian apart; the reparametrised form is tested with the density."""
-    from causalsat.estimators.selective_labels.model import build_model
-
     data = prepared(GIVEN, prevalence=(0.4, 0.02))
     reference = build_model(data, raw=True).compile_logp(jacobian=False)
     gaps = []
@@ -80,6 +81,60 @@ def test_the_raw_model_in_pymc_has_the_same_priors():
         jacobian = 5 * np.log(np.sqrt(1 + density.CURVATURE * sigma**2)) + np.log(-np.expm1(-sigma))
         gaps.append(density.log_density(x, *data.as_tuple())[0] - float(reference(point)) - jacobian)
     np.testing.assert_allclose(gaps, gaps[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [NormalForm(1.3, np.nan), NormalForm(np.nan, 1.7)], ids=["sigma", "alpha"])
+def test_the_model_in_pymc_with_normal_unobservables_equals_the_density(form):
+    data = prepared(GIVEN, prevalence=(0.4, 0.02))
+    reference = form.to_pymc(data).compile_logp(jacobian=False)
+    gaps = []
+    for x in np.random.default_rng(5).normal(0, 0.7, (4, data.n_parameters)):
+        values = form.coefficients(x[None], data)
+        sigma, alpha = float(values.sigma[0]), float(values.alpha[0])
+        scale = {"sigma_log__": np.log(sigma)} if np.isnan(form.sigma) else {"alpha": np.float64(alpha)}
+        theirs = reference({"risk": values.risk[0], "departures": values.decision[0][FREE], **scale})
+        k = np.sqrt(1 + 0.346 * sigma**2), np.sqrt(1 + 0.346 * (alpha * sigma) ** 2)
+        jacobian = 3 * np.log(k[0]) + len(FREE) * np.log(k[1])
+        jacobian += np.log(-np.expm1(-sigma)) if np.isnan(form.sigma) else 0.0
+        gaps.append(form.density()(x, *form.arguments(data))[0] - float(theirs) - jacobian)
+    np.testing.assert_allclose(gaps, gaps[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [(0.1, 0.2), (0.0, np.inf)])
+def test_the_model_in_pymc_of_continuous_outcomes_equals_the_density(mean):
+    X, _, tested = world(150)
+    rows = np.column_stack([np.ones(150), X])
+    weight = np.random.default_rng(1).uniform(0.5, 2, 150)
+    data = heckman.HeckmanData(
+        rows, X[:, 0] * tested, tested == 1, weight, FREE, mean, read_priors({"correlation": 3.0}, OUTCOME)
+    )
+    reference = build_heckman_model(data).compile_logp()
+    gaps = []
+    for x in np.random.default_rng(2).normal(0, 0.6, (4, data.n_parameters)):
+        values = heckman.unpack(x[None], 3, FREE)
+        r = values.correlation[0]
+        point = {
+            "outcome": values.outcome[0],
+            "departures": values.departure[0][FREE],
+            "sigma_log__": np.log(values.sigma[0]),
+            "correlation_interval__": np.log1p(r) - np.log1p(-r),
+        }
+        gaps.append(heckman.log_density(x, data)[0] - float(reference(point)))
+    np.testing.assert_allclose(gaps, gaps[0], atol=1e-6)
+
+
+def test_fitted_models_give_their_model_in_pymc_and_files_hold_no_data(tmp_path):
+    X, y, tested = world(400)
+    risk = SelectiveLabelsRisk(n_draws=20, n_chains=2, random_state=0, prevalence=(0.4, 0.02))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        risk.fit(X, y, treatment=tested)
+    assert {v.name for v in risk.to_pymc().free_RVs} == {"risk", "sigma", "departures"}
+    risk.save(tmp_path / "risk.safetensors")
+    with pytest.raises(DataError, match="holds no training data"):
+        causalsat.load(tmp_path / "risk.safetensors").to_pymc()
+    with pytest.raises(DataError, match="holds no training data"):
+        copy.deepcopy(risk).to_pymc()
 
 
 def test_the_density_of_continuous_outcomes_changes_by_the_priors():
