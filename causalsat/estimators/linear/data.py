@@ -1,4 +1,4 @@
-"""Design, scaling and sufficient statistics of the Bayesian linear effect model.
+"""Scaling and design of the Bayesian linear effect model.
 
 Functions on arrays; nothing here samples. Notation: a unit i in village g and arm a has outcome ``y``, features
 ``z`` (standardised), centred treatment ``t`` and modifiers ``m`` (a subset of z). Its design row is
@@ -9,12 +9,11 @@ random-effect row is ``r = (1)`` or ``(1, t)``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators.linear.pooled import PooledVillages, no_villages, pool_villages
+from causalsat.core.scaling import learn_scaler
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -80,20 +79,14 @@ def learn_scaling(X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArra
     array([[-1.,  0.],
            [ 1.,  0.]])
     """
-    share = weight / weight.sum()
-    mean = share @ X
-    sd = np.sqrt(share @ (X - mean) ** 2)
-    varies = sd > 1e-10 * np.maximum(np.abs(mean), 1.0)
-    factor = np.where(varies, 1.0 / np.where(varies, sd, 1.0), 0.0)
+    features, dose = learn_scaler(X, weight), learn_scaler(t, weight)
     y_mean, y_scale = 0.0, 1.0
     if rescale_y:
-        y_mean = float(share @ y)
-        y_sd = float(np.sqrt(share @ (y - y_mean) ** 2))
-        y_scale = y_sd if y_sd > 1e-12 * max(abs(y_mean), 1.0) else 1.0
-    centre = float(share @ t)
+        outcome = learn_scaler(y, weight)
+        y_mean, y_scale = float(outcome.mean), float(outcome.scale_or_one)
     binary = bool(np.isin(t, (0.0, 1.0)).all())
-    t_scale = 1.0 if binary else 2.0 * float(np.sqrt(share @ (t - centre) ** 2))
-    return Scaling(mean, factor, y_mean, y_scale, centre, t_scale)
+    t_scale = 1.0 if binary else 2.0 * float(dose.scale_or_one)
+    return Scaling(features.mean, features.factor, y_mean, y_scale, float(dose.mean), t_scale)
 
 
 @dataclass(frozen=True)
@@ -203,94 +196,3 @@ def expand_axes(
         return reduced
     prior = rng.standard_normal((len(reduced), axes.shape[0])) * scale[:, None]
     return (reduced - prior @ axes) @ axes.T + prior
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """All that the Gaussian likelihood needs to know of the data; its size does not grow with the units.
-
-    A cell is a village-by-arm combination that has units. Villages in one arm of a binary treatment are pooled by
-    size where that saves work; the cells are those of the other villages, sorted by village.
-
-    Attributes
-    ----------
-    dd : ndarray of shape (arm, q, q)
-        Weighted sums of outer products of design rows.
-    dy : ndarray of shape (arm, q)
-        Weighted sums of design rows times outcome.
-    yy, total : ndarray of shape (arm,)
-        Weighted sums of squared outcomes; sums of weights.
-    rr : ndarray of shape (cell, k, k)
-        Weighted sums of outer products of random-effect rows.
-    rd : ndarray of shape (cell, k, q)
-        Weighted sums of random-effect rows times design rows.
-    ry : ndarray of shape (cell, k)
-        Weighted sums of random-effect rows times outcome.
-    cell_arm, cell_group : ndarray of int of shape (cell,)
-        Arm and village of each cell.
-    n_groups : int
-        Number of villages in cells.
-    pooled : PooledVillages
-        The villages that are not in cells.
-    """
-
-    dd: FloatArray
-    dy: FloatArray
-    yy: FloatArray
-    total: FloatArray
-    rr: FloatArray
-    rd: FloatArray
-    ry: FloatArray
-    cell_arm: IntArray
-    cell_group: IntArray
-    n_groups: int
-    pooled: PooledVillages
-
-
-def sufficient_statistics(design: LinearDesign) -> Statistics:
-    """Sums over arms and over village-by-arm cells."""
-    rows, y, w, arm = design.rows, design.y, design.weight, design.arm
-    q = rows.shape[1]
-    n_arms = design.n_arms
-    dd, dy = np.zeros((n_arms, q, q)), np.zeros((n_arms, q))
-    yy, total = np.zeros(n_arms), np.zeros(n_arms)
-    for a in range(n_arms):
-        mine = arm == a
-        weighted = rows[mine] * w[mine, None]
-        dd[a], dy[a] = weighted.T @ rows[mine], weighted.T @ y[mine]
-        yy[a], total[a] = (w[mine] * y[mine]) @ y[mine], w[mine].sum()
-    cells, pooled = _village_statistics(design, rows)
-    rr, rd, ry, cell_arm, cell_group, n_groups = cells
-    return Statistics(dd, dy, yy, total, rr, rd, ry, cell_arm, cell_group, n_groups, pooled)
-
-
-def _village_statistics(design: LinearDesign, rows: FloatArray) -> tuple[tuple[Any, ...], PooledVillages]:
-    """Sums by cell (rr, rd, ry, arm, village, number of villages), and the pooled villages."""
-    q, k, y, w = rows.shape[1], design.n_random, design.y, design.weight
-    none = np.zeros(0, dtype=np.int64)
-    if design.n_groups == 0:
-        empty = (np.zeros((0, 1, 1)), np.zeros((0, 1, q)), np.zeros((0, 1)), none, none, 0)
-        return empty, no_villages(q)
-    assert design.group is not None
-    codes, cell_of = np.unique(design.group * design.n_arms + design.arm, return_inverse=True)
-    arm, village = codes % design.n_arms, codes // design.n_arms
-    random = np.column_stack([np.ones(len(y)), design.t])[:, :k]
-    order = np.argsort(cell_of, kind="stable")
-    starts = np.searchsorted(cell_of[order], np.arange(len(codes)))
-
-    def by_cell(values: FloatArray) -> FloatArray:
-        return np.asarray(np.add.reduceat(values[order], starts, axis=0))
-
-    rr, rd, ry = np.empty((len(codes), k, k)), np.empty((len(codes), k, q)), np.empty((len(codes), k))
-    for j in range(k):
-        scaled = w * random[:, j]
-        rr[:, j] = by_cell(scaled[:, None] * random)
-        rd[:, j] = by_cell(scaled[:, None] * rows)
-        ry[:, j] = by_cell(scaled * y)
-    t = design.t[order][starts]
-    alone = (np.bincount(village)[village] == 1) & (design.n_arms > 1)
-    pooled = pool_villages(arm[alone], t[alone], rr[alone, 0, 0], rd[alone, 0], ry[alone, 0]) if alone.any() else None
-    keep = np.ones(len(codes), dtype=bool) if pooled is None else ~alone
-    left, renumbered = np.unique(village[keep], return_inverse=True)
-    cells = (rr[keep], rd[keep], ry[keep], arm[keep], renumbered.astype(np.int64), len(left))
-    return cells, no_villages(q) if pooled is None else pooled

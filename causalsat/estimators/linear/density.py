@@ -16,9 +16,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from causalsat.estimators.linear.data import Statistics
 from causalsat.estimators.linear.layout import Layout, prior_scales, pull_back
-from causalsat.estimators.linear.pooled import pooled_gradient, subtract_pooled
+from causalsat.estimators.linear.statistics import Statistics, pooled_gradient, subtract_pooled
 
 FloatArray = NDArray[np.float64]
 

@@ -1,19 +1,20 @@
-"""From draws on the standardised scale to draws in the outcome's units, and what follows from them."""
+"""Draws of the linear effect model: from the standardised scale to the outcome's, effects and outcomes of units."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators.linear import families as linear_families
 from causalsat.estimators.linear import layout as linear_layout
-from causalsat.estimators.linear.data import Scaling
 from causalsat.estimators.linear.density import NOISE_FLOOR
-from causalsat.estimators.linear.fit import LinearFit
+from causalsat.estimators.linear.design import Basis
 from causalsat.estimators.linear.layout import GAUSSIAN, Layout
+from causalsat.estimators.linear.missing import Imputed, missing_contribution
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -22,9 +23,48 @@ Draws = dict[str, FloatArray]
 BLOCK = 2**24  # draws times units at once
 
 
-def in_outcome_units(fit: LinearFit, scaling: Scaling, prior_scale: FloatArray, modifiers: IntArray) -> Draws:
-    """Draws in units of the outcome (or of the logit or logarithm); ``modifiers`` are positions among features."""
-    live = prior_scale * (scaling.x_factor > 0)
+@dataclass(frozen=True)
+class LinearFit:
+    """Posterior draws on the standardised scale, chains one after the other.
+
+    Attributes
+    ----------
+    coefficients : ndarray of shape (draw, q)
+        Intercept, main effects, treatment, interactions.
+    strata : ndarray of shape (draw, 2, S)
+        Stratum intercepts and stratum effects on the treatment.
+    noise : ndarray of shape (draw, arm)
+        Noise standard deviations; dispersions where the outcome is a count or gamma.
+    random_sd : ndarray of shape (draw, k)
+        Standard deviations of village intercepts and slopes.
+    stratum_sd : ndarray of shape (draw, 0 or 2)
+        Standard deviations of stratum intercepts and effects.
+    divergences : int
+        Divergent transitions.
+    pareto_k : float
+        Diagnostic of importance weights where there were any, else NaN.
+    """
+
+    coefficients: FloatArray
+    strata: FloatArray
+    noise: FloatArray
+    random_sd: FloatArray
+    stratum_sd: FloatArray
+    divergences: int
+    pareto_k: float = float("nan")
+
+
+def pool(fits: Sequence[LinearFit]) -> LinearFit:
+    """The draws of several fits, one fit after the other; divergences are summed."""
+    names = [f.name for f in fields(LinearFit) if f.name not in ("divergences", "pareto_k")]
+    pooled: dict[str, Any] = {name: np.concatenate([getattr(fit, name) for fit in fits]) for name in names}
+    return LinearFit(**pooled, divergences=sum(f.divergences for f in fits), pareto_k=max(f.pareto_k for f in fits))
+
+
+def in_outcome_units(fit: LinearFit, basis: Basis) -> Draws:
+    """Draws in units of the outcome (or of the logit or logarithm), by name."""
+    scaling, modifiers = basis.scaling, basis.places
+    live = basis.prior_scale * (scaling.x_factor > 0)
     c, p, j = fit.coefficients, len(live), len(modifiers)
     up, dose = scaling.y_scale, scaling.y_scale / scaling.t_scale
     draws = {
@@ -42,16 +82,6 @@ def in_outcome_units(fit: LinearFit, scaling: Scaling, prior_scale: FloatArray, 
         draws |= {"stratum_intercept": up * fit.strata[:, 0], "stratum_slope": dose * fit.strata[:, 1]}
         draws |= {"stratum_sd": up * fit.stratum_sd[:, 0], "stratum_slope_sd": dose * fit.stratum_sd[:, 1]}
     return draws
-
-
-def base(draws: Mapping[str, FloatArray], Z: FloatArray) -> FloatArray:
-    """Predictor at the average treatment, strata apart, (draw, unit)."""
-    return np.asarray(draws["intercept"][:, None] + draws["main"] @ Z.T)
-
-
-def slope(draws: Mapping[str, FloatArray], Z: FloatArray, modifiers: IntArray) -> FloatArray:
-    """Slope of the predictor in the treatment, strata apart, (draw, unit)."""
-    return np.asarray(draws["treatment"][:, None] + draws["interaction"] @ Z[:, modifiers].T)
 
 
 def averages(
@@ -81,6 +111,76 @@ def averages(
     return {"effect_sd": np.concatenate(sds), "ate": draws["treatment"] + np.concatenate(means)}
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """Draws and what it takes to apply them to units.
+
+    Attributes
+    ----------
+    draws : dict of str to ndarray
+        Draws in units of the outcome, as :func:`in_outcome_units` makes them.
+    basis : Basis
+        How a checked table becomes features.
+    family : int
+        Position in :data:`causalsat.estimators.linear.layout.FAMILIES`.
+    seed : int
+        Of what is drawn for units: effects of strata that training did not have, missing features.
+    imputed : Imputed or None
+        The imputations, where missing features are drawn in the model.
+    """
+
+    draws: Draws
+    basis: Basis
+    family: int
+    seed: int
+    imputed: Imputed | None = None
+
+    def predictor(self, X: FloatArray, *, with_base: bool = True) -> tuple[FloatArray, FloatArray]:
+        """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
+        d, Z, places = self.draws, self.basis.features(X), self.basis.places
+        slope = np.asarray(d["treatment"][:, None] + d["interaction"] @ Z[:, places].T)
+        base = np.asarray(d["intercept"][:, None] + d["main"] @ Z.T) if with_base else np.zeros((1, 1))
+        codes = self.basis.strata(X)
+        if codes is not None:
+            of_strata = stratum_effects(d, codes, self.seed)
+            base, slope = base + of_strata[0], slope + of_strata[1]
+        if self.imputed is not None:
+            drawn = missing_contribution(d, Z, self.basis.missing(X), places, self.imputed, self.seed)
+            base, slope = base + drawn[0], slope + drawn[1]
+        return base, slope
+
+    def mean_outcomes(self, X: FloatArray, level: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of the mean outcome at a treatment level, averaged over villages."""
+        base, slope = self.predictor(X)
+        dose = level - self.basis.scaling.t_centre
+        spread = village_spread(self.draws, dose)
+        return linear_families.mean_outcome(base + slope * dose, spread, self.family)
+
+    def effects(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        """Draws (draw, unit) of the difference of mean outcomes between two levels."""
+        if self.family == GAUSSIAN:
+            return self.predictor(X, with_base=False)[1] * (treatment - baseline)
+        return self.mean_outcomes(X, treatment) - self.mean_outcomes(X, baseline)
+
+    def single_outcomes(
+        self, X: FloatArray, level: FloatArray, group: IntArray, arm: IntArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """Outcomes of single units, (draw, unit): with effects of new villages, then noise or the family's scatter.
+
+        ``group`` says which units share a village, ``arm`` which noise applies.
+        """
+        base, slope = self.predictor(X)
+        dose, d = level - self.basis.scaling.t_centre, self.draws
+        eta = base + slope * dose
+        shape = len(eta), int(group.max()) + 1
+        if "group_sd" in d:
+            eta = eta + (d["group_sd"][:, None] * rng.standard_normal(shape))[:, group]
+        if "slope_sd" in d:
+            eta = eta + (d["slope_sd"][:, None] * rng.standard_normal(shape))[:, group] * dose
+        noise = d["noise"][:, arm] if d["noise"].shape[1] else np.zeros_like(eta)
+        return linear_families.draw_outcomes(eta, noise, self.family, rng)
+
+
 def stratum_effects(draws: Mapping[str, FloatArray], codes: IntArray, seed: int) -> tuple[FloatArray, FloatArray]:
     """Intercept and treatment effect of each unit's stratum, each (draw, unit).
 
@@ -107,47 +207,26 @@ def village_spread(draws: Mapping[str, FloatArray], dose: FloatArray) -> FloatAr
     return np.sqrt(variance)
 
 
-def weighted_average(values_of: Callable[[slice], FloatArray], weight: FloatArray, n_draws: int) -> FloatArray:
-    """Average over units of draws that are made for a slice of units at a time, shape (draw,)."""
+def average_effects(posterior: Posterior, X: FloatArray, weight: FloatArray) -> FloatArray:
+    """Weighted average over units of the effect of treatment 1 against 0, shape (draw,); some units at a time."""
+    n_draws = len(posterior.draws["treatment"])
     total, step = np.zeros(n_draws), max(1, BLOCK // n_draws)
     for first in range(0, len(weight), step):
-        part = slice(first, first + step)
-        total += values_of(part) @ weight[part]
+        rows = slice(first, first + step)
+        one = np.ones(len(X[rows]))
+        total += posterior.effects(X[rows], one, 0.0 * one) @ weight[rows]
     return np.asarray(total / weight.sum())
 
 
-def single_outcomes(
-    draws: Mapping[str, FloatArray],
-    eta: FloatArray,
-    dose: FloatArray,
-    arm: IntArray,
-    group: IntArray,
-    family: int,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Outcomes of single units, (draw, unit): village effects of new villages, then noise or the family's scatter."""
-    n_draws, n_groups = len(eta), int(group.max()) + 1
-    eta = eta.copy()
-    if "group_sd" in draws:
-        eta += (draws["group_sd"][:, None] * rng.standard_normal((n_draws, n_groups)))[:, group]
-    if "slope_sd" in draws:
-        eta += (draws["slope_sd"][:, None] * rng.standard_normal((n_draws, n_groups)))[:, group] * dose
-    noise = draws["noise"]
-    each = noise[:, arm] if noise.shape[1] else np.zeros_like(eta)
-    return linear_families.draw_outcomes(eta, each, family, rng)
-
-
-def prior_fit(layout: Layout, n_draws: int, n_features: int, n_modifiers: int, rng: np.random.Generator) -> LinearFit:
-    """Draws of everything from the prior, in the form of a fit.
-
-    Main effects and modifiers are those before any reduction to principal axes.
-    """
-    full = replace(layout, n_main=n_features, n_interactions=n_modifiers)
+def prior_of(posterior: Posterior, layout: Layout, n_draws: int, rng: np.random.Generator) -> Posterior:
+    """The same with draws of everything from the prior, main effects and modifiers before any reduction to axes."""
+    basis = posterior.basis
+    full = replace(layout, n_main=len(basis.prior_scale), n_interactions=len(basis.modifiers))
     phi = linear_layout.draw_prior(full, n_draws, rng)
     variance = np.array([linear_layout.prior_scales(row, full.as_tuple())[0] for row in phi])
     coefficients = rng.standard_normal(variance.shape) * np.sqrt(variance)
-    noise, q = full.noise(phi), 2 + n_features + n_modifiers
-    return LinearFit(
+    noise, q = full.noise(phi), 2 + full.n_main + full.n_interactions
+    fit = LinearFit(
         coefficients[:, :q],
         coefficients[:, q:].reshape(n_draws, -1, max(full.n_strata, 1)),
         np.sqrt(NOISE_FLOOR + noise**2) if full.family == GAUSSIAN else noise,
@@ -155,3 +234,4 @@ def prior_fit(layout: Layout, n_draws: int, n_features: int, n_modifiers: int, r
         full.stratum_sd(phi),
         0,
     )
+    return replace(posterior, draws=in_outcome_units(fit, basis), imputed=None)

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from causalsat.base import Summary
-from causalsat.core.columns import select_columns
+from causalsat.base import OutcomeEstimator, Summary
+from causalsat.core import inputs
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_flags, check_whole_numbers
-from causalsat.estimators.linear import columns as linear_columns
-from causalsat.estimators.linear import data as linear_data
-from causalsat.estimators.linear import layout as linear_layout
+from causalsat.estimators.levels import FittedLevels
+from causalsat.estimators.linear import design as linear_design
+from causalsat.estimators.linear import draws as linear_draws
+from causalsat.estimators.linear import fit as linear_fit
 from causalsat.estimators.linear import report as linear_report
-from causalsat.estimators.linear.data import LinearDesign
-from causalsat.estimators.linear.predictive import PredictiveLinear
+from causalsat.estimators.linear.design import Basis, ModelOptions
+from causalsat.estimators.linear.draws import Posterior
+from causalsat.estimators.linear.layout import FAMILIES, PRIORS
 from causalsat.exceptions import ParameterError
-from causalsat.inference.chains import seed_of
+from causalsat.inference.chains import Settings, seed_of, warn_of_chains
+from causalsat.posterior import EffectPosterior
 
 __all__ = ["BayesianLinearEffect"]
 
-FAMILIES = ("gaussian", "bernoulli", "negative_binomial", "gamma")
-PRIORS = ("horseshoe", "normal", "r2d2")
 SAMPLERS = ("auto", "pymc", "laplace")
 IMPUTATIONS = ("mean", "model")
-MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
 
 
-class BayesianLinearEffect(PredictiveLinear):
+class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
     r"""Linear model with shrunken treatment-by-latent interactions, village and stratum effects, noise by arm.
 
     The outcome of unit i in village g and stratum h is
@@ -148,7 +147,6 @@ class BayesianLinearEffect(PredictiveLinear):
     1.0
     """
 
-    _binary_treatment = False
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_draws": 100,
         "n_tune": 100,
@@ -208,183 +206,130 @@ class BayesianLinearEffect(PredictiveLinear):
     def _support_columns(self) -> NDArray[np.int64] | slice:
         return self.modifiers_ if len(self.modifiers_) else slice(None)
 
-    # ------------------------------------------------------------------ strata and levels
     def _encode_columns(self, X: Any, *, reset: bool) -> Any:
+        """X with codes in place of the labels of strata; a new label has a negative code."""
         if self.strata is None:
             return X
-        values = linear_columns.stratum_column(X, self.strata)
+        values = linear_design.stratum_column(X, self.strata)
         if values is None:
             return X
         if reset:
-            self.strata_ = linear_columns.stratum_labels(values)
-        return linear_columns.with_codes(X, self.strata, linear_columns.stratum_codes(values, self.strata_))
-
-    def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
-        level = super()._check_level(value, n, name)
-        if self.binary_ and not np.isin(level, (0.0, 1.0)).all():
-            raise ParameterError(
-                f"{name} with values other than 0 and 1", expected="0 or 1: the fitted treatment was binary"
-            )
-        return level
+            self.strata_ = linear_design.stratum_labels(values)
+        return linear_design.with_codes(X, self.strata, linear_design.stratum_codes(values, self.strata_))
 
     # ------------------------------------------------------------------ fit
+    def _options(self) -> ModelOptions:
+        return ModelOptions(
+            modifiers=self.modifiers,
+            prior=self.prior,
+            ordered=self.ordered,
+            family=self.family,
+            strata=self.strata,
+            group_effects=self.group_effects,
+            group_slopes=self.group_slopes,
+        )
+
     def _fit(self, data: FitData) -> None:
-        from causalsat.estimators.linear import families as linear_families
-
-        linear_families.check_outcome(data.y, self.family)
-        self.binary_ = linear_columns.is_binary(data.treatment)
-        n_features = len(self.imputation_.means)
-        self.columns_, self.stratum_column_, self.modifiers_ = linear_columns.roles(
-            data.feature_names, n_features, self.modifiers, self.strata
+        settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
+        fitted = linear_fit.fit(
+            data,
+            self.imputation_,
+            self._options(),
+            settings,
+            sampler=self.sampler,
+            n_imputations=self.n_imputations if self.impute == "model" else None,
         )
-        X, self.has_propensity_ = linear_columns.features_with_propensity(data, self.columns_)
-        self.scaling_ = linear_data.learn_scaling(
-            X, data.y, data.treatment, data.sample_weight, rescale_y=self.family == "gaussian"
+        posterior, basis = fitted.posterior, fitted.posterior.basis
+        self.binary_ = basis.binary
+        self.columns_, self.modifiers_, self.stratum_column_ = basis.columns, basis.modifiers, basis.stratum_column
+        self.has_propensity_, self.prior_scale_, self.scaling_ = (
+            basis.has_propensity,
+            basis.prior_scale,
+            basis.scaling,
         )
-        offset = 0.0
-        if self.family in ("negative_binomial", "gamma"):
-            offset = float(np.log(np.average(data.y, weights=data.sample_weight)))
-            self.scaling_ = replace(self.scaling_, y_mean=offset)
-        self.prior_scale_ = np.ones(X.shape[1])
-        if self.ordered is not None:
-            ordered = select_columns(
-                data.feature_names, self.ordered, role="ordered", n_features=n_features, ordered=True
-            )
-            self.prior_scale_[self._places(ordered)] = 1.0 / np.arange(1, len(ordered) + 1)
-        self.seed_ = seed_of(self.random_state)
-        self._sample(self._design(X, data, offset), X, data)
+        self.has_group_effects_, self.has_group_slopes_ = fitted.n_random > 0, fitted.n_random > 1
+        self.layout_, self.seed_, self.imputed_ = fitted.layout, settings.seed, posterior.imputed
+        self.draws_, self.diagnostics_ = posterior.draws, fitted.diagnostics
+        warn_of_chains(self.diagnostics_, advice=linear_report.advice(self.prior, self.sampler))
 
-    def _places(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions of the design's columns among the features with main effects."""
-        return np.searchsorted(self.columns_, columns)
-
-    def _design(self, X: FloatArray, data: FitData, offset: float) -> LinearDesign:
-        Z, t = self.scaling_.features(X) * self.prior_scale_, self.scaling_.treatment(data.treatment)
-        n_random = 0
-        if data.groups is not None and self.group_effects and 1 < data.n_groups < len(data.y):
-            slopes = self.group_slopes
-            if slopes == "auto":
-                slopes = linear_columns.n_mixed(data.groups, data.treatment) >= MIN_MIXED_GROUPS
-            n_random = 2 if slopes else 1
-        self.has_group_effects_, self.has_group_slopes_ = n_random > 0, n_random > 1
-        stratum = data.X[:, self.stratum_column_[0]].astype(np.int64) if len(self.stratum_column_) else None
-        return LinearDesign(
-            main=Z,
-            interaction=t[:, None] * Z[:, self._places(self.modifiers_)],
-            t=t,
-            y=self.scaling_.outcome(data.y) if self.family == "gaussian" else data.y,
-            weight=data.sample_weight,
-            arm=data.treatment.astype(np.int64) if self.binary_ else np.zeros(len(t), dtype=np.int64),
-            group=data.groups if n_random else None,
-            n_random=n_random,
-            stratum=stratum,
-            offset=offset,
+    @property
+    def _posterior(self) -> Posterior:
+        """The fitted attributes as what effects and outcomes are made of."""
+        basis = Basis(
+            columns=self.columns_,
+            modifiers=self.modifiers_,
+            stratum_column=self.stratum_column_,
+            has_propensity=self.has_propensity_,
+            binary=self.binary_,
+            scaling=self.scaling_,
+            prior_scale=self.prior_scale_,
+            imputation=self.imputation_,
         )
-
-    def _sample(self, design: LinearDesign, X: FloatArray, data: FitData) -> None:
-        """Fit the design, or each of its imputations, and keep the draws in units of the outcome."""
-        from causalsat.estimators.linear import draws as linear_draws
-        from causalsat.estimators.linear import fit as linear_fit
-        from causalsat.estimators.linear import missing as linear_missing
-
-        settings = linear_fit.Settings(self.n_draws, self.n_tune, self.n_chains, self.seed_, self.progress)
-        how: dict[str, Any] = {"prior": self.prior, "family": self.family, "sampler": self.sampler}
-        places, Z = self._places(self.modifiers_), self.scaling_.features(X)
-        self.layout_, self.imputed_ = linear_layout.make_layout(design, self.prior, family=self.family), None
-        missing, model = self._missing(data.X), None
-        if self.impute == "model" and missing.any():
-            features = linear_missing.feature_columns(self.imputation_, self.columns_, X.shape[1])
-            tables, model = linear_missing.imputations(
-                design, Z, missing, features, places, self.family, self.n_imputations, self.seed_
-            )
-            fits = [
-                linear_fit.fit_model(
-                    linear_missing.with_features(design, table * self.prior_scale_, places),
-                    settings=replace(settings, seed=settings.seed + m),
-                    **how,
-                )
-                for m, table in enumerate(tables)
-            ]
-        else:
-            tables, fits = [Z], [linear_fit.fit_model(design, settings=settings, **how)]
-        fit = linear_missing.pool(fits)
-        draws = linear_draws.in_outcome_units(fit, self.scaling_, self.prior_scale_, places)
-        draws |= linear_draws.averages(draws, tables, places, data.sample_weight, design.stratum)
-        self.diagnostics_ = self._diagnose(draws, fit, len(fits))
-        self.draws_ = {name: values[:: len(fits)] for name, values in draws.items()}  # as many as of one fit
-        if model is not None:
-            which = np.repeat(np.arange(len(fits)), self.n_chains * self.n_draws)[:: len(fits)]
-            self.imputed_ = linear_missing.Imputed(features, model, which)
-        if self.family != "gaussian":
-            self.draws_["ate"] = linear_draws.weighted_average(
-                lambda part: self._effect_draws(data.X[part], *np.ones((2, len(X)))[:, part] * [[1.0], [0.0]]),
-                data.sample_weight,
-                len(self.draws_["ate"]),
-            )
-
-    def _diagnose(self, draws: dict[str, FloatArray], fit: Any, n_fits: int) -> dict[str, Any]:
-        from causalsat.estimators.linear import sample as linear_sample
-
-        chains = {name: v.reshape(n_fits, self.n_chains, self.n_draws, -1) for name, v in draws.items()}
-        each = [
-            linear_sample.chain_diagnostics({name: v[m] for name, v in chains.items()}, fit.divergences, self.sampler)
-            for m in range(n_fits)
-        ]
-        result = linear_sample.worst_diagnostics(each) | {"divergences": fit.divergences}
-        if np.isfinite(fit.pareto_k):
-            result["pareto_k"] = fit.pareto_k
-        linear_sample.warn_if_not_converged(result, self.prior)
-        return result
-
-    def _missing(self, X: FloatArray) -> NDArray[np.bool_]:
-        """Which of the columns with main effects were missing, shape (n, p)."""
-        from causalsat.estimators.linear import missing as linear_missing
-
-        return linear_missing.missing_features(X, self.imputation_, self.columns_, len(self.prior_scale_))
+        return Posterior(self.draws_, basis, self.layout_.family, self.seed_, self.imputed_)
 
     # ------------------------------------------------------------------ effects and outcomes
-    def _features(self, X: FloatArray) -> FloatArray:
-        """Standardised features of new units, with the training mean for a propensity that was known in training."""
-        X = X[:, self.columns_]
-        if self.has_propensity_:
-            X = np.column_stack([X, np.full(len(X), self.scaling_.x_mean[-1])])
-        return self.scaling_.features(X)
-
-    def _linear(
-        self, X: FloatArray, draws: dict[str, FloatArray] | None = None, *, with_base: bool = True
-    ) -> tuple[FloatArray, FloatArray]:
-        """Predictor at average treatment and its slope in the treatment, each of shape (draw, unit)."""
-        from causalsat.estimators.linear import draws as linear_draws
-        from causalsat.estimators.linear import missing as linear_missing
-
-        d, Z = self.draws_ if draws is None else draws, self._features(X)
-        places = self._places(self.modifiers_)
-        slope = linear_draws.slope(d, Z, places)
-        base = linear_draws.base(d, Z) if with_base else np.zeros((1, 1))
-        if "stratum_slope" in d:
-            codes = X[:, self.stratum_column_[0]].astype(np.int64)
-            more = linear_draws.stratum_effects(d, codes, self.seed_)
-            base, slope = base + more[0], slope + more[1]
-        if self.imputed_ is not None and draws is None:
-            missing = self._missing(X)
-            more = linear_missing.missing_contribution(d, Z, missing, places, self.imputed_, self.seed_)
-            base, slope = base + more[0], slope + more[1]
-        return base, slope
+    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
+        return self._posterior.effects(X, treatment, baseline)
 
     def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
-        """Draws (draw, unit) of the mean outcome at a treatment level, averaged over villages."""
-        from causalsat.estimators.linear import draws as linear_draws
-        from causalsat.estimators.linear import families as linear_families
+        return self._posterior.mean_outcomes(X, level)
 
-        base, slope = self._linear(X)
-        dose = level - self.scaling_.t_centre
-        spread = linear_draws.village_spread(self.draws_, dose)
-        return linear_families.mean_outcome(base + slope * dose, spread, self.layout_.family)
+    def posterior_predictive(
+        self, X: Any, *, treatment: ArrayLike | str, groups: ArrayLike | str | None = None
+    ) -> EffectPosterior:
+        """Draws of single outcomes from the posterior: with noise, and with the effects of new villages.
 
-    def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
-        if self.family == "gaussian":
-            return self._linear(X, with_base=False)[1] * (treatment - baseline)
-        return self._outcome_draws(X, treatment) - self._outcome_draws(X, baseline)
+        Parameters
+        ----------
+        X : array, DataFrame, GeoDataFrame or DataArray of shape (n, p)
+            Features, as in :meth:`fit`.
+        treatment : float, array of shape (n,) or str
+            Treatment of each unit, or the name of X's column that holds it.
+        groups : array of shape (n,) or str, optional
+            Units of one village share a village effect; by default each is in a village of its own.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (draw, n), ``kind="outcome"``; :func:`causalsat.plots.plot_predictive` shows them.
+        """
+        return self._predictive(X, treatment, groups, None)
+
+    def prior_predictive(
+        self, X: Any, *, treatment: ArrayLike | str, groups: ArrayLike | str | None = None, n_draws: int = 400
+    ) -> EffectPosterior:
+        """Draws of single outcomes from the prior: what the model held possible before it saw the outcomes.
+
+        The prior is stated for a standardised outcome, so it takes location and scale from the outcomes of
+        :meth:`fit`; nothing else of them enters.
+
+        Parameters
+        ----------
+        X, treatment, groups
+            As in :meth:`posterior_predictive`.
+        n_draws : int
+            Number of draws.
+
+        Returns
+        -------
+        EffectPosterior
+            Draws of shape (n_draws, n), ``kind="outcome"``.
+        """
+        if not isinstance(n_draws, int | np.integer) or n_draws < 1:
+            raise ParameterError(f"n_draws={n_draws!r}", expected="a positive whole number")
+        return self._predictive(X, treatment, groups, int(n_draws))
+
+    def _predictive(self, X: Any, treatment: Any, groups: Any, n_prior: int | None) -> EffectPosterior:
+        design, index = self._check_predict(X)
+        level = self._check_level(inputs.column_or_array(X, treatment, "treatment")[0], len(index), "treatment")
+        codes = inputs.check_groups(inputs.column_or_array(X, groups, "groups")[0], len(index))
+        group = np.arange(len(level)) if codes is None else codes
+        arm = level.astype(np.int64) if self.binary_ else np.zeros(len(level), dtype=np.int64)
+        rng, posterior = np.random.default_rng([self.seed_, 3 if n_prior is None else 4]), self._posterior
+        if n_prior is not None:
+            posterior = linear_draws.prior_of(posterior, self.layout_, n_prior, rng)
+        values = posterior.single_outcomes(design, level, group, arm, rng)
+        return EffectPosterior(values, index=index, kind="outcome", treatment=treatment, baseline=None)
 
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:

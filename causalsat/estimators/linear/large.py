@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators.linear import data as linear_data
 from causalsat.estimators.linear import density as linear_density
 from causalsat.estimators.linear import families as linear_families
 from causalsat.estimators.linear import glm as linear_glm
 from causalsat.estimators.linear import sample as linear_sample
-from causalsat.estimators.linear.data import LinearDesign, Statistics
+from causalsat.estimators.linear.data import LinearDesign
 from causalsat.estimators.linear.layout import NEGATIVE_BINOMIAL, Layout, prior_scales, start_scales, stretch
-from causalsat.estimators.linear.pooled import no_villages
+from causalsat.estimators.linear.statistics import Statistics, no_villages, sufficient_statistics
 from causalsat.inference.chains import Settings
 
 FloatArray = NDArray[np.float64]
@@ -219,7 +218,7 @@ def sample_working(design: LinearDesign, layout: Layout, settings: Settings) -> 
     for last in range(PASSES if layout.n_random else 1):
         eta = design.offset + rows @ theta + village
         dispersion, spread = dispersion_mode(design, layout, eta)
-        stats = linear_data.sufficient_statistics(working_design(design, layout, eta, dispersion))
+        stats = sufficient_statistics(working_design(design, layout, eta, dispersion))
         if layout.n_random and last < PASSES - 1:
             args = linear_density.arguments(inner, stats)
             block, start = _Block(inner, args, layout.n_random), start_scales(inner)

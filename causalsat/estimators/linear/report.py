@@ -54,6 +54,16 @@ def notes(family: str, prior: str, n_interactions: int) -> tuple[str, ...]:
     )
 
 
+def advice(prior: str, sampler: str) -> str:
+    """What can be done about chains that have not converged, besides what is already set."""
+    options = ["raise n_tune and n_draws"]
+    if prior != "normal":
+        options.append("use prior='normal'")
+    if sampler == "laplace":
+        options.append("use sampler='auto'")
+    return ", or ".join(options)
+
+
 def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
     lower, upper = draw_quantiles(values, [0.05, 0.95])
     return {

@@ -1,15 +1,15 @@
-"""Sampling of the linear effect model's densities by nutpie's NUTS, and what the chains say of themselves."""
+"""Sampling of the linear effect model's densities by nutpie's NUTS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators.linear.layout import stretch
-from causalsat.inference.chains import Settings, chain_summary, warn_of_chains, worst_summary
+from causalsat.inference.chains import Settings
 from causalsat.inference.nuts import sample_nuts
 
 FloatArray = NDArray[np.float64]
@@ -59,31 +59,3 @@ def sample_density(
     draws, divergences = sample_nuts(stretched, centre, settings)
     draws[..., signed] = steps[signed] * np.sinh(draws[..., signed])
     return draws, divergences
-
-
-def chain_diagnostics(draws: Mapping[str, FloatArray], divergences: int, sampler: str) -> dict[str, Any]:
-    """Largest R-hat and smallest effective sample size over the named quantities.
-
-    Effective sample sizes are those of bulk and tails for effects, of the bulk for scales.
-
-    Parameters
-    ----------
-    draws : mapping of str to ndarray of shape (chain, draw) or (chain, draw, k)
-        What is reported of the model; names that end in "sd" and "noise" are scales.
-    """
-
-    def methods(name: str) -> tuple[str, ...]:
-        return ("bulk",) if name.endswith("sd") or name == "noise" else ("bulk", "tail")
-
-    return {**chain_summary(draws, divergences, methods=methods), "sampler": sampler}
-
-
-def worst_diagnostics(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Diagnostics of several fits of one model, such as those of imputations: the worst of each."""
-    return worst_summary(each) | ({"imputations": len(each)} if len(each) > 1 else {})
-
-
-def warn_if_not_converged(diagnostics: Mapping[str, Any], prior: str = "horseshoe") -> None:
-    """Warn, with what to do under the prior that is set, of chains outside the policy."""
-    other = "" if prior == "normal" else ", or use prior='normal'"
-    warn_of_chains(diagnostics, advice=f"raise n_tune and n_draws{other}")

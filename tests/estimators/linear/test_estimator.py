@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +11,9 @@ from sklearn.preprocessing import StandardScaler
 
 import causalsat
 from causalsat import BayesianLinearEffect
-from causalsat.estimators.linear import sample as linear_sample
+from causalsat.estimators.linear import fit as linear_fit
 from causalsat.exceptions import ConvergenceWarning, DataError, ParameterError, TreatmentError
+from causalsat.inference.chains import Settings, convergence_problems
 
 QUICK = {"n_draws": 200, "n_tune": 200, "n_chains": 2, "random_state": 0}
 # Monte Carlo error of a posterior mean from 400 draws is at most sd / sqrt(100): tolerances below are in these sds
@@ -393,26 +392,29 @@ def test_summary_shows_effects_scales_and_diagnostics():
 
 
 def test_chains_that_disagree_are_reported():
-    rng = np.random.default_rng(0)
-    stuck = rng.standard_normal((2, 300)) + np.array([[0.0], [3.0]])
-    result = linear_sample.chain_diagnostics({"ate": stuck}, 30, "auto")
-    assert result["r_hat"] > 1.5
-    with pytest.warns(ConvergenceWarning, match=r"R-hat .*effective sample size .*30 divergences"):
-        linear_sample.warn_if_not_converged(result)
+    rng, settings = np.random.default_rng(0), Settings(1000, 0, 4, 0)
     slow = {
-        "ate": rng.standard_normal((4, 1000)),
-        "group_sd": np.abs(rng.standard_normal((4, 1000)) + np.array([[0], [0], [0], [3]])),
+        "ate": rng.standard_normal(4000),
+        "group_sd": np.abs(rng.standard_normal(4000) + np.repeat([0, 0, 0, 3], 1000)),
     }
-    result = linear_sample.chain_diagnostics(slow, 0, "auto")  # a village scale is held to the same limits
+    result = linear_fit.diagnose(slow, settings, divergences=50)  # a village scale is held to the same limits
     assert result["r_hat"] > 1.1
-    with pytest.warns(ConvergenceWarning, match=r"R-hat .*above 1.01"):
-        linear_sample.warn_if_not_converged(result)
-    good = linear_sample.chain_diagnostics({"ate": rng.standard_normal((4, 1000))}, 0, "auto")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        linear_sample.warn_if_not_converged(good)
+    assert [p.split(" ")[0] for p in convergence_problems(result)] == ["R-hat", "effective", "50"]
+    good = linear_fit.diagnose({"ate": rng.standard_normal(4000)}, settings)
+    assert convergence_problems(good) == []
     assert 0.99 < good["r_hat"] < 1.01
     assert good["ess"] > 2500
+
+
+@pytest.mark.filterwarnings("default::causalsat.exceptions.ConvergenceWarning")
+def test_advice_is_what_is_not_set_already():
+    X, y, t, _, _ = trial(n=150)
+    options = {"n_draws": 20, "n_tune": 50, "random_state": 0}
+    with pytest.warns(ConvergenceWarning, match=r"effective sample size .*, or use prior='normal'\.$") as caught:
+        BayesianLinearEffect(**options).fit(X, y, treatment=t)
+    assert caught[0].filename == __file__
+    with pytest.warns(ConvergenceWarning, match=r"What to do: raise n_tune and n_draws\.$"):
+        BayesianLinearEffect(prior="normal", **options).fit(X, y, treatment=t)
 
 
 # ---------------------------------------------------------------------- the reference

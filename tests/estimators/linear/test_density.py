@@ -14,6 +14,7 @@ from causalsat.estimators.linear import families as linear_families
 from causalsat.estimators.linear import glm as linear_glm
 from causalsat.estimators.linear import layout as linear_layout
 from causalsat.estimators.linear.data import LinearDesign
+from causalsat.estimators.linear.statistics import sufficient_statistics
 
 EXACT = 1e-8  # relative; both sides are closed forms in double precision
 PRIORS = ("normal", "horseshoe", "r2d2")
@@ -68,7 +69,7 @@ def phis(layout, count=3):
 def test_marginal_density_equals_a_dense_normal(k, prior, strata, binary):
     design = small_design(k, binary=binary, strata=strata)
     layout = linear_layout.make_layout(design, prior)
-    args = linear_density.arguments(layout, linear_data.sufficient_statistics(design))
+    args = linear_density.arguments(layout, sufficient_statistics(design))
     fast = [linear_density.marginal_log_density(phi, *args)[0] for phi in phis(layout)]
     dense = [dense_log_density(phi, design, layout) for phi in phis(layout)]
     np.testing.assert_allclose(np.diff(fast), np.diff(dense), rtol=EXACT, atol=1e-8)
@@ -78,7 +79,7 @@ def test_marginal_density_equals_a_dense_normal(k, prior, strata, binary):
 def test_gradient_of_marginal_density(k, prior, strata):
     design = small_design(k, strata=strata)
     layout = linear_layout.make_layout(design, prior)
-    args = linear_density.arguments(layout, linear_data.sufficient_statistics(design))
+    args = linear_density.arguments(layout, sufficient_statistics(design))
     for phi in phis(layout):
         gradient = linear_density.marginal_log_density(phi, *args)[1]
         numerical = numerical_gradient(lambda x: linear_density.marginal_log_density(x, *args)[0], phi)
@@ -97,7 +98,7 @@ def test_villages_treated_as_a_whole_are_pooled_exactly(k, some_mixed):
     Z = rng.standard_normal((n, 3))
     design = LinearDesign(Z, t[:, None] * Z, t, rng.standard_normal(n), np.ones(n), arm, group, k)
     layout = linear_layout.make_layout(design, "horseshoe")
-    stats = linear_data.sufficient_statistics(design)
+    stats = sufficient_statistics(design)
     n_kinds = len(stats.pooled.arm)
     assert 3 <= n_kinds <= 6
     assert stats.pooled.count.sum() + stats.n_groups == 24
@@ -114,7 +115,7 @@ def test_density_is_smooth_where_signed_scales_are_zero():
     """The log of a scale has an endless tail there; the signed coordinate a flat, symmetric density."""
     design = small_design(2, strata=3)
     layout = linear_layout.make_layout(design, "normal")
-    args = linear_density.arguments(layout, linear_data.sufficient_statistics(design))
+    args = linear_density.arguments(layout, sufficient_statistics(design))
     phi = phis(layout)[0]
     signed = slice(layout.n_arms, layout.n_scales)
     value, gradient = linear_density.marginal_log_density(phi, *args)
@@ -225,7 +226,7 @@ def test_coordinates_do_not_change_the_posterior(family):
 def test_drawn_coefficients_have_the_conditional_posteriors_moments():
     design = small_design(2)
     layout = linear_layout.make_layout(design, "normal")
-    args = linear_density.arguments(layout, linear_data.sufficient_statistics(design))
+    args = linear_density.arguments(layout, sufficient_statistics(design))
     phi, n_draws = phis(layout)[0], 10_000
     normals = np.random.default_rng(3).standard_normal((n_draws, layout.n_coefficients))
     draws = linear_density.draw_coefficients(np.tile(phi, (n_draws, 1)), normals, args)
@@ -247,8 +248,8 @@ def test_a_unit_of_weight_two_counts_as_two_units():
     design = replace(small_design(2), weight=np.ones(60))
     twice = np.r_[np.arange(60), np.arange(0, 60, 3)]
     weight = np.bincount(twice).astype(float)
-    weighted = linear_data.sufficient_statistics(replace(design, weight=weight))
-    repeated = linear_data.sufficient_statistics(
+    weighted = sufficient_statistics(replace(design, weight=weight))
+    repeated = sufficient_statistics(
         LinearDesign(
             *(getattr(design, name)[twice] for name in ("main", "interaction", "t", "y", "weight", "arm", "group")),
             n_random=2,
@@ -259,7 +260,7 @@ def test_a_unit_of_weight_two_counts_as_two_units():
 
 
 def test_statistics_do_not_grow_with_the_units():
-    sizes = [linear_data.sufficient_statistics(small_design(1, n=n)).rd.shape for n in (200, 2000)]
+    sizes = [sufficient_statistics(small_design(1, n=n)).rd.shape for n in (200, 2000)]
     assert sizes[0] == sizes[1]
 
 
@@ -350,7 +351,7 @@ def test_marginal_density_equals_the_pymc_model_integrated(k, prior, strata):
     """PyMC's joint density is quadratic in the raw effects, so its integral follows from values at a few points."""
     design = small_design(k, n=40, p=2, j=2, strata=strata)
     layout = linear_layout.make_layout(design, prior)
-    args = linear_density.arguments(layout, linear_data.sufficient_statistics(design))
+    args = linear_density.arguments(layout, sufficient_statistics(design))
     logp = joint_of_pymc(design, layout)
     d = layout.n_coefficients + design.n_groups * k
     eye = np.eye(d)
