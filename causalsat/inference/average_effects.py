@@ -19,9 +19,11 @@ There the strata are the clusters: their differences vary about their mean (Imai
 strata of both kinds is estimated in two parts, whose estimates and variances add up with the weights of their strata
 (Pashley and Miratrix 2021); the degrees of freedom are pooled, ``(V_1 + V_2)^2 / (V_1^2 / d_1 + V_2^2 / d_2)``.
 
-Slopes between arms need clusters to vary within cells. In strata with one cluster an arm, differences in outcomes are
+Slopes of each arm need clusters to vary within cells. In strata with one cluster an arm, differences in outcomes are
 regressed on differences in covariates (Fogarty 2018; Bai and others 2024), where there are more than twice as many
-strata as coefficients, and are unadjusted otherwise.
+strata as coefficients, and are unadjusted otherwise. Where slopes of each arm are so many that clusters are left
+without residuals, the arms have slopes in common, and if these are still too many, none: every choice estimates the
+average effect, and none looks at the outcome. ``slopes`` says which.
 
 Scores: with ``s_g = sum_{i in g} l_i e_i`` the influence of cluster g, the variance is the sum over clusters of
 ``(s_g - mean of its cell)^2``, scaled to be unbiased for independent errors of equal variance. For the mean, ``s_g``
@@ -62,6 +64,9 @@ from causalsat.inference.robust import (
 
 __all__ = [
     "AVERAGE_EFFECT",
+    "COMMON_SLOPES",
+    "NO_SLOPES",
+    "SLOPES_BY_ARM",
     "VARIANCE_WEIGHTED",
     "EffectEstimate",
     "Layout",
@@ -79,6 +84,7 @@ BoolArray = NDArray[np.bool_]
 
 AVERAGE_EFFECT = "average effect"
 VARIANCE_WEIGHTED = "strata's effects weighted by N e (1 - e)"
+SLOPES_BY_ARM, COMMON_SLOPES, NO_SLOPES = "by arm", "common", "none"
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class EffectEstimate:
     identified_share : float
         Share of the variance that residuals can show; where it is below 1, a cluster is alone in its arm and its
         variance is taken from the others.
+    slopes : str
+        Slopes of covariates that were adjusted for: ``"by arm"``, ``"common"``, ``"none"``, or two of them.
     """
 
     estimate: float
@@ -116,6 +124,7 @@ class EffectEstimate:
     left_out: int
     effective_clusters: float
     identified_share: float
+    slopes: str = NO_SLOPES
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval."""
@@ -407,7 +416,7 @@ def fixed_effects(
     )
     count = _effective(t[:, 0] - _stratum_mean(t[:, 0], layout), layout)
     estimand = VARIANCE_WEIGHTED if layout.stratum.any() else AVERAGE_EFFECT
-    return _estimate(fit, layout, estimand, count)
+    return _estimate(fit, layout, estimand, count, COMMON_SLOPES if X.shape[1] > 1 else NO_SLOPES)
 
 
 def _outcome(y: ArrayLike, layout: Layout) -> FloatArray:
@@ -444,8 +453,8 @@ def _effective(direction: FloatArray, layout: Layout) -> float:
 
 def _saturated(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -> EffectEstimate:
     """Arms of strata apart, averaged with the strata's weights, in two parts where there are strata of two kinds."""
-    parts, shares = [], []
-    for rows, fit in ((~layout.fine, _coarse), (layout.fine, _fine)):
+    parts, shares, slopes = [], [], []
+    for rows, estimator in ((~layout.fine, _coarse), (layout.fine, _fine)):
         if rows.any():
             part = replace(
                 layout,
@@ -456,68 +465,81 @@ def _saturated(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -
                 fine=layout.fine[rows],
                 pooled=layout.pooled[rows],
             )
-            parts.append(fit(y[rows], None if x is None else x[rows], part, kind))
+            found, adjusted = estimator(y[rows], None if x is None else x[rows], part, kind)
+            parts.append(found)
+            slopes.append(adjusted)
             shares.append(float(layout.weight[rows].sum() / layout.weight.sum()))
     cell = 2 * layout.stratum + layout.arm
     mass, whole = np.bincount(cell, layout.weight)[cell], np.bincount(layout.stratum, layout.weight)[layout.stratum]
     count = _effective(whole / mass, layout)
+    used = " and ".join(dict.fromkeys(slopes))
     if len(parts) == 1:
-        return _estimate(parts[0], layout, AVERAGE_EFFECT, count)
+        return _estimate(parts[0], layout, AVERAGE_EFFECT, count, used)
     share = np.array(shares)
     variance = share**2 * [float(part.cov[0, 0]) for part in parts]
     df = variance.sum() ** 2 / (variance**2 / [float(part.df[0]) for part in parts]).sum()
-    fit = replace(
+    whole_fit = replace(
         parts[0],
         estimate=share @ [part.estimate for part in parts],
         cov=np.array([[variance.sum()]]),
         df=np.array([df]),
         identified_share=np.min([part.identified_share for part in parts], axis=0),
     )
-    return _estimate(fit, layout, AVERAGE_EFFECT, count)
+    return _estimate(whole_fit, layout, AVERAGE_EFFECT, count, used)
 
 
-def _coarse(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -> RobustFit:
-    """Cell means, less slopes of each arm, for strata with two clusters or more an arm."""
+def _coarse(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -> tuple[RobustFit, str]:
+    """Cell means, less slopes on covariates, for strata with two clusters or more an arm; which slopes."""
     weight, cell = layout.weight, 2 * layout.stratum + layout.arm
-    design = np.zeros((len(y), 0))
-    if x is not None:
-        centred = x - np.average(x, axis=0, weights=weight)
-        both = np.hstack([centred * (layout.arm == arm)[:, None] for arm in (0, 1)])
-        design = both[:, independent_columns(both, weights=weight, absorb=cell)]
     share = np.bincount(layout.stratum, weight) / weight.sum()
-    contrast = np.column_stack([-share, share]).ravel()
-    return least_squares(
-        y,
-        design,
-        weights=weight,
-        clusters=layout.cluster if layout.clustered else None,
-        absorb=cell,
-        level_contrast=contrast,
-        kind=kind,
-        icc=None,
-    )
+
+    def fit(columns: FloatArray) -> RobustFit:
+        return least_squares(
+            y,
+            columns[:, independent_columns(columns, weights=weight, absorb=cell)],
+            weights=weight,
+            clusters=layout.cluster if layout.clustered else None,
+            absorb=cell,
+            level_contrast=np.column_stack([-share, share]).ravel(),
+            kind=kind,
+            icc=None,
+        )
+
+    if x is None or x.shape[1] == 0:
+        return fit(np.zeros((len(y), 0))), NO_SLOPES
+    centred = x - np.average(x, axis=0, weights=weight)
+    interacted = fit(np.hstack([centred * (layout.arm == arm)[:, None] for arm in (0, 1)]))
+    if interacted.identified_share[0] == 1:
+        return interacted, SLOPES_BY_ARM
+    common, plain = fit(centred), fit(np.zeros((len(y), 0)))
+    for found, slopes in ((interacted, SLOPES_BY_ARM), (common, COMMON_SLOPES)):
+        if found.identified_share[0] > plain.identified_share[0] - 1e-6:
+            return found, slopes
+    return plain, NO_SLOPES
 
 
-def _fine(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -> RobustFit:
-    """Mean of the strata's differences, less slopes on their differences in covariates."""
-    mass = np.bincount(layout.stratum, layout.weight)
+def _fine(y: FloatArray, x: FloatArray | None, layout: Layout, kind: str) -> tuple[RobustFit, str]:
+    """Mean of the strata's differences, less slopes on their differences in covariates; which slopes."""
+    mass = np.bincount(layout.stratum, layout.weight).astype(float)
     owner = np.zeros(len(mass), dtype=np.int64)
     owner[layout.stratum] = layout.pooled
+    n_owners = len(np.unique(owner))
     design = np.zeros((len(mass), 0))
     if x is not None:
         columns = _differences(x - np.average(x, axis=0, weights=layout.weight), layout)
         kept = independent_columns(columns, weights=mass, absorb=np.zeros(len(mass), dtype=np.int64))
-        if len(np.unique(owner)) > 2 * (kept.sum() + 1):
+        if n_owners > 2 * (kept.sum() + 1):
             design = columns[:, kept]
-    return least_squares(
+    fit = least_squares(
         _differences(y[:, None], layout)[:, 0],
         design,
         weights=mass,
-        clusters=owner if len(np.unique(owner)) < len(owner) else None,
+        clusters=owner if n_owners < len(owner) else None,
         absorb=np.zeros(len(mass)),
         level_contrast=np.ones(1),
         kind=kind,
     )
+    return fit, COMMON_SLOPES if design.shape[1] else NO_SLOPES
 
 
 def _differences(values: FloatArray, layout: Layout) -> FloatArray:
@@ -528,7 +550,7 @@ def _differences(values: FloatArray, layout: Layout) -> FloatArray:
     return np.asarray(means[1::2] - means[::2])
 
 
-def _estimate(fit: RobustFit, layout: Layout, estimand: str, count: float) -> EffectEstimate:
+def _estimate(fit: RobustFit, layout: Layout, estimand: str, count: float, slopes: str = NO_SLOPES) -> EffectEstimate:
     return EffectEstimate(
         estimate=float(fit.estimate[0]),
         se=float(fit.se[0]),
@@ -541,6 +563,7 @@ def _estimate(fit: RobustFit, layout: Layout, estimand: str, count: float) -> Ef
         left_out=layout.left_out,
         effective_clusters=count,
         identified_share=float(fit.identified_share[0]),
+        slopes=slopes,
     )
 
 

@@ -344,6 +344,22 @@ def test_covariates_that_do_not_vary_within_cells_are_dropped():
     assert (found.estimate, found.se, found.df) == pytest.approx((base.estimate, base.se, base.df))
 
 
+def test_covariates_that_saturate_the_clusters_have_slopes_in_common_or_none():
+    """12 villages: 4 covariates of villages leave each arm a residual, 5 only in common, 11 none."""
+    rng = np.random.default_rng(0)
+    village = np.repeat(np.arange(12), 10)
+    t = (village % 2).astype(float)
+    table, y = rng.standard_normal((12, 11))[village], rng.standard_normal(12)[village] + rng.standard_normal(120)
+    found = {k: interacted_adjustment(y, t, table[:, :k], clusters=village) for k in (0, 4, 5, 11)}
+    assert [found[k].slopes for k in found] == ["none", "by arm", "common", "none"]
+    assert found[11].se == pytest.approx(found[0].se)
+    assert found[11].estimate == pytest.approx(found[0].estimate)
+    assert found[5].estimate == pytest.approx(fixed_effects(y, t, table[:, :5], clusters=village).estimate)
+    assert np.isfinite(found[5].se)
+    pairs = interacted_adjustment(y, t, table[:, :1], clusters=village, strata=village // 2)
+    assert pairs.slopes == "common"
+
+
 def test_a_covariate_that_is_the_treatment_is_refused():
     y, t, x, stratum, village, _ = blocks()
     with pytest.raises(DataError, match="do not identify"):

@@ -13,7 +13,7 @@ import pytest
 
 from causalsat.inference.robust import least_squares
 
-pytestmark = [pytest.mark.statistical]
+pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 
 CELLS = [
     {"design": design, "n_clusters": n_clusters, "uneven": True, "weighted": weighted}
