@@ -100,7 +100,7 @@ MOVED: dict[str, str] = {
     "estimators._linear_layout:Layout": "estimators.linear.layout",
     "estimators._linear_missing:Imputed": "estimators.linear.missing",
     "estimators._linear_pooled:PooledVillages": "estimators.linear.statistics",
-    "estimators._meta_base:Expectations": "estimators.meta.base",
+    "estimators._meta_base:Expectations": "estimators.meta.nuisances",
     "estimators._meta_base:MetaLearner": "estimators.meta.base",
     "estimators._mode_path:IndependentDraws": "inference.mode_path",
     "estimators._mode_path:ModePath": "inference.mode_path",

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
 
-__all__ = ["assign_folds", "cluster_arms"]
+__all__ = ["assign_folds", "cluster_arms", "content_order"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 CONTROL, TREATED, MIXED = 0, 1, 2
+SAME = 1e-9  # difference of two clusters' totals, relative to the largest, that may be the order of summation
 
 
 def cluster_arms(groups: IntArray, treatment: FloatArray) -> IntArray:
@@ -27,6 +28,55 @@ def cluster_arms(groups: IntArray, treatment: FloatArray) -> IntArray:
     """
     share = np.bincount(groups, treatment > 0) / np.maximum(np.bincount(groups), 1)
     return np.where(share <= 0, CONTROL, np.where(share >= 1, TREATED, MIXED)).astype(np.int64)
+
+
+def content_order(keys: Sequence[FloatArray], groups: IntArray | None = None) -> tuple[IntArray, IntArray]:
+    """Rows in an order that their content decides, and clusters numbered in the order of theirs.
+
+    What is drawn at random for rows in this order, or for clusters with these numbers, depends neither on the order
+    of the rows nor on the clusters' labels. Rows, or clusters, of equal content stay in the order in which they come.
+
+    Parameters
+    ----------
+    keys : sequence of ndarrays of shape (n,)
+        Content of the rows; the last decides first.
+    groups : ndarray of int of shape (n,), optional
+        Cluster codes 0, 1, ...; without them each row is its own cluster.
+
+    Returns
+    -------
+    order : ndarray of int of shape (n,)
+        Positions of the rows, cluster by cluster.
+    codes : ndarray of int of shape (n,)
+        New number of each row's cluster; the rows are as they came.
+
+    Examples
+    --------
+    >>> order, codes = content_order([np.array([3.0, 1.0, 2.0])], np.array([0, 1, 1]))
+    >>> order, codes  # the smaller cluster first
+    (array([0, 1, 2]), array([0, 1, 1]))
+    """
+    n = len(keys[0])
+    if groups is None:
+        order = np.lexsort(tuple(keys)).astype(np.int64)
+        codes = np.empty(n, dtype=np.int64)
+        codes[order] = np.arange(n)
+        return order, codes
+    clusters = _clusters_by_content(groups, np.bincount(groups), keys)
+    number = np.empty(len(clusters), dtype=np.int64)
+    number[clusters] = np.arange(len(clusters))
+    codes = number[groups]
+    return np.lexsort((*keys, codes)).astype(np.int64), codes
+
+
+def _clusters_by_content(codes: IntArray, size: IntArray, keys: Sequence[FloatArray]) -> IntArray:
+    """Codes of the clusters in the order of their sizes, then of their totals of the keys, the last first."""
+    totals = []
+    for key in keys:
+        total = np.bincount(codes, np.asarray(key, dtype=float), minlength=len(size))
+        unit = SAME * float(np.abs(total).max(initial=0.0))
+        totals.append(np.round(total / unit) if 0 < unit < np.inf else total)
+    return np.lexsort([*totals, size]).astype(np.int64)
 
 
 def assign_folds(
@@ -83,8 +133,7 @@ def assign_folds(
     size = np.bincount(codes, minlength=n_clusters)
     arm = np.full(n_clusters, MIXED) if treatment is None else cluster_arms(codes, treatment)
     _check_enough(arm, size, n_splits)
-    order = np.lexsort([*(np.bincount(codes, np.asarray(k, dtype=float)) for k in keys), size])
-    shuffled = order[rng.permutation(n_clusters)]
+    shuffled = _clusters_by_content(codes, size, keys)[rng.permutation(n_clusters)]
     fold = np.empty(n_clusters, dtype=np.int64)
     start = 0
     for stratum in (CONTROL, TREATED, MIXED):

@@ -9,7 +9,7 @@ deviation s over the trial's units. delta is orthogonal to D over the trial, as 
 definition: the average effect and the coefficients of the trial are as they were. Away from the trial's places its
 variance grows, and near-by places have it in common, so that a mean over a district does not average it away.
 
-Only the size of delta is learnt, not its shape: its mean stays 0 and predictions stay the projection's. With r the
+Only the size of delta is learned, not its shape: its mean stays 0 and predictions stay the projection's. With r the
 residuals of the scores, averaged by cluster, ``M r ~ N(0, M (s^2 K + v W^-1) M)`` is their restricted likelihood (M
 takes out D; Patterson and Thompson 1971), with v in each principal direction of K at least what is robust to unequal
 noise, and s is half-Cauchy a priori with ``ratio`` times the standard deviation of the projected effects as its
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import ParameterError
+from causalsat.inference.folds import content_order
 
 __all__ = ["LackOfFit", "check_ratio", "lack_of_fit", "with_slopes"]
 
@@ -34,7 +35,7 @@ FloatArray = NDArray[np.float64]
 
 _FREQUENCIES = 32
 _SCALES = np.logspace(-2, 1.5, 50)  # s in units of its prior median
-_MOST_UNITS = 20_000  # rows at most from which s is learnt
+MAX_UNITS = 20_000  # rows at most from which s is learned
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +118,8 @@ def lack_of_fit(
     >>> rng = np.random.default_rng(0)
     >>> x = rng.standard_normal(2000)
     >>> design, scores = np.column_stack([np.ones(2000), x]), x + 0.4 * (x**2 - 1) + rng.standard_normal(2000)
-    >>> found = lack_of_fit(scores, x, design, np.ones(2000), None, effect_sd=1, ratio=0.2, n_draws=500, rng=rng)
-    >>> here, far = found.draws(np.array([[1.0, 0.0], [1.0, 3.0]])).std(axis=0)
+    >>> left = lack_of_fit(scores, x, design, np.ones(2000), None, effect_sd=1, ratio=0.2, n_draws=500, rng=rng)
+    >>> here, far = left.draws(np.array([[1.0, 0.0], [1.0, 3.0]])).std(axis=0)
     >>> bool(far > 2 * here)
     True
     """
@@ -126,8 +127,9 @@ def lack_of_fit(
     centre = ratio * effect_sd
     if not used.any() or not 0 < centre < math.inf:
         return None
-    if len(design) > _MOST_UNITS:
-        rows = rng.choice(len(design), _MOST_UNITS, replace=False)
+    if len(design) > MAX_UNITS:
+        order, _ = content_order((scores, fitted, *design[:, 1:].T))  # whatever the order of the rows
+        rows = order[rng.choice(len(design), MAX_UNITS, replace=False)]
         groups = None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
         scores, fitted, design, weight = scores[rows], fitted[rows], design[rows], weight[rows]
     frequency = rng.standard_normal((design.shape[1] - 1, _FREQUENCIES)) / math.sqrt(used.sum())

@@ -16,7 +16,20 @@ from causalsat.design.design import Design, make_design
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
 from causalsat.inference.folds import assign_folds
 
-__all__ = ["Nuisances", "crossfit_nuisances", "dr_scores", "out_of_fold_levels"]
+__all__ = [
+    "Nuisances",
+    "crossfit_nuisances",
+    "crossfit_predictions",
+    "crossfit_propensity",
+    "default_outcome_model",
+    "default_propensity_model",
+    "dr_scores",
+    "out_of_fold_levels",
+    "predict_mean",
+    "warn_clipped",
+    "warn_predictable",
+    "weight_option",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -154,8 +167,10 @@ def crossfit_nuisances(
     fold = assign_folds(n_splits, rng, groups=codes, treatment=t, keys=keys)
     model = default_outcome_model() if outcome_model is None else outcome_model
     level = out_of_fold_levels(design, outcome, fold)
-    mu0, mu1 = (_crossfit(model, table, outcome, fold, weights, fitted_on=t == arm, level=level) for arm in (0, 1))
-    raw = known if known is not None else _propensity(propensity_model, table, t, codes, fold, weights)
+    mu0, mu1 = (
+        crossfit_predictions(model, table, outcome, fold, weights, fitted_on=t == arm, level=level) for arm in (0, 1)
+    )
+    raw = known if known is not None else crossfit_propensity(propensity_model, table, t, codes, fold, weights)
     e = np.clip(raw, min_propensity, 1 - min_propensity)
     clipped = e != raw
     warn_clipped(clipped, t, min_propensity)
@@ -210,7 +225,7 @@ def default_propensity_model() -> Any:
     return make_pipeline(impute, StandardScaler(), LogisticRegression(max_iter=1000))
 
 
-def _crossfit(
+def crossfit_predictions(
     model: Any,
     X: FloatArray,
     target: FloatArray,
@@ -302,7 +317,7 @@ def weight_option(learner: Any, weight: FloatArray | None, train: NDArray[np.boo
     return {f"{prefix}sample_weight": weight[train]}
 
 
-def _propensity(
+def crossfit_propensity(
     model: Any,
     X: FloatArray,
     t: FloatArray,
@@ -310,18 +325,19 @@ def _propensity(
     fold: NDArray[np.int64],
     weight: FloatArray | None,
 ) -> FloatArray:
+    """Out-of-fold probabilities of treatment by a model, or the treated share where the trial has one probability."""
     if model is None or model == "constant":
-        _warn_predictable(X, t, groups, weight)
+        warn_predictable(X, t, groups, weight)
         return np.full(len(t), np.average(t, weights=weight))
     if isinstance(model, str) and model != "logistic":
         raise ParameterError(
             f"propensity_model={model!r}", expected="None, 'constant', 'logistic' or a scikit-learn classifier"
         )
     learner = default_propensity_model() if isinstance(model, str) else model
-    return _crossfit(learner, X, t, fold, weight)
+    return crossfit_predictions(learner, X, t, fold, weight)
 
 
-def _warn_predictable(
+def warn_predictable(
     X: FloatArray, t: FloatArray, groups: NDArray[np.int64] | None, weight: FloatArray | None
 ) -> None:
     """Warn if features predict the treatment in clusters that the prediction has not seen."""

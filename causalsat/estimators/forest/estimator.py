@@ -300,7 +300,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         binary, model = self.binary_, self.propensity_model
         if model is None or (isinstance(model, str) and model == "constant"):
             if binary:
-                nuisances._warn_predictable(data.X, data.treatment, data.groups, weight)
+                nuisances.warn_predictable(data.X, data.treatment, data.groups, weight)
             return None
         if isinstance(model, str) and (model != "logistic" or not binary):
             raise ParameterError(
@@ -314,7 +314,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         import sklearn
 
         with sklearn.config_context(enable_metadata_routing=False):  # weights go to our own learner by name
-            return nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
+            return nuisances.crossfit_predictions(learner, data.X, data.treatment, fold, weight)
 
     # ------------------------------------------------------------------ effects and outcomes
     def _slopes(self, X: FloatArray) -> FloatArray:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,36 +13,33 @@ from numpy.typing import NDArray
 from causalsat.base import EffectEstimator, Summary
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_whole_numbers
-from causalsat.design import make_design
+from causalsat.core.scaling import learn_scaler
+from causalsat.core.warn import warn
 from causalsat.estimators.levels import is_binary
-from causalsat.estimators.meta.shrinkage import lost_to_penalty
-from causalsat.exceptions import DataError, IgnoredWarning, ParameterError
-from causalsat.inference import nuisances
-from causalsat.inference.bootstrap import default_regressor, draw_weights, fit_learner, takes_weights
-from causalsat.inference.folds import assign_folds
+from causalsat.estimators.meta.shrinkage import shrinkage_draws
+from causalsat.exceptions import DataError, IgnoredWarning
+from causalsat.inference.bootstrap import draw_weights, fit_learner, takes_weights
+from causalsat.inference.folds import cluster_arms, content_order
 from causalsat.inference.lack_of_fit import LackOfFit, check_ratio, lack_of_fit, with_slopes
-from causalsat.inference.nuisances import Nuisances
+from causalsat.inference.nuisances import predict_mean
 from causalsat.posterior import draw_quantiles
 
 __all__ = [
-    "Expectations",
     "Learners",
     "MetaLearner",
-    "Part",
-    "check_learner",
-    "crossfit",
-    "expectations",
+    "Regression",
     "in_sample_left_over",
-    "or_default",
     "small_sample_factor",
 ]
 
+IntArray = NDArray[np.int64]
 Learners = tuple[Any, ...]
 
 MIN_ARM = 3
+MIN_CLUSTERS = 2  # of each arm: of one alone, nothing says how clusters differ
 
 
-class Part(NamedTuple):
+class Regression(NamedTuple):
     """What one learner is fitted to, and its share in the effect, which is a weighted sum of the learners'."""
 
     share: float
@@ -53,11 +49,44 @@ class Part(NamedTuple):
     weight: FloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A bootstrap of clusters.
+
+    Attributes
+    ----------
+    models : list of tuple
+        Fitted learners of each replicate.
+    resampling : str
+        How clusters were resampled.
+    widening : float
+        What the replicates' distance from their mean is multiplied by.
+    centre, scale : ndarray of shape (modifiers,)
+        Standardisation of the modifiers, of the draws of what is left out.
+    lack_of_fit : LackOfFit or None
+        Draws of what the learners leave out.
+    ate_draws, effect_sd_draws : ndarray of shape (replicate,)
+        Average effect over the units, and standard deviation of the units' effects.
+    """
+
+    models: list[Learners]
+    resampling: str
+    widening: float
+    centre: FloatArray
+    scale: FloatArray
+    lack_of_fit: LackOfFit | None
+    ate_draws: FloatArray
+    effect_sd_draws: FloatArray
+
+
 class MetaLearner(EffectEstimator):
     """What the meta-learners share: the bootstrap over clusters, its draws and the table.
 
-    A subclass writes ``_prepare`` (once, on the data as they are), ``_parts`` (what its learners are fitted to, on
-    reweighted clusters) and ``_tau`` (effects of fitted learners).
+    A subclass writes ``_prepare`` (once, on the data as they are), ``_regressions`` (what its learners are fitted
+    to, on reweighted clusters), ``_tau`` (effects of fitted learners) and ``_left_over``.
+
+    Units and clusters come to the bootstrap in the order of their content, so that neither the order of the rows nor
+    the clusters' labels move the draws.
     """
 
     n_bootstrap: int
@@ -65,31 +94,30 @@ class MetaLearner(EffectEstimator):
     lack_of_fit: float
     _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 12}
 
+    # ------------------------------------------------------------------ to be written by subclasses
     @abstractmethod
     def _learners(self) -> list[Any]:
         """Every learner that is refitted in the bootstrap."""
 
-    def _prepare(self, data: FitData) -> None:
-        """Fit what the bootstrap does not refit."""
+    def _prepare(self, data: FitData) -> Any:
+        """What the bootstrap does not refit, and attributes for prediction; arrays a unit are of ``data``'s order."""
 
     @abstractmethod
-    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+    def _regressions(self, data: FitData, known: Any, weight: FloatArray, *, counts: bool) -> Iterable[Regression]:
         """What the learners of a replicate are fitted to; weights are counts of copies where ``counts``."""
-
-    def _fit_once(self, data: FitData, weight: FloatArray, *, counts: bool) -> Learners:
-        return tuple(
-            fit_learner(part.model, part.X, part.target, part.weight, counts=counts)
-            for part in self._parts(data, weight, counts=counts)
-        )
 
     @abstractmethod
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
         """Effects (unit,) that fitted learners predict."""
 
     @abstractmethod
-    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _left_over(self, data: FitData, known: Any, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Per unit, an unbiased score of what effects ``tau`` leave out, and the weight of that score."""
 
+    def _publish(self, known: Any, place: IntArray) -> None:
+        """Set attributes that have a value a unit; ``place`` is where each unit of the fit is in ``known``."""
+
+    # ------------------------------------------------------------------ fit
     def _check_parameters(self) -> None:
         check_whole_numbers(self, {"n_bootstrap": 2})
         check_ratio(self.lack_of_fit)
@@ -97,75 +125,90 @@ class MetaLearner(EffectEstimator):
     def _fit(self, data: FitData) -> None:
         import sklearn
 
+        if is_binary(data.treatment):
+            _check_arms(data.treatment)
+        _check_clusters(data)
+        counts = not all(takes_weights(learner) for learner in self._learners())
+        if counts and data.weighted:
+            warn("a learner takes no sample_weight: fitted without", IgnoredWarning)
+        keys = (data.treatment, data.sample_weight, data.y, *data.X.T)
+        order, codes = content_order(keys, data.groups)
+        data = _in_order(data, order, codes)
         # weights go to our own learners by name; the base class has checked what is finite
         with sklearn.config_context(
             enable_metadata_routing=False, assume_finite=True, skip_parameter_validation=True
         ):
-            self._fit_replicates(data)
+            known = self._prepare(data)
+            fitted = self._bootstrap(data, known, counts)
+        self._publish(known, np.argsort(order))
+        self.models_, self.resampling_, self.widening_ = fitted.models, fitted.resampling, fitted.widening
+        self.centre_, self.scale_, self.lack_of_fit_ = fitted.centre, fitted.scale, fitted.lack_of_fit
+        self.ate_draws_, self.effect_sd_draws_ = fitted.ate_draws, fitted.effect_sd_draws
 
-    def _fit_replicates(self, data: FitData) -> None:
-        if is_binary(data.treatment):
-            _check_arms(data.treatment)
+    def _bootstrap(self, data: FitData, known: Any, counts: bool) -> Fitted:
+        """Refit the learners to resampled clusters, and draw what they leave out."""
         rng = np.random.default_rng(self.random_state)
-        self._prepare(data)
-        counts = not all(takes_weights(learner) for learner in self._learners())
-        if counts and data.weighted:
-            warnings.warn("a learner takes no sample_weight: fitted without", IgnoredWarning, stacklevel=5)
-        self.models_ = []
+        models = []
         for _ in range(int(self.n_bootstrap)):
             drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)
             weight = drawn if counts else drawn * data.sample_weight
-            self.models_.append(self._fit_once(data, weight, counts=counts))
-        self.resampling_ = "copies of clusters" if counts else "exponential weights of clusters"
-        self.widening_ = small_sample_factor(data.n_groups, data.X.shape[1])
-        tau = self._replicates(data.X)
+            models.append(tuple(_fitted(r, counts) for r in self._regressions(data, known, weight, counts=counts)))
+        widening = small_sample_factor(_clusters_by_arm(data), data.X.shape[1])
+        tau = self._replicates(models, widening, data.X)
         share = data.sample_weight / data.sample_weight.sum()
-        self._learn_lack_of_fit(data, tau, share, rng)
-        self.ate_draws_ = tau @ share
-        self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
+        scaler = learn_scaler(data.X[:, self._support_columns()], data.sample_weight)
+        left = self._draw_lack_of_fit(data, known, tau, scaler.mean, scaler.scale, counts, rng)
+        ate = tau @ share
+        effect_sd = np.sqrt(np.maximum(tau**2 @ share - ate**2, 0.0))
+        resampling = "copies of clusters" if counts else "exponential weights of clusters"
+        return Fitted(models, resampling, widening, scaler.mean, scaler.scale, left, ate, effect_sd)
 
-    def _replicates(self, X: FloatArray) -> FloatArray:
+    def _replicates(self, models: list[Learners], widening: float, X: FloatArray) -> FloatArray:
         """Effects (replicate, unit), spread about their mean for the small number of clusters."""
-        tau = np.array([self._tau(learners, X) for learners in self.models_])
+        tau = np.array([self._tau(learners, X) for learners in models])
         centre = tau.mean(axis=0)
-        return np.asarray(centre + self.widening_ * (tau - centre))
+        return np.asarray(centre + widening * (tau - centre))
 
-    def _learn_lack_of_fit(self, data: FitData, tau: FloatArray, share: FloatArray, rng: np.random.Generator) -> None:
+    def _draw_lack_of_fit(
+        self,
+        data: FitData,
+        known: Any,
+        tau: FloatArray,
+        centre: FloatArray,
+        scale: FloatArray,
+        counts: bool,
+        rng: np.random.Generator,
+    ) -> LackOfFit | None:
         """What is left out by the effects ``tau`` (replicate, unit), over the standardised modifiers."""
-        features, centre = data.X[:, self._support_columns()], tau.mean(axis=0)
-        self.lack_of_fit_: LackOfFit | None = None
         if not self.lack_of_fit:
-            return
-        self.centre_ = share @ features
-        spread = np.sqrt(share @ (features - self.centre_) ** 2)
-        self.scale_ = np.where(spread > 1e-12 * np.maximum(np.abs(self.centre_), 1e-300), spread, np.inf)
-        left, weight = self._left_over(data, centre)
-        effect_sd = float(np.sqrt(max(share @ centre**2 - (share @ centre) ** 2, 0.0)))
-        self.lack_of_fit_ = lack_of_fit(
-            left, np.zeros_like(left), self._linear_design(data.X), weight, data.groups,
+            return None
+        mean, share = tau.mean(axis=0), data.sample_weight / data.sample_weight.sum()
+        score, weight = self._left_over(data, known, mean)
+        effect_sd = float(np.sqrt(max(share @ mean**2 - (share @ mean) ** 2, 0.0)))
+        left = lack_of_fit(
+            score, np.zeros_like(score), self._linear_design(data.X, centre, scale), weight, data.groups,
             effect_sd=effect_sd, ratio=float(self.lack_of_fit), n_draws=len(tau), rng=rng,
         )  # fmt: skip
-        if self.lack_of_fit_ is not None:
-            self.lack_of_fit_ = with_slopes(self.lack_of_fit_, self._lost_slopes(data, len(tau), rng))
-
-    def _lost_slopes(self, data: FitData, n_draws: int, rng: np.random.Generator) -> FloatArray:
-        """Draws of what ridge penalties may have taken from the slopes of the standardised modifiers."""
-        counts = self.resampling_ == "copies of clusters"
+        if left is None:
+            return None
         weight = np.ones(len(data.y)) if counts else data.sample_weight
-        lost = np.zeros((n_draws, len(self.scale_)))
-        for share, model, X, target, part_weight in self._parts(data, weight, counts=counts):
-            learner = fit_learner(model, X, target, part_weight, counts=counts)
-            lost += share * lost_to_penalty(learner, X, target, part_weight, n_draws, rng)
-        return np.asarray(lost * np.where(np.isfinite(self.scale_), self.scale_, 0.0))
+        slopes = np.zeros((len(tau), len(scale)))
+        for regression in self._regressions(data, known, weight, counts=counts):
+            learner = _fitted(regression, counts)
+            slopes += regression.share * shrinkage_draws(
+                learner, regression.X, regression.target, regression.weight, len(tau), rng
+            )
+        return with_slopes(left, slopes * np.where(np.isfinite(scale), scale, 0.0))
 
-    def _linear_design(self, X: FloatArray) -> FloatArray:
-        return np.column_stack([np.ones(len(X)), (X[:, self._support_columns()] - self.centre_) / self.scale_])
+    def _linear_design(self, X: FloatArray, centre: FloatArray, scale: FloatArray) -> FloatArray:
+        return np.column_stack([np.ones(len(X)), (X[:, self._support_columns()] - centre) / scale])
 
+    # ------------------------------------------------------------------ effects and reports
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
-        tau = self._replicates(X)
-        left = getattr(self, "lack_of_fit_", None)  # files of before hold none
+        tau = self._replicates(self.models_, self.widening_, X)
+        left: LackOfFit | None = getattr(self, "lack_of_fit_", None)  # older files have none
         if left is not None:
-            tau += left.draws(self._linear_design(X))
+            tau += left.draws(self._linear_design(X, self.centre_, self.scale_))
         return np.asarray(tau * (treatment - baseline))
 
     def _diagnostics(self) -> dict[str, Any]:
@@ -203,22 +246,72 @@ class MetaLearner(EffectEstimator):
         return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
 
 
-def small_sample_factor(n_clusters: int, n_features: int) -> float:
+def small_sample_factor(n_clusters: tuple[float, float], n_features: int) -> float:
     """How much wider than a bootstrap of clusters an interval must be where clusters are few.
 
     The bootstrap's variance, as the sandwich without correction, misses the degrees of freedom that the learners
-    use (MacKinnon and White 1985): sqrt(G / df), times the ratio of 95 % quantiles of Student's t with df degrees of
-    freedom and of the normal. df = G - 2 (p + 1), a coefficient a feature in each arm, but at least G / 2.
+    use (MacKinnon and White 1985). An arm of n clusters has df = n - (p + 1), at least n / 2, and its variance is
+    multiplied by n / df, by 3 for two clusters, of which the Bayesian bootstrap shows a third. The arms' variances
+    are as one over their clusters; those of their sum's degrees of freedom are Satterthwaite's (1946). The factor is
+    the root of the sum's correction times the ratio of 95 % quantiles of Student's t and of the normal.
+
+    Parameters
+    ----------
+    n_clusters : tuple of two floats
+        Clusters of each arm; one with units of both counts as half a cluster of each.
+    n_features : int
+        p, the features.
 
     Examples
     --------
-    >>> round(small_sample_factor(40, 4), 2), round(small_sample_factor(2000, 4), 2)
-    (1.19, 1.0)
+    >>> [round(small_sample_factor(n, 4), 2) for n in ((20, 20), (1000, 1000), (37, 3))]
+    [1.19, 1.0, 2.88]
     """
     from scipy.stats import norm, t
 
-    df = max(n_clusters - 2 * (n_features + 1), n_clusters / 2, 1.0)
-    return float(np.sqrt(n_clusters / df) * t.ppf(0.95, df) / norm.ppf(0.95))
+    n = np.asarray(n_clusters, dtype=float)
+    df = np.maximum(np.maximum(n - (n_features + 1), n / 2), 0.5)
+    seen = 1 / n
+    right = seen * np.maximum(n / df, np.where(n <= MIN_CLUSTERS, 3.0, 1.0))
+    joint = right.sum() ** 2 / (right**2 / df).sum()
+    return float(np.sqrt(right.sum() / seen.sum()) * t.ppf(0.95, joint) / norm.ppf(0.95))
+
+
+def _clusters_by_arm(data: FitData) -> tuple[float, float]:
+    """Clusters of the control and of the treated arm; half of all each where the treatment is a dose."""
+    codes = np.arange(len(data.y)) if data.groups is None else data.groups
+    if not is_binary(data.treatment):
+        return data.n_groups / 2, data.n_groups / 2
+    control, treated, mixed = np.bincount(cluster_arms(codes, data.treatment), minlength=3)
+    return control + mixed / 2, treated + mixed / 2
+
+
+def _check_clusters(data: FitData) -> None:
+    """Refuse an arm, or a dose, that is seen in one cluster only."""
+    if data.groups is None:
+        return
+    arms = [("treated", 1.0), ("control", 0.0)] if is_binary(data.treatment) else [("all", None)]
+    for name, value in arms:
+        rows = slice(None) if value is None else data.treatment == value
+        n = len(np.unique(data.groups[rows]))
+        if n < MIN_CLUSTERS:
+            raise DataError(
+                f"{name} units in {n} cluster",
+                expected=f"units of each arm in at least {MIN_CLUSTERS} clusters: one alone does not show how much "
+                "clusters differ",
+                todo="use data with more clusters; groups are the units of assignment, such as villages",
+            )
+
+
+def _in_order(data: FitData, order: IntArray, codes: IntArray) -> FitData:
+    """The units in an order, with these cluster codes."""
+    arrays = ("X", "y", "treatment", "sample_weight", "propensity", "strata")
+    taken = {name: None if (v := getattr(data, name)) is None else v[order] for name in arrays}
+    return replace(data, **taken, groups=None if data.groups is None else codes[order])
+
+
+def _fitted(regression: Regression, counts: bool) -> Any:
+    return fit_learner(regression.model, regression.X, regression.target, regression.weight, counts=counts)
 
 
 def in_sample_left_over(
@@ -233,94 +326,9 @@ def in_sample_left_over(
     for arm in (0, 1):
         rows = data.treatment == arm
         learner = fit_learner(model, data.X[rows], data.y[rows], weight[rows], counts=counts)
-        left[rows] = (2 * arm - 1) * (data.y[rows] - nuisances.predict_mean(learner, data.X[rows]))
+        left[rows] = (2 * arm - 1) * (data.y[rows] - predict_mean(learner, data.X[rows]))
     chance = np.where(data.treatment == 1, treated, 1 - np.asarray(treated))
     return left / chance, data.sample_weight
-
-
-def or_default(model: Any) -> Any:
-    """The learner that was given, or ridge regression."""
-    return default_regressor() if model is None else model
-
-
-def check_learner(learner: Any, name: str, given: Any) -> None:
-    """Refuse what cannot be fitted."""
-    if not hasattr(learner, "fit"):
-        raise ParameterError(
-            f"{name}={given!r}",
-            expected="None, 'constant', 'logistic' (binary treatment) or a scikit-learn estimator",
-        )
-
-
-def crossfit(estimator: Any, data: FitData, n_splits: int) -> Nuisances:
-    """Cross-fitted nuisances of a binary treatment, by the estimator's own parameters."""
-    return nuisances.crossfit_nuisances(
-        data.X,
-        data.y,
-        data.treatment,
-        groups=data.groups,
-        strata=data.strata,
-        outcome_model=estimator.outcome_model,
-        propensity_model=estimator.propensity_model,
-        propensity=data.propensity,
-        n_splits=n_splits,
-        random_state=estimator.random_state,
-        sample_weight=data.sample_weight if data.weighted else None,
-        min_propensity=estimator.min_propensity,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Expectations:
-    """Out-of-fold E[Y | X] and E[T | X] of each unit, shape (n,), and the fold in which it was held out."""
-
-    outcome: FloatArray
-    treatment: FloatArray
-    fold: NDArray[np.int64]
-
-
-def expectations(estimator: Any, data: FitData, n_splits: int) -> Expectations:
-    """Cross-fitted means of outcome and treatment, binary or a dose, for residuals on residuals (Robinson 1988)."""
-    if not 0 < estimator.min_propensity < 0.5:
-        raise ParameterError(f"min_propensity={estimator.min_propensity!r}", expected="a number between 0 and 0.5")
-    rng = np.random.default_rng(estimator.random_state)
-    keys = (data.y, data.treatment, *data.X.T)
-    binary = is_binary(data.treatment)
-    arms = data.treatment if binary else None
-    fold = assign_folds(n_splits, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
-    weight = data.sample_weight if data.weighted else None
-    level = None
-    if binary and data.strata is not None:
-        design = make_design(data.treatment, groups=data.groups, strata=data.strata, sample_weight=weight)
-        level = nuisances.out_of_fold_levels(design, data.y, fold)
-    outcome = nuisances._crossfit(or_default(estimator.outcome_model), data.X, data.y, fold, weight, level=level)
-    expected = _expected_treatment if binary else _expected_dose
-    return Expectations(outcome, expected(estimator, data, fold, weight), fold)
-
-
-def _expected_dose(estimator: Any, data: FitData, fold: NDArray[np.int64], weight: FloatArray | None) -> FloatArray:
-    model = estimator.propensity_model
-    if data.propensity is not None:
-        raise ParameterError(
-            "a propensity for a treatment that is not 0/1",
-            expected="none: the expected dose is learnt by propensity_model",
-        )
-    if isinstance(model, str) and model == "constant":
-        return np.full(len(fold), np.average(data.treatment, weights=weight))
-    learner = or_default(model)
-    check_learner(learner, "propensity_model", model)
-    return nuisances._crossfit(learner, data.X, data.treatment, fold, weight)
-
-
-def _expected_treatment(
-    estimator: Any, data: FitData, fold: NDArray[np.int64], weight: FloatArray | None
-) -> FloatArray:
-    model, raw = estimator.propensity_model, data.propensity
-    if raw is None:
-        raw = nuisances._propensity(model, data.X, data.treatment, data.groups, fold, weight)
-    e = np.clip(raw, estimator.min_propensity, 1 - estimator.min_propensity)
-    nuisances.warn_clipped(e != raw, data.treatment, estimator.min_propensity)
-    return np.asarray(e)
 
 
 def _check_arms(t: FloatArray) -> None:

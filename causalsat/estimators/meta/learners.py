@@ -12,19 +12,18 @@ from numpy.typing import NDArray
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
-from causalsat.estimators.meta.base import (
-    Learners,
-    MetaLearner,
-    Part,
+from causalsat.estimators.meta.base import Learners, MetaLearner, Regression, in_sample_left_over
+from causalsat.estimators.meta.nuisances import (
+    Models,
+    away_from_zero,
     check_learner,
     crossfit,
     expectations,
-    in_sample_left_over,
     or_default,
 )
 from causalsat.exceptions import ParameterError
-from causalsat.inference import nuisances as _nuisances
 from causalsat.inference.bootstrap import default_classifier, fit_learner, takes_weights
+from causalsat.inference.nuisances import dr_scores, predict_mean
 
 __all__ = ["DRLearnerEffect", "RLearnerEffect", "TLearnerEffect", "XLearnerEffect"]
 
@@ -37,11 +36,10 @@ class TLearnerEffect(MetaLearner):
 
     Draws are refits under the Bayesian bootstrap: each cluster gets an exponential weight (Rubin 1981). Learners
     that take no ``sample_weight`` are refitted to clusters drawn with replacement within the arms. ``predict`` is
-    the mean over the replicates, about which the draws are widened for the degrees of freedom of few clusters
-    (MacKinnon and White 1985). In simulated trials of 40 villages with linear effects the 90 % intervals of new
-    places covered 91 to 94 % with the four meta-learners, standard errors 2 to 3 %
-    (``benchmarks/meta_and_forest.py``). No bootstrap sees the bias of a learner that is too stiff or shrunk too
-    much: see ``lack_of_fit``.
+    the mean over the replicates, about which the draws are widened for the degrees of freedom of few clusters in
+    either arm (MacKinnon and White 1985); an arm in a single cluster is refused. No bootstrap sees the bias of a
+    learner that is too stiff or shrunk too much: see ``lack_of_fit``. Coverage of the four meta-learners in simulated
+    trials is in ``benchmarks/RESULTS.md``.
 
     Parameters
     ----------
@@ -49,7 +47,9 @@ class TLearnerEffect(MetaLearner):
         Learner of the outcome in each arm; by default ridge regression on standardised features, with the penalty
         chosen by leave-one-out.
     n_bootstrap : int
-        Replicates.
+        Replicates. Rows in another order, or other labels of clusters, give the same draws; another seed moves a
+        mean by some ``1 / sqrt(n_bootstrap)`` of its standard deviation, and a standard deviation by
+        ``1 / sqrt(2 n_bootstrap)`` of itself.
     lack_of_fit : float
         What the learners may leave out of the effects, beside their linear part: median of the prior of its
         standard deviation over the trial's units, as a share of that of the fitted effects; 0 for nothing. It widens
@@ -93,17 +93,17 @@ class TLearnerEffect(MetaLearner):
     def _learners(self) -> list[Any]:
         return [or_default(self.outcome_model)]
 
-    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+    def _regressions(self, data: FitData, known: Any, weight: FloatArray, *, counts: bool) -> Iterable[Regression]:
         (model,) = self._learners()
         for arm in (0, 1):
             rows = data.treatment == arm
-            yield Part(2.0 * arm - 1, model, data.X[rows], data.y[rows], weight[rows])
+            yield Regression(2.0 * arm - 1, model, data.X[rows], data.y[rows], weight[rows])
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        control, treated = (_nuisances.predict_mean(learner, X) for learner in learners)
+        control, treated = (predict_mean(learner, X) for learner in learners)
         return treated - control
 
-    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _left_over(self, data: FitData, known: Any, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         (model,) = self._learners()
         treated: float | FloatArray = float(np.average(data.treatment, weights=data.sample_weight))
         if data.propensity is not None and not data.balanced:
@@ -114,7 +114,7 @@ class TLearnerEffect(MetaLearner):
 class XLearnerEffect(MetaLearner):
     """Each arm's outcomes against the other arm's model, blended by the propensity (Künzel et al. 2019).
 
-    With mu0, mu1 the arms' outcome models, tau1 is learnt from ``y - mu0(x)`` of the treated, tau0 from
+    With mu0, mu1 the arms' outcome models, tau1 is learned from ``y - mu0(x)`` of the treated, tau0 from
     ``mu1(x) - y`` of the controls, and ``tau(x) = g(x) tau0(x) + (1 - g(x)) tau1(x)`` (their equation 9): good where
     one arm is much smaller than the other. Everything but g is refitted in each replicate; draws as in
     :class:`TLearnerEffect`.
@@ -176,26 +176,26 @@ class XLearnerEffect(MetaLearner):
                 weight = data.sample_weight if takes_weights(learner) else np.ones(len(data.y))
                 self.blend_model_ = fit_learner(learner, data.X, data.treatment, weight, counts=False)
 
-    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+    def _regressions(self, data: FitData, known: Any, weight: FloatArray, *, counts: bool) -> Iterable[Regression]:
         outcome, final = self._learners()
         X, y = data.X, data.y
         c, t = data.treatment == 0, data.treatment == 1
         mu0 = fit_learner(outcome, X[c], y[c], weight[c], counts=counts)
         mu1 = fit_learner(outcome, X[t], y[t], weight[t], counts=counts)
-        yield Part(self.blend_, final, X[c], _nuisances.predict_mean(mu1, X[c]) - y[c], weight[c])
-        yield Part(1 - self.blend_, final, X[t], y[t] - _nuisances.predict_mean(mu0, X[t]), weight[t])
+        yield Regression(self.blend_, final, X[c], predict_mean(mu1, X[c]) - y[c], weight[c])
+        yield Regression(1 - self.blend_, final, X[t], y[t] - predict_mean(mu0, X[t]), weight[t])
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        tau0, tau1 = (_nuisances.predict_mean(learner, X) for learner in learners)
-        g = self.blend_ if self.blend_model_ is None else _nuisances.predict_mean(self.blend_model_, X)
+        tau0, tau1 = (predict_mean(learner, X) for learner in learners)
+        g = self.blend_ if self.blend_model_ is None else predict_mean(self.blend_model_, X)
         return np.asarray(g * tau0 + (1 - g) * tau1)
 
-    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _left_over(self, data: FitData, known: Any, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
         outcome = self._learners()[0]
         if data.propensity is not None:
             treated: float | FloatArray = 0.5 if data.balanced else data.propensity
         else:
-            treated = self.blend_ if self.blend_model_ is None else _nuisances.predict_mean(self.blend_model_, data.X)
+            treated = self.blend_ if self.blend_model_ is None else predict_mean(self.blend_model_, data.X)
         return in_sample_left_over(outcome, data, np.clip(treated, 0.01, 0.99), counts=not takes_weights(outcome))
 
 
@@ -266,24 +266,32 @@ class DRLearnerEffect(MetaLearner):
     def _learners(self) -> list[Any]:
         return [or_default(self.final_model)]
 
-    def _prepare(self, data: FitData) -> None:
-        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
-        nuisances = crossfit(self, data, self.n_splits)
-        self.scores_ = _nuisances.dr_scores(data.y, data.treatment, nuisances)
+    def _models(self) -> Models:
+        return Models(
+            self.outcome_model, self.propensity_model, self.min_propensity, self.n_splits, self.random_state
+        )
 
-    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+    def _prepare(self, data: FitData) -> Any:
+        """Doubly robust scores, shape (n,)."""
+        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        return dr_scores(data.y, data.treatment, crossfit(data, self._models()))
+
+    def _publish(self, known: Any, place: NDArray[np.int64]) -> None:
+        self.scores_ = known[place]
+
+    def _regressions(self, data: FitData, known: Any, weight: FloatArray, *, counts: bool) -> Iterable[Regression]:
         (model,) = self._learners()
-        yield Part(1.0, model, self._modifier_table(data.X), self.scores_, weight)
+        yield Regression(1.0, model, self._modifier_table(data.X), known, weight)
 
     def _tau(self, learners: Learners, X: FloatArray) -> FloatArray:
-        return _nuisances.predict_mean(learners[0], self._modifier_table(X))
+        return predict_mean(learners[0], self._modifier_table(X))
 
     def _modifier_table(self, X: FloatArray) -> FloatArray:
         """The modifiers, or one constant column where there are none: a constant effect."""
         return X[:, self.modifier_positions_] if len(self.modifier_positions_) else np.ones((len(X), 1))
 
-    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self.scores_ - tau, data.sample_weight
+    def _left_over(self, data: FitData, known: Any, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return known - tau, data.sample_weight
 
     def _support_columns(self) -> NDArray[np.int64]:
         return np.asarray(self.modifier_positions_)
@@ -340,7 +348,8 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
             data = replace(data, sample_weight=weight / weight.mean(), weighted=True)
         super()._fit(data)
 
-    def _prepare(self, data: FitData) -> None:
+    def _prepare(self, data: FitData) -> Any:
+        """Residuals of outcome and treatment, each of shape (n,)."""
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         check_coding(data.treatment)
         if not takes_weights(self._learners()[0]):
@@ -349,24 +358,20 @@ class RLearnerEffect(FittedLevels, DRLearnerEffect):
                 expected="a regressor with fit(X, y, sample_weight=...)",
                 todo="use such a learner, or DRLearnerEffect",
             )
-        if not 0 < self.min_propensity < 0.5:
-            raise ParameterError(f"min_propensity={self.min_propensity!r}", expected="a number between 0 and 0.5")
         self.binary_ = is_binary(data.treatment)
-        found = expectations(self, data, self.n_splits)
-        self.residual_outcome_ = data.y - found.outcome
-        self.residual_treatment_ = data.treatment - found.treatment
+        means = expectations(data, self._models())
+        return data.y - means.outcome, data.treatment - means.treatment
 
-    def _parts(self, data: FitData, weight: FloatArray, *, counts: bool) -> Iterable[Part]:
+    def _publish(self, known: Any, place: NDArray[np.int64]) -> None:
+        self.residual_outcome_, self.residual_treatment_ = (residual[place] for residual in known)
+
+    def _regressions(self, data: FitData, known: Any, weight: FloatArray, *, counts: bool) -> Iterable[Regression]:
         (model,) = self._learners()
-        safe, X = self._safe_residual(), self._modifier_table(data.X)
-        yield Part(1.0, model, X, self.residual_outcome_ / safe, weight * safe**2)
+        outcome, treatment = known
+        safe = away_from_zero(treatment)
+        yield Regression(1.0, model, self._modifier_table(data.X), outcome / safe, weight * safe**2)
 
-    def _safe_residual(self) -> FloatArray:
-        """Residuals of the treatment; a residual of 0 has weight 0, whatever its target."""
-        left = self.residual_treatment_
-        tiny = 1e-6 * max(float(np.std(left)), 1e-300)
-        return np.where(np.abs(left) > tiny, left, tiny)
-
-    def _left_over(self, data: FitData, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
-        safe = self._safe_residual()
-        return self.residual_outcome_ / safe - tau, data.sample_weight * safe**2
+    def _left_over(self, data: FitData, known: Any, tau: FloatArray) -> tuple[FloatArray, FloatArray]:
+        outcome, treatment = known
+        safe = away_from_zero(treatment)
+        return outcome / safe - tau, data.sample_weight * safe**2

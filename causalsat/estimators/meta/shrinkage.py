@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["lost_to_penalty"]
+__all__ = ["shrinkage_draws"]
 
 FloatArray = NDArray[np.float64]
 
 
-def lost_to_penalty(
+def shrinkage_draws(
     learner: Any, X: FloatArray, target: FloatArray, weight: FloatArray, n_draws: int, rng: np.random.Generator
 ) -> FloatArray:
     """Draws (n_draws, p), with mean 0, of what ridge coefficients of X lack; zeros where the learner is no ridge.
@@ -44,8 +44,8 @@ def lost_to_penalty(
     >>> X, weight = rng.standard_normal((50, 1)), np.ones(50)
     >>> y = X[:, 0] + rng.standard_normal(50)
     >>> for penalty in (1e-6, 50.0):
-    ...     found = lost_to_penalty(Ridge(alpha=penalty).fit(X, y), X, y, weight, 1000, rng)
-    ...     print(found.shape, round(float(found.std()), 2))
+    ...     draws = shrinkage_draws(Ridge(alpha=penalty).fit(X, y), X, y, weight, 1000, rng)
+    ...     print(draws.shape, round(float(draws.std()), 2))
     (1000, 1) 0.0
     (1000, 1) 0.09
     """

@@ -28,11 +28,12 @@ from causalsat.estimators.members import (
     slopes,
     take,
 )
-from causalsat.estimators.meta.base import crossfit, expectations
 from causalsat.estimators.meta.learners import RLearnerEffect
+from causalsat.estimators.meta.nuisances import Models, away_from_zero, crossfit, expectations
 from causalsat.exceptions import DataWarning, ParameterError
 from causalsat.inference import scores as scoring
 from causalsat.inference import stacking
+from causalsat.inference.folds import content_order
 from causalsat.inference.stacking import StackWeights
 from causalsat.posterior import EffectPosterior
 
@@ -202,7 +203,8 @@ class StackedEffect(FittedLevels, _BaseComposition):
         m, e, self.fold_ = self._means(named, data)
         self.method_ = self._criterion(named)
         rng = np.random.default_rng(self.random_state)
-        cluster = np.arange(len(data.y)) if data.groups is None else data.groups
+        keys = (data.treatment, data.sample_weight, data.y, *data.X.T)
+        cluster = content_order(keys, data.groups)[1]  # neither rows' order nor labels move the replicates
         options = {"n_bootstrap": int(self.n_bootstrap), "rng": rng}
         if self.method_ == "r_loss":
             found, self.criterion_ = self._by_r_loss(named, data, (m, e), cluster, options)
@@ -217,11 +219,12 @@ class StackedEffect(FittedLevels, _BaseComposition):
 
     def _means(self, named: list[tuple[str, Any]], data: FitData) -> tuple[FloatArray, FloatArray, IntArray]:
         """Out-of-fold conditional means of outcome and treatment, and the folds."""
+        models = Models(self.outcome_model, self.propensity_model, self.min_propensity, self.cv, self.random_state)
         if self.binary_:
-            nuisances = crossfit(self, data, self.cv)
+            nuisances = crossfit(data, models)
             return nuisances.m, nuisances.propensity, nuisances.fold
         check_doses(named)
-        found = expectations(self, data, self.cv)
+        found = expectations(data, models)
         return found.outcome, found.treatment, found.fold
 
     def _criterion(self, named: list[tuple[str, Any]]) -> str:
@@ -244,10 +247,9 @@ class StackedEffect(FittedLevels, _BaseComposition):
         cluster: IntArray,
         options: dict[str, Any],
     ) -> tuple[StackWeights, FloatArray]:
-        left = data.treatment - means[1]
-        tiny = 1e-6 * max(float(np.std(left)), 1e-300)
-        residuals = data.y - means[0], np.where(np.abs(left) > tiny, left, tiny)
-        level, base = (np.ones_like(left), 0 * left) if self.binary_ else (means[1] + residuals[1], means[1])
+        residuals = data.y - means[0], away_from_zero(data.treatment - means[1])
+        n = len(data.y)
+        level, base = (np.ones(n), np.zeros(n)) if self.binary_ else (means[1] + residuals[1], means[1])
         tau = np.empty((len(data.y), len(named)))
         for j, held, model in self._fold_models(named, data):
             tau[held, j] = slopes(model, self._raw(data.X[held]), level[held], base[held])

@@ -188,6 +188,81 @@ def test_few_clusters_widen_the_draws_and_leave_their_mean(monkeypatch):
     np.testing.assert_allclose(wide.effect(X).sd() / narrow.effect(X).sd(), factor, rtol=1e-3)
 
 
+@each
+def test_the_order_of_rows_and_the_names_of_clusters_move_nothing(kind):
+    X, y, t, groups, _ = clustered()
+    X[:, 2] = X[:, 2] > 0  # many clusters have the same total
+    new = np.random.default_rng(1).standard_normal((20, 3))
+    rng = np.random.default_rng(2)
+    within = np.concatenate([rng.permutation(np.flatnonzero(groups == k)) for k in range(groups.max() + 1)])
+    anyhow, renamed = rng.permutation(len(y)), rng.permutation(1000)[groups]
+    forest = RandomForestRegressor(5, random_state=0)  # its own draws follow the order of rows
+    for model in (kind(n_bootstrap=5), kind(forest, n_bootstrap=3)):
+        draws = model.fit(X, y, treatment=t, groups=groups).effect(new).draws
+        per_unit = {k: v for k, v in vars(model).items() if k.endswith("_") and np.shape(v) == (len(y),)}
+        for rows, labels in ((within, groups), (anyhow, groups), (np.arange(len(y)), renamed)):
+            model.fit(X[rows], y[rows], treatment=t[rows], groups=labels[rows])
+            np.testing.assert_array_equal(model.effect(new).draws, draws)
+            for name, values in per_unit.items():
+                np.testing.assert_array_equal(getattr(model, name), values[rows])
+    alone = kind(n_bootstrap=5).fit(X, y, treatment=t).effect(new).draws
+    np.testing.assert_array_equal(
+        kind(n_bootstrap=5).fit(X[anyhow], y[anyhow], treatment=t[anyhow]).effect(new).draws, alone
+    )
+
+
+@each
+def test_swapped_arms_change_the_sign(kind):
+    X, y, t, groups, _ = clustered()
+    one = kind(n_bootstrap=20, lack_of_fit=0).fit(X, y, treatment=t, groups=groups).effect(X).draws
+    other = kind(n_bootstrap=20, lack_of_fit=0).fit(X, y, treatment=1 - t, groups=groups).effect(X).draws
+    np.testing.assert_allclose(other, -one, rtol=1e-6, atol=1e-8)
+
+
+@each
+def test_an_arm_in_one_cluster_is_refused(kind):
+    """Nothing says how much clusters differ: the standard deviation was .01 where 1.4 was right."""
+    X, y, t, groups, _ = clustered(villages=12)
+    options = {} if kind in (TLearnerEffect, XLearnerEffect) else {"n_splits": 2}
+    for labels in (t, np.where(t == 1, 0, groups + 1), np.where(t == 0, 0, groups + 1)):
+        with pytest.raises(DataError, match="1 cluster"):
+            kind(n_bootstrap=2, **options).fit(X, y, treatment=t, groups=labels)
+    kind(n_bootstrap=2, **options).fit(X, y, treatment=t, groups=2 * t + np.arange(len(y)) % 2)  # two in each arm
+
+
+def test_a_dose_in_one_cluster_is_refused():
+    X, y, *_ = trial(60)
+    with pytest.raises(DataError, match="1 cluster"):
+        RLearnerEffect(n_bootstrap=2).fit(X, y, treatment=np.linspace(0, 1, 60), groups=np.zeros(60))
+
+
+def test_the_smaller_arm_decides_how_wide_intervals_are():
+    factor = meta_base.small_sample_factor
+    assert factor((20, 20), 4) == pytest.approx(np.sqrt(40 / 30) * 1.6973 / 1.6449, rel=1e-4)  # t with 30 df
+    assert factor((3, 37), 4) == pytest.approx(factor((37, 3), 4))
+    assert factor((37, 3), 4) > 1.9  # sqrt(2) for three clusters, then t with some two degrees of freedom
+    assert factor((5000, 5000), 4) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.statistical
+@pytest.mark.slow
+@pytest.mark.parametrize("arms", [(2, 2), (20, 4)])
+def test_intervals_cover_where_one_arm_has_few_clusters(arms):
+    """Without regard to the smaller arm 90 % intervals covered 62 to 80 %."""
+    inside = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        groups, t = np.repeat(np.arange(sum(arms)), 10), np.repeat(np.arange(sum(arms)) >= arms[0], 10).astype(float)
+        X = rng.standard_normal((sum(arms), 1))[groups] + 0.5 * rng.standard_normal((len(t), 1))
+        noise = rng.standard_normal(sum(arms))[groups] + rng.standard_normal(len(t))
+        y = X[:, 0] + t * (1 + 0.5 * X[:, 0]) + noise
+        model = TLearnerEffect(LinearRegression(), 40, 0, random_state=seed)
+        draws = model.fit(X, y, treatment=t, groups=groups).ate_draws_
+        low, high = np.quantile(draws, [0.05, 0.95])
+        inside.append(low < 1 + 0.5 * X.mean() < high)
+    assert 0.8 <= np.mean(inside) <= 1  # 40 trials: a standard error of 5 %
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_bootstrap_weights_belong_to_clusters(counts):
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from causalsat import TLearnerEffect
-from causalsat.estimators.meta.shrinkage import lost_to_penalty
+from causalsat.estimators.meta.shrinkage import shrinkage_draws
 
 
 def line(rng, n=200, p=3, sd=0.7):
@@ -23,7 +23,7 @@ def test_with_the_estimates_own_noise_it_is_the_posterior():
     X, y, weight = line(rng)
     penalty, n_draws = 30.0, 40_000
     fitted = Ridge(alpha=penalty).fit(X, y, sample_weight=weight)
-    found = np.cov(lost_to_penalty(fitted, X, y, weight, n_draws, rng).T)
+    found = np.cov(shrinkage_draws(fitted, X, y, weight, n_draws, rng).T)
     centred = X - np.average(X, axis=0, weights=weight)
     gram = centred.T @ (weight[:, None] * centred)
     inverse = np.linalg.inv(gram + penalty * np.eye(3))
@@ -35,12 +35,12 @@ def test_with_the_estimates_own_noise_it_is_the_posterior():
 def test_coefficients_are_those_of_the_features_as_given():
     rng = np.random.default_rng(1)
     X, y, _ = line(rng)
-    scaled = lost_to_penalty(
+    scaled = shrinkage_draws(
         make_pipeline(StandardScaler(), RidgeCV([30.0])).fit(X, y), X, y, np.ones(200), 20_000, rng
     ).std(axis=0)
     plain = make_pipeline(StandardScaler(), RidgeCV([30.0])).fit(X / 10, y)
     np.testing.assert_allclose(
-        lost_to_penalty(plain, X / 10, y, np.ones(200), 20_000, rng).std(axis=0), 10 * scaled, rtol=0.03
+        shrinkage_draws(plain, X / 10, y, np.ones(200), 20_000, rng).std(axis=0), 10 * scaled, rtol=0.03
     )
 
 
@@ -58,7 +58,7 @@ def test_coefficients_are_those_of_the_features_as_given():
 def test_nothing_is_said_of_other_learners(learner):
     rng = np.random.default_rng(2)
     X, y, weight = line(rng)
-    assert not lost_to_penalty(learner.fit(X, y), X, y, weight, 10, rng).any()
+    assert not shrinkage_draws(learner.fit(X, y), X, y, weight, 10, rng).any()
 
 
 def test_predictions_and_the_average_effect_stay(monkeypatch):
@@ -67,7 +67,7 @@ def test_predictions_and_the_average_effect_stay(monkeypatch):
     t = np.arange(200) % 2
     y = t * (1 + X[:, 0]) + rng.standard_normal(200)
     wide = TLearnerEffect(n_bootstrap=40).fit(X, y, treatment=t)
-    monkeypatch.setattr("causalsat.estimators.meta.base.lost_to_penalty", lambda *given: np.zeros((given[4], 3)))
+    monkeypatch.setattr("causalsat.estimators.meta.base.shrinkage_draws", lambda *given: np.zeros((given[4], 3)))
     narrow = TLearnerEffect(n_bootstrap=40).fit(X, y, treatment=t)
     np.testing.assert_allclose(wide.predict(X), narrow.predict(X), atol=1e-10)
     average = [est.effect(X).draws.mean(axis=1) for est in (wide, narrow)]
@@ -93,7 +93,7 @@ def test_intervals_of_a_penalised_learner_cover_effects_of_its_prior(monkeypatch
             with monkeypatch.context() as patch:
                 if not whole:
                     patch.setattr(
-                        "causalsat.estimators.meta.base.lost_to_penalty", lambda *given: np.zeros((given[4], p))
+                        "causalsat.estimators.meta.base.shrinkage_draws", lambda *given: np.zeros((given[4], p))
                     )
                 est = TLearnerEffect(model, n_bootstrap=100, lack_of_fit=1e-6).fit(X, y, treatment=t)
             lower, upper = est.effect(places).interval(0.9).T
