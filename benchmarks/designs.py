@@ -181,7 +181,54 @@ def _answer(found: EffectEstimate, truth: float) -> Answer:
     return Answer(found.estimate, found.se, found.df, lower, upper, truth, found.effective_clusters)
 
 
-SOURCES: dict[str, Callable[[Trial], dict[str, Answer]]] = {"arrays": array_rows}
+def package_rows(trial: Trial) -> dict[str, Answer]:
+    """What an analysis reports: the table of averages, AIPW and the posteriors, GATES, and the same with the
+    probabilities given by hand in the place of the strata."""
+    import pandas as pd
+
+    from causalsat import DoublyRobustEffect, TLearnerEffect
+    from causalsat.analysis.average_effects import average_effects, score_average
+    from causalsat.design import make_design
+    from causalsat.evaluation import crossfit_nuisances, dr_scores, gates
+
+    y, t, x = trial.y, trial.treatment, trial.covariate[:, None]
+    roles = {"groups": trial.clusters, "strata": trial.strata, "sample_weight": trial.weights}
+    design = make_design(t, **roles)
+    table = average_effects(y, design=design, covariates=pd.DataFrame({"x": trial.covariate}))
+    rows = {str(name): _tabled(row, trial.truth(row.estimand)) for name, row in table.iterrows()}
+    folds = {"n_splits": 2 if len(np.unique(design.cluster_codes)) < 20 else 5}
+    nuisances = crossfit_nuisances(x, y, t, **roles, **folds)
+    gamma = dr_scores(y, t, nuisances)
+    rows["AIPW"] = _tabled(pd.Series(score_average(gamma, design)), trial.truth())
+    upper = trial.covariate > 0
+    top = gates(trial.covariate, gamma, n_groups=2, design=design)
+    rows["GATES, upper half"] = Answer(
+        top.estimate[1], top.se[1], top.df[1], *top.to_dataframe().loc["G2", ["lower", "upper"]],
+        trial.truth(units=upper if trial.weights is None else top.group == 1),
+    )  # fmt: skip
+    for name, model in {
+        "DoublyRobustEffect": DoublyRobustEffect(**folds),
+        "TLearnerEffect": TLearnerEffect(n_bootstrap=40),
+    }.items():
+        average = model.fit(x, y, design=design).effect(x).ate(trial.weights)
+        low, high = average.interval(0.95)[0]
+        rows[f"{name}, posterior"] = Answer(float(average), average.sd()[0], np.nan, low, high, trial.truth())
+    if trial.strata is not None:
+        given = {"groups": trial.clusters, "sample_weight": trial.weights, "propensity": trial.propensity}
+        stated = DoublyRobustEffect(**folds).fit(x, y, treatment=t, **given)
+        average = stated.effect(x).ate(trial.weights)
+        low, high = average.interval(0.95)[0]
+        rows["DoublyRobustEffect, given e"] = Answer(
+            float(average), average.sd()[0], np.nan, low, high, trial.truth()
+        )
+    return rows
+
+
+def _tabled(row: Any, truth: float) -> Answer:
+    return Answer(row["estimate"], row["se"], row["df"], row["lower"], row["upper"], truth)
+
+
+SOURCES: dict[str, Callable[[Trial], dict[str, Answer]]] = {"arrays": array_rows, "package": package_rows}
 
 
 # ---------------------------------------------------------------------- the table

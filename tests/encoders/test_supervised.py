@@ -136,8 +136,7 @@ def test_study_fit_crossfit_and_compare_bring_the_outcomes(trial, model):
     assert np.corrcoef(found.tau, tau)[0, 1] > 0.5
     source = {"trained": model.named_steps["imageencoder"]}
     rows = compare(study, source, [model[-1]], ["correlation"], truth=tau, cv=3, progress=False).rows
-    roles = {"propensity": study.propensity, "groups": study.groups}
-    same = crossfit_effects(model, study.X, study.y, treatment=study.treatment, **roles, cv=3, progress=False)
+    same = crossfit_effects(model, study.X, study.y, design=study.design, cv=3, progress=False)
     assert rows["value"].iloc[0] == pytest.approx(np.corrcoef(same.tau, tau)[0, 1], abs=1e-9)
     with pytest.raises(DataError, match="without outcome or treatment"):
         clone(images).fit(study.X)
