@@ -195,7 +195,12 @@ def _as_catalog(catalog: Any) -> Catalog:
 
 # ---------------------------------------------------------------------- entries to objects
 def load_study(
-    name: str, catalog: Catalog | str | os.PathLike[str] | None = None, *, download: bool = False, **options: Any
+    name: str,
+    catalog: Catalog | str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    network: bool = False,
+    **options: Any,
 ) -> Any:
     """The study of a catalogue entry, with its imagery.
 
@@ -207,6 +212,9 @@ def load_study(
         Default: see :func:`load_catalog`.
     download : bool, default False
         Whether to fetch the data where they are not here. Nothing is downloaded without it.
+    network : bool, default False
+        Whether imagery may be read over the net. Nothing is asked of it without this, or ``network: true`` in the
+        entry; addresses that hold an environment variable need it in any case.
     **options
         Arguments of :class:`causalsat.Study` to use instead of the entry's (``covariates=``, ``imagery=``, ...);
         for a simulated entry also those of :func:`causalsat.simulate.satellite_trial`.
@@ -248,14 +256,23 @@ def load_study(
     if entry.places is not None and "places" not in options:
         arguments["places"] = _table(known, name, "places", entry.places, folder, check=original)
     if entry.imagery and "imagery" not in options:
-        arguments["imagery"] = _imagery(known, name, entry, folder, check=original)
+        arguments["imagery"] = _imagery(known, name, entry, folder, check=original, network=network)
     return Study.from_file(units, **{**arguments, **options})
 
 
 def load_imagery(
-    name: str, catalog: Catalog | str | os.PathLike[str] | None = None, *, download: bool = False
+    name: str,
+    catalog: Catalog | str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    network: bool = False,
 ) -> Any:
     """The imagery of a catalogue entry: an Imagery, or a dict of them where the entry has several.
+
+    Parameters
+    ----------
+    name, catalog, download, network
+        As in :func:`load_study`.
 
     Raises
     ------
@@ -269,7 +286,7 @@ def load_imagery(
     if not entry.imagery:
         raise CatalogError(f"{known.where(name)}: {name!r} has no imagery", expected="imagery: in the entry")
     folder, _, original = _locate(known, name, entry, download)
-    return _imagery(known, name, entry, folder, check=original)
+    return _imagery(known, name, entry, folder, check=original, network=network)
 
 
 def _simulated(name: str, entry: Entry, options: dict[str, Any]) -> Any:
@@ -330,21 +347,28 @@ def _table(catalog: Catalog, name: str, key: str, spec: TableSpec, folder: Path,
     return path
 
 
-def _imagery(catalog: Catalog, name: str, entry: Entry, folder: Path, *, check: bool) -> Any:
-    opened = {key: _open(catalog, name, key, spec, folder, check=check) for key, spec in entry.imagery.items()}
+def _imagery(catalog: Catalog, name: str, entry: Entry, folder: Path, *, check: bool, network: bool) -> Any:
+    opened = {
+        key: _open(catalog, name, key, spec, folder, check=check, network=network)
+        for key, spec in entry.imagery.items()
+    }
     return next(iter(opened.values())) if len(opened) == 1 else opened
 
 
-def _open(catalog: Catalog, name: str, key: str, spec: ImagerySpec, folder: Path, *, check: bool) -> Any:
-    from causalsat.imagery import open_embeddings, open_imagery
+def _open(
+    catalog: Catalog, name: str, key: str, spec: ImagerySpec, folder: Path, *, check: bool, network: bool
+) -> Any:
+    from causalsat.imagery import open_embeddings, open_imagery  # rasterio, which reading a catalogue does without
 
     where = catalog.where(name, "imagery", key, "path")
+    paths.check_network(spec.path, network or spec.network, network, where)
     path = paths.existing(_resolve(catalog, name, spec.path, ("imagery", key, "path"), folder), where)
     if check:
         paths.verify(path, spec.sha256, catalog.where(name, "imagery", key, "sha256"))
     settings = spec.model_dump(exclude={"kind", "path", "options", "sha256"}, exclude_none=True)
+    settings["network"] = network or spec.network
     if spec.kind == "embedding":
-        settings = {k: v for k, v in settings.items() if k not in ("scale", "offset", "mask")}
+        settings = {k: v for k, v in settings.items() if k not in ("scale", "offset", "mask", "mosaic")}
         return open_embeddings(path, name=key, **settings, **spec.options)
     if spec.kind == "stac" and isinstance(spec.dates, list):
         settings["dates"] = slice(str(spec.dates[0]), str(spec.dates[-1]))

@@ -8,14 +8,47 @@ import re
 from pathlib import Path
 
 from causalsat.exceptions import CatalogError
+from causalsat.imagery.files import gdal_path, is_remote, local_file
 from causalsat.study.columns import close_matches
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def is_address(text: str) -> bool:
-    """Whether a path is an address on the net or in a GDAL virtual file system."""
-    return "://" in text or text.startswith("/vsi")
+    """Whether a path is no plain path: an address on the net, or in a GDAL virtual file system."""
+    return "://" in text or text.startswith("/vsi") or is_remote(text)
+
+
+def check_network(text: str, allowed: bool, asked: bool, where: str) -> None:
+    """Refuse an address on the net that nobody asked for.
+
+    Parameters
+    ----------
+    text : str
+        The path as it is written in the catalogue.
+    allowed : bool
+        Whether the caller or the entry allows the network.
+    asked : bool
+        Whether the caller does.
+    where : str
+        File, line and key.
+    """
+    filled = _VARIABLE.sub(lambda m: os.environ.get(m[1]) or m[2] or "", text)
+    if not (is_remote(text) or is_remote(gdal_path(filled))):
+        return
+    if not allowed:
+        raise CatalogError(
+            f"{where}: the path {text!r} lies on the net",
+            expected="a local file: nothing is fetched unless it is asked for",
+            todo="pass network=True (causalsat ... --network), or write network: true beside the path",
+        )
+    variables = _VARIABLE.findall(text)
+    if variables and not asked:
+        raise CatalogError(
+            f"{where}: the address {text!r} would send the environment variable {variables[0][0]} over the net",
+            expected="to be told so by the caller, not by the catalogue alone",
+            todo="pass network=True if you trust this catalogue",
+        )
 
 
 def unset_variables(text: str) -> list[str]:
@@ -51,6 +84,11 @@ def _is_glob(text: str) -> bool:
 def existing(text: str, where: str) -> str:
     """The path itself if the file, folder or at least one match of the glob exists."""
     if is_address(text):
+        held = local_file(gdal_path(text))
+        if not is_remote(text) and held is not None and not Path(held).exists():
+            raise CatalogError(
+                f"{where}: {text} does not exist", expected="the file that the catalogue names", todo="check the path"
+            )
         return text
     path = Path(text)
     if _is_glob(text):

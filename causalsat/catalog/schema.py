@@ -68,7 +68,9 @@ class ImagerySpec(_Strict):
 
     ``path`` is a file, a folder, a glob or an address; the other keys are the arguments of
     :func:`causalsat.open_imagery` (for embeddings ``open_embeddings``) of the same names, ``options`` its further
-    ones. Two ``dates`` of a STAC source are the first and the last day.
+    ones. Two ``dates`` of a STAC source are the first and the last day. ``network: true`` says that an address, or
+    one that a file names, may be asked when the entry is opened; an address that holds an environment variable needs
+    ``load_study(..., network=True)`` besides, since its value is sent over the net.
     """
 
     kind: ImageryKind = "raster"
@@ -78,9 +80,11 @@ class ImagerySpec(_Strict):
     date_regex: Regex | None = None
     crs: str | None = None
     nodata: float | None = None
-    scale: float | list[float] = 1.0
-    offset: float | list[float] = 0.0
+    scale: float | list[float] | Literal["file"] | dict[Day, float | list[float]] | None = None
+    offset: float | list[float] | dict[Day, float | list[float]] | None = None
     mask: str | dict[str, Any] | None = None
+    mosaic: StrictBool = False
+    network: StrictBool = False
     options: dict[str, Any] = Field(default_factory=dict)
     sha256: Sha256 | None = None
 

@@ -70,13 +70,16 @@ LatOption = Annotated[str | None, typer.Option(help="Latitude column.")]
 ImageryOption = Annotated[
     str | None, typer.Option(help="Raster file, folder of dated scenes, Zarr, STAC, or a catalogue entry.")
 ]
+NetworkOption = Annotated[
+    bool, typer.Option("--network", help="Whether addresses on the net may be read; nothing is fetched without it.")
+]
 SizeOption = Annotated[float | None, typer.Option("--size-m", help="Side of the image chip of a unit, in metres.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, warnings or log.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log of each step, and tracebacks, on stderr.")]
 
 
-def opened_imagery(imagery: str, catalog: Path | None) -> Any:
+def opened_imagery(imagery: str, catalog: Path | None, network: bool = False) -> Any:
     """The imagery of a path, or of a catalogue entry with its bands, scale, nodata and mask."""
     from causalsat.catalog import load_catalog, load_imagery
     from causalsat.imagery import open_imagery
@@ -84,8 +87,8 @@ def opened_imagery(imagery: str, catalog: Path | None) -> Any:
     if imagery.isidentifier() and not Path(imagery).exists():
         known = load_catalog(catalog)
         if imagery in known or catalog is not None:
-            return load_imagery(imagery, known)
-    return open_imagery(imagery)
+            return load_imagery(imagery, known, network=network)
+    return open_imagery(imagery, network=network)
 
 
 def _study(
@@ -98,6 +101,7 @@ def _study(
     lon: str | None,
     lat: str | None,
     imagery: str | None,
+    network: bool,
     design: dict[str, Any],
 ) -> Any:
     """The study of a units file with the given roles, or of a catalogue entry with them in the place of its own."""
@@ -127,14 +131,15 @@ def _study(
             cluster=cluster,
             lon=lon,
             lat=lat,
-            imagery=opened_imagery(imagery, catalog) if imagery else None,
+            imagery=opened_imagery(imagery, catalog, network) if imagery else None,
             **design,
         )
     from causalsat.catalog import load_study
 
     given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
-    given |= {"covariates": names, **design, "imagery": opened_imagery(imagery, catalog) if imagery else None}
-    return load_study(source, catalog=catalog, **{key: value for key, value in given.items() if value is not None})
+    given |= {"covariates": names, **design, "imagery": opened_imagery(imagery, catalog, network) if imagery else None}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return load_study(source, catalog=catalog, network=network, **chosen)
 
 
 def _design(
@@ -193,6 +198,7 @@ def check(
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
+    network: NetworkOption = False,
     size_m: SizeOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -204,7 +210,7 @@ def check(
     """
     with answer("check", as_json, verbose, quiet) as reply:
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
-        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, design)
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         report = loaded.check(size_m=size_m)
         found = json.loads(report.to_dataframe().to_json(orient="records"))
         reply.result = {"study": loaded.name, "ok": bool(report.ok), "findings": found}
@@ -230,6 +236,7 @@ def run(
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
+    network: NetworkOption = False,
     size_m: SizeOption = None,
     resolution: Annotated[float | None, typer.Option(help="Side of a map cell in metres.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds, encoder and draws.")] = 0,
@@ -245,7 +252,7 @@ def run(
         from causalsat.analysis import analyse, image_model
 
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
-        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, design)
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         model = image_model(loaded, size_m=size_m, random_state=seed)
         analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
         folder = out or Path("outputs") / loaded.name
@@ -277,6 +284,7 @@ def map_(
     ] = None,
     district_name: Annotated[str | None, typer.Option(help="Column with the districts' names.")] = None,
     catalog: CatalogOption = None,
+    network: NetworkOption = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -291,7 +299,7 @@ def map_(
         from causalsat.persistence import load
 
         shapes = _polygons(districts, district_name)  # before the map, which may take hours
-        fitted, source = load(model), opened_imagery(imagery, catalog)
+        fitted, source = load(model), opened_imagery(imagery, catalog, network)
         mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
         result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
         files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}

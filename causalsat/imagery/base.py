@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import ImageryError, ParameterError
+from causalsat.imagery import chip_reader
 from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, window_into
 from causalsat.imagery.dates import as_day, first_day
 from causalsat.imagery.grid import Grid, IntArray
-from causalsat.imagery.handles import gdal_env
+from causalsat.imagery.handles import gdal_env, new_operation
 from causalsat.imagery.held import holder
 
 if TYPE_CHECKING:
@@ -79,9 +80,14 @@ class Imagery(ABC):
         """What tells that files changed (path, modification time, size); empty for sources without files."""
         return ()
 
+    def unstamped(self) -> tuple[str, ...]:
+        """What decides the pixels and cannot be looked at, such as files on the net: never taken as unchanged."""
+        return ()
+
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
         """Refuse what was read while a file changed: it may be of two images."""
+        new_operation()
         before = self.stamps()
         yield
         after = self.stamps()
@@ -289,9 +295,7 @@ class Imagery(ABC):
         -------
         xarray.DataArray of dimensions (unit, [time,] band, y, x)
         """
-        from causalsat.imagery.chip_reader import chips
-
-        return chips(self, geometry, **options)  # type: ignore[return-value]
+        return chip_reader.chips(self, geometry, **options)  # type: ignore[return-value]
 
     # selection
 
@@ -364,7 +368,7 @@ class Imagery(ABC):
             raise ImageryError(f"{self.name} has no image in {dates}", expected=f"of {list(self.days)}")
         return positions
 
-    # copies and words
+    # copies and text
 
     def __copy__(self) -> Self:
         return self

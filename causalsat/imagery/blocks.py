@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,16 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 Key = tuple[int, int]
 
-__all__ = ["Block", "BlockSource", "WindowReader", "block_order", "read_unit", "window_into"]
+__all__ = [
+    "Block",
+    "BlockSource",
+    "WindowReader",
+    "block_order",
+    "is_nodata",
+    "nodata_bounds",
+    "read_unit",
+    "window_into",
+]
 
 _MIN_UNIT_PX = 128
 HELD_BYTES = 512 << 20  # of decoded blocks, over all files that are read at the same time
@@ -237,8 +247,8 @@ def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice]
             target[...] = values
     else:
         target[...] = values
-    if fill is not None and (exact := _in_dtype(fill, values.dtype)) is not None:
-        np.copyto(target, np.nan, where=values == exact)
+    if fill is not None and (bounds := nodata_bounds(fill, values.dtype)) is not None:
+        np.copyto(target, np.nan, where=is_nodata(values, bounds))
         whole = False
     if values.dtype.kind == "f":
         np.copyto(target, np.nan, where=~np.isfinite(target))
@@ -247,16 +257,62 @@ def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice]
     return whole
 
 
-def _in_dtype(fill: float, dtype: np.dtype[Any]) -> Any:
-    """The nodata value in the data type of the pixels; None where no pixel can have it."""
-    if np.isnan(fill):
+@lru_cache(maxsize=512)
+def nodata_bounds(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any] | None:
+    """Lowest and highest value, in the pixels' data type, that stands for nodata; None where no pixel can.
+
+    Whole numbers are compared exactly. Floats are compared as GDAL does (``ARE_REAL_EQUAL``): by four units of single
+    precision, because nodata is often written with few digits; beyond half of the largest single-precision number,
+    where GDAL's sum overflows, everything that large is nodata.
+
+    Examples
+    --------
+    >>> nodata_bounds(0.0, np.dtype("uint8")), nodata_bounds(-1.0, np.dtype("uint8"))
+    ((np.uint8(0), np.uint8(0)), None)
+    >>> low, high = nodata_bounds(-3.40282e38, np.dtype("float32"))
+    >>> bool(low <= np.float32(-3.4028235e38) <= high), bool(low <= np.float32(-1) <= high)
+    (True, False)
+    """
+    if np.isnan(nodata):
         return None  # NaN is invalid in any case
     if dtype.kind == "f":
-        return dtype.type(fill)
-    if dtype.kind == "b":
+        with np.errstate(over="ignore"):
+            centre = dtype.type(nodata)
+        if not np.isfinite(centre):
+            return None
+        if dtype.itemsize < 4:
+            return centre, centre
+        return tuple(sorted(_furthest(centre, end) for end in (np.finfo(dtype).min, np.finfo(dtype).max)))  # type: ignore[return-value]
+    if dtype.kind not in "iu":
         return None
     info = np.iinfo(dtype)
-    return dtype.type(int(fill)) if float(fill).is_integer() and info.min <= fill <= info.max else None
+    if not (float(nodata).is_integer() and info.min <= nodata <= info.max):
+        return None
+    return dtype.type(int(nodata)), dtype.type(int(nodata))
+
+
+def _furthest(centre: Any, end: Any) -> Any:
+    """The value nearest to ``end`` that GDAL takes for equal to ``centre``, by bisection over the floats between."""
+    tolerance = centre.dtype.type(np.finfo(np.float32).eps * 2)
+
+    def equal(value: Any) -> bool:
+        return bool(value == centre or abs(value - centre) < abs(value + centre) * tolerance)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        if equal(end):
+            return end
+        near, far = centre, end
+        while True:
+            middle = near + (far - near) / 2 if abs(far - near) < np.inf else (near / 2 + far / 2)
+            if middle in (near, far):
+                return near
+            near, far = (middle, far) if equal(middle) else (near, middle)
+
+
+def is_nodata(values: NDArray[Any], bounds: tuple[Any, Any]) -> NDArray[np.bool_]:
+    """Where values lie within the bounds of nodata."""
+    low, high = bounds
+    return values == low if low == high else (values >= low) & (values <= high)
 
 
 def _apply_gain(chip: NDArray[np.float32], gain: tuple[Any, Any] | None) -> None:

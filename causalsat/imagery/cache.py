@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from causalsat.core.files import checksum, whole_file, writing
 from causalsat.exceptions import ImageryError
-from causalsat.imagery.base import Imagery
 from causalsat.imagery.grid import IntArray
 
 __all__ = ["check", "content_key", "load", "store"]
@@ -31,9 +30,9 @@ _FORMAT = 2
 Chips = NDArray[np.float32]
 
 
-def content_key(imagery: Imagery, row0: IntArray, col0: IntArray, size_px: int) -> str:
+def content_key(fingerprint: dict[str, Any], row0: IntArray, col0: IntArray, size_px: int) -> str:
     """Hexadecimal key of the imagery's fingerprint, the windows and their size."""
-    text = json.dumps([_FORMAT, imagery.fingerprint(), size_px], sort_keys=True, default=str)
+    text = json.dumps([_FORMAT, fingerprint, size_px], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode())
     for array in (row0, col0):
         digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())

@@ -8,28 +8,86 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery import cache as disk
-from causalsat.imagery.base import Imagery
-from causalsat.imagery.grid import IntArray, lonlat
+from causalsat.imagery.grid import Grid, IntArray, check_ground_size, lonlat
 
-__all__ = ["chips"]
+__all__ = ["ChipSource", "chips"]
 
 Chips = NDArray[np.float32]
 LOG = logging.getLogger(__name__)
 ON_INVALID = ("raise", "mask", "drop")
 
 
+@runtime_checkable
+class ChipSource(Protocol):
+    """What chips are read from: an :class:`causalsat.imagery.Imagery`."""
+
+    @property
+    def grid(self) -> Grid:
+        """CRS, transform and shape."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+
+    @property
+    def days(self) -> tuple[str, ...]:
+        """ISO days of the images."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def has_time(self) -> bool:
+        """Whether arrays have a time dimension."""
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Shape of the dimensions before y and x."""
+
+    @property
+    def resolution_m(self) -> float:
+        """Metres per pixel."""
+
+    def size_px(self, size_m: float) -> int:
+        """Pixels in a side of so many metres."""
+
+    def windows(self, geometry: Any, size_px: int) -> tuple[IntArray, IntArray]:
+        """Upper-left pixels of windows."""
+
+    def layers(self) -> list[Any]:
+        """Sources of blocks."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the pixels."""
+
+    def unstamped(self) -> tuple[str, ...]:
+        """What decides the pixels and cannot be looked at."""
+
+    def fill_windows(
+        self, out: Chips, row0: IntArray, col0: IntArray, *, threads: int = 1, progress: Any = None
+    ) -> NDArray[np.float64]:
+        """Write windows into an array."""
+
+    def iter_windows(
+        self, row0: IntArray, col0: IntArray, size_px: int, batch_size: int = 256, *, threads: int = 1
+    ) -> Any:
+        """Windows in batches."""
+
+
 def chips(
-    imagery: Imagery | Mapping[str, Imagery],
+    imagery: ChipSource | Mapping[str, ChipSource],
     geometry: Any,
     *,
     size_m: float | Sequence[float] | None = None,
@@ -51,7 +109,8 @@ def chips(
         Points, or polygons by their representative point. Its index becomes the coordinate ``unit``.
     size_m, size_px : number or sequence of numbers
         Side of the chips in metres (rounded to whole pixels) or in pixels; exactly one of the two. Several sizes make
-        several scales.
+        several scales. Metres are those on the ground: where a side is more than a tenth longer or shorter, as in
+        degrees far from the equator or in Web Mercator, it is refused.
     on_invalid : {"raise", "mask", "drop"}, default "raise"
         What to do with units of which less than ``min_valid`` is valid: raise an error that names them, keep them
         with NaN, or leave them out, with their labels in ``attrs["dropped"]`` and a warning.
@@ -60,8 +119,9 @@ def chips(
     lazy : bool, default False
         Read pixels only when they are used. Validity is still computed, in one pass that holds little in memory.
     cache : path, optional
-        Folder that keeps the chips under a key of the source (paths, times, sizes), its settings, the windows and
-        their size; safe with several processes. With ``lazy`` the file is memory-mapped.
+        Folder that keeps the chips under a key of the source (paths, times and sizes of every file that is read), its
+        settings, the windows and their size; safe with several processes. With ``lazy`` the file is memory-mapped. A
+        source whose files cannot be looked at, such as one on the net, is not kept, which is warned of.
     threads : int, default 1
         Threads that decode blocks ahead.
     progress : bool, optional
@@ -100,6 +160,7 @@ def chips(
     """
     _check_parameters(on_invalid, min_valid, size_m, size_px)
     requests = _requests(imagery, size_m, size_px)
+    _check_sizes(requests, geometry, size_m)
     folder = None if cache is None else Path(cache)
     reads: dict[str, _Reading] = {}
     for key in sorted(requests, key=lambda key: -requests[key][1]):  # the largest first: smaller ones are cut from it
@@ -144,14 +205,22 @@ def _check_parameters(on_invalid: str, min_valid: float, size_m: Any, size_px: A
         )
 
 
-def _requests(imagery: Any, size_m: Any, size_px: Any) -> dict[str, tuple[Imagery, int]]:
+def _check_sizes(requests: dict[str, tuple[ChipSource, int]], geometry: Any, size_m: Any) -> None:
+    """Refuse metres that are not so many on the ground at the places."""
+    if size_m is None:
+        return
+    for source in {id(source): source for source, _ in requests.values()}.values():
+        check_ground_size(source.grid, geometry, float(np.max(size_m)), source.name)
+
+
+def _requests(imagery: Any, size_m: Any, size_px: Any) -> dict[str, tuple[ChipSource, int]]:
     """Source and size in pixels of each result, by its key."""
     several = isinstance(imagery, Mapping)
     sources = dict(imagery) if several else {"": imagery}
     if not sources:
         raise ImageryError("an empty mapping of imagery", expected="at least one source")
     for name, source in sources.items():
-        if not isinstance(source, Imagery):
+        if not isinstance(source, ChipSource):
             raise ImageryError(
                 f"imagery {name!r} is a {type(source).__name__}"
                 if several
@@ -168,12 +237,12 @@ def _requests(imagery: Any, size_m: Any, size_px: Any) -> dict[str, tuple[Imager
             px = source.size_px(size) if unit == "m" else int(size)
             if unit == "px" and (px != size or px < 1):
                 raise ParameterError(f"size_px={size!r}", expected="a whole number of pixels, at least 1")
-            requests["@".join(part for part in (str(name), label) if part)] = (source, px)
+            requests["@".join(text for text in (str(name), label) if text)] = (source, px)
     return requests
 
 
 def _read(
-    source: Imagery, geometry: Any, px: int, lazy: bool, folder: Path | None, threads: int, progress: bool | None
+    source: ChipSource, geometry: Any, px: int, lazy: bool, folder: Path | None, threads: int, progress: bool | None
 ) -> _Reading:
     row0, col0 = source.windows(geometry, px)
     row, col, which = _distinct(row0, col0)
@@ -181,20 +250,26 @@ def _read(
     bar = {"disable": None if progress is None else not progress, "delay": 2, "unit": "chip", "desc": source.name}
 
     def fill(out: Chips) -> NDArray[np.float64]:
-        from tqdm.auto import tqdm
-
         with tqdm(total=len(row) * len(source.layers()), **bar) as ticker:
             return source.fill_windows(out, row, col, threads=threads, progress=ticker)
 
+    if folder is not None and (unknown := source.unstamped()):
+        warnings.warn(
+            f"the chips of {source.name} are not kept in {folder}, because it cannot be seen whether "
+            f"{', '.join(unknown[:3])} changes",
+            ImageryWarning,
+            stacklevel=3,
+        )
+        folder = None
     if folder is not None:
-        key = disk.content_key(source, row, col, px)
-        found = disk.load(folder, key, shape, lazy)
-        LOG.info("%s chips of %s: %s", len(row), source.name, "read" if found is None else f"kept in {folder}")
-        if found is None:
+        key = disk.content_key(source.fingerprint(), row, col, px)
+        kept = disk.load(folder, key, shape, lazy)
+        LOG.info("%s chips of %s: %s", len(row), source.name, "read" if kept is None else f"kept in {folder}")
+        if kept is None:
             disk.store(folder, key, shape, fill)
-            found = disk.load(folder, key, shape, lazy)
-        if found is not None:
-            return _Reading(found[0], which, *found[1:])
+            kept = disk.load(folder, key, shape, lazy)
+        if kept is not None:
+            return _Reading(kept[0], which, *kept[1:])
     if lazy:
         valid = np.empty(len(row))
         for positions, batch in source.iter_windows(row, col, px, threads=threads):
@@ -224,8 +299,8 @@ def valid_fraction(chips: NDArray[Any], batch: int = 128) -> NDArray[np.float64]
     """Share of each chip's values that are not NaN; (n, ...) to (n,)."""
     out = np.empty(len(chips))
     for start in range(0, len(chips), batch):
-        part = np.isnan(chips[start : start + batch]).reshape(len(chips[start : start + batch]), -1)
-        out[start : start + batch] = 1 - np.count_nonzero(part, axis=1) / part.shape[1]
+        missing = np.isnan(chips[start : start + batch]).reshape(len(chips[start : start + batch]), -1)
+        out[start : start + batch] = 1 - np.count_nonzero(missing, axis=1) / missing.shape[1]
     return out
 
 
@@ -235,7 +310,7 @@ def _index(geometry: Any) -> Any:
 
 def _decide(
     reads: dict[str, _Reading],
-    requests: dict[str, tuple[Imagery, int]],
+    requests: dict[str, tuple[ChipSource, int]],
     geometry: Any,
     on_invalid: str,
     min_valid: float,
@@ -282,7 +357,7 @@ def _decide(
 
 
 def _assemble(
-    source: Imagery,
+    source: ChipSource,
     px: int,
     reading: _Reading,
     keep: NDArray[np.bool_] | None,
@@ -334,7 +409,7 @@ def _identity(which: IntArray, data: Any) -> bool:
 class _LazyChips(BackendArray):
     """Chips that are read when they are indexed."""
 
-    def __init__(self, imagery: Imagery, row0: IntArray, col0: IntArray, size_px: int) -> None:
+    def __init__(self, imagery: ChipSource, row0: IntArray, col0: IntArray, size_px: int) -> None:
         self.imagery, self.row0, self.col0, self.size_px = imagery, row0, col0, size_px
         self.shape = (len(row0), *imagery.leading, size_px, size_px)
         self.dtype = np.dtype(np.float32)
@@ -347,9 +422,8 @@ class _LazyChips(BackendArray):
         row, col, which = _distinct(self.row0[units], self.col0[units])
         out = np.empty((len(row), *self.shape[1:]), dtype=np.float32)
         self.imagery.fill_windows(out, row, col)
-        part = out if _identity(which, out) else out[which]
-        part = _outer(part, key[1:], 1)
-        return part[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else part
+        pixels = _outer(out if _identity(which, out) else out[which], key[1:], 1)
+        return pixels[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else pixels
 
 
 class _MappedChips(BackendArray):
@@ -364,9 +438,9 @@ class _MappedChips(BackendArray):
 
     def _read(self, key: tuple[Any, ...]) -> Any:
         units = self._which[key[0]]
-        part = self._data[units]
-        disk.check(part if np.ndim(units) else part[None], np.atleast_1d(self._sums[units]), self._data.filename)
-        return np.array(_outer(part, key[1:], part.ndim - len(key) + 1))
+        pixels = self._data[units]
+        disk.check(pixels if np.ndim(units) else pixels[None], np.atleast_1d(self._sums[units]), self._data.filename)
+        return np.array(_outer(pixels, key[1:], pixels.ndim - len(key) + 1))
 
 
 def _outer(array: Any, key: tuple[Any, ...], first: int) -> Any:

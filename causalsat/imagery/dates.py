@@ -1,11 +1,12 @@
-"""Days of images: read from names and values; a month or a year stands for its last day.
+"""Days of images: read from names and values; a month, a year or a period stands for its last day.
 
-The last day is the careful choice: an annual composite may show anything up to 31 December, so
+The last day is the conservative choice: an annual composite may show anything up to 31 December, so
 ``images_before("2016-06-01")`` must not return the composite of 2016.
 """
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Any
 
@@ -13,92 +14,76 @@ import numpy as np
 
 from causalsat.exceptions import ImageryError
 
-__all__ = ["as_day", "day_in_name", "first_day"]
+__all__ = ["as_day", "check_order", "day_in_name", "first_day"]
 
-_COMPACT = re.compile(r"(\d{4})(\d{2})?(\d{2})?$")
-_DEFAULT = (
-    r"(?<!\d)((?:19|20)\d{2}[-_]?(?:0[1-9]|1[0-2])[-_]?(?:0[1-9]|[12]\d|3[01]))(?!\d)",
-    r"(?<!\d)((?:19|20)\d{2}[-_]?(?:0[1-9]|1[0-2]))(?!\d)",
-    r"(?<!\d)((?:19|20)\d{2})(?!\d)",
+EXPECTED = "2016-07-03, 20160703, 2016-07 or 2016"
+_TEXT = re.compile(r"(\d{4})(?:(-?)(\d{2})(?:\2(\d{2})(?:[T ][\d:.]+(?:Z|\+00:?00)?)?)?)?$")
+_YEARS = (1900, 2200)
+
+# a year that follows a lone v or r is a version or a release, and a month that a letter follows is none: 2015_10m
+_YEAR = r"(?<!\d)(?<![^A-Za-z][vVrR])(?<!^[vVrR])((?:19|20)\d{2})"
+_MONTH = r"(0[1-9]|1[0-2])"
+_TOKENS = (
+    re.compile(_YEAR + r"([-_.]?)" + _MONTH + r"\2(0[1-9]|[12]\d|3[01])(?!\d)"),
+    re.compile(_YEAR + r"(?:" + _MONTH + r"(?!\d)|[-_.]" + _MONTH + r"(?![0-9A-Za-z]))"),
+    re.compile(_YEAR + r"(?!\d)"),
+)
+_BETWEEN = re.compile(r"[-_. ]{1,3}|[-_. ]?(?:to|through)[-_. ]?")
+# products whose second day is that of processing: Landsat's and Sentinel-2's
+_PRODUCTS = re.compile(
+    r"L[COTEM]\d{2}_L\w{3}_\d{6}_(\d{8})_\d{8}_\d{2}_(?:T1|T2|RT)"
+    r"|S2[A-D]_MSIL\w{2}_(\d{8})T\d{6}_N\d{4}_R\d{3}_T\w{5}_\d{8}T\d{6}"
 )
 
 
 def as_day(value: Any) -> str:
     """ISO day of a text, number (year), datetime or numpy date; the last day of a month or year.
 
+    Days and months in another order than ISO's (03/04/2008, 13.04.2008) are refused, since nothing says which of the
+    two comes first.
+
     Raises
     ------
     ImageryError
-        Not a date.
+        Not a date, or one before 1900 or after 2200.
 
     Examples
     --------
     >>> as_day("2016-07-03"), as_day("20160703"), as_day("2016-02"), as_day(2016)
     ('2016-07-03', '2016-07-03', '2016-02-29', '2016-12-31')
     """
-    text = str(value).strip()
-    compact = _COMPACT.match(text)
-    if compact:
-        text = "-".join(part for part in compact.groups() if part)
     try:
-        date = np.datetime64(text if isinstance(value, str | int | np.integer) else value)
+        date = _date(value)
         unit = np.datetime_data(date.dtype)[0]
         if unit in ("Y", "M"):
             date = (date + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
         day = date.astype("datetime64[D]")
     except (ValueError, TypeError) as error:
-        raise ImageryError(f"{value!r} is not a date", expected="2016-07-03, 20160703, 2016-07 or 2016") from error
+        raise ImageryError(f"{value!r} is not a date", expected=EXPECTED) from error
     if np.isnat(day):
-        raise ImageryError("a date is missing (NaT)", expected="2016-07-03, 20160703, 2016-07 or 2016")
-    return str(day)
+        raise ImageryError("a date is missing (NaT)", expected=EXPECTED)
+    text = str(day)
+    if not _YEARS[0] <= int(text.split("-")[0]) <= _YEARS[1]:
+        raise ImageryError(f"{value!r} is not a date between {_YEARS[0]} and {_YEARS[1]}", expected=EXPECTED)
+    return text
 
 
-def day_in_name(name: str, regex: str | None = None) -> str | None:
-    r"""ISO day found in a file's name; None where there is none.
-
-    Parameters
-    ----------
-    name : str
-        File name.
-    regex : str, optional
-        With groups named ``year``, ``month``, ``day`` or ``doy`` (day of year), or with the whole date in its first
-        group. Default: a date such as 20160703, 2016-07-03, 2016_07, 2016 between non-digits.
-
-    Examples
-    --------
-    >>> day_in_name("S2_T36NVJ_20160703T0801.tif"), day_in_name("ndvi_2016.tif"), day_in_name("scene.tif")
-    ('2016-07-03', '2016-12-31', None)
-    >>> day_in_name("LC08_2016185.tif", r"_(?P<year>\d{4})(?P<doy>\d{3})")
-    '2016-07-03'
-    """
-    try:
-        patterns = [re.compile(regex)] if regex else [re.compile(default) for default in _DEFAULT]
-    except re.error as error:
-        raise ImageryError(
-            f"date_regex={regex!r} is not a regular expression ({error})", todo=r'for example date_regex=r"_(\d{8})_"'
-        ) from error
-    for pattern in patterns:
-        found = pattern.search(name)
-        if found:
-            return _day_of(found, name)
-    return None
-
-
-def _day_of(found: re.Match[str], name: str) -> str:
-    parts = {key: text for key, text in found.groupdict().items() if text}
-    if "year" in parts and "doy" in parts:
-        start = np.datetime64(f"{parts['year']}-01-01")
-        return str(start + np.timedelta64(int(parts["doy"]) - 1, "D"))
-    if "year" in parts:
-        return as_day("-".join(parts[key].zfill(2) for key in ("year", "month", "day") if key in parts))
-    text = found.group(1) if found.re.groups else found.group(0)
-    try:
-        return as_day(text.replace("_", "-"))
-    except ImageryError as error:
-        raise ImageryError(
-            f"{name}: date_regex found {text!r}, which is not a date",
-            todo="put the date into the first group, or use groups named year, month, day or doy",
-        ) from error
+def _date(value: Any) -> np.datetime64:
+    """As a numpy date, of the unit that the value has; ValueError or TypeError where it is none."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)  # a year among missing values
+    if isinstance(value, str | int | np.integer) and not isinstance(value, bool):
+        found = _TEXT.match(str(value).strip())
+        if found is None:
+            raise ValueError(value)
+        return np.datetime64("-".join(part for part in found.group(1, 3, 4) if part))
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    if isinstance(value, datetime.date | np.datetime64):
+        return np.datetime64(value)
+    if all(hasattr(value, part) for part in ("year", "month", "day")):  # other calendars, as of climate models
+        return np.datetime64(f"{value.year:04d}-{value.month:02d}-{value.day:02d}")
+    raise TypeError(value)
 
 
 def first_day(value: Any) -> str:
@@ -116,3 +101,113 @@ def first_day(value: Any) -> str:
     if len(text) in (6, 7) and text[:4].isdigit():
         return last[:8] + "01"
     return last
+
+
+def day_in_name(name: str, regex: str | None = None) -> str | None:
+    r"""ISO day found in a file's name; None where there is none.
+
+    Parameters
+    ----------
+    name : str
+        File name.
+    regex : str, optional
+        With groups named ``year``, ``month``, ``day`` or ``doy`` (day of year), or with the whole date in its first
+        group. Default: a date such as 20160703, 2016-07-03, 2016_07, 2016. A period (``201204-201303``,
+        ``2009_2011``) and several days in one name give the last of them, but for the names of Landsat's and
+        Sentinel-2's products, which hold the day of processing behind that of the image.
+
+    Raises
+    ------
+    ImageryError
+        Several years or months that are no period, or a regular expression that finds no date.
+
+    Examples
+    --------
+    >>> day_in_name("S2_T36NVJ_20160703T0801.tif"), day_in_name("ndvi_2016.tif"), day_in_name("scene.tif")
+    ('2016-07-03', '2016-12-31', None)
+    >>> day_in_name("npp_201204-201303_global.tif")
+    '2013-03-31'
+    >>> day_in_name("LC08_2016185.tif", r"_(?P<year>\d{4})(?P<doy>\d{3})")
+    '2016-07-03'
+    """
+    if regex is None:
+        return _day_by_default(name)
+    try:
+        found = re.search(regex, name)
+    except re.error as error:
+        raise ImageryError(
+            f"date_regex={regex!r} is not a regular expression ({error})", todo=r'for example date_regex=r"_(\d{8})_"'
+        ) from error
+    return None if found is None else _day_of(found, name)
+
+
+def _day_by_default(name: str) -> str | None:
+    product = _PRODUCTS.search(name)
+    if product:
+        return as_day(product.group(1) or product.group(2))
+    tokens = _tokens(name)
+    if not tokens:
+        return None
+    finest = min(level for _, _, level, _ in tokens)
+    days, end = [], -1
+    period = False
+    for start, stop, level, day in tokens:
+        follows = end >= 0 and _BETWEEN.fullmatch(name[end:start]) is not None
+        if level == finest or follows:
+            period |= follows
+            days.append(day)
+            end = stop
+    if len(set(days)) > 1 and finest > 0 and not period:
+        raise ImageryError(
+            f"{name} holds several dates: {', '.join(sorted(set(days)))}",
+            todo=r'say which with date_regex=, the date in its first group (r"_(\d{4})_"), or pass dates=',
+        )
+    return max(days)
+
+
+def _tokens(name: str) -> list[tuple[int, int, int, str]]:
+    """Start, end, level (0 day, 1 month, 2 year) and last day of each date in a name, in their order."""
+    found: list[tuple[int, int, int, str]] = []
+    for level, pattern in enumerate(_TOKENS):
+        for match in pattern.finditer(name):
+            if any(match.start() < stop and start < match.end() for start, stop, _, _ in found):
+                continue
+            digits = re.sub(r"\D", "", match.group(0))
+            try:
+                found.append((match.start(), match.end(), level, as_day(digits)))
+            except ImageryError:  # 20160231
+                continue
+    return sorted(found)
+
+
+def _day_of(found: re.Match[str], name: str) -> str:
+    parts = {key: text for key, text in found.groupdict().items() if text}
+    if "year" in parts and "doy" in parts:
+        start = np.datetime64(f"{parts['year']}-01-01")
+        return as_day(start + np.timedelta64(int(parts["doy"]) - 1, "D"))
+    if "year" in parts:
+        return as_day("-".join(parts[key].zfill(2) for key in ("year", "month", "day") if key in parts))
+    text = found.group(1) if found.re.groups else found.group(0)
+    try:
+        return as_day(re.sub("[_.]", "-", text))
+    except ImageryError as error:
+        raise ImageryError(
+            f"{name}: date_regex found {text!r}, which is not a date",
+            todo="put the date into the first group, or use groups named year, month, day or doy",
+        ) from error
+
+
+def check_order(days: tuple[str, ...], what: str) -> None:
+    """Refuse a day that occurs twice.
+
+    Raises
+    ------
+    ImageryError
+    """
+    repeated = sorted({day for day in days if days.count(day) > 1})
+    if repeated:
+        raise ImageryError(
+            f"{what} has several images of {', '.join(repeated[:3])}",
+            expected="one image a day",
+            todo='select one, or join them: array.groupby("time.date").mean()',
+        )

@@ -16,13 +16,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery.base import Imagery
-from causalsat.imagery.blocks import Block
-from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
+from causalsat.imagery.blocks import Block, is_nodata, nodata_bounds
+from causalsat.imagery.dates import day_in_name
+from causalsat.imagery.files import sibling
+from causalsat.imagery.handles import opened, readable
 from causalsat.imagery.layers import OWN_SCALE
-from causalsat.imagery.raster import RasterImagery, open_raster
+from causalsat.imagery.raster import RasterImagery, check_companion, open_raster
+from causalsat.imagery.sequence import open_sequence
+from causalsat.imagery.sources import kind_of, single_date
 
 __all__ = ["FORMULAS", "EmbeddingImagery", "choose_formula", "open_embeddings"]
 
@@ -61,8 +66,11 @@ class EmbeddingImagery(RasterImagery):
         block = super().load(r0, r1, c0, c1)
         values = block.values.astype(np.float32)
         gone = ~np.isfinite(values).all(axis=0)
-        if self.nodata is not None and not np.isnan(self.nodata):
-            gone |= (block.values == self.nodata).any(axis=0)
+        bounds = None if self.nodata is None else nodata_bounds(self.nodata, block.values.dtype)
+        if bounds is not None:
+            gone |= is_nodata(block.values, bounds).any(axis=0)
+        if block.invalid is not None:
+            gone |= np.broadcast_to(block.invalid, values.shape).any(axis=0)
         if self.formula in FORMULAS:
             values = FORMULAS[self.formula](values)
         elif self.formula == "scales":
@@ -70,28 +78,20 @@ class EmbeddingImagery(RasterImagery):
             gone |= ~(np.isfinite(scales) & (scales > 0)).all(axis=0)
             values = values * scales
         values[:, gone] = np.nan
-        return Block(values.astype(np.float32, copy=False), block.invalid)
+        return Block(values.astype(np.float32, copy=False))
 
-    def stamps(self) -> tuple[Any, ...]:
-        """Those of the raster and of the scales."""
-        scales = ((self.scales_path, *file_stamp(self.scales_path)),) if self.scales_path else ()
-        return (*super().stamps(), *scales)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Those of the raster and of the scales."""
-        scales = (os.path.abspath(self.scales_path), *file_stamp(self.scales_path)) if self.scales_path else None
-        return {**super().fingerprint(), "scales": scales}
+    def _paths(self) -> list[str]:
+        return sorted({*super()._paths(), *([self.scales_path] if self.scales_path else [])})
 
     def _scales(self, r0: int, r1: int, c0: int, c1: int) -> FloatArray:
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window
-
-        source = dataset(self.scales_path)
-        bands = [1] if source.count == 1 else list(self.indexes)
-        try:
-            return source.read(bands, window=Window(c0, r0, c1 - c0, r1 - r0)).astype(np.float32)  # type: ignore[no-any-return]
-        except RasterioError as error:
-            raise not_readable(self.scales_path, error) from error
+        """Scales of the pixels, (band or 1, rows, columns); NaN where they are invalid."""
+        file = opened(self.scales_path, self.network)
+        bands = [1] if file.handle.count == 1 else list(self.indexes)
+        window = Window(c0, r0, c1 - c0, r1 - r0)
+        with file.reading(), readable(self.scales_path):
+            scales = file.handle.read(bands, window=window).astype(np.float32)
+            valid = file.handle.read_masks(bands, window=window) != 0
+        return np.where(valid, scales, np.float32(np.nan))
 
 
 def choose_formula(values: NDArray[Any]) -> str:
@@ -143,6 +143,7 @@ def open_embeddings(
     crs: Any = None,
     nodata: float | None = None,
     name: str | None = None,
+    network: bool = False,
 ) -> Imagery:
     """Open precomputed embeddings: one raster, or a folder of them by year.
 
@@ -155,7 +156,7 @@ def open_embeddings(
     scales : path or two texts, optional
         Raster of scales on the same grid, with one band or one for each; for several files, a text in the path and
         what replaces it: ``("embedding", "scales")``.
-    bands, dates, date_regex, crs, nodata, name
+    bands, dates, date_regex, crs, nodata, name, network
         As in :func:`causalsat.open_imagery`; nodata defaults to -128 for int8. The date of an annual embedding is the
         last day of its year, so that ``images_before`` leaves out the year of treatment.
 
@@ -175,26 +176,20 @@ def open_embeddings(
     """
     if formula is not None and formula not in (*FORMULAS, "none"):
         raise ParameterError(f"formula={formula!r}", expected=f"one of {[*FORMULAS, 'none']}")
-    from causalsat.imagery.sources import _kind, _one
-
-    options = {"bands": bands, "crs": crs, "nodata": nodata, "name": name}
+    options = {"bands": bands, "crs": crs, "nodata": nodata, "name": name, "network": network}
     one = partial(_open_one, formula=formula, scales=scales)
-    if _kind(source) == "sequence":
-        from causalsat.imagery.sequence import open_sequence
-
+    if kind_of(source) == "sequence":
         return open_sequence(source, dates=dates, date_regex=date_regex, open_scene=one, **options)
     if dates is None:
-        from causalsat.imagery.dates import day_in_name
-
         dates = day_in_name(Path(os.fspath(source)).name, date_regex)
-    opened = one(source, date=_one(dates), **options)
-    if not opened.days:
+    imagery = one(source, date=single_date(dates), **options)
+    if not imagery.days:
         warnings.warn(
-            f"{opened.name} is undated: an annual embedding may hold images from after the treatment; pass dates=",
+            f"{imagery.name} is undated: an annual embedding may hold images from after the treatment; pass dates=",
             ImageryWarning,
             stacklevel=2,
         )
-    return opened
+    return imagery
 
 
 def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **options: Any) -> EmbeddingImagery:
@@ -210,19 +205,28 @@ def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **opti
     elif formula is None:
         formula = choose_formula(_sample(whole)) if whole.dtype == "int8" else "none"
     fields = {key: getattr(whole, key) for key in whole.__dataclass_fields__}
-    opened = EmbeddingImagery(**fields, formula=formula, scales_path=scales_path)
-    return replace(opened, bands=chosen.bands, indexes=chosen.indexes)
+    imagery = EmbeddingImagery(**fields, formula=formula, scales_path=scales_path)
+    return replace(
+        imagery,
+        bands=chosen.bands,
+        indexes=chosen.indexes,
+        band_nodata=chosen.band_nodata,
+        gdal_masks=chosen.gdal_masks,
+    )
 
 
 def _scales_path(scales: Any, raster: RasterImagery) -> str:
     if scales is None:
         return ""
     path = sibling(raster.path, scales) if isinstance(scales, tuple) else os.fspath(scales)
-    shape = dataset(path).shape
-    if path == raster.path or shape != raster.shape:
+    if path == raster.path:
+        raise ImageryError(f"the scales {path} are the embeddings", expected="another file on the same grid")
+    holder = opened(path, raster.network).handle
+    check_companion(path, holder, raster.grid, "the file of scales", "the embeddings")
+    if holder.count not in (1, max(raster.indexes)):
         raise ImageryError(
-            f"the scales {path} have shape {shape} and the embeddings {raster.shape}",
-            expected="another file on the same grid",
+            f"the scales {path} have {holder.count} bands and the embeddings {max(raster.indexes)}",
+            expected="one band, or one for each",
         )
     return path
 

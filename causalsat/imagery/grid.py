@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,13 +15,26 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError
 
-from causalsat.exceptions import DataError, ImageryError
+from causalsat.exceptions import DataError, ImageryError, ImageryWarning, ParameterError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-__all__ = ["Grid", "lonlat", "make_grid", "representative_points"]
+__all__ = [
+    "Grid",
+    "check_ground_size",
+    "ground_pixels",
+    "lonlat",
+    "make_grid",
+    "project",
+    "project_bounds",
+    "representative_points",
+    "same_affine",
+    "union_grid",
+]
 
+_SIZE_TOLD, _SIZE_REFUSED = 0.05, 0.1  # how far a chip's side may be off on the ground
+_EARTH_M = (6.3e6, 6.4e6)  # half axes of ellipsoids of the Earth
 _GROUND_TOLERANCE = 0.02  # a projection whose metre is off by more than this at the centre is measured on the ground
 
 
@@ -132,12 +147,48 @@ class Grid:
             return f"its shape is {other.shape} and not {self.shape}"
         if self.crs != other.crs:
             return f"its CRS is {other.crs.name} and not {self.crs.name}"
-        scale = np.array([1, 1, self.affine[0], 1, 1, self.affine[0]])
-        limit = tolerance * np.abs(scale) * np.array([self.affine[0]] * 2 + [1] + [self.affine[0]] * 2 + [1])
-        limit[[0, 1, 3, 4]] /= max(self.shape)
-        if (np.abs(np.subtract(self.affine, other.affine)) > limit).any():
+        if not same_affine(self.affine, other.affine, self.shape, tolerance):
             return f"its grid is shifted or scaled: transform {other.affine} and not {self.affine}"
         return None
+
+    def offset_in(self, other: Grid, tolerance: float = 1e-3) -> tuple[int, int] | None:
+        """Row and column of another grid at which this one begins; None where their pixels do not coincide.
+
+        Examples
+        --------
+        >>> first = make_grid("EPSG:32636", (10, 0, 5e5, 0, -10, 1e5), (20, 30), "a")
+        >>> second = make_grid("EPSG:32636", (10, 0, 500300, 0, -10, 1e5), (20, 30), "b")
+        >>> second.offset_in(first), first.offset_in(second)
+        ((0, 30), (0, -30))
+        """
+        if self.crs != other.crs:
+            return None
+        a, _, c, _, e, f = other.affine
+        row, col = (self.affine[5] - f) / e, (self.affine[2] - c) / a
+        drift = max(abs(self.affine[0] / a - 1) * self.shape[1], abs(self.affine[4] / e - 1) * self.shape[0])
+        if max(abs(row - round(row)), abs(col - round(col)), drift) > tolerance:
+            return None
+        return round(row), round(col)
+
+
+def union_grid(grids: Sequence[Grid]) -> Grid | None:
+    """The smallest grid that holds all of these; None where their pixels do not coincide.
+
+    Examples
+    --------
+    >>> tiles = [make_grid("EPSG:32636", (10, 0, x, 0, -10, 1e5), (20, 30), "a") for x in (5e5, 500300)]
+    >>> union_grid(tiles).shape
+    (20, 60)
+    """
+    first = grids[0]
+    offsets = [grid.offset_in(first) for grid in grids]
+    if None in offsets:
+        return None
+    corners = np.array([[r, c, r + g.shape[0], c + g.shape[1]] for (r, c), g in zip(offsets, grids, strict=True)])  # type: ignore[misc]
+    top, left = corners[:, :2].min(axis=0).tolist()
+    bottom, right = corners[:, 2:].max(axis=0).tolist()
+    a, _, c, _, e, f = first.affine
+    return Grid(first.crs_wkt, (a, 0.0, c + left * a, 0.0, e, f + top * e), (bottom - top, right - left))
 
 
 @lru_cache(maxsize=256)
@@ -155,6 +206,74 @@ def _pixel_size_m(grid: Grid) -> tuple[float, float]:
     ground = (float(metres[0]), float(metres[1]))
     close = factor and all(abs(g / n - 1) < _GROUND_TOLERANCE for g, n in zip(ground, nominal, strict=True))
     return nominal if close else ground
+
+
+def ground_pixels(grid: Grid, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Heights and widths in metres on the ground of pixels of a grid, at coordinates in its CRS.
+
+    Parameters
+    ----------
+    grid : Grid
+    x, y : ndarray of shape (n,)
+
+    Returns
+    -------
+    height, width : ndarray of shape (n,)
+        NaN where the coordinates cannot be brought to longitude and latitude.
+    """
+    width, height = grid.affine[0] / 2, -grid.affine[4] / 2
+    transformer = _transformer(grid.crs_wkt, "EPSG:4326")
+    ends = [transformer.transform(x + dx, y + dy) for dx, dy in ((-width, 0), (width, 0), (0, -height), (0, height))]
+    lon, lat = (np.array([end[k] for end in ends], dtype=float) for k in (0, 1))
+    bad = ~(np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90)).all(axis=0)
+    lon[:, bad], lat[:, bad] = 0.0, 0.0
+    geod = Geod(ellps="WGS84")
+    _, _, across = geod.inv(lon[0], lat[0], lon[1], lat[1])
+    _, _, along = geod.inv(lon[2], lat[2], lon[3], lat[3])
+    return np.where(bad, np.nan, along), np.where(bad, np.nan, across)
+
+
+def check_ground_size(grid: Grid, geometry: Any, size_m: float, name: str) -> None:
+    """Refuse places where a square of so many metres is not so large on the ground.
+
+    All chips of a raster have one number of pixels. In degrees and in projections that stretch, such as Web
+    Mercator, a pixel is not as large everywhere, and in degrees not square.
+
+    Raises
+    ------
+    ParameterError
+        Somewhere a side is more than a tenth longer or shorter.
+
+    Warns
+    -----
+    ImageryWarning
+        Somewhere a side is more than a twentieth longer or shorter.
+    """
+    x, y = grid.points(geometry)
+    if not len(x):
+        return
+    sides = np.stack(ground_pixels(grid, x, y)) / grid.resolution_m
+    off = np.nanmax(np.abs(np.log(sides)), axis=0, initial=0.0)
+    worst = int(np.nanargmax(off)) if len(off) else 0
+    if not off[worst] > np.log1p(_SIZE_TOLD):
+        return
+    labels = getattr(geometry, "geometry", geometry).index
+    along, across = (float(side) * size_m for side in sides[:, worst])
+    what = (
+        f"size_m={size_m:g} in {name}, whose CRS is {grid.crs.name}, is {along:.0f} m from north to south and "
+        f"{across:.0f} m from west to east at {labels[worst]}"
+    )
+    todo = f"warp the imagery to metres on the ground there: gdalwarp -t_srs {_utm(x[worst], y[worst], grid)}"
+    if off[worst] > np.log1p(_SIZE_REFUSED):
+        raise ParameterError(what, expected=f"within {_SIZE_REFUSED:.0%} of it", todo=f"{todo}; or pass size_px=")
+    warnings.warn(f"{what}; {todo}", ImageryWarning, stacklevel=4)
+
+
+def _utm(x: float, y: float, grid: Grid) -> str:
+    """EPSG code of the UTM zone of a place."""
+    lon, lat = _transformer(grid.crs_wkt, "EPSG:4326").transform(x, y)
+    zone = int((lon + 180) % 360 // 6) + 1
+    return f"EPSG:{32600 + zone if lat >= 0 else 32700 + zone}"
 
 
 def make_grid(crs: Any, transform: Any, shape: tuple[int, int], name: str) -> Grid:
@@ -190,7 +309,17 @@ def make_grid(crs: Any, transform: Any, shape: tuple[int, int], name: str) -> Gr
             f"{name}: the CRS {parsed.name!r} is neither projected nor geographic",
             todo='pass crs= with the real one (for example crs="EPSG:32636")',
         )
+    ellipsoid = parsed.ellipsoid
+    if ellipsoid is not None and not _EARTH_M[0] < ellipsoid.semi_major_metre < _EARTH_M[1]:
+        raise ImageryError(
+            f"{name}: the CRS {parsed.name!r} is of another body than the Earth "
+            f"(a half axis of {ellipsoid.semi_major_metre / 1000:,.0f} km)",
+            expected="imagery of the Earth",
+            todo="if it is of the Earth, correct its CRS with gdal_edit -a_srs",
+        )
     a, b, c, d, e, f = (float(v) for v in tuple(transform)[:6])
+    if not np.isfinite((a, b, c, d, e, f)).all():
+        raise ImageryError(f"{name} has a transform that is not finite: {(a, b, c, d, e, f)}", todo="check the file")
     if (a, b, c, d, e, f) == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0):
         raise ImageryError(
             f"{name} has no georeference (identity transform)",
@@ -233,6 +362,25 @@ def representative_points(geometry: Any) -> Any:
         )
     is_point = np.asarray(series.geom_type == "Point")
     return series if is_point.all() else series.representative_point().where(~is_point, series)
+
+
+def project(x: FloatArray, y: FloatArray, source: str, target: str) -> tuple[FloatArray, FloatArray]:
+    """Coordinates in another CRS, both as WKT; not finite where they cannot be brought there."""
+    px, py = _transformer(source, target).transform(x, y)
+    return np.asarray(px), np.asarray(py)
+
+
+def project_bounds(bounds: tuple[float, ...], source: str, target: str) -> tuple[float, float, float, float]:
+    """Left, bottom, right, top in another CRS, both as WKT, of all within bounds; not finite where it has none."""
+    return _transformer(source, target).transform_bounds(*bounds[:4])  # type: ignore[no-any-return]
+
+
+def same_affine(a: tuple[float, ...], b: tuple[float, ...], shape: tuple[int, int], tolerance: float = 1e-3) -> bool:
+    """Whether two transforms agree over a raster of this shape, to a fraction of a pixel."""
+    if a == b:
+        return True
+    scale = np.array([a[0] / shape[1], a[0] / shape[0], a[0], a[4] / shape[1], a[4] / shape[0], a[4]])
+    return bool((np.abs(np.subtract(a, b)) <= tolerance * np.abs(scale)).all())
 
 
 def lonlat(geometry: Any) -> tuple[FloatArray, FloatArray]:

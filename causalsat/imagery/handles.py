@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 
-from causalsat.exceptions import ImageryError, ImageryNotFoundError, ImageryWarning
+from causalsat.exceptions import ImageryError, ImageryNotFoundError
+from causalsat.imagery.files import Stamp, container, file_stamp, gdal_path, local_file
+from causalsat.imagery.network import PLAIN_DRIVERS, check_text, drivers, offline, sources_of_vrt
 
 __all__ = [
     "CACHE_BYTES",
+    "OpenFile",
     "close_all",
     "dataset",
-    "file_stamp",
     "gdal_env",
-    "not_readable",
-    "sibling",
+    "new_operation",
+    "opened",
+    "operation",
+    "readable",
     "smaller_cache",
+    "stamps_of",
+    "unstamped_of",
 ]
 
 CACHE_BYTES = 512 << 20  # bytes: rasterio takes GDAL_CACHEMAX=512 for 512 bytes
 _MAX_OPEN = 256
+_SIDECARS = (".msk", ".aux.xml")  # what decides pixels and may appear beside a file
 _LOCAL = threading.local()
-_TEXT_BYTES = 16 << 20
-_SERVICES = (b"GDAL_WMS", b"GDAL_WMTS", b"WCS_GDAL", b"WMTS_Capabilities", b"WMT_MS_Capabilities", b"GDAL_OGCAPI")
-_REMOTE = re.compile(rb"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|https?://")
+_COUNTER = itertools.count(1)
+_OPERATION = [0]
 
 
 def gdal_env() -> Any:
@@ -51,95 +60,172 @@ def smaller_cache(most: int) -> Iterator[None]:
         _LOCAL.most = before
 
 
-def file_stamp(path: str) -> tuple[int, int]:
-    """Modification time (ns) and size of a local file; zeros where there is no such thing (remote files)."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_size)
+def new_operation() -> None:
+    """Begin something that reads: files that changed since are opened anew, and are looked at once for all of it."""
+    _OPERATION[0] = next(_COUNTER)
 
 
-def dataset(path: str) -> Any:
-    """An open ``rasterio`` dataset of this thread; opened anew when the file has changed.
+def operation() -> int:
+    """Number of the last operation that began, in any thread."""
+    return _OPERATION[0]
+
+
+@dataclass
+class OpenFile:
+    """A raster file that is open in this thread.
+
+    Attributes
+    ----------
+    handle : rasterio.DatasetReader
+    files : tuple of str
+        Local files that decide its pixels: those that GDAL reads, with the sources of VRTs, archives and masks.
+    unstamped : tuple of str
+        What decides its pixels and cannot be looked at: addresses on the net, files in memory.
+    stamps : tuple
+        State of the files when it was opened.
+    network : bool
+        Whether GDAL may ask the network.
+    seen : int
+        The operation in which the stamps were last compared.
+    """
+
+    handle: Any
+    files: tuple[str, ...]
+    unstamped: tuple[str, ...]
+    stamps: tuple[Stamp, ...]
+    network: bool
+    seen: int
+
+    @cached_property
+    def flags(self) -> tuple[frozenset[MaskFlags], ...]:
+        """GDAL's mask flags of each band; empty for a mask of the band's own."""
+        return tuple(frozenset(flags) for flags in self.handle.mask_flag_enums)
+
+    @cached_property
+    def affine(self) -> tuple[float, ...]:
+        """The six coefficients of the transform."""
+        return tuple(float(v) for v in tuple(self.handle.transform)[:6])
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Within it, pixels are read; GDAL opens the sources of a VRT only then."""
+        return nullcontext() if self.network or self.handle.driver in PLAIN_DRIVERS else offline()
+
+
+def opened(path: str, network: bool = False) -> OpenFile:
+    """A raster file, open in this thread; opened anew when a file that decides its pixels has changed.
 
     Raises
     ------
     ImageryNotFoundError
         There is no such file.
     ImageryError
-        The file is not a raster that GDAL can read.
+        The file is not a raster that GDAL can read, or it asks for the network, which it may not.
     """
     pid = os.getpid()
     if getattr(_LOCAL, "pid", None) != pid:  # after a fork, the parent's handles share its file positions
         _LOCAL.pid, _LOCAL.open = pid, OrderedDict()
-    opened: OrderedDict[tuple[str, tuple[int, int]], Any] = _LOCAL.open
-    key = (path, file_stamp(path))
-    if key in opened:
-        opened.move_to_end(key)
-        return opened[key]
-    opened[key] = _open(path)
-    while len(opened) > _MAX_OPEN:
-        opened.popitem(last=False)[1].close()
-    return opened[key]
+    kept: OrderedDict[tuple[str, bool], OpenFile] = _LOCAL.open
+    key = (path, network)
+    entry = kept.get(key)
+    if entry is not None and entry.seen != _OPERATION[0]:
+        if tuple(map(file_stamp, entry.files)) == entry.stamps:
+            entry.seen = _OPERATION[0]
+        else:
+            kept.pop(key).handle.close()
+            entry = None
+    if entry is None:
+        entry = kept[key] = _open(path, network)
+    kept.move_to_end(key)
+    while len(kept) > _MAX_OPEN:
+        kept.popitem(last=False)[1].handle.close()
+    return entry
+
+
+def dataset(path: str, network: bool = False) -> Any:
+    """The ``rasterio`` dataset of :func:`opened`."""
+    return opened(path, network).handle
 
 
 def close_all() -> None:
     """Close this thread's files, and with them let go of the blocks that GDAL holds for them."""
-    opened = getattr(_LOCAL, "open", {})
+    kept = getattr(_LOCAL, "open", {})
     if getattr(_LOCAL, "pid", None) == os.getpid():
-        for handle in opened.values():
-            handle.close()
+        for entry in kept.values():
+            entry.handle.close()
     _LOCAL.open = OrderedDict()
 
 
-def _open(path: str) -> Any:
-    local = "://" not in path and not path.startswith("/vsi")
-    if local and not os.path.exists(path):
+def stamps_of(path: str, network: bool = False) -> tuple[tuple[str, Stamp], ...]:
+    """The present state of every file that decides the raster's pixels, as far as they can be looked at."""
+    return tuple((file, file_stamp(file)) for file in _known(path, network)[0])
+
+
+def unstamped_of(path: str, network: bool = False) -> tuple[str, ...]:
+    """What decides the raster's pixels and cannot be looked at."""
+    return _known(path, network)[1]
+
+
+def _known(path: str, network: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    try:
+        entry = opened(path, network)
+    except ImageryError:  # gone, or not to be fetched: what is known of it is its path
+        file = local_file(gdal_path(path))
+        return ((), (path,)) if file is None else ((file,), ())
+    return entry.files, entry.unstamped
+
+
+def _open(path: str, network: bool) -> OpenFile:
+    name = gdal_path(path)
+    check_text(name, network)
+    if "://" not in name and not name.startswith("/vsi") and container(name) is None and not os.path.exists(name):
         raise ImageryNotFoundError(
             f"no such raster: {path}", todo="check the path, and the working directory it is relative to"
         )
-    if local:
-        _look_into(path)
+    sources = sources_of_vrt(name, network)
+    began = _OPERATION[0]
+    before = {file: file_stamp(file) for file in filter(None, map(local_file, (name, *sources)))}
     try:
-        return rasterio.open(path)
+        with offline(network):
+            handle = DatasetReader(name, driver=drivers(network), sharing=False)
     except RasterioError as error:
         raise ImageryError(
             f"{path} cannot be opened as a raster ({error})",
             expected="GeoTIFF, COG, VRT or another format that GDAL reads",
             todo="check with gdalinfo that it is a raster and that it was downloaded completely",
         ) from error
+    files, unstamped = _files(name, sources, handle)
+    stamps = tuple(before.get(file) or file_stamp(file) for file in files)
+    return OpenFile(handle, files, unstamped, stamps, network, began)
 
 
-def _look_into(path: str) -> None:
-    """Tell of a local file that would have GDAL ask the network: refuse a web service, warn of a VRT."""
+def _files(name: str, sources: tuple[str, ...], handle: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Local files that decide the pixels, and what cannot be looked at."""
+    files: dict[str, None] = {}
+    unstamped: dict[str, None] = {}
+    for path in (name, *sources, *(file for file in handle.files if not file.lower().endswith(".ovr"))):
+        file = local_file(path)
+        if file is None:
+            unstamped[path] = None
+            continue
+        files[file] = None
+        files.update((file + ending, None) for ending in _SIDECARS if not file.endswith(_SIDECARS))
+    return tuple(files), tuple(unstamped)
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Within it, an error of GDAL is that of a file that opens but whose pixels cannot be decoded.
+
+    Raises
+    ------
+    ImageryError
+    """
     try:
-        with open(path, "rb") as file:
-            head = file.read(_TEXT_BYTES if file.read(1) == b"<" else 0)
-    except OSError:  # a folder, or no permission: GDAL says it better
-        return
-    if any(tag in head[:4096] for tag in _SERVICES):
+        yield
+    except RasterioError as error:
         raise ImageryError(
-            f"{path} describes a web service",
-            expected="a raster",
-            todo="download the part that you need (gdal_translate), or name the service in a VRT",
-        )
-    if b"VRTDataset" in head[:4096] and _REMOTE.search(head):
-        warnings.warn(f"{path} is a VRT of files on the net, which are read from there", ImageryWarning, stacklevel=4)
-
-
-def sibling(path: str, texts: tuple[str, str]) -> str:
-    """The file whose name has the first text replaced by the second; if there is none, replaced in the whole path."""
-    folder, name = os.path.split(path)
-    beside = os.path.join(folder, name.replace(*texts))
-    return beside if beside != path and os.path.exists(beside) else path.replace(*texts)
-
-
-def not_readable(path: str, error: Exception) -> ImageryError:
-    """The error for a file that opens but whose pixels cannot be decoded."""
-    cause = error.__cause__ or error
-    return ImageryError(
-        f"{path}: its pixels cannot be read ({cause})",
-        expected="a complete file",
-        todo="the file is probably truncated or damaged: download or copy it again and check with gdalinfo -checksum",
-    )
+            f"{path}: its pixels cannot be read ({error.__cause__ or error})",
+            expected="a complete file",
+            todo="the file is probably truncated or damaged: download or copy it again and check with "
+            "gdalinfo -checksum",
+        ) from error

@@ -43,13 +43,25 @@ class MaskRule:
     bits: tuple[int, ...] = ()
     replace: tuple[str, str] | None = None
 
-    def flags(self, quality: NDArray[Any]) -> NDArray[np.bool_]:
-        """True where the quality band, an array of any shape, rules a pixel out."""
-        bad = np.zeros(quality.shape, dtype=bool)
+    def flags(self, quality: NDArray[Any], unknown: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """True where a quality band rules a pixel out, or says nothing of it.
+
+        Parameters
+        ----------
+        quality : ndarray of any shape
+            The quality band. NaN rules a pixel out.
+        unknown : ndarray of bool of that shape, optional
+            Where the band itself is masked or nodata, which rules a pixel out unless its value is among ``valid``.
+        """
+        bad = np.zeros(quality.shape, dtype=bool) if unknown is None else unknown.copy()
+        if self.valid:
+            bad = ~np.isin(quality, self.valid)
         if self.invalid:
             bad |= np.isin(quality, self.invalid)
-        if self.valid:
-            bad |= ~np.isin(quality, self.valid)
+        if quality.dtype.kind == "f":
+            finite = np.isfinite(quality)
+            bad |= ~finite
+            quality = np.where(finite, quality, 0)
         if self.bits:
             bad |= (quality.astype(np.int64) & sum(1 << bit for bit in self.bits)) != 0
         return bad

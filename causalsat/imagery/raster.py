@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import os
+import uuid
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
 
-from causalsat.exceptions import ImageryError
-from causalsat.imagery.blocks import Block, read_unit
+from causalsat.exceptions import ImageryError, ImageryWarning
+from causalsat.imagery.blocks import Block, is_nodata, nodata_bounds, read_unit
 from causalsat.imagery.dates import as_day
-from causalsat.imagery.grid import make_grid
-from causalsat.imagery.handles import dataset, file_stamp, not_readable, sibling
-from causalsat.imagery.layers import LayerImagery, check_unique, per_band, tell_of_own_scale
+from causalsat.imagery.files import sibling
+from causalsat.imagery.grid import Grid, make_grid, same_affine
+from causalsat.imagery.handles import OpenFile, dataset, new_operation, opened, readable, stamps_of, unstamped_of
+from causalsat.imagery.layers import LayerImagery, check_unique, per_band, resolve_gain
 from causalsat.imagery.masks import MaskRule, mask_rule
 
-__all__ = ["Bands", "RasterImagery", "choose_bands", "open_raster"]
+__all__ = ["Bands", "RasterImagery", "check_companion", "choose_bands", "open_raster", "same_crs"]
 
-MOST_DECODED = 1 << 30  # bytes that have to be decoded at a time, at most: guards memory against damaged headers
+MAX_DECODED = 1 << 30  # bytes decoded at a time, at most: guards memory against damaged headers
 
 Bands = Sequence[str | int] | Mapping[str, str | int] | str | None
 
@@ -42,14 +49,18 @@ class RasterImagery(LayerImagery):
         Data type in the file; where bands differ, the smallest that holds all of them.
     band_nodata : tuple of (float or None), or None
         Nodata value of each band, where they differ.
-    file_mask : bool
-        Whether the file has a mask band or an alpha band that is heeded.
+    gdal_masks : tuple of bool, or None
+        Whether GDAL's mask of each band is read; None: as the file's flags say when it is read.
     mask : MaskRule or None
         Rule on a quality band.
     mask_path : str
         File of the quality band.
     mask_index : int
         Its number in that file; 0 without a rule.
+    network : bool
+        Whether the file, or one that it names, may be fetched over the net.
+    token : str
+        Tells what cannot be looked at apart from what was opened at another time.
     """
 
     path: str = ""
@@ -57,63 +68,94 @@ class RasterImagery(LayerImagery):
     block_shape: tuple[int, int] = (256, 256)
     dtype: str = "uint8"
     band_nodata: tuple[float | None, ...] | None = None
-    file_mask: bool = False
+    gdal_masks: tuple[bool, ...] | None = None
     mask: MaskRule | None = None
     mask_path: str = ""
     mask_index: int = 0
+    network: bool = False
+    token: str = field(default="", compare=False)
 
     def load(self, r0: int, r1: int, c0: int, c1: int) -> Block:
         """Decode rows r0..r1 and columns c0..c1."""
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window
-
         window = Window(c0, r0, c1 - c0, r1 - r0)
-        source = dataset(self.path)
-        if source.shape != self.shape or source.count < max(self.indexes):
+        file = opened(self.path, self.network)
+        source = file.handle
+        if (
+            source.shape != self.shape
+            or source.count < max(self.indexes)
+            or not same_affine(self.grid.affine, file.affine, self.shape)
+        ):
             raise ImageryError(
-                f"{self.path} is another raster than when it was opened: {source.count} bands of {source.shape}",
-                expected=f"the bands {list(self.indexes)} of {self.shape}",
+                f"{self.path} is another raster than when it was opened: {source.count} bands of {source.shape}, "
+                f"transform {file.affine}",
+                expected=f"the bands {list(self.indexes)} of {self.shape}, transform {self.grid.affine}",
                 todo="open it again",
             )
-        try:
+        with file.reading(), readable(self.path):
             values = _read(source, self.indexes, window, self.dtype)
-            invalid = source.dataset_mask(window=window)[None] == 0 if self.file_mask else None
-        except RasterioError as error:
-            raise not_readable(self.path, error) from error
+            invalid = self._mask(file, window)
         if self.band_nodata is not None:
-            columns = np.array([np.nan if v is None else v for v in self.band_nodata])[:, None, None]
-            if values.dtype.kind == "f":
-                columns = columns.astype(values.dtype)  # -9999.9 of single precision is another number in double
-            invalid = _either(invalid, values == columns)
+            for k, nodata in enumerate(self.band_nodata):
+                bounds = None if nodata is None else nodata_bounds(nodata, values.dtype)
+                if bounds is not None:
+                    invalid = np.zeros(values.shape, dtype=bool) if invalid is None else _whole(invalid, values)
+                    invalid[k] |= is_nodata(values[k], bounds)
         if self.mask is not None:
-            invalid = _either(invalid, self.mask.flags(self._quality(window))[None])
+            invalid = _either(invalid, self._quality(window)[None])
         return Block(values, invalid)
 
+    def _mask(self, file: OpenFile, window: Any) -> NDArray[np.bool_] | None:
+        """What GDAL's masks rule out, broadcasting to (band, rows, columns); None where none is read."""
+        masked = self.gdal_masks or tuple(needs_mask(file, i) for i in self.indexes)
+        numbers = [i for i, read in zip(self.indexes, masked, strict=True) if read]
+        if not numbers:
+            return None
+        if all(MaskFlags.per_dataset in file.flags[i - 1] for i in numbers):  # one mask for all of them
+            one = file.handle.read_masks(numbers[0], window=window)[None] == 0
+            return one if all(masked) else one & np.array(masked)[:, None, None]
+        read = file.handle.read_masks(numbers, window=window) == 0
+        if all(masked):
+            return read  # type: ignore[no-any-return]
+        invalid = np.zeros((len(masked), *read.shape[1:]), dtype=bool)
+        invalid[list(masked)] = read
+        return invalid
+
+    def _quality(self, window: Any) -> NDArray[np.bool_]:
+        """What the quality band rules out, and where it is invalid itself."""
+        assert self.mask is not None
+        file = opened(self.mask_path, self.network)
+        with file.reading(), readable(self.mask_path):
+            quality = file.handle.read(self.mask_index, window=window)
+            unknown = file.handle.read_masks(self.mask_index, window=window) == 0
+        return self.mask.flags(quality, unknown)
+
     def stamps(self) -> tuple[Any, ...]:
-        """Path, modification time and size of the image and of its mask's file."""
-        return tuple((path, *file_stamp(path)) for path in (self.path, self.mask_path) if path)
+        """State of every file that decides the pixels: the image's, its sources', masks' and archives'."""
+        return tuple((file, *stamp) for path in self._paths() for file, stamp in stamps_of(path, self.network))
 
-    def _quality(self, window: Any) -> NDArray[Any]:
-        from rasterio.errors import RasterioError
-
-        try:
-            return dataset(self.mask_path).read(self.mask_index, window=window)  # type: ignore[no-any-return]
-        except RasterioError as error:
-            raise not_readable(self.mask_path, error) from error
+    def unstamped(self) -> tuple[str, ...]:
+        """What decides the pixels and cannot be looked at, such as files on the net."""
+        return tuple(name for path in self._paths() for name in unstamped_of(path, self.network))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Settings, and modification time and size of the file."""
-        files = sorted({os.path.abspath(path) for path in (self.path, self.mask_path) if path})
-        settings = asdict(self)
-        for where_not_what in ("path", "mask_path", "name"):
-            settings.pop(where_not_what)
-        return {"kind": type(self).__name__, **settings, "files": [(path, *file_stamp(path)) for path in files]}
+        """Settings, and modification time, size and inode of every file that decides the pixels."""
+        new_operation()
+        settings = {f.name: getattr(self, f.name) for f in fields(self)}
+        for not_what in ("path", "mask_path", "name", "network", "token"):
+            settings.pop(not_what)
+        settings |= {"grid": asdict(self.grid), "mask": repr(self.mask)}
+        unknown = [[*self.unstamped(), self.token]] if self.token else []
+        return {"kind": type(self).__name__, **settings, "files": sorted(set(self.stamps())), "unknown": unknown}
+
+    def _paths(self) -> list[str]:
+        return sorted({path for path in (self.path, self.mask_path) if path})
 
     def _select_bands(self, positions: list[int]) -> Self:
         chosen: dict[str, Any] = {
             "bands": tuple(self.bands[i] for i in positions),
             "indexes": tuple(self.indexes[i] for i in positions),
             "band_nodata": None if self.band_nodata is None else tuple(self.band_nodata[i] for i in positions),
+            "gdal_masks": None if self.gdal_masks is None else tuple(self.gdal_masks[i] for i in positions),
         }
         return replace(self, **chosen, **self._select_gain(positions))
 
@@ -129,6 +171,40 @@ def _either(first: NDArray[np.bool_] | None, second: NDArray[np.bool_]) -> NDArr
     return second if first is None else first | second
 
 
+def _whole(invalid: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """The mask of the shape of the values, to be written to."""
+    return invalid if invalid.shape == values.shape else np.broadcast_to(invalid, values.shape).copy()
+
+
+def needs_mask(file: OpenFile, index: int, nodata_given: bool = False) -> bool:
+    """Whether GDAL's mask of a band has to be read, because comparing with its nodata value would not give the same.
+
+    Parameters
+    ----------
+    file : OpenFile
+    index : int
+        Number of the band, from 1.
+    nodata_given : bool
+        Whether the user gave a nodata value instead of the file's.
+    """
+    flags = file.flags[index - 1]
+    if flags == {MaskFlags.all_valid}:
+        return False
+    if flags != {MaskFlags.nodata}:
+        return True
+    return not nodata_given and own_nodata(file, index) is None
+
+
+def own_nodata(file: OpenFile, index: int) -> float | None:
+    """Nodata value of a band where it alone decides what is invalid and can be compared with; else None."""
+    if file.flags[index - 1] != {MaskFlags.nodata}:
+        return None
+    value, dtype = file.handle.nodatavals[index - 1], np.dtype(file.handle.dtypes[index - 1])
+    if value is None or (dtype.kind in "iu" and (dtype.itemsize > 4 or nodata_bounds(float(value), dtype) is None)):
+        return None  # of 64 bits: rasterio's value is a double
+    return float(value)
+
+
 def open_raster(
     path: str | os.PathLike[str],
     *,
@@ -136,46 +212,59 @@ def open_raster(
     date: Any = None,
     crs: Any = None,
     nodata: float | None = None,
-    scale: Any = 1.0,
-    offset: Any = 0.0,
+    scale: Any = None,
+    offset: Any = None,
     mask: Any = None,
     name: str | None = None,
+    network: bool = False,
 ) -> RasterImagery:
     """A :class:`RasterImagery`; the parameters are those of :func:`causalsat.open_imagery`."""
-    file = os.fspath(path)
-    label = name or Path(file).stem
-    source = dataset(file)
-    _check_raster(source, file)
+    new_operation()
+    text = os.fspath(path)
+    label = name or Path(text).stem
+    file = opened(text, network)
+    source = file.handle
+    _check_raster(source, text)
     if crs is not None and source.crs is not None:
-        _same_crs(source.crs, crs, file)
+        same_crs(source.crs, crs, text)
     rule = mask_rule(mask)
-    mask_path, mask_index = _find_mask(rule, source, file)
+    grid = make_grid(source.crs or crs, source.transform, source.shape, text)
+    mask_path, mask_index = _find_mask(rule, grid, source, text, network)
     names, indexes = choose_bands(
-        source.descriptions, bands, file, hidden=_hidden_bands(source, mask_index if mask_path == file else 0)
+        source.descriptions, bands, text, hidden=_hidden_bands(source, mask_index if mask_path == text else 0)
     )
-    _check_unit(source, indexes, file)
-    own = tuple([values[i - 1] for i in indexes] for values in (source.scales, source.offsets))
-    tell_of_own_scale(own, scale, offset)  # type: ignore[arg-type]
-    file_nodata = [source.nodatavals[i - 1] for i in indexes]
-    same = len({str(v) for v in file_nodata}) == 1
+    _check_unit(source, indexes, text)
+    _tell_of_palette(source, indexes, names)
+    scale, offset = resolve_gain(own_gain(source, indexes), scale, offset, text)
+    stated = [own_nodata(file, i) for i in indexes] if nodata is None else [nodata] * len(indexes)
+    same = len({str(v) for v in stated}) == 1
+    unstamped = unstamped_of(text, network) + (unstamped_of(mask_path, network) if mask_path else ())
     return RasterImagery(
-        grid=make_grid(source.crs or crs, source.transform, source.shape, file),
+        grid=grid,
         bands=names,
         days=() if date is None else (as_day(date),),
         name=label,
-        nodata=float(nodata) if nodata is not None else (file_nodata[0] if same else None),
+        nodata=stated[0] if same else None,
         scale=per_band(scale, len(names), "scale"),
         offset=per_band(offset, len(names), "offset"),
-        path=file,
+        path=text,
         indexes=indexes,
         block_shape=tuple(source.block_shapes[0]),
         dtype=str(np.result_type(*(source.dtypes[i - 1] for i in indexes))),
-        band_nodata=None if same or nodata is not None else tuple(file_nodata),
-        file_mask=_has_mask(source),
+        band_nodata=None if same else tuple(stated),
+        gdal_masks=tuple(needs_mask(file, i, nodata is not None) for i in indexes),
         mask=rule,
         mask_path=mask_path,
         mask_index=mask_index,
+        network=network,
+        token=uuid.uuid4().hex if unstamped else "",
     )
+
+
+def own_gain(source: Any, indexes: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Scales and offsets that a file states for its bands."""
+    scales, offsets = ([values[i - 1] for i in indexes] for values in (source.scales, source.offsets))
+    return scales, offsets
 
 
 def choose_bands(
@@ -243,9 +332,12 @@ def _number(value: Any, own: list[str], what: str) -> int:
 
 def _check_raster(source: Any, file: str) -> None:
     if source.count == 0:
-        inside = ", ".join(source.subdatasets[:4]) or "none"
+        inside = ", ".join(source.subdatasets[:8]) or "none"
         raise ImageryError(
-            f"{file} holds no band of its own; subdatasets: {inside}", todo="open one of the subdatasets by its name"
+            f"{file} holds no band of its own; subdatasets: {inside}",
+            todo=f"open one of them by its name: open_imagery({source.subdatasets[0]!r})"
+            if source.subdatasets
+            else "check with gdalinfo what it holds",
         )
     kinds = sorted(set(source.dtypes))
     if any(kind.startswith("complex") for kind in kinds):
@@ -260,38 +352,54 @@ def _check_unit(source: Any, indexes: Sequence[int], file: str) -> None:
     size = max(np.dtype(source.dtypes[i - 1]).itemsize for i in indexes)
     together = source.count if str(source.interleaving).lower().endswith("pixel") else 1
     most = max(rows * cols * len(indexes), np.prod(source.block_shapes[0], dtype=float) * together) * size
-    if most > MOST_DECODED:
+    if most > MAX_DECODED:
         raise ImageryError(
             f"{file} has blocks of {source.block_shapes[0]} pixels: {most / 2**30:.1f} GiB are decoded at a time",
-            expected=f"at most {MOST_DECODED >> 30} GiB",
+            expected=f"at most {MAX_DECODED >> 30} GiB",
             todo="if it is not damaged, rewrite it (gdal_translate -of COG in.tif out.tif) or read fewer bands=",
         )
 
 
-def _same_crs(own: Any, given: Any, file: str) -> None:
-    from pyproj import CRS
+def same_crs(own: Any, given: Any, name: str) -> None:
+    """Refuse a CRS that is given beside another that the source states.
 
-    if CRS.from_wkt(own.to_wkt()) != CRS.from_user_input(given):
+    Raises
+    ------
+    ImageryError
+    """
+    try:
+        wanted = CRS.from_user_input(given)
+    except CRSError:  # named where the grid is made
+        return
+    if CRS.from_user_input(own.to_wkt() if hasattr(own, "to_wkt") else own) != wanted:
+        shown = own.to_string() if hasattr(own, "to_string") else str(own)
         raise ImageryError(
-            f"{file} says that its CRS is {own.to_string()}, but crs={given!r} was given",
-            todo="leave crs= out, or correct the file with gdal_edit -a_srs",
+            f"{name} says that its CRS is {shown[:200]}, but crs={given!r} was given",
+            todo="leave crs= out, or correct the file with gdal_edit -a_srs (an array with rio.write_crs)",
         )
 
 
-def _has_mask(source: Any) -> bool:
-    from rasterio.enums import MaskFlags
-
-    return any(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums)
+def _tell_of_palette(source: Any, indexes: Sequence[int], names: Sequence[str]) -> None:
+    """Warn of bands whose numbers are entries of a colour table: classes or colours, not amounts."""
+    coloured = [
+        name for i, name in zip(indexes, names, strict=True) if source.colorinterp[i - 1] == ColorInterp.palette
+    ]
+    if coloured:
+        warnings.warn(
+            f"the numbers of {', '.join(coloured)} are entries of a colour table: classes or colours and no amounts, "
+            "whose means and differences say nothing. Expand colours with gdal_translate -expand rgb; take "
+            "the shares of classes with describe_effects(land_cover=)",
+            ImageryWarning,
+            stacklevel=4,
+        )
 
 
 def _hidden_bands(source: Any, mask_index: int) -> list[int]:
-    from rasterio.enums import ColorInterp
-
     alpha = [i for i, kind in enumerate(source.colorinterp, 1) if kind == ColorInterp.alpha]
     return [*alpha, mask_index]
 
 
-def _find_mask(rule: MaskRule | None, source: Any, file: str) -> tuple[str, int]:
+def _find_mask(rule: MaskRule | None, grid: Grid, source: Any, file: str, network: bool) -> tuple[str, int]:
     """Path and band number of the quality band."""
     if rule is None:
         return "", 0
@@ -302,11 +410,23 @@ def _find_mask(rule: MaskRule | None, source: Any, file: str) -> tuple[str, int]
             raise ImageryError(
                 f"mask replace={rule.replace} changes nothing in {file}", todo="name a text that the path contains"
             )
-        holder = dataset(path)
-        if holder.shape != source.shape:
-            raise ImageryError(
-                f"the mask file {path} has shape {holder.shape} and the image {source.shape}",
-                todo="resample the mask to the image's grid first (gdalwarp -r near)",
-            )
+        holder = dataset(path, network)
+        check_companion(path, holder, grid, "the mask file", "the image")
     own = [text or f"band_{i}" for i, text in enumerate(holder.descriptions, 1)]
     return path, 1 if rule.band is None else _number(rule.band, own, f"the mask's file {path}")
+
+
+def check_companion(path: str, holder: Any, grid: Grid, what: str, beside: str) -> None:
+    """Refuse a file that is read pixel by pixel beside another and lies on another grid.
+
+    Raises
+    ------
+    ImageryError
+    """
+    own = make_grid(holder.crs or grid.crs, holder.transform, holder.shape, path)
+    difference = grid.same_as(own)
+    if difference:
+        raise ImageryError(
+            f"{what} {path} has another grid than {beside}: {difference}",
+            todo=f"resample it to the grid of {beside} first (gdalwarp -r near -te -tr)",
+        )

@@ -1,4 +1,4 @@
-"""One door for all sources: :func:`open_imagery`."""
+"""One way in for all sources: :func:`open_imagery`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from causalsat.exceptions import ImageryError
+from causalsat.imagery.arrays import open_array, open_zarr
 from causalsat.imagery.base import Imagery
+from causalsat.imagery.dates import day_in_name
+from causalsat.imagery.raster import open_raster
+from causalsat.imagery.sequence import open_mosaics, open_sequence
+from causalsat.imagery.stac import open_stac
 
-__all__ = ["open_imagery"]
+__all__ = ["kind_of", "open_imagery", "single_date"]
 
 
 def open_imagery(
@@ -20,40 +25,52 @@ def open_imagery(
     date_regex: str | None = None,
     crs: Any = None,
     nodata: float | None = None,
-    scale: Any = 1.0,
-    offset: Any = 0.0,
+    scale: Any = None,
+    offset: Any = None,
     mask: Any = None,
     name: str | None = None,
+    mosaic: bool = False,
+    network: bool = False,
     **options: Any,
 ) -> Imagery:
     r"""Open imagery: a raster file, dated scenes, an array, a Zarr store or a STAC catalogue.
 
     Parameters
     ----------
-    source : path, glob, list of paths, xarray.DataArray or Imagery
-        A raster file that GDAL reads; a folder, glob or list of dated scenes on one grid, which become a sequence; a
-        DataArray with a CRS (``rio.write_crs``); a folder ending in ``.zarr``; a STAC catalogue (``catalog.json``
-        or a URL). An :class:`Imagery` is returned as it is.
+    source : path, glob, list of paths, xarray.DataArray, xarray.Dataset or Imagery
+        A raster file that GDAL reads, also a subdataset by its name; a folder, glob or list of dated scenes on one
+        grid, which become a sequence; a DataArray, or a Dataset of one variable for each band, with a CRS
+        (``rio.write_crs``); a folder ending in ``.zarr``; a STAC catalogue (``catalog.json`` or a URL). An
+        :class:`Imagery` is returned as it is.
     bands : sequence of str or int, or mapping, optional
         Names or numbers (from 1) to select; a mapping from new names to names or numbers; for files that name no
         band, one name for each. Default: all but alpha and quality bands.
     dates : date or sequence of dates, optional
-        Day of the image, or of each file in the order of the sorted names. A month or a year stands for its last day.
+        Day of the image, or of each file in the order of the sorted names. A month or a year stands for its last
+        day; days and months are in ISO's order (2016-07-03).
     date_regex : str, optional
         How to find the date in the names of the scenes, such as ``r"_(\d{8})_"``; see
         ``causalsat.imagery.dates.day_in_name``.
     crs : str, optional
         CRS of a raster that does not say its own.
     nodata : float, optional
-        Nodata value, instead of the file's.
-    scale, offset : float or sequence of float, default 1.0 and 0.0
-        Pixels become ``value * scale + offset``; one number or one for each band. A scale and an offset that the
-        file states itself are not applied, which is warned of.
+        Nodata value, instead of the file's. Without it, pixels are invalid where GDAL's masks say so: by a mask or
+        alpha band, by a mask of each band, or by the nodata value of each band.
+    scale, offset : float or sequence of float, optional
+        Pixels become ``value * scale + offset``: one number, one for each band, one row of these a date, or a mapping
+        from the day on which one begins to hold. ``scale="file"`` takes what the file states itself. Without them, a
+        scale or an offset that the file states is not applied, which is warned of; ``scale=1`` says that this is
+        meant. Others than those that the file states are refused.
     mask : str or mapping, optional
         Pixels to leave out by a quality band: ``"sentinel2-scl"``, ``"landsat-qa"`` or a mapping such as
         ``{"band": "SCL", "invalid": [0, 1, 3, 8, 9, 10, 11]}`` or ``{"band": "QA_PIXEL", "bits": [3, 4]}``.
     name : str, optional
         What messages and results call it; default: from the path.
+    mosaic : bool, default False
+        Join adjacent files, whose pixels coincide, into one image, or into one for each date: where they overlap, the
+        first in the order of their names that is valid.
+    network : bool, default False
+        Whether an address on the net, or one that a file names, may be asked. Nothing is fetched without it.
     **options
         For Zarr ``variable=``; for STAC those of :func:`causalsat.imagery.open_stac`.
 
@@ -84,36 +101,29 @@ def open_imagery(
     settings: dict[str, Any] = {
         "bands": bands, "crs": crs, "nodata": nodata, "scale": scale, "offset": offset, "mask": mask, "name": name
     }  # fmt: skip
-    kind = _kind(source)
+    kind = kind_of(source)
+    if mosaic and kind not in ("file", "sequence"):
+        raise ImageryError(f"mosaic=True for {source!r}"[:200], expected="raster files")
     if kind == "zarr":
-        from causalsat.imagery.arrays import open_zarr
-
-        return open_zarr(source, dates=dates, **settings, **options)
+        return open_zarr(source, dates=dates, network=network, **settings, **options)
     if kind == "stac":
-        from causalsat.imagery.stac import open_stac
-
-        return open_stac(source, dates=dates, **settings, **options)
+        return open_stac(source, dates=dates, network=network, **settings, **options)
     if options:
         raise ImageryError(
             f"open_imagery has no option {sorted(options)} for {source!r}", todo="see help(open_imagery)"
         )
     if kind == "array":
-        from causalsat.imagery.arrays import open_array
-
         return open_array(source, dates=dates, **settings)
-    if kind == "file":
-        from causalsat.imagery.dates import day_in_name
-        from causalsat.imagery.raster import open_raster
-
+    if kind == "file" and not mosaic:
         if dates is None and date_regex:
             dates = day_in_name(Path(os.fspath(source)).name, date_regex)
-        return open_raster(source, date=_one(dates), **settings)
-    from causalsat.imagery.sequence import open_sequence
+        return open_raster(source, date=single_date(dates), network=network, **settings)
+    open_files = open_mosaics if mosaic else open_sequence
+    files = [source] if kind == "file" else source
+    return open_files(files, dates=dates, date_regex=date_regex, network=network, **settings)
 
-    return open_sequence(source, dates=dates, date_regex=date_regex, **settings)
 
-
-def _one(dates: Any) -> Any:
+def single_date(dates: Any) -> Any:
     """The date of a single file."""
     if isinstance(dates, list | tuple):
         if len(dates) != 1:
@@ -122,12 +132,17 @@ def _one(dates: Any) -> Any:
     return dates
 
 
-def _kind(source: Any) -> str:
+def kind_of(source: Any) -> str:
+    """What a source is: "zarr", "stac", "array", "sequence" or "file".
+
+    Raises
+    ------
+    ImageryError
+        It is none of these.
+    """
     if isinstance(source, list | tuple):
         return "sequence"
-    if hasattr(source, "dims") and hasattr(source, "transpose"):
-        if hasattr(source, "data_vars"):
-            raise ImageryError("source is an xarray.Dataset", todo='pass dataset.to_dataarray("band")')
+    if hasattr(source, "dims") and (hasattr(source, "transpose") or hasattr(source, "data_vars")):
         return "array"
     if not isinstance(source, str | os.PathLike):
         raise ImageryError(
@@ -148,5 +163,5 @@ def _kind(source: Any) -> str:
     return "file"
 
 
-_ZARR = ("zarr.json", ".zgroup", ".zmetadata")
+_ZARR = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 _STAC = ("catalog.json", "collection.json")

@@ -53,11 +53,13 @@ def test_array_south_up_is_turned():
     np.testing.assert_array_equal(imagery.read_window(0, 0, 40, 50), scene().values)
 
 
-def test_years_as_times_and_two_images_of_a_day():
+def test_years_as_times_in_any_order():
     array = scene(("time", "band", "y", "x"))
     assert open_imagery(array.assign_coords(time=[2014, 2015])).days == ("2014-12-31", "2015-12-31")
-    twice = open_imagery(array.assign_coords(time=np.array(["2015-06-01"] * 2, dtype="datetime64[ns]")))
-    np.testing.assert_array_equal(twice.sel(dates="2015-06-01").read_window(0, 0, 40, 50), array.values)
+    imagery = open_imagery(array.isel(time=[1, 0]))
+    assert imagery.days == ("2014-01-01", "2015-06-01")
+    np.testing.assert_array_equal(imagery.read_window(0, 0, 40, 50), array.values)
+    np.testing.assert_array_equal(imagery.images_before("2015").read_window(0, 0, 40, 50), array.values[:1])
 
 
 def test_array_is_not_copied_and_can_be_masked_and_selected():
@@ -103,7 +105,10 @@ BAD_ARRAYS = {
     "unknown dimension": (lambda: scene().expand_dims("model"), "isel\\(model=0\\)"),
     "no x": (lambda: scene().rename(x="columns"), "rename"),
     "uneven": (lambda: scene().assign_coords(x=np.arange(50.0) ** 2), "evenly spaced"),
-    "a dataset": (lambda: scene().to_dataset(), "to_dataarray"),
+    "two images of a day": (
+        lambda: scene(("time", "y", "x")).assign_coords(time=np.array(["2015-06-01"] * 2, dtype="datetime64[ns]")),
+        "several images of 2015-06-01",
+    ),
     "an ndarray": (lambda: scene().values, "xarray.DataArray"),
     "dates missing": (lambda: scene(("time", "y", "x")).drop_vars("time"), "pass dates="),
 }

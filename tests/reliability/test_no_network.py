@@ -80,8 +80,8 @@ def test_a_request_would_have_been_seen(asked):
     assert "Python asked for the network" in words
 
 
-def test_a_web_service_is_refused_and_a_vrt_of_remote_files_is_told(tmp_path):
-    from causalsat.exceptions import ImageryError, ImageryWarning
+def test_a_web_service_and_a_vrt_of_remote_files_are_refused(tmp_path):
+    from causalsat.exceptions import ImageryError
     from causalsat.imagery import open_imagery
 
     service = tmp_path / "s.tif"
@@ -97,5 +97,6 @@ def test_a_web_service_is_refused_and_a_vrt_of_remote_files_is_told(tmp_path):
         '<SourceBand>1</SourceBand><SourceProperties RasterXSize="8" RasterYSize="8" DataType="Byte"/>'
         "</SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    with pytest.warns(ImageryWarning, match=r"remote.vrt is a VRT of files on the net"):
+    with pytest.raises(ImageryError, match=r"remote.vrt is a VRT of files on the net.*network=True"):
         open_imagery(remote)
+    assert open_imagery(remote, network=True).unstamped() == ("/vsicurl/http://192.0.2.1/x.tif",)
