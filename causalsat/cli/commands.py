@@ -137,7 +137,11 @@ def _study(
     from causalsat.catalog import load_study
 
     given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
-    given |= {"covariates": names, **design, "imagery": opened_imagery(imagery, catalog, network) if imagery else None}
+    given |= {
+        "covariates": names,
+        **design,
+        "imagery": opened_imagery(imagery, catalog, network) if imagery else None,
+    }
     chosen = {key: value for key, value in given.items() if value is not None}
     return load_study(source, catalog=catalog, network=network, **chosen)
 

@@ -262,8 +262,8 @@ def nodata_bounds(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any] | None
     """Lowest and highest value, in the pixels' data type, that stands for nodata; None where no pixel can.
 
     Whole numbers are compared exactly. Floats are compared as GDAL does (``ARE_REAL_EQUAL``): by four units of single
-    precision, because nodata is often written with few digits; beyond half of the largest single-precision number,
-    where GDAL's sum overflows, everything that large is nodata.
+    precision, because nodata is often written with few digits; for nodata beyond half of the largest number, where
+    GDAL's sum overflows, everything that large is nodata.
 
     Examples
     --------
@@ -299,8 +299,11 @@ def _furthest(centre: Any, end: Any) -> Any:
         return bool(value == centre or abs(value - centre) < abs(value + centre) * tolerance)
 
     with np.errstate(over="ignore", invalid="ignore"):
-        if equal(end):
-            return end
+        if abs(centre) > abs(end) / 2:
+            if equal(end):
+                return end
+        else:  # GDAL's sum does not overflow between these
+            end = np.sign(end) * (abs(end) - abs(centre))
         near, far = centre, end
         while True:
             middle = near + (far - near) / 2 if abs(far - near) < np.inf else (near / 2 + far / 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery import cache as disk
 from causalsat.imagery.grid import Grid, IntArray, check_ground_size, lonlat
@@ -254,11 +254,10 @@ def _read(
             return source.fill_windows(out, row, col, threads=threads, progress=ticker)
 
     if folder is not None and (unknown := source.unstamped()):
-        warnings.warn(
+        warn(
             f"the chips of {source.name} are not kept in {folder}, because it cannot be seen whether "
             f"{', '.join(unknown[:3])} changes",
             ImageryWarning,
-            stacklevel=3,
         )
         folder = None
     if folder is not None:
@@ -336,7 +335,7 @@ def _decide(
                 "min_valid, or check that the coordinates and the raster cover the same area",
             )
         none = int((reading.valid[reading.which] == 0).sum())
-        warnings.warn(f"{what}; kept with NaN, {none} of them without a valid pixel", ImageryWarning, stacklevel=3)
+        warn(f"{what}; kept with NaN, {none} of them without a valid pixel", ImageryWarning)
     if keep.all():
         return None
     if on_invalid == "drop":
@@ -346,11 +345,10 @@ def _decide(
                 todo="check that the coordinates and the raster cover the same area and the nodata value",
             )
         labels = ", ".join(str(label) for label in index[~keep][:5]) + (", ..." if (~keep).sum() > 5 else "")
-        warnings.warn(
+        warn(
             f"dropped {(~keep).sum()} of {len(index)} units with less than {min_valid:.0%} valid pixels: {labels}; "
             'their labels are in attrs["dropped"]',
             ImageryWarning,
-            stacklevel=3,
         )
         return keep
     return None

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.blocks import Block, is_nodata, nodata_bounds
@@ -184,10 +185,9 @@ def open_embeddings(
         dates = day_in_name(Path(os.fspath(source)).name, date_regex)
     imagery = one(source, date=single_date(dates), **options)
     if not imagery.days:
-        warnings.warn(
+        warn(
             f"{imagery.name} is undated: an annual embedding may hold images from after the treatment; pass dates=",
             ImageryWarning,
-            stacklevel=2,
         )
     return imagery
 
@@ -212,6 +212,7 @@ def _open_one(path: Any, *, formula: str | None, scales: Any, bands: Any, **opti
         indexes=chosen.indexes,
         band_nodata=chosen.band_nodata,
         gdal_masks=chosen.gdal_masks,
+        validity=chosen.validity,
     )
 
 

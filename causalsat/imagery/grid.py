@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import CRSError
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import DataError, ImageryError, ImageryWarning, ParameterError
 
 FloatArray = NDArray[np.float64]
@@ -266,7 +266,7 @@ def check_ground_size(grid: Grid, geometry: Any, size_m: float, name: str) -> No
     todo = f"warp the imagery to metres on the ground there: gdalwarp -t_srs {_utm(x[worst], y[worst], grid)}"
     if off[worst] > np.log1p(_SIZE_REFUSED):
         raise ParameterError(what, expected=f"within {_SIZE_REFUSED:.0%} of it", todo=f"{todo}; or pass size_px=")
-    warnings.warn(f"{what}; {todo}", ImageryWarning, stacklevel=4)
+    warn(f"{what}; {todo}", ImageryWarning)
 
 
 def _utm(x: float, y: float, grid: Grid) -> str:

@@ -102,6 +102,12 @@ class OpenFile:
         return tuple(frozenset(flags) for flags in self.handle.mask_flag_enums)
 
     @cached_property
+    def validity(self) -> tuple[str, ...]:
+        """What says of each band which of its pixels are invalid: mask flags and nodata value, as a text."""
+        pairs = zip(self.handle.mask_flag_enums, self.handle.nodatavals, strict=True)
+        return tuple(f"{'+'.join(flag.name for flag in flags)} {nodata}" for flags, nodata in pairs)
+
+    @cached_property
     def affine(self) -> tuple[float, ...]:
         """The six coefficients of the transform."""
         return tuple(float(v) for v in tuple(self.handle.transform)[:6])

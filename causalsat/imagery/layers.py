@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning
 from causalsat.imagery.base import Imagery, Layer
 from causalsat.imagery.blocks import Block, read_unit
@@ -299,11 +299,10 @@ def _tell_of_own_scale(own: Own) -> None:
     if pairs == [(1.0, 0.0)]:
         return
     shown = "; ".join(f"scale={a:g}, offset={b:g}" for a, b in pairs[:3])
-    warnings.warn(
+    warn(
         f"imagery {OWN_SCALE} ({shown}), which is not done: its numbers are taken as they are stored. Pass "
         f'scale="{FROM_FILE}" to have it done, which spectral indices with constants need, or scale=1 to go without',
         ImageryWarning,
-        stacklevel=5,
     )
 
 

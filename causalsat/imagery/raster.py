@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pyproj.exceptions import CRSError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning
 from causalsat.imagery.blocks import Block, is_nodata, nodata_bounds, read_unit
 from causalsat.imagery.dates import as_day
@@ -29,6 +29,9 @@ from causalsat.imagery.masks import MaskRule, mask_rule
 __all__ = ["Bands", "RasterImagery", "check_companion", "choose_bands", "open_raster", "same_crs"]
 
 MAX_DECODED = 1 << 30  # bytes decoded at a time, at most: guards memory against damaged headers
+
+# nodata values for which GDAL's comparison overflows for some pixels that are not near it, by bytes of a float
+_ODD_FLOATS = {2: (0.0, 0.0), 4: (1e31, 1.8e38), 8: (1e291, 9e307)}
 
 Bands = Sequence[str | int] | Mapping[str, str | int] | str | None
 
@@ -51,6 +54,8 @@ class RasterImagery(LayerImagery):
         Nodata value of each band, where they differ.
     gdal_masks : tuple of bool, or None
         Whether GDAL's mask of each band is read; None: as the file's flags say when it is read.
+    validity : tuple of str, or None
+        Mask flags and nodata value of each band when the file was opened; None: not looked at.
     mask : MaskRule or None
         Rule on a quality band.
     mask_path : str
@@ -69,6 +74,7 @@ class RasterImagery(LayerImagery):
     dtype: str = "uint8"
     band_nodata: tuple[float | None, ...] | None = None
     gdal_masks: tuple[bool, ...] | None = None
+    validity: tuple[str, ...] | None = None
     mask: MaskRule | None = None
     mask_path: str = ""
     mask_index: int = 0
@@ -90,6 +96,10 @@ class RasterImagery(LayerImagery):
                 f"transform {file.affine}",
                 expected=f"the bands {list(self.indexes)} of {self.shape}, transform {self.grid.affine}",
                 todo="open it again",
+            )
+        if self.validity is not None and self.validity != tuple(file.validity[i - 1] for i in self.indexes):
+            raise ImageryError(
+                f"the masks or nodata values of {self.path} are others than when it was opened", todo="open it again"
             )
         with file.reading(), readable(self.path):
             values = _read(source, self.indexes, window, self.dtype)
@@ -156,6 +166,7 @@ class RasterImagery(LayerImagery):
             "indexes": tuple(self.indexes[i] for i in positions),
             "band_nodata": None if self.band_nodata is None else tuple(self.band_nodata[i] for i in positions),
             "gdal_masks": None if self.gdal_masks is None else tuple(self.gdal_masks[i] for i in positions),
+            "validity": None if self.validity is None else tuple(self.validity[i] for i in positions),
         }
         return replace(self, **chosen, **self._select_gain(positions))
 
@@ -200,8 +211,12 @@ def own_nodata(file: OpenFile, index: int) -> float | None:
     if file.flags[index - 1] != {MaskFlags.nodata}:
         return None
     value, dtype = file.handle.nodatavals[index - 1], np.dtype(file.handle.dtypes[index - 1])
-    if value is None or (dtype.kind in "iu" and (dtype.itemsize > 4 or nodata_bounds(float(value), dtype) is None)):
+    if value is None:
+        return None
+    if dtype.kind in "iu" and (dtype.itemsize > 4 or nodata_bounds(float(value), dtype) is None):
         return None  # of 64 bits: rasterio's value is a double
+    if dtype.kind == "f" and _ODD_FLOATS[dtype.itemsize][0] < abs(value) < _ODD_FLOATS[dtype.itemsize][1]:
+        return None
     return float(value)
 
 
@@ -253,6 +268,7 @@ def open_raster(
         dtype=str(np.result_type(*(source.dtypes[i - 1] for i in indexes))),
         band_nodata=None if same else tuple(stated),
         gdal_masks=tuple(needs_mask(file, i, nodata is not None) for i in indexes),
+        validity=tuple(file.validity[i - 1] for i in indexes),
         mask=rule,
         mask_path=mask_path,
         mask_index=mask_index,
@@ -385,12 +401,11 @@ def _tell_of_palette(source: Any, indexes: Sequence[int], names: Sequence[str]) 
         name for i, name in zip(indexes, names, strict=True) if source.colorinterp[i - 1] == ColorInterp.palette
     ]
     if coloured:
-        warnings.warn(
+        warn(
             f"the numbers of {', '.join(coloured)} are entries of a colour table: classes or colours and no amounts, "
             "whose means and differences say nothing. Expand colours with gdal_translate -expand rgb; take "
             "the shares of classes with describe_effects(land_cover=)",
             ImageryWarning,
-            stacklevel=4,
         )
 
 

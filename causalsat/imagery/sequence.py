@@ -5,14 +5,12 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from causalsat.exceptions import ImageryError, ImageryNotFoundError, ImageryWarning
+from causalsat.exceptions import ImageryError, ImageryNotFoundError
 from causalsat.imagery.base import Imagery, Layer
 from causalsat.imagery.dates import as_day, day_in_name
 from causalsat.imagery.grid import Grid, union_grid
@@ -21,7 +19,7 @@ from causalsat.imagery.layers import LayerImagery, check_stated, dated_rows
 from causalsat.imagery.mosaic import MosaicImagery, open_mosaic
 from causalsat.imagery.raster import RasterImagery, open_raster, own_gain
 
-__all__ = ["SUFFIXES", "SequenceImagery", "find_files", "open_mosaics", "open_sequence", "warned_once"]
+__all__ = ["SUFFIXES", "SequenceImagery", "find_files", "open_mosaics", "open_sequence"]
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2")
 
@@ -191,11 +189,10 @@ def _open_scenes(
     given = {key: options.pop(key) for key in ("scale", "offset") if options.get(key) is not None}
     days = [day or "" for day, _ in ordered]
     rows = {key: dated_rows(value, days) for key, value in given.items()}
-    with warned_once():
-        return [
-            open_scene(file, date=day or None, **options, **{key: values[t] for key, (values, _) in rows.items()})
-            for t, (day, file) in enumerate(ordered)
-        ]
+    return [
+        open_scene(file, date=day or None, **options, **{key: values[t] for key, (values, _) in rows.items()})
+        for t, (day, file) in enumerate(ordered)
+    ]
 
 
 def _check_gains(scenes: Sequence[RasterImagery], options: dict[str, Any]) -> None:
@@ -205,20 +202,6 @@ def _check_gains(scenes: Sequence[RasterImagery], options: dict[str, Any]) -> No
         return
     own = [own_gain(opened(scene.path, scene.network).handle, scene.indexes) for scene in scenes]
     check_stated([Path(scene.path).name for scene in scenes], own, options.get("scale"))
-
-
-@contextmanager
-def warned_once() -> Iterator[None]:
-    """Within it, each warning of imagery is given once, and only behind it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    seen = set()
-    for entry in caught:
-        if str(entry.message) not in seen:
-            seen.add(str(entry.message))
-            level = 6 if issubclass(entry.category, ImageryWarning) else 2
-            warnings.warn(entry.message, entry.category, stacklevel=level)
 
 
 def find_files(source: Any) -> list[str]:

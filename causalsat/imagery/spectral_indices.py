@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ def indices(
         index = INDICES[name]
         arrays = [chips.sel(band=own[role]).drop_vars("band") for role in index.bands]
         if index.reflectance and any(float(array.max()) > 2 for array in arrays):
-            warnings.warn(
+            warn(
                 f"{name} presumes reflectances between 0 and 1, and the bands reach "
                 f"{max(float(array.max()) for array in arrays):g}: open the imagery with scale=",
                 ImageryWarning,
-                stacklevel=2,
             )
         with np.errstate(divide="ignore", invalid="ignore"):
             value = index.formula(*arrays)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryNotFoundError, ImageryWarning
 from causalsat.imagery.dates import as_day, check_order, first_day
 from causalsat.imagery.encoded import Stated
@@ -24,7 +24,7 @@ from causalsat.imagery.masks import MaskRule, mask_rule
 from causalsat.imagery.mosaic import Files, open_mosaic
 from causalsat.imagery.network import check_text
 from causalsat.imagery.raster import RasterImagery, open_raster, own_gain
-from causalsat.imagery.sequence import SequenceImagery, warned_once
+from causalsat.imagery.sequence import SequenceImagery
 from causalsat.imagery.stac_items import Asset, Item, read_items, search_items
 
 __all__ = ["StacImagery", "open_stac"]
@@ -124,14 +124,13 @@ def open_stac(
         raise ImageryError(f"{text}: mask replace= is for files", todo="name the asset of the quality band: band=")
     ordered = [item for _, group in groups for item in group]
     days = [day for day, group in groups for _ in group]
-    with warned_once():
-        choices = _choices(ordered, bands, network, rule)
-        templates: dict[str, RasterImagery] = {}
-        files = [_files_of(item, choices, templates, nodata, network) for item in ordered]
-        files = _scaled(ordered, choices, files, days, scale, offset)
-        grid = _target_grid(text, [file for own in files for file in own], crs, resolution, bbox)
-        if rule is not None:
-            files = [(*own, _quality(item, rule, network)) for item, own in zip(ordered, files, strict=True)]
+    choices = _choices(ordered, bands, network, rule)
+    templates: dict[str, RasterImagery] = {}
+    files = [_files_of(item, choices, templates, nodata, network) for item in ordered]
+    files = _scaled(ordered, choices, files, days, scale, offset)
+    grid = _target_grid(text, [file for own in files for file in own], crs, resolution, bbox)
+    if rule is not None:
+        files = [(*own, _quality(item, rule, network)) for item, own in zip(ordered, files, strict=True)]
     each = iter(files)
     label = name or "stac"
     scenes = tuple(open_mosaic([next(each) for _ in group], grid, label, (day,), rule) for day, group in groups)
@@ -316,6 +315,7 @@ def _not_opened(
         nodata=nodata,
         band_nodata=None,
         gdal_masks=None,
+        validity=None,
         indexes=tuple(choice.index for choice in own),
     )
 
@@ -423,12 +423,11 @@ def _tell_of_baselines(items: list[Item], owns: Sequence[Any], scale: Any, offse
         except ValueError:
             continue
     if len(late) > 1 and not any(states_gain(own) for own in owns):
-        warnings.warn(
+        warn(
             "Sentinel-2 items of processing baselines before and from 04.00 on, whose numbers differ by 1000 for one "
             "reflectance, and the items state no offset: pass offset= by date, such as "
             'scale=1e-4, offset={"2015": 0, "2022-01-25": -0.1}, after checking what the provider has done',
             ImageryWarning,
-            stacklevel=4,
         )
 
 

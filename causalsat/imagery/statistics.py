@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.warn import warn
 from causalsat.exceptions import DataError, ImageryError, ImageryWarning
 from causalsat.imagery.base import Imagery
 
@@ -93,7 +93,7 @@ def channel_statistics(
     constant = [name for name, value in zip(bands, sd, strict=True) if value == 0]
     if constant:
         words = f"constant in the training units: {constant}; their sd is set to 1"
-        warnings.warn(words, ImageryWarning, stacklevel=2)
+        warn(words, ImageryWarning)
     sd[sd == 0] = 1.0
     return ChannelStatistics(bands, tuple(mean.tolist()), tuple(sd.tolist()), tuple(int(n) for n in count))
 

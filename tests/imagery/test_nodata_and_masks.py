@@ -289,7 +289,8 @@ def test_nodata_that_is_given_replaces_the_file_s_and_not_its_mask(tmp_path):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     nodata=st.one_of(
-        st.floats(-1e6, 1e6, width=32), st.sampled_from([-3.4028234663852886e38, -3.4e38, -9999.9, 0.0, 1e20, -1e38])
+        st.floats(-1e6, 1e6, width=32),
+        st.sampled_from([-3.4028234663852886e38, -3.4e38, -9999.9, 0.0, 1e20, -1e38, -1.71e38]),
     ),
     steps=st.lists(st.integers(-40, 40), min_size=1, max_size=20),
 )
@@ -312,6 +313,9 @@ def test_floats_near_nodata_are_nodata_where_gdal_says_so(tmp_path, dtype, nodat
     bounds = nodata_bounds(stated, np.dtype(dtype))
     ours = is_nodata(values, bounds) | ~np.isfinite(values)
     np.testing.assert_array_equal(ours, expected | ~np.isfinite(values))
+    got = open_imagery(path).read_window(0, 0, 1, len(values))[0, 0]
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(np.isnan(got), expected | ~np.isfinite(values.astype("float32")))
 
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float32", "float64"]
