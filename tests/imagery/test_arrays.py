@@ -161,7 +161,6 @@ def test_zarr_with_several_variables(tmp_path):
 def catalogue(write, tmp_path):
     """A static STAC catalogue of two items with two assets each, and their pixels (time, band, y, x)."""
     pystac = pytest.importorskip("pystac")
-    pytest.importorskip("odc.stac")
     data = np.random.default_rng(0).integers(1, 200, size=(2, 2, 90, 110), dtype=np.uint8)
     catalog = pystac.Catalog("trial", "two scenes")
     corners = geopandas.GeoSeries.from_xy([500000, 501100], [99100, 100000], crs="EPSG:32636").to_crs(4326)

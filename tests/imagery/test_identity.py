@@ -143,12 +143,10 @@ def mask_file_goes(folder):
 
 def nodata_in_a_sidecar(folder):
     """A nodata value in an ``.aux.xml`` beside a format that cannot hold one."""
-    with rasterio.open(
-        folder / "a.png", "w", driver="PNG", height=30, width=30, count=1, dtype="uint8"
-    ) as sink:
+    with rasterio.open(folder / "a.png", "w", driver="PNG", height=30, width=30, count=1, dtype="uint8") as sink:
         sink.write(FIRST[:1])
     xml = (
-        '<PAMDataset><SRS>EPSG:32636</SRS><GeoTransform>500000,10,0,100000,0,-10</GeoTransform>'
+        "<PAMDataset><SRS>EPSG:32636</SRS><GeoTransform>500000,10,0,100000,0,-10</GeoTransform>"
         '<PAMRasterBand band="1"><NoDataValue>{}</NoDataValue></PAMRasterBand></PAMDataset>'
     )
     aux = folder / "a.png.aux.xml"
