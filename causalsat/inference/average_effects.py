@@ -26,8 +26,10 @@ without residuals, the arms have slopes in common, and if these are still too ma
 average effect, and none looks at the outcome. ``slopes`` says which.
 
 Scores: with ``s_g = sum_{i in g} l_i e_i`` the influence of cluster g, the variance is the sum over clusters of
-``(s_g - mean of its cell)^2``, scaled to be unbiased for independent errors of equal variance. For the mean, ``s_g``
-is ``W_g (mean score_g - estimate) / W``. What the cell's mean holds is fixed by the assignment, which drew so many
+``(s_g - mean of its cell)^2``, scaled to be unbiased for errors whose variances are in proportion to ``1 / e^2`` for
+treated and ``1 / (1 - e)^2`` for control units (:mod:`causalsat.inference.centred`), e the treated share of the
+stratum's clusters: doubly robust scores divide residuals by it. For the mean, ``s_g`` is
+``W_g (mean score_g - estimate) / W``. What the cell's mean holds is fixed by the assignment, which drew so many
 clusters of the cell. Strata with one cluster an arm are one cluster here too, and together one cell.
 
 References
@@ -619,11 +621,27 @@ def score_projection(
 
 def _project(scores: FloatArray, design: FloatArray, layout: Layout, contrast: Any = None) -> RobustFit:
     fit = least_squares(
-        scores, design, weights=layout.weight, clusters=layout.pooled, contrast=contrast, cells=layout.cells, icc=None
+        scores,
+        design,
+        weights=layout.weight,
+        clusters=layout.pooled if layout.clustered or layout.fine.any() else None,
+        contrast=contrast,
+        cells=layout.cells,
+        noise=_score_noise(layout),
+        icc=None,
     )
     residual = np.full(len(layout.used), np.nan)
     residual[layout.used] = fit.residual
     return replace(fit, clusters=int(layout.cluster.max()) + 1, residual=residual)
+
+
+def _score_noise(layout: Layout) -> FloatArray:
+    """Relative variances of scores, ``1 / e^2`` of treated and ``1 / (1 - e)^2`` of control units, shape (n,)."""
+    stratum = np.zeros(int(layout.cluster.max()) + 1, dtype=np.int64)
+    stratum[layout.cluster] = layout.stratum
+    share = np.bincount(layout.cluster, layout.arm) / np.bincount(layout.cluster)
+    treated = (np.bincount(stratum, share) / np.bincount(stratum))[layout.stratum]
+    return np.asarray(np.where(layout.arm == 1, treated, 1 - treated) ** -2.0)
 
 
 def score_mean(

@@ -25,15 +25,16 @@ from numpy.typing import NDArray
 __all__ = [
     "Coordinates",
     "adjusted_influence",
-    "centred_moments",
-    "centred_scores",
-    "centring_factors",
     "codes",
     "common_variance",
     "demean",
+    "diagonal",
     "expected_variance",
+    "moments_of_sum",
     "pivoted_qr",
     "quadratic_moments",
+    "stacked",
+    "table",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -85,7 +86,7 @@ def pivoted_qr(
     return q, r, np.asarray(order, dtype=np.int64), rank, scale
 
 
-def _table(rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[int, int], dense: bool) -> Any:
+def table(rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[int, int], dense: bool) -> Any:
     """Sums of values by row and column, shape ``shape``: an array, or a sparse matrix."""
     from scipy import sparse
 
@@ -94,13 +95,14 @@ def _table(rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[i
     return sparse.csr_matrix((values, (rows, columns)), shape=shape)
 
 
-def _diagonal(values: FloatArray, dense: bool) -> Any:
+def diagonal(values: FloatArray, dense: bool) -> Any:
+    """Diagonal matrix: an array, or sparse."""
     from scipy import sparse
 
     return np.diag(values) if dense else sparse.diags(values, format="csr")
 
 
-def _stacked(blocks: list[list[Any]]) -> Any:
+def stacked(blocks: list[list[Any]]) -> Any:
     """Blocks side by side and one below the other: an array where all are, else a sparse matrix."""
     from scipy import sparse
 
@@ -192,7 +194,7 @@ class Coordinates:
         if self.level is None:
             return np.zeros((self.n_clusters, 0))
         scaled = values * self.root[self.level]
-        return _table(self.cluster, self.level, scaled, (self.n_clusters, len(self.root)), self.dense)
+        return table(self.cluster, self.level, scaled, (self.n_clusters, len(self.root)), self.dense)
 
     def spread(self, values: FloatArray) -> FloatArray:
         """``Phi v``, shape (n, q)."""
@@ -214,13 +216,13 @@ class Coordinates:
             for j, column in enumerate(self.x.T):
                 lx[:, j] = np.bincount(self.level, squared * column, minlength=n_levels) * self.root
             ll = np.bincount(self.level, squared, minlength=n_levels) * self.root**2
-        table = _diagonal(ll, self.dense)
+        levels = diagonal(ll, self.dense)
         if self.ratio:
             mine, theirs = self.sums(self.w[:, None] * self.x), self.level_sums(self.w)
             xx = xx + self.ratio * mine.T @ mine
             lx = lx + self.ratio * (theirs.T @ mine)
-            table = table + self.ratio * (theirs.T @ theirs)
-        return xx, lx, table
+            levels = levels + self.ratio * (theirs.T @ theirs)
+        return xx, lx, levels
 
     @cached_property
     def slots(self) -> tuple[IntArray, IntArray, IntArray]:
@@ -233,9 +235,9 @@ class Coordinates:
         owner = pair // n_levels
         position = np.arange(len(pair)) - np.searchsorted(owner, np.arange(self.n_clusters))[owner]
         count = np.bincount(owner, minlength=self.n_clusters)
-        table = np.full((self.n_clusters, int(count.max())), -1, dtype=np.int64)
-        table[owner, position] = pair % n_levels
-        return position[inverse.ravel()], table, count
+        held = np.full((self.n_clusters, int(count.max())), -1, dtype=np.int64)
+        held[owner, position] = pair % n_levels
+        return position[inverse.ravel()], held, count
 
     def local_omega(self, chunk: IntArray, m: int) -> FloatArray:
         """Omega of the columns of some clusters, shape (clusters, m + k, m + k)."""
@@ -268,12 +270,12 @@ def common_variance(design: Coordinates, residual: FloatArray) -> float:
     >>> round(common_variance(constant, error - error.mean()), 1)
     0.9
     """
-    x = _stacked([[design.level_sums(np.ones(design.n)), design.sums(design.x)]])
-    y = _stacked([[design.level_sums(design.w), design.sums(design.w[:, None] * design.x)]])
+    x = stacked([[design.level_sums(np.ones(design.n)), design.sums(design.x)]])
+    y = stacked([[design.level_sums(design.w), design.sums(design.w[:, None] * design.x)]])
     gram = _whole(replace(design, w=np.ones(design.n), ratio=0.0).omega)
     alone, common = _whole(replace(design, ratio=0.0).omega), y.T @ y
     size, hat = design.sizes, _row_sums(_product(x, y))
-    own, shared = (_row_sums(_product(x @ table, x)) for table in (alone, common))
+    own, shared = (_row_sums(_product(x @ each, x)) for each in (alone, common))
     moments = np.array(
         [
             [design.n - 2 * x.shape[1] + _product(alone, gram).sum(), design.n - 2 * hat.sum()],
@@ -293,7 +295,7 @@ def common_variance(design: Coordinates, residual: FloatArray) -> float:
 
 def _whole(omega: tuple[FloatArray, FloatArray, Any]) -> Any:
     xx, lx, ll = omega
-    return _stacked([[ll, lx], [lx.T, xx]])
+    return stacked([[ll, lx], [lx.T, xx]])
 
 
 # ---------------------------------------------------------------------- adjustment
@@ -460,7 +462,7 @@ def expected_variance(design: Coordinates, p: FloatArray) -> FloatArray:
         first, second = design.sums(own[:, None] * design.x), design.sums(own[:, None] * spread)
         left, right = design.level_sums(own), design.level_sums(design.w * own)
         if design.ratio:
-            right = right + _diagonal(design.ratio * total, design.dense) @ design.level_sums(design.w)
+            right = right + diagonal(design.ratio * total, design.dense) @ design.level_sums(design.w)
         out[j] = own @ own + design.ratio * (total @ total) + (first * (first @ xx - 2 * second)).sum()
         out[j] += _product(left, left @ ll - 2 * right).sum() + 2 * ((left @ lx) * first).sum()
     return out
@@ -475,83 +477,21 @@ def quadratic_moments(design: Coordinates, p: FloatArray) -> tuple[FloatArray, F
     for own in p.T:
         square, low = design.sums(own**2 / design.w), design.sums(own[:, None] * design.x)
         levels = design.level_sums(own)
-        pairs.append(_moments_of_sum(square, low, levels, -levels))
+        pairs.append(moments_of_sum(square, low, -low, levels, -levels))
     return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])
 
 
-def _moments_of_sum(diagonal: FloatArray, low: FloatArray, levels: Any, core_levels: Any) -> tuple[float, float]:
-    """``tr P`` and ``tr P^2`` of ``P = diag(d) - L L' + S K S'``, L (G, r) of low rank; S (G, s) and S K sparse."""
-    inner = low.T @ low
-    by_level, gram = _row_sums(_product(core_levels, levels)), core_levels.T @ levels
-    trace = float(diagonal.sum() - np.trace(inner) + by_level.sum())
-    of_square = float(diagonal @ diagonal + (inner**2).sum())
-    of_square += float(2 * diagonal @ by_level + _product(gram, gram.T).sum())
-    reach = diagonal[:, None] * low + core_levels @ (levels.T @ low)
-    return trace, of_square - 2 * float((low * reach).sum())
+def moments_of_sum(
+    square: FloatArray, low: FloatArray, core_low: FloatArray, levels: Any, core_levels: Any
+) -> tuple[float, float]:
+    """``tr P`` and ``tr P^2`` of ``P = diag(d) + L M L' + S K S'``, symmetric.
 
-
-# ---------------------------------------------------------------------- scores that are centred
-def centring_factors(design: Coordinates, influence: FloatArray, cells: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Factors of the clusters' scores ``s_g = l_g' e_g`` after the means of their cells are taken out.
-
-    With N the operator that takes means out, a factor is the root of ``l_g' Phi_g l_g / (N Var(s) N)_gg``: each
-    cluster adds its part of the variance under the working model. It is 0 for a cluster that is alone in its cell.
-
-    Returns
-    -------
-    factors : ndarray of shape (G, q)
-    expected : ndarray of shape (q,)
-        Expectation of the sum of the squared scores under the working model.
+    Given are L and L M of shape (G, r), S and S K of shape (G, s), these sparse where large.
     """
-    cell = codes(cells[design.starts[:-1]])
-    factors, xx = np.zeros((design.n_clusters, influence.shape[1])), design.omega[0]
-    unit, zero = np.eye(design.k), np.zeros((design.k, design.k))
-    middle, columns = np.block([[xx, -unit], [-unit, zero]]), design.spread(design.w[:, None] * design.x)
-    expected = np.zeros(influence.shape[1])
-    for j, own in enumerate(influence.T):
-        target = design.sums(own**2) + design.ratio * design.sums(own) ** 2
-        low = _less_mean(design.sums(own[:, None] * np.hstack([design.x, columns])), cell)
-        seen = _centred_diagonal(target, cell) + np.einsum("ij,ij->i", low @ middle, low)
-        usable = seen > SINGULAR * np.maximum(target, 1e-300)
-        factors[:, j] = np.where(usable, np.sqrt(target / np.where(usable, seen, 1.0)), 0.0)
-        expected[j] = target[usable].sum()
-    return factors, expected
-
-
-def _less_mean(values: FloatArray, cell: IntArray) -> FloatArray:
-    return demean(values, np.ones(len(cell)), cell, int(cell.max()) + 1)[0]
-
-
-def _centred_diagonal(target: FloatArray, cell: IntArray) -> FloatArray:
-    """Diagonal of ``N diag(d) N``."""
-    count = np.bincount(cell)
-    return np.asarray(target * (1 - 2 / count[cell]) + (np.bincount(cell, target) / count**2)[cell])
-
-
-def centred_scores(
-    design: Coordinates, influence: FloatArray, residual: FloatArray, factors: FloatArray, cells: IntArray
-) -> FloatArray:
-    """Scores of the clusters less the means of their cells, times the factors, shape (G, q)."""
-    return factors * _less_mean(design.sums(influence * residual[:, None]), codes(cells[design.starts[:-1]]))
-
-
-def centred_moments(
-    design: Coordinates, influence: FloatArray, factors: FloatArray, cells: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """``tr P`` and ``tr P^2`` of each contrast, ``P = F N Var(s) N F`` where weights are inverse variances, (q,).
-
-    ``N diag(d) N = diag(d) + S K S'`` with the cells' indicators and d times them as S.
-    """
-    cell = codes(cells[design.starts[:-1]])
-    count = np.bincount(cell)
-    at, shape = (np.arange(len(cell)), cell), (len(cell), len(count))
-    dense = (len(cell) + len(count)) * len(count) <= DENSE
-    share, pairs = _diagonal(1.0 / count, dense), []
-    for own, factor in zip(influence.T, factors.T, strict=True):
-        target = design.sums(own**2 / design.w)
-        low = factor[:, None] * _less_mean(design.sums(own[:, None] * design.x), cell)
-        levels = _stacked([[_table(*at, factor * v, shape, dense) for v in (np.ones(len(cell)), target)]])
-        mean = _diagonal(np.bincount(cell, target) / count**2, dense)
-        core = _stacked([[mean, -share], [-share, 0 * share]])
-        pairs.append(_moments_of_sum(factor**2 * target, low, levels, levels @ core))
-    return np.array([first for first, _ in pairs]), np.array([second for _, second in pairs])
+    inner, gram = low.T @ core_low, levels.T @ core_levels
+    by_level = _row_sums(_product(core_levels, levels))
+    trace = float(square.sum() + np.trace(inner) + by_level.sum())
+    of_square = float(square @ square + (inner * inner.T).sum())
+    of_square += float(2 * square @ by_level + _product(gram, gram.T).sum())
+    reach = square[:, None] * low + core_levels @ (levels.T @ low)
+    return trace, of_square + 2 * float((core_low * reach).sum())

@@ -55,12 +55,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.inference.centred import centred_scores
 from causalsat.inference.leverage import (
     Coordinates,
     adjusted_influence,
-    centred_moments,
-    centred_scores,
-    centring_factors,
     codes,
     common_variance,
     demean,
@@ -244,6 +242,7 @@ def least_squares(
     contrast: ArrayLike | None = None,
     level_contrast: ArrayLike | None = None,
     cells: ArrayLike | None = None,
+    noise: ArrayLike | None = None,
     kind: str = "CR2",
     icc: float | None = 0.0,
 ) -> RobustFit:
@@ -267,7 +266,9 @@ def least_squares(
         What the contrasts take of the fixed effects, in the sorted order of the levels of positive weight.
     cells : array of shape (n,), optional
         Cells of clusters, such as the arms of a stratum, whose mean scores are no variance: scores are centred within
-        them (see :mod:`causalsat.inference.average_effects`). For ``"CR2"`` without ``absorb``.
+        them (see :mod:`causalsat.inference.centred`). For ``"CR2"`` without ``absorb``.
+    noise : array of shape (n,), optional
+        Relative variances of the errors in the working model, with ``cells``.
     kind : {"CR2", "CV3", "CR1"}
         Covariance.
     icc : float or None
@@ -294,12 +295,14 @@ def least_squares(
         raise ParameterError(f"kind={kind!r}", expected=f"one of {', '.join(KINDS)}")
     if cells is not None and (absorb is not None or kind != "CR2"):
         raise ParameterError("cells together with absorb or another kind than 'CR2'", expected="cells alone")
+    if noise is not None and cells is None:
+        raise ParameterError("noise without cells", expected="both")
     if icc is not None and not 0 <= icc < 1:
         raise ParameterError(f"icc={icc!r}", expected="None, or a number from 0 up to 1")
     data = _arrange(y, X, weights, clusters, absorb)
     solution = _solve(data)
     design, residual = solution.design, solution.residual
-    if clusters is not None:
+    if clusters is not None and cells is None:
         ratio = common_variance(design, residual) if icc is None else icc / (1 - icc)
         design = replace(design, ratio=ratio)
     a, b = _directions(data, solution, contrast, level_contrast)
@@ -307,11 +310,21 @@ def least_squares(
     if design.level is not None:
         value = value + (design.root[:, None] * a)[design.level]
     influence = design.w[:, None] * value
+    ratio = design.ratio
     if kind == "CR1":
         cov, df, share = _conventional(design, influence, residual, clusters is not None)
+    elif cells is None:
+        p = adjusted_influence(design, influence, a, b, kind)
+        variance = (influence * design.spread(influence)).sum(axis=0)
+        moments = (expected_variance(design, p), variance, *quadratic_moments(design, p))
+        cov, df, share = _bias_reduced(design.sums(p * residual[:, None]), *moments)
     else:
-        cell = None if cells is None else codes(np.asarray(cells)[data.kept])[solution.order]
-        cov, df, share = _bias_reduced(design, influence, residual, (a, b), kind, cell)
+        cell, relative = (_sorted(values, data, solution) for values in (cells, noise))
+        ratio = None if icc is None else icc / (1 - icc)
+        found = centred_scores(design, influence, residual, codes(cell), relative, 0.0 if clusters is None else ratio)
+        moments = (found.expected, found.variance, found.trace, found.of_square)
+        cov, df, share = _bias_reduced(found.scores, *moments)
+        ratio = found.ratio
     back = np.full(len(data.kept), np.nan)
     back[np.flatnonzero(data.kept)[solution.order]] = residual
     coef = np.zeros(data.X.shape[1])
@@ -325,7 +338,7 @@ def least_squares(
         clusters=design.n_clusters,
         effective_clusters=effective_clusters(influence, design.cluster),
         identified_share=share,
-        icc=design.ratio / (1 + design.ratio),
+        icc=ratio / (1 + ratio),
         kind=kind,
         residual=back,
     )
@@ -342,29 +355,20 @@ def _conventional(
 
 
 def _bias_reduced(
-    design: Coordinates,
-    influence: FloatArray,
-    residual: FloatArray,
-    directions: tuple[FloatArray, FloatArray],
-    kind: str,
-    cell: IntArray | None,
+    scores: FloatArray, expected: FloatArray, variance: FloatArray, trace: FloatArray, of_square: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Covariance (q, q), degrees of freedom and identified shares (q,)."""
-    if cell is None:
-        p = adjusted_influence(design, influence, *directions, kind)
-        scores = design.sums(p * residual[:, None])
-        expected, (trace, of_square) = expected_variance(design, p), quadratic_moments(design, p)
-    else:
-        factors, expected = centring_factors(design, influence, cell)
-        scores = centred_scores(design, influence, residual, factors, cell)
-        trace, of_square = centred_moments(design, influence, factors, cell)
-    variance = (influence * design.spread(influence)).sum(axis=0)
+    """Covariance (q, q), degrees of freedom and identified shares (q,), from scores (G, q) and moments (q,)."""
     share = np.divide(expected, variance, out=np.ones_like(variance), where=variance > 0)
     known = share > MIN_SHARE
     df = np.divide(trace**2, of_square, out=np.full_like(share, np.nan), where=known & (of_square > 0))
     share = np.where(share > 1 - 1e-6, 1.0, share)
     scale = np.divide(1.0, np.sqrt(np.where(known, share, 1.0)), out=np.full_like(share, np.nan), where=known)
     return scores.T @ scores * np.outer(scale, scale), df, share
+
+
+def _sorted(values: Any, data: _Data, solution: _Solution) -> Any:
+    """Values of the units that are used, sorted by cluster; ones where there are none."""
+    return (np.ones(len(data.kept)) if values is None else np.asarray(values))[data.kept][solution.order]
 
 
 @dataclass(frozen=True, eq=False)

@@ -199,16 +199,20 @@ def test_what_the_assignment_fixes_is_no_variance_of_scores():
     assert score_mean(y + 20 * t, clusters=village).se > 2 * base.se
 
 
-def test_equal_strata_have_the_degrees_of_freedom_of_their_cells():
-    """Four cells of g equal clusters: df = (sum g)^2 / sum g^2 / (g - 1) = clusters less cells."""
+def test_degrees_of_freedom_of_scores_are_those_of_the_difference_in_means():
+    """Single units, arms of 4 and 12 in one block and 8 and 8 in another: cells of g units add 1 / g to the variance.
+
+    df = (sum N_s^2 / g)^2 / sum N_s^4 / g^2 / (g - 1), those of Bell and McCaffrey for the blocked difference.
+    """
     rng = np.random.default_rng(0)
-    t, strata = np.tile([0.0, 1.0], 20), np.repeat([0, 1], 20)
-    found = score_mean(rng.standard_normal(40), treatment=t, strata=strata)
-    assert found.df == pytest.approx(36)
-    value = rng.standard_normal(40)
-    cells = [value[(t == a) & (strata == s)] for a in (0, 1) for s in (0, 1)]
-    truth = np.sqrt(sum(10 * cell.var(ddof=1) for cell in cells)) / 40
-    assert score_mean(value, treatment=t, strata=strata).se == pytest.approx(truth)
+    strata, t = np.repeat([0, 1], 16), np.concatenate([np.arange(16) < 4, np.arange(16) < 8]).astype(float)
+    y, e = rng.standard_normal(32), np.where(strata == 0, 0.25, 0.5)
+    g = np.array([4, 12, 8, 8])
+    difference = blocked_difference(y, t, strata=strata)
+    found = score_mean(t * y / e - (1 - t) * y / (1 - e), treatment=t, strata=strata)
+    assert found.df == pytest.approx((1 / g).sum() ** 2 / (1 / g**2 / (g - 1)).sum())
+    assert found.df == pytest.approx(difference.df)
+    assert (found.estimate, found.se) == pytest.approx((difference.estimate, difference.se))
 
 
 @pytest.mark.parametrize("assigned", [False, True])
@@ -241,11 +245,12 @@ def test_a_centred_projection_agrees_with_dense_matrices():
     cell = (2 * stratum + t)[np.unique(village, return_index=True)[1]]
     out = np.eye(len(rows)) - (cell[:, None] == cell) / (cell[:, None] == cell).sum(axis=1)
     ratio = fit.icc / (1 - fit.icc)
-    phi = np.eye(len(y)) + ratio * (village[:, None] == village)
+    noise = np.where(t == 1, np.where(stratum == 1, 8, 3) / 12, np.where(stratum == 1, 4, 9) / 12) ** -2.0
+    phi = np.sqrt(np.outer(noise, noise)) * (np.eye(len(y)) + ratio * (village[:, None] == village))
     target = np.diag(rows @ phi @ rows.T)
     factor = np.sqrt(target / np.diag(out @ rows @ maker @ phi @ maker.T @ rows.T @ out))
     score = factor * (out @ rows @ maker @ y)
-    form = factor[:, None] * (out @ rows @ (np.diag(1 / w) - X @ bread @ X.T) @ rows.T @ out) * factor
+    form = factor[:, None] * (out @ rows @ maker @ np.diag(noise / w) @ maker.T @ rows.T @ out) * factor
     assert ratio > 0
     assert fit.cov[0, 0] == pytest.approx(score @ score)
     assert fit.df[0] == pytest.approx(np.trace(form) ** 2 / (form**2).sum())
