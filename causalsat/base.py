@@ -33,6 +33,7 @@ from causalsat.core.tables import latex_table, markdown_table, markdown_text, te
 from causalsat.core.treatment import warn_of_arm_codes
 from causalsat.core.warn import warn
 from causalsat.design import Design, adjust_for_design, balancing_weights, make_design
+from causalsat.design.design import warn_contradicted
 from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
 from causalsat.inference import scores as scoring
 from causalsat.posterior import EffectPosterior
@@ -404,6 +405,7 @@ class EffectEstimator(TableEstimator):
             data = self._check_fit(X, y, roles["treatment"], roles["groups"], sample_weight, roles["propensity"])
             if stratum_name is not None:
                 self.role_names_ = tuple(sorted({*self.role_names_, stratum_name}))
+            inputs.check_arm_weights(data.treatment, data.sample_weight)
             self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
             data = self._with_design(data, blocks)
             self._fit(data)
@@ -419,6 +421,7 @@ class EffectEstimator(TableEstimator):
         design = make_design(
             data.treatment, groups=data.groups, strata=strata, sample_weight=weights, propensity=data.propensity
         )
+        warn_contradicted(design)
         if not design.is_binary:
             if strata is not None:
                 warn(

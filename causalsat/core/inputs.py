@@ -295,6 +295,28 @@ def check_weights(weights: Any, n: int) -> FloatArray:
     return w / w.mean()
 
 
+def check_arm_weights(treatment: FloatArray, weight: FloatArray) -> None:
+    """Refuse weights that leave an arm of a binary treatment next to one unit.
+
+    Examples
+    --------
+    >>> check_arm_weights(np.array([0.0, 0, 1, 1]), np.array([1.0, 1, 1, 1]))
+    >>> check_arm_weights(np.array([0.0, 0, 0, 1, 1]), np.array([1e9, 1, 1, 1, 1]))
+    Traceback (most recent call last):
+    causalsat.exceptions.DataError: sample_weight gives one of 3 control units 100.0 % of their weight...
+    """
+    if not np.isin(treatment, (0.0, 1.0)).all() or np.ptp(weight) == 0:
+        return
+    for arm, name in ((0.0, "control"), (1.0, "treated")):
+        w = weight[treatment == arm]
+        if len(w) > 2 and w.max() > 0.98 * w.sum():
+            raise DataError(
+                f"sample_weight gives one of {len(w)} {name} units {100 * w.max() / w.sum():.1f} % of their weight",
+                expected="weights under which an arm has more than one unit",
+                todo="check the column: a code for missing (such as 99999), or a sum, among the weights",
+            )
+
+
 def check_propensity(propensity: Any, n: int) -> FloatArray | None:
     """Probabilities strictly between 0 and 1; a scalar stands for all units."""
     if propensity is None:

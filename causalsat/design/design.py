@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
 from causalsat.core.alignment import align_all
-from causalsat.exceptions import DataError, TreatmentError
+from causalsat.core.warn import warn
+from causalsat.exceptions import DataError, DataWarning, TreatmentError
 
-__all__ = ["Design", "make_design"]
+__all__ = ["Design", "make_design", "warn_contradicted"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -215,6 +216,38 @@ def make_design(
         check_nested(clusters, blocks)
     weights = None if sample_weight is None else inputs.check_weights(given["sample_weight"], n)
     return Design(t, clusters, blocks, weights, inputs.check_propensity(given["propensity"], n), bool(randomised))
+
+
+def warn_contradicted(design: Design) -> None:
+    """Warn where the stated probability cannot be that of the assignment: six standard deviations off, and .05.
+
+    The sum over clusters of treated shares less probabilities has mean zero and at most the variance of independent
+    draws, ``sum e (1 - e)``.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_contradicted(make_design([0, 1] * 100, propensity=0.01))
+    >>> str(caught[0].message)[:62]
+    'the stated propensity has mean 0.010, but 0.500 of the cluster'
+    """
+    e = design.stated_probability
+    if e is None or not design.is_binary or not design.randomised:
+        return
+    code = design.cluster_codes
+    size = np.bincount(code)
+    share, chance = np.bincount(code, design.treatment) / size, np.bincount(code, e) / size
+    gap = float((share - chance).mean())
+    spread = float(np.sqrt((chance * (1 - chance)).sum())) / len(size)
+    if abs(gap) > 6 * spread and abs(gap) > 0.05:
+        warn(
+            f"the stated propensity has mean {chance.mean():.3f}, but {share.mean():.3f} of the clusters (or units) are "
+            f"treated, {abs(gap) / spread:.0f} standard deviations away, and effects rest on it: check that it is the "
+            "probability of treatment and not of control, and of these units",
+            DataWarning,
+        )
 
 
 def check_strata(strata: Any, n: int) -> IntArray | None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.core import inputs
 from causalsat.core.alignment import align, align_outcome
 from causalsat.design.adjustment import balancing_weights, stratum_levels
-from causalsat.design.design import Design, make_design
+from causalsat.design.design import Design, make_design, warn_contradicted
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
 from causalsat.inference.folds import assign_folds
 
@@ -161,6 +161,7 @@ def crossfit_nuisances(
     weights = None if sample_weight is None else weight
     stated = align(X, propensity, "propensity")
     design = make_design(t, groups=codes, strata=blocks, sample_weight=weights, propensity=stated)
+    warn_contradicted(design)
     known = design.probability if propensity is not None or propensity_model is None else None
     rng = np.random.default_rng(random_state)
     keys = (outcome, t, *np.nan_to_num(table).T)

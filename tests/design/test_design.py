@@ -1,11 +1,13 @@
 """A design carries its parts whole: probabilities by stratum, pairs, nesting, and what estimators take from it."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 import causalsat
 from causalsat.design import adjust_for_design, balancing_weights, make_design
-from causalsat.exceptions import DataError, ParameterError, TreatmentError
+from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
 
 
 def blocked_trial(seed, effects=(0.5, 1.5), shares=(0.25, 0.70), gap=2.0, n_clusters=120, size=6):
@@ -156,3 +158,22 @@ def test_a_design_stands_for_all_roles():
     np.testing.assert_array_equal(by_design, model.fit(X, y, **roles).effect(X).draws)
     with pytest.raises(ParameterError, match="design= and groups"):
         model.fit(X, y, design=design, groups=g)
+
+
+def test_a_probability_that_the_shares_contradict_is_told():
+    """.01 where half are treated: estimates were six standard errors off without a word."""
+    X, y, t, g, _, _ = blocked_trial(5, shares=(0.5, 0.5))
+    with pytest.warns(DataWarning, match="stated propensity has mean 0.010, but 0.500"):
+        causalsat.DoublyRobustEffect().fit(X, y, treatment=t, groups=g, propensity=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        causalsat.DoublyRobustEffect().fit(X, y, treatment=t, groups=g, propensity=0.45)
+
+
+def test_one_unit_with_all_the_weight_is_refused():
+    """An R-learner answered 126 with a standard error of .002."""
+    X, y, t, g, _, _ = blocked_trial(6)
+    weights = np.ones(len(y))
+    weights[0] = 1e8
+    with pytest.raises(DataError, match=r"one of \d+ control units 100.0 % of their weight"):
+        causalsat.RLearnerEffect(n_bootstrap=5).fit(X, y, treatment=t, groups=g, sample_weight=weights)
