@@ -243,9 +243,9 @@ def warn_contradicted(design: Design) -> None:
     spread = float(np.sqrt((chance * (1 - chance)).sum())) / len(size)
     if abs(gap) > 6 * spread and abs(gap) > 0.05:
         warn(
-            f"the stated propensity has mean {chance.mean():.3f}, but {share.mean():.3f} of the clusters (or units) are "
-            f"treated, {abs(gap) / spread:.0f} standard deviations away, and effects rest on it: check that it is the "
-            "probability of treatment and not of control, and of these units",
+            f"the stated propensity has mean {chance.mean():.3f}, but {share.mean():.3f} of the clusters (or units) "
+            f"are treated, {abs(gap) / spread:.0f} standard deviations away, and effects rest on it: check that it "
+            "is the probability of treatment and not of control, and of these units",
             DataWarning,
         )
 
