@@ -24,7 +24,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -53,23 +52,11 @@ def fit(data: dict[str, Any], **options: Any) -> Any:
     return estimator.fit(data["X"], data["y"], treatment=data["treatment"], groups=data["groups"])
 
 
-class _CapturedError(Exception):
-    """Carries the design and layout that the estimator was about to sample."""
-
-
 def pymc_model(data: dict[str, Any]) -> Any:
-    """The model in PyMC, with its data, as the estimator builds it."""
-    from causalsat.estimators.linear import model as linear_model
-
-    def capture(design: Any, layout: Any, settings: Any) -> Any:
-        raise _CapturedError(design, layout)
-
-    try:
-        with mock.patch.object(linear_model, "sample", capture):
-            fit(data, sampler="pymc")
-    except _CapturedError as found:
-        design, layout = found.args
-    return linear_model.build_model(layout, design.n_groups, linear_model.model_data(design, layout))
+    """The model in PyMC, with its data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fit(data, n_draws=1, n_tune=50).to_pymc()
 
 
 # ---------------------------------------------------------------------- samplers
@@ -88,12 +75,12 @@ def by_auto(data: dict[str, Any], draws: int) -> tuple[dict[str, Any], float, fl
     return found, compiled - began, clock() - compiled
 
 
-NAMES = {"treatment": "fixed", "interaction": "interaction_effects", "noise": "noise", "group_sd": "random_sd"}
+NAMES = {"treatment": "treatment", "interaction": "interaction_effects", "noise": "noise", "group_sd": "random_sd"}
 
 
 def _from_trace(trace: Any) -> dict[str, Any]:
     found = {ours: np.asarray(trace.posterior[theirs]) for ours, theirs in NAMES.items()}
-    return found | {"treatment": found["treatment"][:, :, 1:]}
+    return found | {"treatment": found["treatment"][:, :, None]}
 
 
 def by_nutpie(data: dict[str, Any], draws: int) -> tuple[dict[str, Any], float, float]:
@@ -156,7 +143,7 @@ def by_numpyro(data: dict[str, Any], draws: int) -> tuple[dict[str, Any], float,
     values = jax.vmap(jax.vmap(outputs))(*raw)
     found = dict(zip(NAMES, (np.asarray(v) for v in values), strict=True))
     sampling = marks[2] - marks[1]
-    return found | {"treatment": found["treatment"][:, :, 1:]}, marks[1] - marks[0] - sampling, sampling
+    return found | {"treatment": found["treatment"][:, :, None]}, marks[1] - marks[0] - sampling, sampling
 
 
 SAMPLERS: dict[str, tuple[str, Callable[..., Any]]] = {

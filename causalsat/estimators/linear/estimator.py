@@ -16,6 +16,7 @@ from causalsat.estimators.levels import FittedLevels
 from causalsat.estimators.linear import design as linear_design
 from causalsat.estimators.linear import draws as linear_draws
 from causalsat.estimators.linear import fit as linear_fit
+from causalsat.estimators.linear import model as linear_model
 from causalsat.estimators.linear import report as linear_report
 from causalsat.estimators.linear.design import Basis, ModelOptions
 from causalsat.estimators.linear.draws import Posterior
@@ -230,11 +231,13 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         )
 
     def _fit(self, data: FitData) -> None:
+        options = self._options()
+        self._model_data = data, options
         settings = Settings(self.n_draws, self.n_tune, self.n_chains, seed_of(self.random_state), self.progress)
         fitted = linear_fit.fit(
             data,
             self.imputation_,
-            self._options(),
+            options,
             settings,
             sampler=self.sampler,
             n_imputations=self.n_imputations if self.impute == "model" else None,
@@ -266,6 +269,57 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
             imputation=self.imputation_,
         )
         return Posterior(self.draws_, basis, self.layout_.family, self.seed_, self.imputed_)
+
+    def to_pymc(self) -> Any:
+        """Return the model in PyMC with the data of the fit, to be read, plotted, extended and sampled.
+
+        Outcome and features are standardised in it; ``ate`` is in the outcome's units. Dimensions carry names
+        (``feature``, ``modifier``, ``village`` ...). Where units weigh alike the outcome is an observed variable,
+        ``outcome``, so that PyMC's predictive checks work; else each unit's likelihood has the power of its weight.
+        The fit itself samples faster densities, which equal it with coefficients and village effects integrated out
+        (:mod:`causalsat.estimators.linear.density`) or in other coordinates.
+
+        Returns
+        -------
+        pymc.Model
+            ``pm.sample(model=...)``, ``nutpie.compile_pymc_model(...)`` or ``pm.model_to_graphviz(...)`` take it.
+
+        Raises
+        ------
+        DataError
+            If the estimator was loaded or copied, which leaves the training data out.
+        ParameterError
+            If missing features were drawn in the model (``impute="model"``): that is a fit for each imputation.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> X, t = rng.standard_normal((200, 2)), rng.integers(0, 2, 200)
+        >>> y = X[:, 0] + t * (1.0 + X[:, 1]) + rng.standard_normal(200)
+        >>> est = BayesianLinearEffect(prior="normal", n_draws=100, random_state=0).fit(X, y, treatment=t)
+        >>> model = est.to_pymc()
+        >>> [variable.name for variable in model.free_RVs]  # doctest: +NORMALIZE_WHITESPACE
+        ['main_scale', 'intercept', 'treatment', 'main_raw', 'interaction_scale', 'interaction_raw', 'noise']
+        >>> model.named_vars_to_dims["interaction_effects"], model.coords["modifier"]
+        (('modifier',), ('x0', 'x1'))
+        """
+        data, options = self._fit_data()
+        if self.imputed_ is not None:
+            raise ParameterError(
+                "a fit with impute='model', which is one model for each imputation",
+                expected="complete features, or impute='mean'",
+                todo="fit with impute='mean', or impute the table before the fit",
+            )
+        basis, Z, design = linear_design.make_design(data, self.imputation_, options)
+        features = [self.design_names_[j] for j in basis.columns] + ["propensity"] * basis.has_propensity
+        labels = {
+            "feature": features,
+            "modifier": [features[j] for j in basis.places],
+            "stratum": getattr(self, "strata_", []),
+        }
+        modifiers = (Z * basis.prior_scale)[:, basis.places]
+        return linear_model.readable_model(design, self.layout_, basis.scaling, modifiers, labels)
 
     # ------------------------------------------------------------------ effects and outcomes
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:

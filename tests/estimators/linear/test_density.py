@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from small_designs import EXACT, phis, small_design
 
 from causalsat.estimators.linear import data as linear_data
 from causalsat.estimators.linear import density as linear_density
@@ -16,29 +17,9 @@ from causalsat.estimators.linear import layout as linear_layout
 from causalsat.estimators.linear.data import LinearDesign
 from causalsat.estimators.linear.statistics import sufficient_statistics
 
-EXACT = 1e-8  # relative; both sides are closed forms in double precision
 PRIORS = ("normal", "horseshoe", "r2d2")
 STRUCTURES = [(k, prior, s) for k in (0, 1, 2) for prior in PRIORS for s in (0, 3) if k != 1 or prior != "r2d2"]
 OUTCOMES = ("bernoulli", "negative_binomial", "gamma")
-
-
-def small_design(k=1, *, n=60, p=4, j=3, binary=True, seed=0, strata=0, family="gaussian") -> LinearDesign:
-    rng = np.random.default_rng(seed)
-    group = np.unique(rng.integers(0, 12, n), return_inverse=True)[1]
-    treatment = (rng.random(n) < 0.4).astype(float) if binary else rng.uniform(0, 3, n)
-    Z, t = rng.standard_normal((n, p)), treatment - treatment.mean()
-    y = 0.3 * Z[:, 0] + t * (0.5 + 0.4 * Z[:, 1]) + rng.standard_normal(n)
-    arm = treatment.astype(np.int64) if binary else np.zeros(n, dtype=np.int64)
-    stratum = rng.permutation(np.arange(n) % strata) if strata else None
-    offset = 0.7 if family in ("negative_binomial", "gamma") else 0.0
-    if family == "bernoulli":
-        y = (y > 0).astype(float)
-    elif family == "negative_binomial":
-        y = rng.poisson(np.exp(offset + 0.5 * y)).astype(float)
-    elif family == "gamma":
-        y = np.exp(offset + 0.5 * y)
-    weight = rng.uniform(0.5, 1.5, n)
-    return LinearDesign(Z, t[:, None] * Z[:, :j], t, y, weight, arm, group if k else None, k, stratum, offset)
 
 
 def dense_log_density(phi, design, layout):
@@ -57,11 +38,6 @@ def dense_log_density(phi, design, layout):
 
 def numerical_gradient(f, x, step=1e-5):
     return np.array([(f(x + h) - f(x - h)) / (2 * step) for h in step * np.eye(len(x))])
-
-
-def phis(layout, count=3):
-    rng = np.random.default_rng(1)
-    return [rng.normal(-0.5, 0.6, layout.n_scales) for _ in range(count)]
 
 
 @pytest.mark.parametrize(("k", "prior", "strata"), STRUCTURES)
@@ -274,101 +250,6 @@ def test_principal_axes_keep_the_prior_where_the_data_say_nothing():
     np.testing.assert_allclose(full @ axes, reduced, atol=1e-12)
     outside = np.linalg.svd(axes.T)[2][5:]
     np.testing.assert_allclose((full @ outside.T).std(axis=0), 2.0, rtol=0.03)
-
-
-def joint_of_pymc(design, layout):
-    """PyMC's log density as a function of (phi, raw coefficients, raw village effects), in phi's measure."""
-    pm = pytest.importorskip("pymc")
-    import pytensor
-
-    from causalsat.estimators.linear import model as linear_model
-
-    with pytensor.config.change_flags(mode="FAST_COMPILE"):
-        model = linear_model.build_model(layout, design.n_groups, linear_model.model_data(design, layout))
-        logp = model.compile_logp()
-    del pm
-    a, k, g, j = layout.n_arms, layout.n_random, layout.n_common, layout.n_interactions
-    in_logs = np.ones(layout.n_scales, dtype=bool)  # PyMC's coordinates are all logarithms
-    in_logs[a:g] = False
-    in_logs[:a] = layout.family != linear_layout.NEGATIVE_BINOMIAL
-    in_logs[g : g + 1] = layout.prior == linear_layout.HORSESHOE
-
-    def point(x):
-        phi, rest = x[: layout.n_scales], x[layout.n_scales :]
-        logs = np.where(in_logs, phi, np.log(np.abs(phi)))
-        scales = {
-            "noise_log__": logs[:a],
-            "random_sd_log__": logs[a : a + k],
-            "main_scale_log__": logs[a + k],
-            "stratum_sd_log__": logs[a + k + 1 : g],
-            "interaction_scale_log__": logs[g] - np.log(layout.global_scale),
-            "slab_log__": logs[g + 1 : g + 2].sum(),
-            "local_log__": logs[g + 2 :],
-            "parts_log__": logs[g + 1 : g + 1 + j],
-            "mixing_log__": logs[g + 1 + j :],
-        }
-        p, q, s = layout.n_main, layout.n_coefficients, layout.n_strata
-        scale = linear_layout.COEFFICIENT_SCALE * layout.unit
-        raw = {
-            "fixed": np.array([rest[0], rest[1 + p]]) * scale,
-            "main_raw": rest[1 : 1 + p],
-            "interaction_raw": rest[2 + p : 2 + p + j],
-            "stratum_raw": rest[2 + p + j : q].reshape(-1, s) if s else rest[:0],
-            "random_raw": rest[q:].reshape(-1, k) if k else rest[q:],
-        }
-        names = {v.name for v in model.value_vars}
-        return {name: np.asarray(v) for name, v in {**scales, **raw}.items() if name in names}
-
-    def value(x):
-        return float(logp(point(x))) - np.log(np.abs(x[: layout.n_scales][~in_logs])).sum()
-
-    return value
-
-
-@pytest.mark.parametrize(
-    ("k", "prior", "strata", "family"),
-    [
-        (0, "normal", 0, "bernoulli"),
-        (2, "horseshoe", 0, "bernoulli"),
-        (1, "r2d2", 3, "negative_binomial"),
-        (0, "normal", 3, "gamma"),
-    ],
-)
-def test_other_families_equal_the_pymc_model(k, prior, strata, family):
-    design = small_design(k, strata=strata, family=family)
-    layout = linear_layout.make_layout(design, prior, family=family)
-    args = linear_glm.arguments(layout, design)
-    logp = joint_of_pymc(design, layout)
-    size = layout.n_scales + layout.n_coefficients + design.n_groups * k
-    points = np.random.default_rng(5).normal(0, 0.5, (3, size))
-    prior_only = (*args[:-2], np.zeros(len(args[-1])), args[-1])  # coordinates in prior standard deviations
-    fast = [linear_glm.glm_log_density(x, *prior_only)[0] for x in points]
-    np.testing.assert_allclose(np.diff(fast), np.diff([logp(x) for x in points]), rtol=EXACT, atol=1e-8)
-
-
-@pytest.mark.parametrize(("k", "prior", "strata"), [(1, "normal", 0), (2, "horseshoe", 0), (1, "r2d2", 2)])
-def test_marginal_density_equals_the_pymc_model_integrated(k, prior, strata):
-    """PyMC's joint density is quadratic in the raw effects, so its integral follows from values at a few points."""
-    design = small_design(k, n=40, p=2, j=2, strata=strata)
-    layout = linear_layout.make_layout(design, prior)
-    args = linear_density.arguments(layout, sufficient_statistics(design))
-    logp = joint_of_pymc(design, layout)
-    d = layout.n_coefficients + design.n_groups * k
-    eye = np.eye(d)
-
-    def integrated(phi):
-        f = lambda r: logp(np.r_[phi, r])  # noqa: E731
-        zero = f(np.zeros(d))
-        plus, minus = np.array([f(e) for e in eye]), np.array([f(-e) for e in eye])
-        slope, curve = (plus - minus) / 2, plus + minus - 2 * zero
-        hessian = np.diag(curve)
-        for i in range(d):
-            for j in range(i):
-                hessian[i, j] = hessian[j, i] = f(eye[i] + eye[j]) - plus[i] - plus[j] + zero
-        return zero + 0.5 * slope @ np.linalg.solve(-hessian, slope) - 0.5 * np.linalg.slogdet(-hessian)[1]
-
-    fast = [linear_density.marginal_log_density(phi, *args)[0] for phi in phis(layout, 2)]
-    np.testing.assert_allclose(np.diff(fast), np.diff([integrated(phi) for phi in phis(layout, 2)]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("prior", PRIORS)
