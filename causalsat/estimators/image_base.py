@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,14 +62,70 @@ class ImageFitData(FitData):
 
     images: Images
 
+    def clustered_on_images(self) -> ImageFitData:
+        """The same data with the images as clusters, where none are given and units share images.
+
+        What a model leaves of the effect or the outcome of an image, all its units have in common.
+        """
+        if self.groups is not None or len(self.images) == len(self.y):
+            return self
+        return replace(self, groups=self.images.unit_image)
+
+    def in_content_order(self) -> tuple[ImageFitData, IntArray]:
+        """The units in an order that does not depend on that of the rows, and their positions, shape (n,)."""
+        keys = [*self.X.T, self.sample_weight, self.y, self.treatment, self.images.unit_image]
+        order = np.lexsort(keys)
+        arrays = {name: getattr(self, name)[order] for name in ("X", "y", "treatment", "sample_weight")}
+        arrays["propensity"] = None if self.propensity is None else self.propensity[order]
+        for name in ("groups", "strata"):
+            codes = getattr(self, name)
+            arrays[name] = None if codes is None else in_order_of_appearance(codes[order])
+        images = replace(self.images, unit_image=self.images.unit_image[order])
+        return replace(self, images=images, **arrays), order
+
+    @property
+    def blocks(self) -> IntArray:
+        """Block of each unit, shape (n,): units that share a cluster or an image, directly or through others."""
+        return blocks_of(self.images.unit_image, self.groups, len(self.images))[self.images.unit_image]
+
+
+def in_order_of_appearance(codes: IntArray) -> IntArray:
+    """Codes 0, 1, ... in the order in which they first appear.
+
+    Examples
+    --------
+    >>> in_order_of_appearance(np.array([7, 7, 2, 7, 0]))
+    array([0, 0, 1, 0, 2])
+    """
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse.ravel()], dtype=np.int64)
+
+
+def blocks_of(image: IntArray, groups: IntArray | None, n_images: int) -> IntArray:
+    """Block of each image, shape (m,): images of one cluster, and clusters of one image, are never apart.
+
+    Examples
+    --------
+    >>> blocks_of(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3)
+    array([0, 0, 1])
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if groups is None:
+        return np.arange(n_images)
+    size = n_images + int(groups.max()) + 1
+    links = coo_matrix((np.ones(len(image)), (image, n_images + groups)), shape=(size, size))
+    return np.asarray(connected_components(links, directed=False)[1][:n_images], dtype=np.int64)
+
 
 class ImageEffectEstimator(EffectEstimator):
     """Base of the estimators whose X is images: chips, or a GeoDataFrame of places on imagery.
 
     X is chips (ndarray or DataArray of shape (unit, [time,] band, y, x)), or a GeoDataFrame where the parameters
     ``imagery`` and ``size_m`` say what is read at its geometry. Units with the same window, or with equal chips,
-    share one image, which is read and encoded once. Covariates are columns of the GeoDataFrame, or coordinates
-    along the unit dimension of a DataArray.
+    share one image, which is read and encoded once, and are a cluster unless ``groups`` says otherwise. Covariates
+    are columns of the GeoDataFrame, or coordinates along the unit dimension of a DataArray.
     """
 
     _contract_data: ClassVar[str] = "images"
@@ -94,6 +150,11 @@ class ImageEffectEstimator(EffectEstimator):
 
     def _support_columns(self) -> NDArray[np.int64] | slice:
         return slice(0, self.n_image_features_)
+
+    def _with_design(self, data: FitData, strata: Any) -> FitData:
+        data = super()._with_design(data, strata)
+        assert isinstance(data, ImageFitData)
+        return data.clustered_on_images()
 
     # ------------------------------------------------------------------ checks, once, on input
     def _check_fit(

@@ -16,7 +16,7 @@ from causalsat.estimators.clusters.density import Cells, Prior
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.inference.folds import assign_folds
 
-__all__ = ["Outcome", "blocks_of", "image_folds", "make_cells", "prepare_outcome"]
+__all__ = ["Outcome", "image_folds", "make_cells", "prepare_outcome"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -97,24 +97,6 @@ def _regress(
 
 
 # ---------------------------------------------------------------------- folds
-def blocks_of(image: IntArray, groups: IntArray | None, n_images: int) -> IntArray:
-    """Block of each image, shape (m,): images of one site, and sites of one image, are never split.
-
-    Examples
-    --------
-    >>> blocks_of(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3)
-    array([0, 0, 1], dtype=int32)
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    if groups is None:
-        return np.arange(n_images)
-    size = n_images + int(groups.max()) + 1
-    links = coo_matrix((np.ones(len(image)), (image, n_images + groups)), shape=(size, size))
-    return np.asarray(connected_components(links, directed=False)[1][:n_images])
-
-
 def image_folds(block: IntArray, image: IntArray, arm: IntArray, n_folds: int, seed: int) -> IntArray:
     """Fold of each image; blocks stay whole. Fewer folds where an arm has fewer blocks; one where it has one."""
     unit_block = block[image]

@@ -246,7 +246,7 @@ class ImageEffectClusters(ImageEffectEstimator):
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
         options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
-        fitted = fit_model(data, options)
+        fitted = fit_model(data.in_content_order()[0], options)
         self.encoder_, self.scores_ = fitted.encoder, fitted.scores
         self.n_clusters_, self.selection_ = fitted.n_clusters, fitted.selection
         self.draws_, self.diagnostics_, self.reference_ = fitted.draws, fitted.diagnostics, fitted.reference

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.core.warn import warn
-from causalsat.estimators.clusters.data import Outcome, blocks_of, image_folds, make_cells, prepare_outcome
+from causalsat.estimators.clusters.data import Outcome, image_folds, make_cells, prepare_outcome
 from causalsat.estimators.clusters.density import Cells, Prior
 from causalsat.estimators.clusters.features import FrozenFeatures
 from causalsat.estimators.clusters.posterior import Posterior, find_mode, sample
 from causalsat.estimators.clusters.selection import Selection, select
-from causalsat.estimators.image_base import ImageFitData
+from causalsat.estimators.image_base import ImageFitData, blocks_of
 from causalsat.exceptions import DataError, DataWarning
 from causalsat.inference.chains import ChainPolicy, Settings, chain_summary, warn_of_chains
 

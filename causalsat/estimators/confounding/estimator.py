@@ -14,7 +14,7 @@ from causalsat.base import Summary
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FloatArray, unit_index
 from causalsat.core.parameters import check_whole_numbers
-from causalsat.estimators.confounding.fit import Options, fit_confounding
+from causalsat.estimators.confounding.fit import Options, fit_confounding, take_units
 from causalsat.estimators.confounding.nuisances import propensity_learner
 from causalsat.estimators.confounding.salience import occlusion
 from causalsat.estimators.doubly_robust import AverageEffect, DoublyRobustEffect
@@ -168,19 +168,21 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
-        fitted = fit_confounding(
-            data, Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
-        )
+        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+        ordered, order = data.in_content_order()
+        fitted = fit_confounding(ordered, options)
         self.encoder_, self.reduction_ = fitted.encoder, fitted.reduction
         self._training = (data.images, fitted.features)
-        self.nuisances_, self.held_out_, self.scores_ = fitted.nuisances, fitted.held_out, fitted.scores
+        self.held_out_, self.scores_ = fitted.held_out, fitted.scores
         self.ate_, self.att_, self.hajek_, self.naive_ = fitted.ate, fitted.att, fitted.hajek, fitted.naive
         self.overlap_, self.clipped_share_ = fitted.overlap, fitted.clipped_share
         self.balance_, self.sensitivity_ = fitted.balance, fitted.sensitivity
         self.propensity_model_, self.band_fill_ = fitted.propensity_model, fitted.band_fill
         self.salience_names_, self.salience_values_ = fitted.salience_names, fitted.salience_values
         self.modifier_options_ = fitted.table_names
-        self._fit_modifiers(data, fitted.table)
+        self._fit_modifiers(ordered, fitted.table)
+        rows = np.argsort(order)
+        self.scores_, self.nuisances_ = fitted.scores[rows], take_units(fitted.nuisances, rows)
 
     def _fit_modifiers(self, data: ImageFitData, table: FloatArray) -> None:
         """Project the scores on the modifiers: columns of latents and covariates, none for one average effect."""

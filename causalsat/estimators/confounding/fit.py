@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,11 @@ from causalsat.estimators.confounding.salience import tabular_salience
 from causalsat.estimators.doubly_robust import AverageEffect, average_effect, overlap_diagnostics
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.inference.balance import Balance, balance
+from causalsat.inference.folds import CONTROL, MIXED, TREATED, cluster_arms
 from causalsat.inference.nuisances import Nuisances, dr_scores
 from causalsat.inference.sensitivity import Sensitivity, partially_linear
 
-__all__ = ["Fitted", "Options", "fit_confounding"]
+__all__ = ["Fitted", "Options", "fit_confounding", "take_units"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -100,7 +101,7 @@ class Fitted:
 
 def fit_confounding(data: ImageFitData, options: Options) -> Fitted:
     """Adjust for the images and covariates of checked data."""
-    clusters = data.images.unit_image if data.groups is None else data.groups
+    clusters = _fold_clusters(data, options.n_splits)
     encoder, image_features, by_fold = _encoder(data, options, clusters)
     features = image_features[data.images.unit_image]
     reduction = learn_reduction(image_features, _n_latents(image_features, int(options.n_latents)))
@@ -144,6 +145,21 @@ def fit_confounding(data: ImageFitData, options: Options) -> Fitted:
         salience_values=salience.to_numpy(),
         band_fill=np.nanmean(np.asarray(data.images.chips), axis=_but_bands(data.images.chips.ndim)),
     )
+
+
+def _fold_clusters(data: ImageFitData, n_splits: int) -> IntArray:
+    """What folds keep whole, shape (n,): blocks of clusters and images, or the clusters where blocks are too few."""
+    if data.groups is None:
+        return data.images.unit_image
+    blocks = data.blocks
+    arms = cluster_arms(blocks, data.treatment)
+    enough = all(int(np.isin(arms, (arm, MIXED)).sum()) >= n_splits for arm in (CONTROL, TREATED))
+    return blocks if enough else data.groups
+
+
+def take_units(nuisances: Nuisances, rows: IntArray) -> Nuisances:
+    """Nuisances of some units, by position."""
+    return Nuisances(**{field.name: getattr(nuisances, field.name)[rows] for field in fields(Nuisances)})
 
 
 def _encoder(

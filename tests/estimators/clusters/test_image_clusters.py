@@ -15,12 +15,13 @@ from scipy.stats import multivariate_normal, norm
 import causalsat
 from causalsat import ImageEffectClusters, LearnedFilters
 from causalsat.estimators.clusters import density
-from causalsat.estimators.clusters.data import blocks_of, image_folds, make_cells
+from causalsat.estimators.clusters.data import image_folds, make_cells
 from causalsat.estimators.clusters.density import Layout, Prior
 from causalsat.estimators.clusters.fit import warn_of_misfit
 from causalsat.estimators.clusters.posterior import curvature, find_mode
 from causalsat.estimators.clusters.salience import log_probability
 from causalsat.estimators.clusters.selection import choose
+from causalsat.estimators.image_base import blocks_of
 from causalsat.exceptions import CausalsatWarning, ColumnError, DataWarning, ImageryError, ParameterError
 
 QUICK = {"backbone": "random_conv", "n_draws": 150, "n_tune": 150, "n_restarts": 2, "random_state": 0}
@@ -200,6 +201,28 @@ def test_types_and_their_effects_are_recovered(fitted):
     assert est.draws_["sigma"].mean() == pytest.approx(1.0, abs=0.15)
     assert np.corrcoef(est.predict(X), kind[image])[0, 1] > 0.95
     assert (np.diff(est.draws_["tau"], axis=1) > 0).all()
+
+
+def test_draws_do_not_depend_on_the_order_of_the_rows():
+    images, image, t, y, age, _ = world(40, 4)
+    rows = np.random.default_rng(1).permutation(len(y))
+    fits = []
+    for order in (np.arange(len(y)), rows):
+        X = xr.DataArray(images[image[order]], dims=("unit", "band", "y", "x"), coords={"age": ("unit", age[order])})
+        est = ImageEffectClusters(n_clusters=2, covariates=["age"], n_components=2, **QUICK)
+        fits.append(quietly(lambda est=est, X=X, o=order: est.fit(X, y[o], treatment=t[o], groups=image[o])))
+    np.testing.assert_array_equal(fits[0].draws_["tau"], fits[1].draws_["tau"])
+    np.testing.assert_array_equal(fits[0].unit_image_[rows], fits[1].unit_image_)
+
+
+def test_units_of_one_image_have_a_level_in_common():
+    images, image, t, y, _, _ = world(40, 4)
+    options = {"n_clusters": 1, "n_components": 2, **QUICK}
+    plain = quietly(lambda: ImageEffectClusters(**options).fit(images[image], y, treatment=t))
+    named = quietly(lambda: ImageEffectClusters(**options).fit(images[image], y, treatment=t, groups=image))
+    np.testing.assert_array_equal(plain.draws_["ate"], named.draws_["ate"])
+    assert plain.n_groups_ == 40
+    assert "sd of sites" in str(plain.summary())
 
 
 def test_noise_by_arm_has_one_scale_for_all_types():

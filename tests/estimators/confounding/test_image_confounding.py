@@ -232,6 +232,43 @@ def test_clipping_is_said_aloud(data):
     assert est.clipped_share_ > 0.2
 
 
+def test_estimates_do_not_depend_on_the_order_of_the_rows(data):
+    rows = np.random.default_rng(3).permutation(300)
+    fits = []
+    for order in (np.arange(300), rows):
+        est = ImageConfounding(PyramidFeatures(2), covariates=["x1", "x2"], modifiers="x1", n_draws=50)
+        fits.append(est.fit(data.chips()[order], data.outcome[order], treatment=data.treatment[order]))
+    one, other = fits
+    np.testing.assert_allclose(other.estimates(), one.estimates(), rtol=1e-9)
+    np.testing.assert_allclose(other.scores_, one.scores_[rows], rtol=1e-9)
+    np.testing.assert_allclose(other.nuisances_.propensity, one.nuisances_.propensity[rows], rtol=1e-9)
+    np.testing.assert_array_equal(other.nuisances_.fold, one.nuisances_.fold[rows])
+    np.testing.assert_allclose(other.predict(data.chips()[:9]), one.predict(data.chips()[:9]), rtol=1e-9)
+
+
+def test_units_of_one_image_are_a_cluster(data):
+    """Each unit five times is no more data: without clusters the error would be less by the root of five."""
+    chips, y, t = data.chips()[:200], data.outcome[:200], data.treatment[:200]
+    once = ImageConfounding(PyramidFeatures(2)).fit(chips, y, treatment=t)
+    rows = np.repeat(np.arange(200), 5)
+    many = ImageConfounding(PyramidFeatures(2)).fit(chips[rows], y[rows], treatment=t[rows])
+    assert many.n_groups_ == once.n_images_ == 200
+    assert many.ate_.se == pytest.approx(once.ate_.se, rel=0.1)
+    assert many.sensitivity_.se == pytest.approx(once.sensitivity_.se, rel=0.1)
+    named = ImageConfounding(PyramidFeatures(2)).fit(chips[rows], y[rows], treatment=t[rows], groups=rows)
+    assert named.ate_ == many.ate_
+
+
+def test_folds_keep_images_whole_that_several_clusters_share(data):
+    rows = np.repeat(np.arange(100), 4)
+    groups = np.arange(400) // 2  # two clusters an image
+    est = ImageConfounding(PyramidFeatures(2)).fit(
+        data.chips()[rows], data.outcome[rows], treatment=data.treatment[rows], groups=groups
+    )
+    assert est.n_groups_ == 200
+    assert all(len(np.unique(est.nuisances_.fold[rows == image])) == 1 for image in range(100))
+
+
 BAD = [
     ({"propensity_model": "forest"}, "'forest'"),
     ({"propensity_model": 3}, "predict_proba"),
