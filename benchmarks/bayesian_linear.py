@@ -1,4 +1,4 @@
-"""BayesianLinearEffect: cost of a fit, effective draws a CPU second, accuracy and coverage by prior.
+"""BayesianLinearEffect: cost of a fit, effective sample size a CPU second, accuracy and coverage by prior.
 
 Usage: ``OMP_NUM_THREADS=1 python benchmarks/bayesian_linear.py [--replications 6] [--pymc] [--cold]``. Prints
 Markdown; ``--pymc`` adds the reference sampler, ``--cold`` the first fit of a fresh process.
@@ -79,7 +79,7 @@ def first_fit_seconds(*, cold: bool) -> float:
 
 
 def speed_rows(*, pymc: bool) -> list[str]:
-    """One row for each sampler and prior: first and second fit, and effective draws a CPU second."""
+    """One row for each sampler and prior: first and second fit, and effective sample size a CPU second."""
     first, second = simulate(DESIGNS[1], 0), simulate(DESIGNS[2], 1)
     rows = []
     for sampler in ("auto", "pymc") if pymc else ("auto",):

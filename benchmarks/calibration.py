@@ -104,7 +104,7 @@ def linear_of_the_prior(seed: int) -> Any:
 
 
 def doubly_robust(seed: int) -> Any:
-    """Without lack of fit, as all linear estimators here: the question is whether intervals hold what they say."""
+    """Without lack of fit, as all linear estimators here: the question is the coverage of the intervals."""
     from sklearn.linear_model import LinearRegression
 
     from causalsat import DoublyRobustEffect

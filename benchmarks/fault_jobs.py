@@ -99,7 +99,7 @@ def killed_maps(folder: Path, moments: int, seed: int = 0) -> Iterator[Case]:
         def run(k: int = k, share: float = share) -> bool:
             out = folder / f"k{k}.tif"
             victim(lambda: map_of(imagery, model, out), share * length)
-            if out.exists():  # whole or not at all
+            if out.exists():  # it is written atomically
                 with rasterio.open(out) as raster:
                     assert np.array_equal(raster.read(), whole, equal_nan=True)
             again = map_of(imagery, model, out)

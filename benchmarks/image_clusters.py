@@ -80,7 +80,7 @@ def kept(key: str, make: Callable[[], kept_rows.Row]) -> kept_rows.Row:
 
 
 def coverage(seed: int, draws: int) -> kept_rows.Row:
-    """Whether the 90 % intervals of both cluster effects hold the truth, for several draws of one landscape."""
+    """Whether the 90 % intervals of both cluster effects cover the truth, for several draws of one landscape."""
     made, imagery = trial("scene_types", seed)
     truth = made.settings.tau_mean + made.settings.tau_sd * np.array([-1.0, 1.0])
     out = []
@@ -95,7 +95,7 @@ def simulated(many: dict[str, int], cnn: int) -> str:
     """Table of means over seeds; the trained network on the first few of the scene types."""
     lines = [
         "| effect, backbone | seeds | K chosen | adjusted Rand index: mean, least, seeds with 0.8 | R2 sites "
-        "| R2 new places | sqrt-PEHE new places | 90 % intervals hold: sites, new places | CPU s a fit, median |",
+        "| R2 new places | sqrt-PEHE new places | 90 % intervals cover: sites, new places | CPU s a fit, median |",
         "|---" * 9 + "|",
     ]
     for variant, seeds in many.items():
@@ -133,7 +133,7 @@ def covered(seeds: int, draws: int) -> str:
     lower, upper = found.mean(axis=0)
     return (
         f"90 % intervals of the {found.size} cluster effects (two types, {seeds} landscapes, {draws} draws each) "
-        f"hold the truth: {rate:.3f} (s.e. {se:.3f}); lower type {lower:.3f}, upper type {upper:.3f}."
+        f"cover the truth: {rate:.3f} (s.e. {se:.3f}); lower type {lower:.3f}, upper type {upper:.3f}."
     )
 
 

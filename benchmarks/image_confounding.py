@@ -49,7 +49,7 @@ def as_images(features: Any) -> Any:
 
 
 def judge(est: ImageConfounding, truth: float) -> Row:
-    """Errors of the estimates, whether the 95 % interval holds the truth, what was held out."""
+    """Errors of the estimates, whether the 95 % interval covers the truth, what was held out."""
     return {
         "naive": est.naive_.estimate - truth,
         "hajek": est.hajek_.estimate - truth,

@@ -1,4 +1,4 @@
-"""BayesianLinearEffect on large data: cost, effective draws, accuracy and coverage at 100,000 units x 50 latents.
+"""BayesianLinearEffect with 100,000 units x 50 latents: cost, effective sample size, accuracy, coverage.
 
 Usage: ``OMP_NUM_THREADS=1 python benchmarks/large_linear.py [--units 100000] [--latents 50] [--more]``. Prints
 Markdown; ``--more`` adds rows. Each row is a process of its own, so that its peak memory is that of the fit. All

@@ -1,4 +1,4 @@
-"""Samplers of BayesianLinearEffect's model side by side: effective draws a CPU second.
+"""Samplers of BayesianLinearEffect's model side by side: effective sample size a CPU second.
 
     python benchmarks/samplers.py [--sizes 2000 20000] [--environments FOLDER] [--limit 120]
 

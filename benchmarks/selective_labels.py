@@ -120,7 +120,7 @@ def one(seed: int, mode: str) -> dict[str, Any]:
 
 
 def p_values(seed: int) -> dict[str, Any]:
-    """How well a data set bears 0.8, 1 and 1.2 times its prevalence: the p-values of the sweep of every fit."""
+    """Consistency of a data set with 0.8, 1 and 1.2 times its prevalence: the p-values of the sweep of every fit."""
     from causalsat.estimators.selective_labels.density import SelectiveData
     from causalsat.estimators.selective_labels.forms import UniformForm
     from causalsat.estimators.selective_labels.sweep import by_prevalence

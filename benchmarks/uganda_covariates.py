@@ -10,7 +10,7 @@ CHOICE, on 18 trials and by the AUTOC of the true effects within folds, which is
 correlation with the truth came second. All candidates have ``image_model``'s 20 components and the coordinates in
 their order, so what differs is the covariates: at unit scale (the default before), at several places in the order,
 and the prior; R-learner and DoublyRobustEffect on the same features; equal mixtures of two fits. A scale of their own
-for the covariates, learnt, was tried outside this script (+0.003, s.e. 0.003, less than the horseshoe's).
+for the covariates, learned, was tried outside this script (+0.003, s.e. 0.003, less than the horseshoe's).
 THE CHOICE, ONE METHOD: ``prior="horseshoe"`` where covariates and coordinates are among the modifiers, the order as
 it was; without coordinates it was no better, and nothing changes.
 CONFIRMATION, on nine other trials drawn afterwards. Then ``image_model(covariates="modify",
@@ -179,7 +179,7 @@ def truly(priority: np.ndarray, tau: np.ndarray, fold: np.ndarray, site: Any) ->
 
 
 def covering(found: Any, tau: np.ndarray, table: pd.DataFrame, known: bool) -> Row:
-    """Shares of the true effects, and of their linear part in the features, that the intervals hold."""
+    """Shares of the true effects, and of their linear part in the features, that the intervals cover."""
     if not known:
         return {"coverage": float("nan"), "linear coverage": float("nan")}
     design = np.column_stack([np.ones(len(table)), standardised(table).to_numpy()])

@@ -131,7 +131,7 @@ def make_world(cell: str, seed: int) -> tuple[Any, ...]:
 
 
 def measure(posterior: Any, units: Any, truth: Any) -> list[float]:
-    """ATE error (signed), whether its 90 % interval holds the truth, its width, sqrt-PEHE of the units."""
+    """ATE error (signed), whether its 90 % interval covers the truth, its width, sqrt-PEHE of the units."""
     ate = posterior.ate()
     low, high = ate.interval(0.9)[0]
     pehe = float(np.sqrt(np.mean((units - truth) ** 2)))

@@ -18,7 +18,7 @@ from causalsat.estimators.vluci.fit import NO_LINK, Design, Mode, fit_mode
 from causalsat.estimators.vluci.likelihood import Link
 
 STARTS = ((0.0, 0.5, 0.5), (0.7, 1.2, 1.2), (0.7, -0.8, -0.8))
-MOST = np.array([2.0, 3.0, 3.0])  # log of the link, atanh of the shares
+LIMIT = np.array([2.0, 3.0, 3.0])  # log of the link, atanh of the shares
 
 
 def true_design(X: Any, t: Any, y: Any) -> Design:
@@ -40,7 +40,7 @@ def reference_fit(X: Any, t: Any, y: Any) -> tuple[float, float]:
         near = [none]
 
         def loss(strength: Any, near: list[Mode] = near) -> float:
-            b, a0, a1 = np.clip(strength, -MOST, MOST)
+            b, a0, a1 = np.clip(strength, -LIMIT, LIMIT)
             near[0] = fit_mode(design, Link(float(np.exp(b)), (float(np.tanh(a0)), float(np.tanh(a1)))), near[0], 1)
             return -_height(near[0])
 

@@ -203,7 +203,7 @@ class TableEstimator(BaseEstimator):
         state: dict[str, Any] = dict(super().__getstate__())
         return {name: value for name, value in state.items() if name not in self._transient}
 
-    # ------------------------------------------------------------------ checks, once, at the door
+    # ------------------------------------------------------------------ checks on input
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> FitData:
         values = self._resolve_roles(X, treatment, groups, sample_weight, propensity)
         X = self._encode_columns(X, reset=True)

@@ -30,9 +30,8 @@ FloatArray = NDArray[np.floating[Any]]
 def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatArray:
     """Quantiles of draws, at the (number of draws + 1) p-th of them in order.
 
-    A further draw lies below such a quantile with probability p exactly, however few the draws are; numpy's default
-    puts it nearer to the median: of intervals between the 5 and the 95 % quantile of 100 draws, which ought to hold
-    90 % of further draws, only 88.2 %.
+    A further draw lies below such a quantile with probability p exactly, however few the draws are. numpy's
+    default quantile lies nearer to the median, so that its intervals cover too little with few draws.
 
     Parameters
     ----------

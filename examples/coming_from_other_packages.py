@@ -46,11 +46,11 @@ rows = {}
 
 
 def judge(name, mean, lower, upper):
-    """Correlation with the true effects of new places, their error, and how often intervals hold them."""
+    """Correlation with the true effects of new places, their error, and how often intervals cover them."""
     rows[name] = {
         "correlation": np.corrcoef(mean, new_truth)[0, 1],
         "error": np.sqrt(np.mean((mean - new_truth) ** 2)),
-        "90 % intervals hold": np.mean((lower < new_truth) & (new_truth < upper)),
+        "90 % intervals cover": np.mean((lower < new_truth) & (new_truth < upper)),
     }
 
 

@@ -71,7 +71,7 @@ error = np.sqrt(np.mean((table["mean"] - table["truth"]) ** 2))
 inside = np.mean((table["lower"] < table["truth"]) & (table["truth"] < table["upper"]))
 print(f"error of the curve {error:.2f} t, of the unadjusted comparison", end=" ")
 print(f"{np.sqrt(np.mean((raw['y'] - np.interp(raw['kg'], doses, table['truth'])) ** 2)):.2f} t;", end=" ")
-print(f"intervals hold the truth at {inside:.0%} of the doses")
+print(f"intervals cover the truth at {inside:.0%} of the doses")
 
 # %% [markdown]
 # Going from 50 to 100 kg costs 0.35 t of grain. On which farms is the gain larger, with a probability above 90 %?

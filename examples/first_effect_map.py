@@ -43,4 +43,4 @@ places = analysis.places.to_dataframe(level=0.9).assign(
     truth=causalsat.simulate.satellite_trial("smooth").places["tau"].to_numpy()
 )
 print(f"correlation with the true effect: {places['mean'].corr(places['truth']):.2f}")
-print(f"90 % intervals that hold the true effect: {places.eval('lower < truth < upper').mean():.0%}")
+print(f"90 % intervals that cover the true effect: {places.eval('lower < truth < upper').mean():.0%}")

@@ -71,7 +71,7 @@ print(*(f"{finding.level}: {finding.what}" for finding in late.findings if "imag
 # %% [markdown]
 # ## From embeddings to effects
 # Little is left to encode: with patches of one pixel the encoder sees no texture of its own, and averages over the
-# square round each village; principal components of that enter the model. The same model on the image is beside it.
+# square around each village; principal components of that enter the model. The same model on the image is beside it.
 
 # %%
 image_study = trial.study()
@@ -92,7 +92,7 @@ for name, one in studies.items():
         "permutation p": found.permutation.p_value,
         "AUTOC ratio": found.autoc[0].ratio,
         "correlation with the truth": np.corrcoef(found.places.mean(), truth)[0, 1],
-        "90 % intervals hold": np.mean((lower < truth) & (truth < upper)),
+        "90 % intervals cover": np.mean((lower < truth) & (truth < upper)),
     }
     studies[name] = found
 compared = pd.DataFrame(rows).T

@@ -21,7 +21,7 @@ covariates = ["age", "female", "schooling", "household_size", "assets", "road_km
 print(units[["outcome", "treatment", "site", *covariates]].describe().round(2))
 
 # %% [markdown]
-# The estimator reads a square of 960 m round each village, turns it into features without looking at outcomes, and
+# The estimator reads a square of 960 m around each village, turns it into features without looking at outcomes, and
 # predicts from them (and the survey's covariates) who is treated and what the outcome is, for each village from other
 # villages. `groups` says that villages, not people, are the clusters.
 

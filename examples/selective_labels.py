@@ -102,7 +102,7 @@ there = (villages["tau"] - trial.units["tau"].mean()) / trial.units["tau"].std()
 truth = (1 / (1 + np.exp(-(-2.2 - 0.9 * there.to_numpy()[:, None] + np.linspace(0, 2.5, 200))))).mean(axis=1)
 lower, upper = risk.interval(0.9).T
 print(f"correlation with the truth: {np.corrcoef(risk.mean(), truth)[0, 1]:.2f}", end="; ")
-print(f"90 % intervals hold it in {np.mean((lower < truth) & (truth < upper)):.0%} of {len(truth)} villages")
+print(f"90 % intervals cover it in {np.mean((lower < truth) & (truth < upper)):.0%} of {len(truth)} villages")
 figure, axes = plt.subplots(1, 2, figsize=(6.4, 5.2), sharey=True, layout="constrained")
 shared = {"vmin": 0, "vmax": max(truth.max(), risk.mean().max()), "cmap": "cividis", "s": 18}
 for ax, values, title in zip(axes, (risk.mean(), truth), ("Predicted risk", "True risk"), strict=True):

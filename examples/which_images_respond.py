@@ -61,7 +61,7 @@ effect, support = model.effect(places), model.support(places)
 lower, upper = effect.interval(0.9).T
 truth = places["tau"].to_numpy()
 print(f"correlation with the true effect: {np.corrcoef(effect.mean(), truth)[0, 1]:.2f}")
-print(f"90 % intervals that hold it: {np.mean((lower < truth) & (truth < upper)):.0%}")
+print(f"90 % intervals that cover it: {np.mean((lower < truth) & (truth < upper)):.0%}")
 print(f"places unlike the trial's: {np.mean(support < 0.05):.0%}")
 
 # %% [markdown]

@@ -16,7 +16,7 @@ __all__ = ["describe_effects"]
 
 FloatArray = NDArray[np.float64]
 INDICES = ("ndvi", "ndbi", "mndwi")
-_MOST_CLASSES = 30
+_MAX_CLASSES = 30
 
 
 def describe_effects(
@@ -168,9 +168,9 @@ def _classes(study: Any, land_cover: Any, classes: Any, size_m: float | None) ->
     codes = np.concatenate(found)[np.argsort(np.concatenate(positions))]
     seen = np.isfinite(codes)
     values = sorted(int(v) for v in np.unique(codes[seen])) if classes is None else [int(v) for v in classes]
-    if len(values) > _MOST_CLASSES or not np.array_equal(codes[seen], np.rint(codes[seen])):
+    if len(values) > _MAX_CLASSES or not np.array_equal(codes[seen], np.rint(codes[seen])):
         raise ImageryError(
-            "a land cover whose first band does not hold classes", expected=f"at most {_MOST_CLASSES} whole numbers"
+            "a land cover whose first band does not hold classes", expected=f"at most {_MAX_CLASSES} whole numbers"
         )
     names = {v: f"class {v}" for v in values} if classes is None else classes
     count = np.maximum(seen.sum(axis=1), 1)

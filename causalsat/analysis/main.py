@@ -59,10 +59,9 @@ def image_model(
 ) -> Any:
     """The default model of a study: image features at the units' places, then a Bayesian linear effect.
 
-    The defaults were chosen on simulated trials: 20 components whose interactions have falling prior variance
-    (``ordered``) mapped effects about as accurately as ten unordered ones, and their 90 % intervals covered 89 % of
-    the true effects on the default variant (``benchmarks/RESULTS.md``), fewer where the effect is far from linear in
-    the components.
+    The effect is linear in 20 components whose interactions have falling prior variance (``ordered``). Intervals
+    cover too little where the effect is far from linear in the components. Accuracy and coverage on simulated trials:
+    ``benchmarks/RESULTS.md``.
 
     Parameters
     ----------
@@ -80,21 +79,14 @@ def image_model(
     covariates : {"adjust", "modify", "ignore"}
         ``"adjust"``: covariates sharpen the estimate, the effect depends on the image only and can be mapped;
         ``"modify"``: the effect depends on them too, and where they are missing, as on a map, on their means;
-        ``"ignore"``: images only. Covariates that modify stand outside the order of the prior. With
-        coordinates beside them the horseshoe, which shrinks each modifier by as much as it needs, ranked unseen
-        sites of simulated trials a little better than one scale for all did, and its 90 % intervals held the part
-        of the effects that is linear in the features in 87 to 88 % of units, instead of 78 to 80 %, and the whole
-        effects, which the features show in part, in 76 to 79 % (``benchmarks/uganda_covariates.py``); without
-        coordinates it ranked no better.
+        ``"ignore"``: images only. Covariates that modify stand outside the order of the prior. With coordinates
+        beside them the prior is the horseshoe, which shrinks each modifier separately.
     coordinates : bool or "smooth"
         Let the effect change with the place as well, linearly in its coordinates, which come third and fourth in the
-        order of the prior: for ranking places within the region of the trial. In simulated trials of the size of
-        Uganda's (``benchmarks/uganda_seeds.py``) this ranked unseen sites better where a part of the
-        heterogeneity was a trend in space that the images did not show, and a little worse where they showed all of
-        it. Outside the region it extrapolates that trend. ``"smooth"`` adds slow waves across the region, after
-        the coordinates and after six components, so that the trend may bend, with the horseshoe prior; on outcomes
-        simulated at Uganda's places (``benchmarks/uganda_places.py``) it ranked unseen sites better without
-        covariates among the modifiers; with them, on the trials for confirmation, the gain was within its error.
+        order of the prior. It is for ranking places within the region of the trial: it helps where a part of the
+        heterogeneity is a trend in space that the images do not show. Outside the region it extrapolates that trend.
+        ``"smooth"`` adds slow waves across the region, after the coordinates and after six components, so that the
+        trend may bend; the prior is the horseshoe.
     random_state : int
         Seed of the encoder and of the estimator.
 
@@ -183,13 +175,13 @@ class Analysis:
     permutation : PermutationResult or None
         Test of no heterogeneity along the image features, and coordinates or covariates that the effects follow;
         along features made without labels where the model's encoder is trained on outcomes or treatment. None for an
-        observational study, whose assignment nobody drew.
+        observational study, which was not randomised.
     level : float
         Level of the intervals of single effects.
     fold_seeds : tuple of int
         Seeds of ``crossfit``.
     sensitivity : Sensitivity or None
-        Of the adjusted estimate of an observational study, to a confounder that nobody measured.
+        Of the adjusted estimate of an observational study, to an unobserved confounder.
     label_free : bool
         Whether the nuisances and the permutation test use features made without labels in place of the model's.
     """

@@ -187,7 +187,7 @@ def _page(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Page:
         how = "difference in means within strata" if study.strata is not None else "difference in means"
     else:
         said = (
-            "This is an observational study: nobody randomised. Adjusted for images and covariates, "
+            "This is an observational study: treatment was not randomised. Adjusted for images and covariates, "
             f"the treatment goes with a change of {study.roles['outcome']} by {average.estimate:.3f}"
         )
         how = "doubly robust; an effect only if images and covariates hold every confounder"
@@ -282,8 +282,8 @@ def _beside_words(analysis: Any) -> Iterator[str]:
         )
     if beside.covariates:
         yield (
-            f"The effects follow covariates as well ({', '.join(beside.covariates)}), which are unknown where nobody "
-            "was asked: the map has the effect at their means in the trial."
+            f"The effects follow covariates as well ({', '.join(beside.covariates)}), which are unknown outside "
+            "the survey: the map has the effect at their means in the trial."
         )
 
 
@@ -339,7 +339,7 @@ def _sensitivity_rows(analysis: Any) -> Iterator[Table]:
         [f"{name}: share explained of treatment, of outcome", f"{100 * d:.1f} %, {100 * y:.1f} %"]
         for name, (d, y) in found.benchmarks.items()
     ]
-    caption = "Sensitivity to a confounder that nobody measured (Cinelli and Hazlett 2020), and what was measured."
+    caption = "Sensitivity to an unobserved confounder (Cinelli and Hazlett 2020), and what was measured."
     yield Table(["Quantity", "Value"], rows, caption)
 
 

@@ -189,7 +189,7 @@ def read_fold(folder: Path | None, key: str, n: int) -> FloatArray | None:
 
 
 def write_fold(folder: Path | None, key: str, values: FloatArray) -> None:
-    """Write a fold whole or not at all: a killed run leaves no half file behind."""
+    """Write a fold atomically: a killed run leaves no partial file."""
     if folder is None:
         return
     path = folder / f"{key}.npy"

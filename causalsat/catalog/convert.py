@@ -18,7 +18,7 @@ from causalsat.catalog.patches import PatchLayout, write_mosaic
 from causalsat.exceptions import CatalogError
 
 Files = Mapping[str, Path]
-MOST_UNPACKED = 64 << 20  # bytes of one member of an archive
+MAX_UNPACKED = 64 << 20  # bytes of one member of an archive
 
 
 def copy_files(raw: Files, out: Path) -> None:
@@ -107,7 +107,7 @@ def _patch(members: Mapping[str, Any], site: int, layout: PatchLayout) -> Any:
     bands = []
     for name in names:
         archive, member = members[name]
-        if (size := archive.getinfo(member).file_size) > MOST_UNPACKED:
+        if (size := archive.getinfo(member).file_size) > MAX_UNPACKED:
             raise CatalogError(
                 f"{name} unpacks to {size:,} bytes",
                 expected=f"{layout.source_px} rows of {layout.source_px} numbers",

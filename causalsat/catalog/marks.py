@@ -18,8 +18,8 @@ from causalsat.study.columns import close_matches, list_names
 
 Path_ = tuple[Any, ...]
 
-MOST_BYTES = 8 << 20
-MOST_NODES = 200_000
+MAX_BYTES = 8 << 20
+MAX_NODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def read_yaml(file: Path) -> Marked:
         If the file does not exist, is not YAML, repeats a key, indents by tabs or holds a tag for an object.
     """
     try:
-        if file.is_file() and file.stat().st_size > MOST_BYTES:
-            raise CatalogError(f"{file} has {file.stat().st_size:,} bytes", expected=f"at most {MOST_BYTES:,}")
+        if file.is_file() and file.stat().st_size > MAX_BYTES:
+            raise CatalogError(f"{file} has {file.stat().st_size:,} bytes", expected=f"at most {MAX_BYTES:,}")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CatalogError(f"{file} does not exist", expected="a data catalogue", todo="check the path") from None
@@ -69,9 +69,9 @@ def read_yaml(file: Path) -> Marked:
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        if root is not None and _unfolded(root, {}) > MOST_NODES:
+        if root is not None and _unfolded(root, {}) > MAX_NODES:
             raise CatalogError(
-                f"{file}: anchors and aliases that unfold to more than {MOST_NODES:,} values",
+                f"{file}: anchors and aliases that unfold to more than {MAX_NODES:,} values",
                 todo="write the values out, or do not use a catalogue of people you do not trust",
             )
         data = None if root is None else _plain(loader, root, (), lines, file)
@@ -152,7 +152,7 @@ def _syntax_error(file: Path, error: yaml.MarkedYAMLError) -> CatalogError:
 
 
 def explain(error: ValidationError, model: type[BaseModel], marked: Marked, at: Path_, entry: str) -> CatalogError:
-    """Turn pydantic's complaints into one CatalogError that names file, line, entry and key."""
+    """Turn pydantic's errors into one CatalogError that names file, line, entry and key."""
     told = [_one(problem, model, marked, at, entry) for problem in error.errors()]
     first = told[0]
     seen = {first[0]}

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, clear words where the disk refuses, and checksums of what was written."""
+"""Files that are written atomically, clear errors where the disk refuses, and checksums of what was written."""
 
 from __future__ import annotations
 

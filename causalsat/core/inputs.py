@@ -1,4 +1,4 @@
-"""The checks at the door: every array that a user hands to an estimator passes through here, once.
+"""Checks on input: every array that a user hands to an estimator passes through here once.
 
 Functions on arrays; the estimators' base class calls them and stores what they return.
 """

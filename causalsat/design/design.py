@@ -68,8 +68,8 @@ class Design:
         """Probability of treatment that the design knows, shape (n,), or None.
 
         The stated one; else, in a randomised study with strata, the share of the stratum's clusters that were
-        treated (of its units, where clusters hold units of both arms). None without either, for doses, and where
-        nobody randomised.
+        treated (of its units, where clusters hold units of both arms). None without either, for doses, and
+        without randomisation.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Checks of what the evaluation functions are given: once, at the door."""
+"""Checks on input of the evaluation functions."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class ConformalIntervals(Tabular):
         return self.upper - self.lower
 
     def covers(self, values: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each interval holds its value, shape (n,)."""
+        """Whether each interval covers its value, shape (n,)."""
         v = checks.numbers(values, "values", len(self))
         return np.asarray((self.lower <= v) & (v <= self.upper))
 
@@ -480,9 +480,8 @@ def conformal_individual_effects(
     ``approach="nested"`` (Lei and Candes 2021, section 4.2, exact): on one half of the clusters, intervals of each
     arm's outcome for units of the other arm; on the other half these turn each unit into an interval of its own
     effect, and conformal inference for interval outcomes carries them over to new units. ``"bonferroni"``:
-    differences of both arms' intervals at level (1 + level) / 2. Both are conservative, as they hold for any
-    dependence between the two potential outcomes: where noise is common to both arms they are far too wide
-    (``benchmarks/stacking_and_conformal.py``: at level 0.8 they covered every individual effect of 16 trials).
+    differences of both arms' intervals at level (1 + level) / 2. Both are conservative, as they allow for any
+    dependence between the two potential outcomes: where noise is common to both arms they are far too wide.
 
     Parameters
     ----------

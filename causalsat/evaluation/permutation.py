@@ -345,7 +345,7 @@ def permutation_test(
     treatment, groups, strata, propensity, weights = checks.roles(design, given).values()
     if design is not None and not design.randomised:
         raise DataError(
-            "a study in which nobody randomised",
+            "a study that was not randomised",
             expected="a randomised trial, whose assignment can be drawn anew",
             todo="look at rate and blp of cross-fitted effects, whose scores adjust for covariates",
         )

@@ -237,14 +237,13 @@ def rate(
 
     Notes
     -----
-    The p-value takes the priority as fixed: it holds for priorities from other data. Priorities that were
-    cross-fitted on the very units that are scored depend on the scores of the other folds. Without
-    heterogeneity (simulated: 120 clusters, 5 folds, 2 to 30 latents) the ratio then has standard deviation 1.2 to
-    1.5 in the place of 1; its mean is about -1.2 for pooled priorities, because a fold whose own effect is large
-    was predicted by models that did not see it, and about 0 with ``folds=``; it exceeds 1.645 in 1 to 5 % of the
-    trials pooled and in 11 to 15 % with ``folds=``. With heterogeneity pooled priorities understate the RATE, the
-    more the stronger a model shrinks (``benchmarks/uganda_design.py``). To decide whether there is heterogeneity
-    use :func:`causalsat.evaluation.permutation_test`.
+    The p-value takes the priority as fixed: it is right for priorities from other data. Priorities that were
+    cross-fitted on the very units that are scored depend on the scores of the other folds. Without heterogeneity
+    the ratio then varies more than its standard error says. Pooled priorities lower it, because a fold whose own
+    effect is large was predicted by models that did not see it; with ``folds=`` it is centred at zero and exceeds
+    its nominal limit too often. With heterogeneity pooled priorities understate the RATE, the more the stronger a
+    model shrinks. Figures: ``benchmarks/RESULTS.md``. To decide whether there is heterogeneity use
+    :func:`causalsat.evaluation.permutation_test`.
 
     Examples
     --------

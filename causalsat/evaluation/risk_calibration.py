@@ -65,8 +65,8 @@ def risk_calibration(
     """Compare predicted probabilities with what happened.
 
     Under selective labels pass the tested units with ``model.risk(X, given="tested")``, and, where outcomes of
-    untested units were learnt later (an audit, a follow-up survey), those with ``given="untested"``. Ranking measures
-    such as the AUC do not notice risks that are too high or too low everywhere; this does.
+    untested units were learned later (an audit, a follow-up survey), those with ``given="untested"``. Measures of
+    ranking such as the AUC do not notice risks that are too high or too low everywhere; this does.
 
     Parameters
     ----------
@@ -140,12 +140,12 @@ def follow_up_calibration(
     weights: ArrayLike | None = None,
     bins: int = 10,
 ) -> dict[str, RiskCalibration]:
-    """Hold a risk model against outcomes that were learnt later, apart for the tested and the untested.
+    """Compare a risk model with outcomes that were learned later, separately for the tested and the untested.
 
-    The only direct check of the risks of the untested: a second survey, an audit of some that nobody inspected, what
-    happened in the years after. Those followed up must be a fair sample of their group given the features; weights
-    can make them one. A later outcome that only goes with the one modelled (harvests of the next year) still tells
-    whether it rises with the risk, by ``observed`` against ``predicted``; not whether the level is right.
+    The only direct check of the risks of the untested: a second survey, an audit of uninspected units, or what
+    happened in the years after. Given the features, those followed up must be a random sample of their group; weights
+    can make them one. A later outcome that is only correlated with the one modelled (harvests of the next year) shows
+    whether it rises with the risk, by ``observed`` against ``predicted``, but not whether the level is right.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def follow_up_calibration(
     Raises
     ------
     DataError
-        If nobody was followed up, or an outcome is neither 0 nor 1.
+        If no unit was followed up, or an outcome is neither 0 nor 1.
 
     References
     ----------

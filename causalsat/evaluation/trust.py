@@ -1,4 +1,4 @@
-"""Where not to trust a prediction: direct epistemic uncertainty (DEUP), learnt from held-out losses."""
+"""Where not to trust a prediction: direct epistemic uncertainty (DEUP), learned from held-out losses."""
 
 from __future__ import annotations
 

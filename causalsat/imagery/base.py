@@ -95,7 +95,7 @@ class Imagery(ABC):
             changed = sorted({str(old[0]) for old, new in zip(before, after, strict=False) if old != new})
             raise ImageryError(
                 f"{', '.join(changed) or self.name} changed while it was read",
-                expected="files that nobody writes",
+                expected="files that no other process writes",
                 todo="run it again when they are whole",
             )
 

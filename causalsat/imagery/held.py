@@ -47,7 +47,7 @@ def held_window(imagery: Any, margin_px: int = 0) -> Iterator[None]:
     imagery : Imagery
         This very object; other imagery is read as ever.
     margin_px : int
-        Pixels to read round the first window, for those that ask for more of its surroundings.
+        Pixels to read around the first window, for those that ask for more of its surroundings.
     """
     before = getattr(_LOCAL, "holder", None)
     _LOCAL.holder = _Holder(imagery, int(margin_px))

@@ -31,7 +31,7 @@ def write_cog(
     work: Path,
     blocksize: int = 256,
 ) -> None:
-    """Write a float32 map with NaN as nodata as a Cloud-Optimised GeoTIFF; it appears whole or not at all.
+    """Write a float32 map with NaN as nodata as a Cloud-Optimised GeoTIFF; it is written atomically.
 
     Parameters
     ----------

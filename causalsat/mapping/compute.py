@@ -140,7 +140,7 @@ def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
 
 
 def surroundings(job: MapJob) -> int:
-    """Pixels round its chips that a model looks at, to whole squares of its lattice."""
+    """Pixels around its chips that a model looks at, to whole squares of its lattice."""
     return max((e.halo_px + e.lattice_px for e in fitted_encoders(job) if getattr(e, "halo_px", 0)), default=0)
 
 
@@ -330,7 +330,7 @@ def check_unchanged(imagery: Any, before: str) -> None:
     if imagery_digest(imagery) != before:
         raise ResumeError(
             f"the imagery {getattr(imagery, 'name', '')!r} changed while it was mapped",
-            expected="files that nobody writes",
+            expected="files that no other process writes",
             todo="open the imagery again and map with overwrite=True",
         )
 

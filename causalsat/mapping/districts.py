@@ -104,7 +104,7 @@ class DistrictEffects(Tabular):
         return path
 
     def plot(self, *, title: str = "", units: str = "", ax: Any = None) -> Any:
-        """Districts coloured by their mean effect; hatched where the interval holds zero. Returns the axes."""
+        """Districts coloured by their mean effect; hatched where the interval includes zero. Returns the axes."""
         from causalsat.plots.districts import plot_districts
 
         return plot_districts(self.table, level=self.level, title=title, units=units, ax=ax)

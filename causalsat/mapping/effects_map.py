@@ -103,7 +103,7 @@ def map_effects(
         Adds the band ``disagreement``: the standard deviation of the posterior mean effect across ``model`` and
         these. Places are encoded once for models that share their encoder.
     learned_error : DirectUncertainty, optional
-        Adds the band ``learned_error``: the excess loss to be expected at a cell, learnt from held-out regions. Fit
+        Adds the band ``learned_error``: the excess loss to be expected at a cell, learned from held-out regions. Fit
         it on ``model[:-1].transform(units)`` (with the posterior sd or without) and on the losses of models that had
         not seen the unit's region.
 

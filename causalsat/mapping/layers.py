@@ -1,4 +1,4 @@
-"""Layers of a map: the posterior's numbers, the error learnt from held-out places, the disagreement of models."""
+"""Layers of a map: the posterior's numbers, the error learned from held-out places, the disagreement of models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LEARNED_ERROR, DISAGREEMENT = "learned_error", "disagreement"
 
 
 def check_layers(model: Any, others: Sequence[Any], trust: Any) -> tuple[Any, ...]:
-    """Check the models and the learnt error that a map is asked to show besides; returns the models as a tuple.
+    """Check the models and the learned error that a map is asked to show besides; returns the models as a tuple.
 
     Raises
     ------
     ParameterError
         If something is no fitted model, or no fitted DirectUncertainty.
     DataError
-        If the learnt error is of other features than the model's.
+        If the learned error is of other features than the model's.
     """
     models = (others,) if hasattr(others, "fit") else tuple(others)
     for other in models:

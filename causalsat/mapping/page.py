@@ -416,8 +416,8 @@ def _flat(values: NDArray[Any]) -> list[float]:
     return [round(float(v), 7) for v in np.ravel(values)]
 
 
-MOST_CELLS = 400
-MOST_DISTRICTS = 2000
+MAX_CELLS = 400
+MAX_DISTRICTS = 2000
 
 TEMPLATE = """
 {% block title %}{{ heading }}{% endblock %}
@@ -504,7 +504,7 @@ def write_page(
     result : MapResult or path
         What map_effects or map_risk returned, or its GeoTIFF.
     path : Path
-        The file to write; it appears whole or not at all.
+        The file to write, atomically.
     imagery : Imagery, optional
         Backdrop.
     sites : GeoDataFrame, optional
@@ -521,7 +521,7 @@ def write_page(
     OutputError
         If the file cannot be written.
     """
-    layers = read_layers(getattr(result, "path", result), MOST_CELLS)
+    layers = read_layers(getattr(result, "path", result), MAX_CELLS)
     units, title, note = (
         given or layers.tags.get(key, "") for key, given in (("units", units), ("title", title), ("note", note))
     )
@@ -602,7 +602,9 @@ def _legend(layers: MapLayers, swatches: set[str]) -> list[tuple[str, str, str]]
     if "dot" in swatches:
         lines.append(("Dot", "a place of the trial", "dot"))
     if "border" in swatches:
-        lines.append(("Border", "a district; among district means, hatched where the interval holds zero", "border"))
+        lines.append(
+            ("Border", "a district; among district means, hatched where the interval includes zero", "border")
+        )
     return [*lines, ("No colour", "not mapped: outside the region, or no valid imagery", "blank")]
 
 
@@ -624,7 +626,7 @@ def _district_rows(table: Any) -> list[list[str]]:
     if table is None:
         return []
     rows = []
-    for name, line in zip(table.index[:MOST_DISTRICTS], table.itertuples(), strict=False):
+    for name, line in zip(table.index[:MAX_DISTRICTS], table.itertuples(), strict=False):
         values = [f"{v:.3g}" for v in (line.mean, line.sd, line.lower, line.upper)]
         values += [f"{v:.2f}" for v in (line.prob_positive, line.support)]
         rows.append([html.escape(str(name)), *("no value" if v == "nan" else v for v in values)])

@@ -41,7 +41,8 @@ def map_risk(
     """Map the risk of every cell of a region, and how likely it is to be tested.
 
     What :func:`map_effects` is to effects: the same grid, tiles, restart, cluster and files, with the bands risk, sd,
-    lower, upper, decision and support. Where risk is high and the decision seldom, nobody looks.
+    lower, upper, decision and support. High risk with a low probability
+    of testing marks cells that are overlooked.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tiles of a map job: the plan, files that appear whole or not at all, and the manifest that guards a resume."""
+"""Tiles of a map job: the plan, files that are written atomically, and the manifest that guards a resume."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def tile_path(folder: Path, tile: Tile) -> Path:
 
 
 def write_tile(path: Path, values: FloatArray) -> None:
-    """Write a tile and its checksum, whole or not at all.
+    """Write a tile and its checksum atomically.
 
     Raises
     ------

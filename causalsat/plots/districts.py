@@ -16,7 +16,7 @@ __all__ = ["plot_districts"]
 
 
 def plot_districts(table: Any, *, level: float = 0.9, title: str = "", units: str = "", ax: Any = None) -> Axes:
-    """Polygons coloured by their mean effect, hatched where the interval holds zero, grey without a value.
+    """Polygons coloured by their mean effect, hatched where the interval includes zero, grey without a value.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def plot_districts(table: Any, *, level: float = 0.9, title: str = "", units: st
     unsure = table[(table["lower"] < 0) & (table["upper"] > 0)]
     if len(unsure):
         unsure.plot(ax=ax, facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0.0)
-        ax.text(0, -0.03, f"hatched: the {level:.0%} interval holds zero", transform=ax.transAxes, fontsize=9.5)
+        ax.text(0, -0.03, f"hatched: the {level:.0%} interval includes zero", transform=ax.transAxes, fontsize=9.5)
     ax.set_axis_off()
     ax.set_aspect("equal")
     if title:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_ate", "plot_effects"]
 
-MOST_LABELLED = 40
+MAX_LABELLED = 40
 
 
 def plot_effects(
@@ -56,7 +56,7 @@ def plot_effects(
         raise DataError("a posterior of no units", expected="at least one unit to draw")
     mean, interval = posterior.mean(), posterior.interval(level)
     order = np.argsort(mean, kind="stable")
-    few = len(order) <= MOST_LABELLED
+    few = len(order) <= MAX_LABELLED
     ax = style.new_axes(ax, (6.4, max(2.2, 0.8 + 0.26 * len(order))) if few else (6.8, 4.2))
     title = title or f"Effects, sorted, with {level:.0%} intervals"
     label = style.with_units("effect", units)

@@ -84,7 +84,7 @@ def save_map(
     result, sites, units, title, note
         As for :func:`plot_map`.
     path : path-like
-        The file to write; it appears whole or not at all.
+        The file to write, atomically.
     dpi : int
         Dots per inch.
     """

@@ -20,8 +20,8 @@ __all__ = ["plot_predictive"]
 
 FloatArray = NDArray[np.float64]
 
-MOST_DRAWS = 200
-MOST_VALUES = 40  # of a whole-number outcome, for a bin of each value
+MAX_DRAWS = 200
+MAX_VALUES = 40  # of a whole-number outcome, for a bin of each value
 N_BINS = 36
 
 
@@ -80,7 +80,7 @@ def plot_predictive(
     """
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
-    draws = np.asarray(predictive.draws, dtype=np.float64)[:: max(1, predictive.n_draws // MOST_DRAWS)]
+    draws = np.asarray(predictive.draws, dtype=np.float64)[:: max(1, predictive.n_draws // MAX_DRAWS)]
     observed = None if y is None else _of_units(y, draws.shape[1], "y")
     if log and (draws.min() <= 0 or (observed is not None and observed.min() <= 0)):
         raise DataError("outcomes that are not positive on a logarithmic axis", todo="use log=False")
@@ -144,7 +144,7 @@ def _edges(draws: FloatArray, observed: FloatArray | None, *, log: bool) -> tupl
             room = 2.0 * (most - least)
             low, high = min(max(low, least - room), least), max(min(high, most + room), most)
     whole = bool((draws == np.round(draws)).all())
-    if whole and high - low < MOST_VALUES and not log:
+    if whole and high - low < MAX_VALUES and not log:
         return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5, True
     if high <= low:
         low, high = low - 0.5, high + 0.5

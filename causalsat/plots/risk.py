@@ -1,4 +1,4 @@
-"""Risk models: do predicted risks come true; who is tested at the same risk; where nobody looks."""
+"""Risk models: do predicted risks come true; who is tested at the same risk; what the decision overlooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from causalsat.posterior import draw_quantiles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEAST_GAP = 0.25  # of ranks, at the end of the colours: smaller gaps are to look small
+MIN_GAP = 0.25  # of ranks, at the end of the colours: smaller gaps are to look small
 
 __all__ = ["plot_decision_against_risk", "plot_risk_calibration", "plot_testing_policy"]
 
@@ -161,7 +161,7 @@ def plot_decision_against_risk(
         raise DataError("a map of effects", expected="a map of risk", todo="write it with causalsat.map_risk")
     gap = _rank(layers.values["risk"]) - _rank(layers.values["decision"])
     layers = replace(layers, values={**layers.values, "neglect": gap})
-    most = max(LEAST_GAP, float(np.nanmax(np.abs(gap), initial=0.0)))
+    most = max(MIN_GAP, float(np.nanmax(np.abs(gap), initial=0.0)))
     label = "rank of the risk minus rank of P(tested)"
     style = LayerStyle(title, label, palette("PuOr_r"), -most, most, "neither")
     ax = _style.new_axes(ax, (6.4, 5.6))

@@ -207,7 +207,7 @@ class Page:
         return latex_page(self, folder)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page as one file, whole or not at all, and return its path.
+        """Write the page as one file, atomically, and return its path.
 
         Parameters
         ----------
@@ -276,6 +276,6 @@ def write_metrics(path: str | os.PathLike[str], values: Mapping[str, Any]) -> No
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with writing(path), whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -181,7 +181,7 @@ def low_rank_covariates(n: int, p: int, rank: int, rng: np.random.Generator) -> 
 
 
 def dosage_trial(X: FloatArray, rng: np.random.Generator, *, noise: float = 0.2) -> DosageTrial:
-    """Assign treatments by their best outcome and dosages round the best one, and draw outcomes.
+    """Assign treatments by their best outcome and dosages around the best one, and draw outcomes.
 
     Treatment w has the weight exp(2 y_w / max_w y_w) at its best dosage s*, which is the mode of the dosage's
     Beta(2, 1 / s*) distribution.

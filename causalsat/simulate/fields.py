@@ -54,7 +54,7 @@ def fractal(rng: np.random.Generator, size: int, roughness: float = 2.0, *, scal
 
 
 def box_mean(values: NDArray[np.floating], size: int) -> NDArray[np.float64]:
-    """Mean over the ``size`` x ``size`` window round every pixel, over the part that lies inside the array.
+    """Mean over the ``size`` x ``size`` window around every pixel, over the part that lies inside the array.
 
     The window of pixel (r, c) has rows ``r - size // 2`` to ``r - size // 2 + size - 1``, and columns likewise.
 

@@ -201,7 +201,7 @@ def dates(study: Any, v: Any) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "image dates",
-                f"treatment began on {start}, but nobody says when the images were taken",
+                f"treatment began on {start}, but the date of the images is missing",
                 "pass image_dates=: images taken after treatment may show its effects",
             )
         return
@@ -291,7 +291,7 @@ def _covered(
             "note",
             "imagery",
             f"{int(partly.sum()):,} places ({len(units):,} units) have gaps in {name} (down to "
-            f"{valid[partly].min():.0%} valid" + (f" in {size_m:,.0f} m chips)" if size_m else " round the point)"),
+            f"{valid[partly].min():.0%} valid" + (f" in {size_m:,.0f} m chips)" if size_m else " around the point)"),
             "gaps are filled with the band mean unless you choose min_valid= or on_invalid= in chips()",
             pd.Series(valid[partly], index=study.units.index[[np.flatnonzero(codes == p)[0] for p in place[partly]]]),
         )

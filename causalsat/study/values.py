@@ -39,8 +39,8 @@ def identity(study: Any, v: Any) -> Iterator[Finding]:
 def missing(study: Any, v: Any) -> Iterator[Finding]:
     """Missing values of roles (errors) and of covariates (imputed by the estimators)."""
     todo = {
-        "outcome": "drop these units (study.subset(~np.isnan(study.y))) if they are missing at random, or model "
-        "who is missing (SelectiveLabelsRisk)",
+        "outcome": "drop these units, study.subset(~np.isnan(study.y)), if missingness depends neither on the "
+        "treatment nor on the outcome; otherwise report bounds too (Lee 2009)",
         "treatment": "drop these units, or code them as control if that is what they are",
         "cluster": "give units outside any cluster a label of their own",
         "strata": "give units outside any stratum a label of their own",
@@ -135,7 +135,7 @@ def covariates(study: Any, v: Any) -> Iterator[Finding]:
             "warning",
             "constant columns",
             f"{list_names(constant, 6)} {'have' if len(constant) > 1 else 'has'} at most one value",
-            "leave out of covariates: nothing can be learnt from it",
+            "leave out of covariates: it carries no information",
             constant,
         )
     text = [c for c in frame.columns if not _numeric(frame[c])]
@@ -266,7 +266,11 @@ def clusters(study: Any, v: Any) -> Iterator[Finding]:
     fact = f"{len(mixed):,} of {n:,} clusters hold both treated and control units ({inside:,} units)"
     if len(mixed) >= 0.9 * len(large):
         yield Finding(
-            "note", "mixed clusters", fact, "assignment was within clusters: clustering is cautious here", data
+            "note",
+            "mixed clusters",
+            fact,
+            "assignment was within clusters: clustered standard errors are conservative here",
+            data,
         )
         return
     few = len(mixed) <= 0.1 * len(large)
@@ -276,7 +280,8 @@ def clusters(study: Any, v: Any) -> Iterator[Finding]:
         fact,
         "if whole clusters were assigned, look for units merged into the wrong cluster (list: .data)"
         if few
-        else "clustering is cautious here if groups within these clusters were assigned; otherwise check the merge",
+        else "if groups within these clusters were assigned, clustered standard errors are conservative; otherwise "
+        "check the merge",
         data,
     )
 
