@@ -1,6 +1,6 @@
 """Coverage of 95 % intervals of average effects, by design: strata, pairs, clusters, weights.
 
-python benchmarks/designs.py [--trials 200] [--clusters 12 20 40 200] [--designs none blocked pairs] [--source arrays]
+python benchmarks/designs.py [--trials 200] [--clusters 12 20 40 200] [--designs none blocked pairs] [--skewed]
 
 Designs have two arms and 12 to 200 clusters of equal or uneven (lognormal) size: without strata; two blocks with
 treated shares of .25 and .70, a gap of 2 between them, effects of 0.5 and 1.5; pairs of clusters; each also with
@@ -104,6 +104,7 @@ def draw_trial(
     uneven: bool = False,
     weighted: bool = False,
     clustered: bool = True,
+    skewed: bool = False,
 ) -> Trial:
     """One trial of a design; without clusters, units are assigned one by one, ``n_clusters`` of them."""
     size = np.full(n_clusters, UNITS_A_CLUSTER if clustered else 1)
@@ -115,7 +116,8 @@ def draw_trial(
     level = {"none": np.zeros(1), "blocked": GAP * np.arange(2), "pairs": rng.standard_normal(n_clusters)}[design]
     effect = np.array(EFFECTS)[stratum] if design == "blocked" else np.ones(n_clusters)
     covariate = (rng.standard_normal(n_clusters)[code] + rng.standard_normal(n)) / np.sqrt(2)
-    noise = np.sqrt(ICC) * rng.standard_normal(n_clusters)[code] + np.sqrt(1 - ICC) * rng.standard_normal(n)
+    common, alone = (_errors(rng, number, skewed) for number in (n_clusters, n))
+    noise = np.sqrt(ICC) * common[code] + np.sqrt(1 - ICC) * alone
     own_effect = (effect + 0.5 * rng.standard_normal(n_clusters))[code]
     y = level[stratum][code] + 0.7 * covariate + noise + arm[code] * own_effect
     return Trial(
@@ -127,6 +129,11 @@ def draw_trial(
         weights=rng.lognormal(0, 0.7, n) if weighted else None,
         effect=effect[code],
     )
+
+
+def _errors(rng: np.random.Generator, number: int, skewed: bool) -> np.ndarray:
+    """Errors of mean 0 and variance 1: normal, or exponential (skewness 2, kurtosis 9)."""
+    return rng.standard_exponential(number) - 1 if skewed else rng.standard_normal(number)
 
 
 def _assign(rng: np.random.Generator, design: str, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +164,7 @@ def array_rows(trial: Trial) -> dict[str, Answer]:
         "scores, no model": score_mean(scores(trial, 0.0), treatment=t, **trial.options),
     }
     rows = {name: _answer(estimate, trial.truth(estimate.estimand)) for name, estimate in found.items()}
-    upper = trial.covariate > 0
+    upper = trial.covariate > np.median(trial.covariate)
     groups = np.column_stack([upper, ~upper]).astype(float)
     fit = score_projection(scores(trial), groups, treatment=t, **trial.options)
     bounds = fit.interval()[0]
@@ -200,7 +207,7 @@ def package_rows(trial: Trial) -> dict[str, Answer]:
     nuisances = crossfit_nuisances(x, y, t, **roles, **folds)
     gamma = dr_scores(y, t, nuisances)
     rows["AIPW"] = _tabled(pd.Series(score_average(gamma, design)), trial.truth())
-    upper = trial.covariate > 0
+    upper = trial.covariate > np.median(trial.covariate)
     top = gates(trial.covariate, gamma, n_groups=2, design=design)
     rows["GATES, upper half"] = Answer(
         top.estimate[1], top.se[1], top.df[1], *top.to_dataframe().loc["G2", ["lower", "upper"]],
@@ -275,21 +282,31 @@ def _label(cell: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def coverage_line(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Coverage of every row of a cell in one line."""
+    label = {key: rows[0][key] for key in ("design", "clusters", "sizes", "weights")}
+    return {**label, **{row["row"]: row["coverage"] for row in rows}}
+
+
 def main() -> None:
-    """Print the table, one line a cell and row."""
+    """Print the table: one line a cell and row, or one line a cell."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--clusters", type=int, nargs="+", default=list(CLUSTERS))
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
     parser.add_argument("--source", choices=sorted(SOURCES), default="arrays")
+    parser.add_argument("--skewed", action="store_true", help="exponential errors in place of normal ones")
+    parser.add_argument("--coverage", action="store_true", help="one line a cell: coverage of its rows")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    start, header = time.process_time(), False
+    start, columns = time.process_time(), None
     for cell in cells(arguments.designs, arguments.clusters):
-        for row in run_cell(arguments.trials, arguments.source, arguments.seed, **cell):
-            if not header:
-                print("| " + " | ".join(row) + " |\n|" + "---|" * len(row))
-                header = True
+        cell = {**cell, "skewed": True} if arguments.skewed else cell
+        rows = run_cell(arguments.trials, arguments.source, arguments.seed, **cell)
+        for row in [coverage_line(rows)] if arguments.coverage else rows:
+            if columns != list(row):
+                columns = list(row)
+                print("\n| " + " | ".join(row) + " |\n|" + "---|" * len(row))
             print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
     print(f"{time.process_time() - start:.0f} CPU s")
 

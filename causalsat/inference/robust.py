@@ -82,7 +82,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 KINDS = ("CR2", "CV3", "CR1")
-MIN_EFFECTIVE_CLUSTERS = 10.0  # below it a table should say that its intervals rest on few clusters
+MIN_EFFECTIVE_CLUSTERS = 5.0  # below it a table should say that its intervals rest on few clusters
 MIN_SHARE = 1e-8  # of the variance under the working model that residuals must show
 MIN_DF = 4.0  # below it Satterthwaite's approximation is poor (Pustejovsky and Tipton 2018, section 4)
 
@@ -320,8 +320,8 @@ def least_squares(
         cov, df, share = _bias_reduced(design.sums(p * residual[:, None]), *moments)
     else:
         cell, relative = (_sorted(values, data, solution) for values in (cells, noise))
-        ratio = None if icc is None else icc / (1 - icc)
-        found = centred_scores(design, influence, residual, codes(cell), relative, 0.0 if clusters is None else ratio)
+        fixed = 0.0 if clusters is None else (None if icc is None else icc / (1 - icc))
+        found = centred_scores(design, influence, residual, codes(cell), relative, fixed)
         moments = (found.expected, found.variance, found.trace, found.of_square)
         cov, df, share = _bias_reduced(found.scores, *moments)
         ratio = found.ratio
