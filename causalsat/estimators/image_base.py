@@ -153,8 +153,7 @@ class ImageEffectEstimator(EffectEstimator):
 
     def _with_design(self, data: FitData, strata: Any) -> FitData:
         data = super()._with_design(data, strata)
-        assert isinstance(data, ImageFitData)
-        return data.clustered_on_images()
+        return data.clustered_on_images() if isinstance(data, ImageFitData) else data
 
     # ------------------------------------------------------------------ checks, once, on input
     def _check_fit(

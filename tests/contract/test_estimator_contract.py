@@ -282,6 +282,36 @@ def test_clusters_widen_the_interval_of_the_average(kind):
 
 # ---------------------------------------------------------------------- hard cases
 @each
+def test_strata_with_other_shares_of_treated_are_no_effects(kind):
+    """Strata (labels are texts) that differ by 3 and in which 30 % and 70 % of the villages are treated."""
+    world = world_of(kind)
+    rng = np.random.default_rng(1)
+    south = np.arange(N_SITES) >= N_SITES // 2
+    arm = np.zeros(N_SITES)
+    for half, share in ((~south, 0.3), (south, 0.7)):
+        arm[rng.choice(np.flatnonzero(half), round(share * half.sum()), replace=False)] = 1
+    t = arm[world.groups]
+    y = world.y - world.t * world.tau + t * world.tau + 3.0 * south[world.groups]
+    strata = np.where(south, "south", "north")[world.groups]
+    blocked = fit(make(kind), replace(world, y=y, t=t), strata=strata).effect(world.X).ate()
+    assert abs(float(blocked) - 1) < max(0.7, 3 * blocked.sd()[0])
+    plain = fit(make(kind), replace(world, y=y, t=t)).effect(world.X).ate()
+    assert float(plain) - float(blocked) > 0.3 or plain.sd()[0] > 2 * blocked.sd()[0]
+
+
+@each
+def test_swapped_arms_and_another_unit_of_the_outcome_change_the_effect_as_they_must(kind):
+    """Within a standard deviation of the posterior: chains of 120 draws of a forest have an error of that size."""
+    world = world_of(kind, 120)
+    before = fitted_small(kind).effect(world.X).ate()
+    other = replace(world, y=1e3 * world.y - 1e4, t=1 - world.t)
+    after = fit(make(kind), other).effect(world.X).ate()
+    spread = max(before.sd()[0], after.sd()[0] / 1e3, 0.02)
+    assert abs(float(after) / -1e3 - float(before)) < spread
+    assert 0.5 < after.sd()[0] / 1e3 / before.sd()[0] < 2
+
+
+@each
 def test_constant_outcome_gives_no_effect(kind):
     world = world_of(kind, 120)
     est = fit(make(kind), world.with_outcome(np.full(120, 3.0)))
