@@ -321,10 +321,11 @@ def analyse(
     Raises
     ------
     DataError
-        If the check of the study finds errors; the message lists them.
+        If the check of the study finds errors, or what this analysis cannot take (several arms, doses, text
+        covariates); the message lists them.
     """
     check = study.check()
-    check.raise_if_errors()
+    check.raise_if_errors(analyse=True)
     study = _in_the_population(study)
     design = study.design
     model = image_model(study, random_state=random_state) if model is None else model

@@ -135,11 +135,10 @@ def code_treatment(
     """Treatment as floats: 0 control, 1 treated, or a dose; NaN where missing.
 
     The rule, in this order: ``treated`` or ``control`` names the value that means so and the one other value is the
-    other arm; Stata
-    value labels, or two words, that say which is which (control, untreated, no, false, placebo, comparison;
-    treatment, treated, yes, true, intervention) decide, whatever the codes; booleans and numbers 0/1 stand for
-    themselves, unless a label contradicts them, which is refused; any other numbers stay as they are; other words are
-    refused.
+    other arm; Stata value labels, or two words, that say which is which (control, untreated, no, false, placebo,
+    comparison; treatment, treated, yes, true, intervention) decide, whatever the codes; booleans and numbers 0/1
+    stand for themselves, unless a label contradicts them, which is refused; any other numbers stay as they are; other
+    words are refused.
 
     Parameters
     ----------
@@ -170,36 +169,41 @@ def code_treatment(
     """
     import pandas as pd
 
-    named = _labelled(values, labels)
-    present = list(pd.unique(values.dropna()))
+    codes, uniques = pd.factorize(values)
+    kinds = pd.Series(uniques, name=values.name)
+    coded = np.append(_code_kinds(kinds, treated, labels, control), np.nan)  # a missing value has code -1, the last
+    return np.asarray(coded[codes], dtype=np.float64)
+
+
+def _code_kinds(kinds: Any, treated: Any, labels: Mapping[Any, str] | None, control: Any) -> FloatArray:
+    """The number of each distinct value of a treatment."""
+    named = [_named(kind, labels) for kind in kinds]
     if treated is not None:
-        coded = _against(values, named, treated, present, "treated")
-        if control is not None and not np.array_equal(
-            coded, 1 - _against(values, named, control, present, "control"), equal_nan=True
-        ):
+        coded = _against(kinds, named, treated, "treated")
+        if control is not None and not np.array_equal(coded, 1 - _against(kinds, named, control, "control")):
             raise TreatmentError(
-                f"treated={treated!r} and control={control!r} are the same arm of {values.name!r}",
+                f"treated={treated!r} and control={control!r} are the same arm of {kinds.name!r}",
                 expected="two different values",
             )
         return coded
     if control is not None:
-        return 1 - _against(values, named, control, present, "control")
-    words = named.map(lambda v: str(v).strip().casefold(), na_action="ignore")
-    by_words = _coded_by_words(words)
-    numbers = _as_numbers(values)
+        return 1 - _against(kinds, named, control, "control")
+    by_words = _coded_by_words([str(name).strip().casefold() for name in named])
+    numbers = _as_numbers(kinds)
     if labels and by_words is not None:
         return by_words
-    if numbers is not None and set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}:
-        _refuse_contradiction(values, labels)
+    if numbers is not None and set(numbers) <= {0.0, 1.0}:
+        _refuse_contradiction(kinds, labels)
         return numbers
     if by_words is not None:
         return by_words
     if numbers is not None:
         return numbers
+    present = list(kinds)
     raise TreatmentError(
-        f"treatment {values.name!r} has the labels {list_names(map(shown, present), 6)}",
+        f"treatment {kinds.name!r} has the labels {list_names(map(shown, present), 6)}",
         expected="0 and 1, or two labels that say which is which, such as Control and Treatment",
-        todo=_name_one(present) if len(present) == 2 else several_arms(values.name, present),
+        todo=_name_one(present) if len(present) == 2 else several_arms(kinds.name, present),
     )
 
 
@@ -250,23 +254,23 @@ def _name_one(present: Sequence[Any]) -> str:
     )
 
 
-def _coded_by_words(words: Any) -> FloatArray | None:
+def _coded_by_words(words: Sequence[str]) -> FloatArray | None:
     """Codes of words that say which is which; None where they do not."""
-    distinct = set(words.dropna())
+    distinct = set(words)
     control, treated = distinct & CONTROL_WORDS, distinct & TREATED_WORDS
     if not distinct or distinct - control - treated or len(control) > 1 or len(treated) > 1:
         return None
-    return np.where(words.isna(), np.nan, words.isin(TREATED_WORDS))
+    return np.array([float(word in treated) for word in words])
 
 
-def _refuse_contradiction(values: Any, labels: Mapping[Any, str] | None) -> None:
+def _refuse_contradiction(kinds: Any, labels: Mapping[Any, str] | None) -> None:
     """Refuse codes 0/1 whose Stata labels say the reverse."""
     named = {code: _label_of(code, labels or {}) for code in (0, 1)}
     if _leaning(named[0]) != "treated" and _leaning(named[1]) != "control":
         return
     listed = ", ".join(f"{code} = {name}" for code, name in named.items() if name is not None)
     raise TreatmentError(
-        f"treatment {values.name!r} is coded 0 and 1, but its labels say the reverse ({listed})",
+        f"treatment {kinds.name!r} is coded 0 and 1, but its labels say the reverse ({listed})",
         expected="0 for control and 1 for treated, or two labels that say which is which",
         todo="say which one received the treatment: treated=0 or treated=1",
     )
@@ -288,16 +292,10 @@ def _label_of(code: Any, labels: Mapping[Any, str]) -> str | None:
     return labels.get(int(code)) if found is None and _is_whole(code) else found
 
 
-def _labelled(values: Any, labels: Mapping[Any, str] | None) -> Any:
-    words = values.astype(object)
-    if not labels:
-        return words
-
-    def name(value: Any) -> Any:
-        found = _label_of(value, labels)
-        return value if found is None else found
-
-    return words.map(name, na_action="ignore")
+def _named(value: Any, labels: Mapping[Any, str] | None) -> Any:
+    """The label of a value, or the value itself."""
+    found = _label_of(value, labels) if labels else None
+    return value if found is None else found
 
 
 def _is_whole(value: Any) -> bool:
@@ -316,27 +314,25 @@ def _as_numbers(values: Any) -> FloatArray | None:
     return np.asarray(numbers.to_numpy(dtype=float, na_value=np.nan), dtype=np.float64)
 
 
-def _against(values: Any, named: Any, wanted: Any, present: list[Any], role: str) -> FloatArray:
-    """1 where the value (or label) is the wanted one, 0 where it is the one other, NaN where missing."""
-    import pandas as pd
-
-    hit = (values.astype(object) == wanted) | (named == wanted)
+def _against(kinds: Any, named: Sequence[Any], wanted: Any, role: str) -> FloatArray:
+    """1 for the value, or label, that is wanted, and 0 for the one other value."""
+    hit = np.array([kind == wanted or name == wanted for kind, name in zip(kinds, named, strict=True)], dtype=bool)
+    present, others = list(kinds), [kind for kind, chosen in zip(kinds, hit, strict=True) if not chosen]
     if not hit.any():
         raise TreatmentError(
-            f"{role}={wanted!r} is no value of the treatment {values.name!r}",
+            f"{role}={wanted!r} is no value of the treatment {kinds.name!r}",
             expected=f"one of {list_names(map(shown, present), 6)}",
             todo="check the spelling and the type (2 is not '2')",
         )
-    others = list(pd.unique(values[~hit].dropna()))
     if len(others) > 1:
         todo = f"leave {role}= out and {for_doses()}" if is_dose(present) and _all_numbers(present) else ""
         raise TreatmentError(
-            f"treatment {values.name!r} has {len(others)} values besides {role}={wanted!r}: "
+            f"treatment {kinds.name!r} has {len(others)} values besides {role}={wanted!r}: "
             f"{list_names(map(shown, others), 6)}",
             expected=f"one other value, the {'control' if role == 'treated' else 'treated'} arm",
-            todo=todo or several_arms(values.name, [*others, wanted], wanted if role == "treated" else None),
+            todo=todo or several_arms(kinds.name, [*others, wanted], wanted if role == "treated" else None),
         )
-    return np.where(values.isna(), np.nan, hit)
+    return hit.astype(np.float64)
 
 
 def _all_numbers(values: Sequence[Any]) -> bool:

@@ -3,84 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from causalsat.exceptions import CausalsatError
-from causalsat.study import balance, places, values
+from causalsat.study import balance, leaks, missing_codes, places, propensity, roles, values
+from causalsat.study.arrays import Arrays, read_arrays
 from causalsat.study.report import LEVELS, Finding, StudyReport
 
-FloatArray = NDArray[np.float64]
+__all__ = ["check_study"]
 
-TABLE_CHECKS: tuple[tuple[str, Callable[[Any, Any], Iterator[Finding]]], ...] = (
+TABLE_CHECKS: tuple[tuple[str, Callable[[Any, Arrays], Iterator[Finding]]], ...] = (
     ("unit labels", values.identity),
     ("missing values", values.missing),
+    ("no codes for missing values", missing_codes.missing_codes),
     ("infinite values", values.infinite),
     ("outcome", values.outcome),
-    ("treatment arms", values.arms),
+    ("treatment arms", roles.arms),
     ("covariates", values.covariates),
-    ("clusters", values.clusters),
-    ("strata", values.strata),
-    ("weights", values.weights),
-    ("no covariate made from the treatment", balance.leaks),
+    ("clusters", roles.clusters),
+    ("strata", roles.strata),
+    ("weights", roles.weights),
+    ("no covariate made from the treatment", leaks.leaks),
     ("balance of covariates", balance.balance),
-    ("propensity", balance.propensity),
+    ("propensity", propensity.propensity),
     ("coordinates", places.coordinates),
     ("shared places", places.shared),
     ("image dates", places.dates),
 )
 
 
-@dataclass(frozen=True)
-class Values:
-    """The roles as arrays of shape (n,), None where absent or unusable, and why unusable.
-
-    Attributes
-    ----------
-    problems : dict
-        Role to (what, todo) of the error that kept it from being read.
-    """
-
-    y: FloatArray | None
-    t: FloatArray | None
-    groups: NDArray[Any] | None
-    weights: FloatArray | None
-    propensity: FloatArray | None
-    problems: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def read_values(study: Any) -> Values:
-    """Read each role; an error becomes a problem to report."""
-    problems: dict[str, tuple[str, str]] = {}
-
-    def attempt(key: str, name: str) -> Any:
-        try:
-            return getattr(study, name)
-        except CausalsatError as error:
-            problems[key] = (error.what, error.todo or error.expected or "check the column")
-            return None
-
-    pairs = {"y": "y", "t": "treatment", "groups": "groups", "weights": "weights", "propensity": "propensity"}
-    read = {key: attempt(key, name) for key, name in pairs.items()}
-    return Values(**read, problems=problems)
-
-
 def check_study(study: Any, *, size_m: float | None = None, imagery: bool = True) -> StudyReport:
     """Run every check that applies to the study; see :meth:`causalsat.Study.check`."""
-    table = read_values(study)
+    arrays = read_arrays(study)
     findings: list[Finding] = []
     passed: list[str] = []
     checks = [*TABLE_CHECKS]
     if imagery and study.imagery is not None:
-        checks.append(("imagery", lambda s, v: places.coverage(s, size_m)))
+        checks.append(("imagery", lambda s, a: places.coverage(s, size_m)))
     for label, check in checks:
-        found = list(check(study, table))
+        found = list(check(study, arrays))
         findings += found
         if not found and _applies(label, study):
             passed.append(label)
+    findings += roles.whole(study, findings)
     findings.sort(key=lambda f: LEVELS.index(f.level))
     return StudyReport(title=_title(study), findings=tuple(findings), passed=tuple(passed))
 

@@ -17,7 +17,7 @@ SMALL_WINDOW_PX = 4
 FAR_KM = 300.0
 
 
-def coordinates(study: Any, v: Any) -> Iterator[Finding]:
+def coordinates(study: Any, a: Any) -> Iterator[Finding]:
     """CRS absent, no geometry, lon/lat swapped, in metres, at 0, 0, or far from all the others."""
     units = study.units
     gone = units.geometry.isna() | units.geometry.is_empty
@@ -116,7 +116,7 @@ def _metres(study: Any, x: Any, y: Any) -> Iterator[Finding]:
         )
 
 
-def shared(study: Any, v: Any) -> Iterator[Finding]:
+def shared(study: Any, a: Any) -> Iterator[Finding]:
     """Units that share one point; different clusters that do."""
     places = distinct_places(study.units)
     if places is None:
@@ -126,7 +126,7 @@ def shared(study: Any, v: Any) -> Iterator[Finding]:
     if not len(counts):
         return
     n_units, n_places = int(counts.sum()), len(pd.unique(places))
-    if v.groups is None:
+    if a.clusters is None:
         yield Finding(
             "warning",
             "shared places",
@@ -135,7 +135,7 @@ def shared(study: Any, v: Any) -> Iterator[Finding]:
             "name the village or site as cluster=: units of one place are not independent",
         )
         return
-    owners = pd.DataFrame({"place": places, "cluster": pd.factorize(pd.Series(v.groups))[0]})
+    owners = pd.DataFrame({"place": places, "cluster": pd.factorize(pd.Series(a.clusters))[0]})
     several = owners.groupby("place")["cluster"].nunique()
     several = several[several > 1]
     if len(several):
@@ -167,7 +167,7 @@ def distinct_places(units: Any) -> Any:
     return codes
 
 
-def dates(study: Any, v: Any) -> Iterator[Finding]:
+def dates(study: Any, a: Any) -> Iterator[Finding]:
     """Images that were taken after treatment began."""
     if study.treatment_date is None:
         return

@@ -31,6 +31,8 @@ class Finding:
         What to do about it.
     data : Any
         The figures behind it: a data frame, a dict or a list of unit labels.
+    stops_analyse : bool
+        Whether :func:`causalsat.analyse` cannot take such a study, though other estimators can.
     """
 
     level: Level
@@ -38,6 +40,7 @@ class Finding:
     what: str
     todo: str
     data: Any = field(default=None, compare=False, repr=False)
+    stops_analyse: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,26 @@ class StudyReport(Tabular):
         rows = [(f.level, f.topic, f.what, f.todo) for f in self.findings]
         return pd.DataFrame(rows, columns=["level", "topic", "what", "todo"])
 
-    def raise_if_errors(self) -> StudyReport:
-        """Raise a DataError that lists the errors; return the report itself where there is none."""
-        if self.errors:
-            more = f" (and {len(self.errors) - 1} more: print the report)" if len(self.errors) > 1 else ""
-            listed = "; ".join(f.what for f in self.errors)
-            raise DataError(listed, expected="a study without errors", todo=self.errors[0].todo + more)
+    def raise_if_errors(self, *, analyse: bool = False) -> StudyReport:
+        """Raise a DataError that lists the errors; return the report itself where there is none.
+
+        Parameters
+        ----------
+        analyse : bool
+            Whether what :func:`causalsat.analyse` cannot take counts as an error too.
+
+        Raises
+        ------
+        DataError
+            With what was found, and what to do about the first of it.
+        """
+        grave = tuple(f for f in self.findings if f.level == "error" or (analyse and f.stops_analyse))
+        if grave:
+            more = f" (and {len(grave) - 1} more: print the report)" if len(grave) > 1 else ""
+            wanted = (
+                "a study that analyse() can take" if all(f.stops_analyse for f in grave) else "a study without errors"
+            )
+            raise DataError("; ".join(f.what for f in grave), expected=wanted, todo=grave[0].todo + more)
         return self
 
     def __str__(self) -> str:
@@ -122,7 +139,9 @@ class StudyReport(Tabular):
     def _verdict(self) -> str:
         counts = [(sum(f.level == level for f in self.findings), level) for level in LEVELS]
         counted = ", ".join(f"{n} {level}{'s' if n != 1 else ''}" for n, level in counts)
-        return f"{counted}. " + ("Ready to fit." if self.ok else "Repair the errors before fitting.")
+        stops = ", ".join(dict.fromkeys(f.topic for f in self.findings if f.stops_analyse))
+        ready = f"Ready to fit, though not by analyse(): see {stops}." if stops else "Ready to fit."
+        return f"{counted}. " + (ready if self.ok else "Repair the errors before fitting.")
 
     def _repr_html_(self) -> str:
         """The same table for notebooks."""

@@ -9,36 +9,13 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+from study_worlds import check, clean
 
 from causalsat.exceptions import DataError
 from causalsat.study import Finding, Study, StudyReport
 from causalsat.study.balance import standardised_differences
 
 DATA = Path(os.environ.get("CAUSALSAT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-ROLES = {"outcome": "y", "treatment": "d", "cluster": "village", "lon": "lon", "lat": "lat"}
-
-
-def clean(seed: int = 1, n_villages: int = 60, size: int = 5) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    village = np.repeat(np.arange(n_villages), size)
-    n = len(village)
-    lon, lat = rng.uniform(32, 33, n_villages), rng.uniform(1, 2, n_villages)
-    d = rng.permutation(np.arange(n_villages) % 2)[village]
-    return pd.DataFrame(
-        {
-            "y": rng.normal(size=n) + 0.5 * d,
-            "d": d,
-            "village": village,
-            "age": rng.integers(18, 60, n),
-            "female": rng.integers(0, 2, n),
-            "lon": lon[village],
-            "lat": lat[village],
-        }
-    )
-
-
-def check(frame: pd.DataFrame, **changes) -> StudyReport:
-    return Study(frame, **{**ROLES, "covariates": ["age", "female"], **changes}).check()
 
 
 def image(bounds=(32.0, 1.0, 33.0, 2.0), hole=None, crs="EPSG:4326"):
@@ -111,7 +88,7 @@ CASES = [
     ("negative weight", lambda f: f.assign(w=-1.0), {"weights": "w"}, "error", "weights", "300 weights"),
     ("zero weights", lambda f: f.assign(w=0.0), {"weights": "w"}, "error", "weights", "zero"),
     ("uneven", lambda f: f.assign(w=np.where(f.index < 9, 99, 1)), {"weights": "w"}, "note", "weights", "300"),
-    ("stratum with one arm", lambda f: f.assign(s=f["d"]), {"strata": "s"}, "warning", "strata", "2 of 2 strata"),
+    ("stratum with one arm", lambda f: f.assign(s=f["d"]), {"strata": "s"}, "error", "strata", "2 of 2 strata"),
     ("split cluster", lambda f: f.assign(s=f.index % 2), {"strata": "s"}, "error", "strata", "60 of 60 clusters"),
     ("propensity of 1", lambda f: f.assign(e=1.0), {"propensity": "e"}, "error", "propensity", "1 to 1"),
     ("propensity of control", lambda f: f, {"propensity": 0.2}, "warning", "propensity", "0.200"),
