@@ -37,8 +37,8 @@ def missing(study: Any, a: Any) -> Iterator[Finding]:
     """Missing values of roles (errors) and of covariates (imputed by the estimators)."""
     todo = {
         "outcome": "drop these units, study.subset(~np.isnan(study.y)), if missingness depends neither on the "
-        "treatment nor on the outcome; otherwise report bounds too (Lee 2009). Where only tested (inspected) units have "
-        "an outcome, SelectiveLabelsRisk (yes/no) or SelectiveLabelsOutcome (amounts) model the decision too",
+        "treatment nor on the outcome; otherwise report bounds too (Lee 2009). Where only tested (inspected) units "
+        "have an outcome, SelectiveLabelsRisk (yes/no) or SelectiveLabelsOutcome (amounts) model the decision too",
         "treatment": "drop these units, unless the records show that they are control",
         "cluster": "give units outside any cluster a label of their own",
         "strata": "give units outside any stratum a label of their own",
