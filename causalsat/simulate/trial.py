@@ -91,7 +91,7 @@ class SimulatedTrial:
         return replace(self, units=units)
 
     def study(self) -> Study:
-        """The trial as a :class:`causalsat.study.Study`, without the truth."""
+        """The trial as a :class:`causalsat.Study`, without the truth."""
         from causalsat.simulate.files import make_study
 
         return make_study(self)

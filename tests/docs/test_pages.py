@@ -76,7 +76,7 @@ def test_results_of_each_benchmark_can_be_included():
         for path in (ROOT / "docs" / "concepts").glob("*.md")
         for name in re.findall(r"results/(\w+)\.md", path.read_text())
     }
-    assert {"simulated_trial", "calibration", "districts"} <= included <= set(found)
+    assert {"simulated_trial", "districts"} <= included <= set(found)
     assert not any(text.startswith("#") for text in found.values())
 
 
