@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -358,9 +358,7 @@ def describe(
         chosen = [replace(one, nodata=(nodata,)) for one in chosen]
     days, order = _days(data, dates, label)
     times = len(days) if "time" in data.dims else None
-    scale, offset = (
-        _in_order(by_day(v, days, key), order, times) for v, key in ((scale, "scale"), (offset, "offset"))
-    )
+    scale, offset = _by_time(scale, days, order, "scale"), _by_time(offset, days, order, "offset")
     gain = ([one.scale for one in chosen], [one.offset for one in chosen])
     scale, offset = resolve_gain(gain, scale, offset, label)
     same = len({(one.nodata, one.low, one.high) for one in chosen}) == 1 and chosen[0].simple
@@ -396,9 +394,11 @@ def _values(array: xarray.DataArray, label: str) -> Any:
         ) from error
 
 
-def _in_order(value: Any, order: tuple[int, ...], times: int | None) -> Any:
-    """Rows that were given one a time of the array, in the order of the days."""
-    if times is None or isinstance(value, str) or np.ndim(value) != 2 or len(value) != times:
+def _by_time(value: Any, days: Sequence[str], order: Sequence[int], what: str) -> Any:
+    """A scale or offset with its rows in the order of the days: rows are given in that of the array's times."""
+    if isinstance(value, Mapping):
+        return by_day(value, days, what)
+    if isinstance(value, str) or np.ndim(value) != 2 or len(value) != len(order):
         return value
     return [value[i] for i in order]
 
