@@ -183,7 +183,8 @@ def _groups(items: list[Item], groupby: str) -> list[tuple[str, list[Item]]]:
         together.setdefault(key(item), []).append(item)
     if groupby == "solar_day":
         return sorted(together.items())
-    dated = sorted((max(as_day(item.moment.date()) for item in group), group) for group in together.values())
+    days = [(max(as_day(item.moment.date()) for item in group), group) for group in together.values()]
+    dated = sorted(days, key=lambda entry: entry[0])
     check_order(tuple(day for day, _ in dated), f'the STAC items, with groupby="{groupby}",')
     return dated
 

@@ -126,6 +126,10 @@ def netcdf_of_xarray(variables, folder):
     return xarray.open_dataset(folder / "a.nc", engine="h5netcdf", mask_and_scale=False, decode_coords="all")
 
 
+def named(value) -> str:
+    return getattr(value, "__name__", str(value))
+
+
 CUBES = [in_memory, lazily, zarr2, zarr3, netcdf_of_xarray]
 
 
@@ -138,9 +142,7 @@ def decoded(variables, folder) -> np.ndarray:
     return bands.astype("float32")
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"), [*itertools.product(VARIABLES, CUBES)], ids=lambda v: getattr(v, "__name__", str(v))
-)
+@pytest.mark.parametrize(("kind", "form"), [*itertools.product(VARIABLES, CUBES)], ids=named)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_each_variable_keeps_its_fill_value(tmp_path, kind, form):
     made = VARIABLES[kind]
@@ -153,9 +155,7 @@ def test_each_variable_keeps_its_fill_value(tmp_path, kind, form):
         np.testing.assert_array_equal(whole(imagery.sel(bands=["b"])), expected[[1]])
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"), [*itertools.product(SCALED, CUBES)], ids=lambda v: getattr(v, "__name__", str(v))
-)
+@pytest.mark.parametrize(("kind", "form"), [*itertools.product(SCALED, CUBES)], ids=named)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_each_variable_keeps_its_scale(tmp_path, kind, form):
     made = SCALED[kind]
@@ -201,7 +201,7 @@ def test_arrays_of_rioxarray(tmp_path, masked):
     np.testing.assert_array_equal(whole(open_imagery(array)), expected)
 
 
-@pytest.mark.parametrize("form", [in_memory, zarr2, zarr3], ids=lambda v: getattr(v, "__name__", str(v)))
+@pytest.mark.parametrize("form", [in_memory, zarr2, zarr3], ids=named)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_quality_variable_with_holes(tmp_path, form):
     """A float quality band with NaN, and one with a fill value, say nothing of those pixels: they are left out."""
