@@ -161,9 +161,10 @@ def test_nodata_that_items_state_for_each_band(tmp_path, where):
     """One band's is 0 and the other's 65535, which to_dataarray would drop both; the quality band has none."""
     red, nir, quality = numbers(0), numbers(1), (numbers(2) % 3).astype("uint8")
     red[0, :5], nir[0, 5:9] = 0, 65535
-    said = lambda value: (
-        {where: [{"nodata": value, "data_type": "uint16"}]} if where != "asset" else {"nodata": value}
-    )
+
+    def said(value):
+        return {where: [{"nodata": value, "data_type": "uint16"}]} if where != "asset" else {"nodata": value}
+
     assets = {
         "red": (tif(tmp_path / "red.tif", red), said(0)), "nir": (tif(tmp_path / "nir.tif", nir), said(65535)),
         "scl": tif(tmp_path / "scl.tif", quality),
