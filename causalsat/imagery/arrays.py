@@ -490,7 +490,7 @@ def _read_zarr(
     path: str, variable: str | None, crs: Any, network: bool
 ) -> tuple[xarray.DataArray, Stated | tuple[Stated, ...], Any]:
     """The array of a store, canonical; what its bands state; its own CRS. Lazy where dask is installed."""
-    store = open_store(path, network)
+    store = open_store(path, network, variable)
     usable = sorted(_raster_variables(store))
     if variable is not None and variable not in usable:
         raise ImageryError(f"{path} has no variable {variable!r}", expected=f"one of {usable}")

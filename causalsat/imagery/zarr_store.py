@@ -7,6 +7,7 @@ import os
 import struct
 import time
 import zlib
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -63,8 +64,16 @@ def _files(folder: str, under: str = "") -> list[tuple[str, tuple[int, int, int]
     return found
 
 
-def open_store(path: str, network: bool) -> Any:
+def open_store(path: str, network: bool, variable: str | None = None) -> Any:
     """The store as an xarray Dataset of stored numbers, lazy where dask is installed.
+
+    Parameters
+    ----------
+    path : str
+    network : bool
+        Whether the store may be read over the net.
+    variable : str, optional
+        The variable that will be read; None: any.
 
     Raises
     ------
@@ -75,54 +84,67 @@ def open_store(path: str, network: bool) -> Any:
     """
     import xarray
 
-    try:
-        import zarr  # noqa: F401
-    except ImportError as error:
-        raise ImageryError(
-            f"{path} is a Zarr store and zarr is not installed", todo="pip install causalsat[zarr]"
-        ) from error
     check_text(path, network)
+    if find_spec("zarr") is None:
+        raise ImageryError(f"{path} is a Zarr store and zarr is not installed", todo="pip install causalsat[zarr]")
     if not is_remote(path) and not os.path.exists(path):
         raise ImageryNotFoundError(f"no such Zarr store: {path}", todo="check the path")
-    limit = [MAX_DECODED]
-    source: Any = path if is_remote(path) else _limited_store(path, limit)
     chunks: Any = {} if find_spec("dask") else None
     try:
-        store = xarray.open_zarr(source, chunks=chunks, decode_coords="all", mask_and_scale=False)
+        sizes = _chunk_sizes(path)
+        for name, size in sizes.items():
+            if size > MAX_DECODED and variable in (None, name):
+                raise ImageryError(
+                    f"{path} has chunks of {size / 2**30:.1f} GiB in {name!r}, which are decoded at a time",
+                    expected=f"at most {MAX_DECODED >> 30} GiB",
+                    todo='write it in smaller chunks: dataset.chunk({"x": 512, "y": 512}).to_zarr(...)',
+                )
+        limit = min(MAX_DECODED, max(sizes.values(), default=0)) + _SLACK
+        source: Any = path if is_remote(path) else _limited_store(path, limit)
+        return xarray.open_zarr(source, chunks=chunks, decode_coords="all", mask_and_scale=False)
     except ImageryError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageryError(f"{path} cannot be read as a Zarr store ({error})", todo="check the store") from error
-    sizes = [_chunk_bytes(variable) for variable in store.data_vars.values()]
-    for name, size in zip(store.data_vars, sizes, strict=True):
-        if size > MAX_DECODED:
-            raise ImageryError(
-                f"{path} has chunks of {size / 2**30:.1f} GiB in {name!r}, which are decoded at a time",
-                expected=f"at most {MAX_DECODED >> 30} GiB",
-                todo='write it in smaller chunks: dataset.chunk({"x": 512, "y": 512}).to_zarr(...)',
-            )
-    limit[0] = min(MAX_DECODED, max([*sizes, *(v.nbytes for v in store.coords.values())], default=0) + _SLACK)
-    return store
 
 
-def _chunk_bytes(variable: Any) -> int:
-    """Bytes of one decoded chunk: of the smallest part that can be decoded."""
-    shape = variable.encoding.get("chunks") or variable.shape
-    return int(np.prod(shape, dtype=float)) * variable.dtype.itemsize
+def _chunk_sizes(path: str) -> dict[str, int]:
+    """Bytes of one decoded chunk of each array: of the smallest part that can be decoded."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    return {
+        name: int(np.prod(array.chunks, dtype=float)) * np.dtype(array.dtype).itemsize
+        for name, array in group.arrays()
+    }
 
 
-def _limited_store(path: str, limit: list[int]) -> Any:
-    """A local store that refuses chunks which would be decoded to more than ``limit[0]`` bytes."""
-    from zarr.storage import LocalStore, WrapperStore
+def _limited_store(path: str, limit: int) -> Any:
+    """A local store that refuses chunks which would be decoded to more than so many bytes."""
+    from zarr.storage import LocalStore
+
+    return _limited_class()(LocalStore(path, read_only=True), limit)
+
+
+@lru_cache(maxsize=1)
+def _limited_class() -> Any:
+    from zarr.storage import WrapperStore
 
     class Limited(WrapperStore):  # type: ignore[type-arg]
+        def __init__(self, store: Any, limit: int) -> None:
+            super().__init__(store)
+            self.limit = limit
+
+        def _with_store(self, store: Any) -> Any:
+            return type(self)(store, self.limit)
+
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             found = await super().get(key, prototype, byte_range)
             if found is not None and not key.endswith((".json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")):
-                _check_decoded(found.to_bytes(), limit[0], f"{path}/{key}")
+                _check_decoded(found.to_bytes(), self.limit, f"{self._store.root}/{key}")
             return found
 
-    return Limited(LocalStore(path, read_only=True))
+    return Limited
 
 
 def _check_decoded(content: bytes, limit: int, name: str) -> None:
