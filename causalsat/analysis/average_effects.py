@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import aligned
 from causalsat.design import Design, balancing_weights, make_design
 from causalsat.exceptions import ParameterError
 from causalsat.inference.average_effects import (
@@ -26,6 +27,7 @@ UNADJUSTED = "association: arms differ by more than the treatment"
 ADJUSTED = "average effect, if the covariates hold every confounder"
 
 
+@aligned("y", "treatment", "covariates", "groups", "strata", "sample_weight")
 def average_effects(
     y: ArrayLike,
     treatment: ArrayLike | None = None,

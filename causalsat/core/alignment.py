@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from causalsat.core.names import shown
 from causalsat.exceptions import DataError
 
-__all__ = ["align", "align_all", "align_outcome", "align_rows", "labels_of"]
+__all__ = ["align", "align_all", "align_outcome", "align_rows", "aligned", "labels_of"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def labels_of(value: Any) -> Any:
@@ -124,6 +129,45 @@ def align_all(X: Any, values: Mapping[str, Any], whose: str = "X") -> dict[str, 
 def align_outcome(X: Any, y: Any, **roles: Any) -> Any:
     """The outcome in the order of the units of X; refuses roles that cannot be put into one order with it."""
     return align_all(X, {"y": y, **roles})["y"]
+
+
+def aligned(reference: str, *roles: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function that puts its roles into the order of its reference (see :func:`align_all`) before it starts.
+
+    Parameters
+    ----------
+    reference : str
+        The argument whose rows are the units.
+    *roles : str
+        Arguments that belong to the units.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> @aligned("priority", "scores")
+    ... def first(priority, scores):
+    ...     return priority.iloc[0], scores.iloc[0]
+    >>> effect, score = first(pd.Series([1, 2], index=["a", "b"]), pd.Series([20, 10], index=["b", "a"]))
+    >>> int(effect), int(score)
+    (1, 10)
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return function(*args, **kwargs)  # whose own error names the function
+            given = {role: bound.arguments[role] for role in roles if role in bound.arguments}
+            bound.arguments.update(align_all(bound.arguments.get(reference), given, reference))
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
 
 
 def _refuse_disagreement(labels: Mapping[str, Any], whose: str) -> None:

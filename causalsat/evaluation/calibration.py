@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.evaluation import checks
@@ -142,6 +143,7 @@ class GatesResult(Tabular):
         return pd.DataFrame(columns, index=pd.Index(labels, name="group"))
 
 
+@aligned("tau", "scores", "groups", "weights", "folds")
 def blp(
     tau: ArrayLike,
     scores: ArrayLike,
@@ -222,6 +224,7 @@ def blp(
     )
 
 
+@aligned("tau", "scores", "groups", "weights", "folds")
 def gates(
     tau: ArrayLike,
     scores: ArrayLike,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.evaluation.weighted_quantiles import (
@@ -292,6 +293,7 @@ class ConformalCalibration(Tabular):
         return pd.DataFrame([vars(self)])
 
 
+@aligned("lower", "upper", "y", "groups", "weights")
 def conformal_calibrate(
     lower: ArrayLike,
     upper: ArrayLike,
@@ -366,6 +368,8 @@ def conformal_calibrate(
     return ConformalCalibration(offset, float(level), coverage, n, found.n_clusters)
 
 
+@aligned("X", "y", "treatment", "groups", "propensity", "sample_weight")
+@aligned("X_new", "propensity_new")
 def conformal_outcome_intervals(
     X: Any,
     y: ArrayLike,
@@ -459,6 +463,8 @@ def conformal_outcome_intervals(
     return ConformalOutcomes(*arms)
 
 
+@aligned("X", "y", "treatment", "groups", "propensity", "sample_weight")
+@aligned("X_new", "propensity_new")
 def conformal_individual_effects(
     X: Any,
     y: ArrayLike,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import aligned
 from causalsat.core.rows import take
 from causalsat.core.tables import Tabular
 from causalsat.design import Design, make_design
@@ -84,6 +85,7 @@ class _Roles:
         return {role: self.names.get(role, values[rows]) for role, values in self.arrays.items()}
 
 
+@aligned("X", "y", "treatment", "groups", "strata", "sample_weight", "propensity")
 def crossfit_effects(
     model: Any,
     X: Any,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
@@ -88,6 +89,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
     return float(w.sum() ** 2 / (w**2).sum())
 
 
+@aligned("propensity", "treatment", "X", "weights")
 def overlap(
     propensity: ArrayLike | float,
     treatment: ArrayLike,

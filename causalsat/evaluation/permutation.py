@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.evaluation import checks
@@ -254,6 +255,9 @@ class PermutationResult(Tabular):
         return pd.DataFrame([row])
 
 
+@aligned(
+    "latents", "y", "treatment", "groups", "covariates", "strata", "assignment", "propensity", "weights", "folds"
+)
 def permutation_test(
     latents: Any,
     y: ArrayLike,
@@ -393,6 +397,7 @@ def permutation_test(
     )
 
 
+@aligned("priority", "scores", "groups", "weights", "folds")
 def priority_test(
     priority: ArrayLike,
     scores: ArrayLike,

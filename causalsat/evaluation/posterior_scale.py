@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.evaluation.crossfit import CrossfitEffects
@@ -110,6 +111,7 @@ def out_of_fold_draws(effects: CrossfitEffects, X: Any) -> FloatArray:
     return out
 
 
+@aligned("draws", "scores", "groups", "weights", "folds")
 def posterior_scale(
     draws: ArrayLike | EffectPosterior,
     scores: ArrayLike,

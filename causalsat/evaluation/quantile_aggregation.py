@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.evaluation.weighted_quantiles import fit_quantiles
@@ -95,6 +96,7 @@ class QuantileAggregation(Tabular):
         return pd.DataFrame({**columns, "pinball_loss": self.model_loss}, index=pd.Index(self.names, name="model"))
 
 
+@aligned("y", "weights")
 def pinball_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Mean pinball loss over units and levels; twice its mean over symmetric levels is the weighted interval score.
 
@@ -183,6 +185,7 @@ def quantile_effects(treated: ArrayLike, control: ArrayLike) -> FloatArray:
     return high - low
 
 
+@aligned("X", "y", "groups", "sample_weight")
 def out_of_fold_quantiles(
     models: Any,
     X: Any,

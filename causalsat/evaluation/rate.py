@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.evaluation import checks
@@ -148,6 +149,7 @@ class RateResult(Tabular):
         )
 
 
+@aligned("priority", "scores", "groups", "weights", "folds")
 def toc(
     priority: ArrayLike,
     scores: ArrayLike,
@@ -182,6 +184,7 @@ def toc(
     ).toc
 
 
+@aligned("priority", "scores", "groups", "weights", "folds")
 def rate(
     priority: ArrayLike,
     scores: ArrayLike,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError
@@ -59,6 +60,7 @@ class RiskCalibration(Tabular):
         return pd.DataFrame({name: getattr(self, name) for name in ("predicted", "observed", "se", "share")})
 
 
+@aligned("probability", "outcome", "weights")
 def risk_calibration(
     probability: ArrayLike, outcome: ArrayLike, *, weights: ArrayLike | None = None, bins: int = 10
 ) -> RiskCalibration:
@@ -131,6 +133,7 @@ def risk_calibration(
     )
 
 
+@aligned("X", "treatment", "later", "weights")
 def follow_up_calibration(
     model: Any,
     X: Any,

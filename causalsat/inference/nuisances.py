@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
-from causalsat.core.alignment import align, align_outcome
+from causalsat.core.alignment import align, align_outcome, aligned
 from causalsat.design.adjustment import balancing_weights, stratum_levels
 from causalsat.design.design import Design, make_design, warn_contradicted
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
@@ -178,6 +178,7 @@ def crossfit_nuisances(
     return Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=e * mu1 + (1 - e) * mu0, fold=fold, clipped=clipped)
 
 
+@aligned("y", "treatment")
 def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> FloatArray:
     r"""Doubly robust score of each unit, shape (n,); its conditional mean is the conditional effect.
 
@@ -187,7 +188,7 @@ def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> Float
     Parameters
     ----------
     y, treatment : array of shape (n,)
-        Outcome and 0/1 treatment.
+        Outcome and 0/1 treatment, in the order of the units of the nuisances.
     nuisances : Nuisances
         From :func:`crossfit_nuisances`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -11,6 +13,16 @@ import xarray as xr
 from causalsat import DoublyRobustEffect, Study
 from causalsat.core.alignment import align, align_all, align_rows, labels_of
 from causalsat.design import make_design
+from causalsat.evaluation import (
+    blp,
+    conformal_outcome_intervals,
+    crossfit_effects,
+    gates,
+    overlap,
+    permutation_test,
+    priority_test,
+    rate,
+)
 from causalsat.exceptions import DataError
 from causalsat.inference.nuisances import crossfit_nuisances
 from causalsat.posterior import EffectPosterior
@@ -206,3 +218,60 @@ def test_a_study_is_fitted_and_cut_by_label():
         trial_of.subset(chosen.reset_index(drop=True))
     with pytest.raises(DataError, match="X has other labels than the study"):
         trial_of.fit(DoublyRobustEffect(), X=features.reset_index(drop=True))
+
+
+# ---------------------------------------------------------------------- functions that evaluate
+def scores_of(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """True effects of a trial whose effect is 1 + x, and noisy scores of them, in the table's order."""
+    tau = 1 + table["x"]
+    return tau, tau + np.random.default_rng(0).normal(size=len(table))
+
+
+def test_rate_blp_and_gates_are_by_label():
+    tau, scores = scores_of(trial())
+    group = pd.Series(np.arange(240) // 2, VILLAGES)
+    for function in (rate, blp, gates, priority_test):
+        right = function(tau, scores, groups=group)
+        again = function(tau, shuffled(scores, 1), groups=shuffled(group, 2))
+        assert str(again) == str(right)
+        assert again.to_dataframe().equals(right.to_dataframe())
+        with pytest.raises(DataError, match="scores has other labels than"):
+            function(tau, scores.reset_index(drop=True), groups=group)
+    right, wrong = rate(tau, scores), rate(tau, shuffled(scores, 1).to_numpy())  # what going by position gives
+    assert right.estimate > 0.5 > 0.25 > wrong.estimate
+
+
+def test_crossfit_effects_and_permutation_test_are_by_label():
+    table = trial()
+    options = {"cv": 3, "progress": False}
+    model = DoublyRobustEffect(random_state=0)
+    right = crossfit_effects(model, table[["x"]], table["y"], treatment=table["t"], **options)
+    mixed = shuffled(table["y"], 1), shuffled(table["t"], 2)
+    again = crossfit_effects(model, table[["x"]], mixed[0], treatment=mixed[1], **options)
+    np.testing.assert_array_equal(again.tau, right.tau)
+    assert right.tau.mean() == pytest.approx(1.5, abs=0.15)
+    p = [permutation_test(table[["x"]], y, t, n_permutations=19) for y, t in ((table["y"], table["t"]), mixed)]
+    assert p[0].statistic == p[1].statistic
+    with pytest.raises(DataError, match="y and treatment have different labels, and X has none"):
+        crossfit_effects(model, table[["x"]].to_numpy(), table["y"], treatment=mixed[1], **options)
+
+
+def test_conformal_intervals_and_overlap_are_by_label():
+    table = trial()
+    new = table[["x"]].iloc[:20]
+    sets = [
+        conformal_outcome_intervals(table[["x"]], y, t, new, random_state=0)
+        for y, t in ((table["y"], table["t"]), (shuffled(table["y"], 1), shuffled(table["t"], 2)))
+    ]
+    pd.testing.assert_frame_equal(sets[0].to_dataframe(), sets[1].to_dataframe())
+    e = pd.Series(0.5 + 0.1 * np.tanh(table["x"]), VILLAGES)
+    orders = ((table["t"], table[["x"]]), (shuffled(table["t"]), table[["x"]][::-1]))
+    balances = [overlap(e, t, X).balance() for t, X in orders]
+    pd.testing.assert_frame_equal(*balances)
+
+
+def test_an_aligned_function_keeps_its_name_and_its_own_errors():
+    assert rate.__name__ == "rate"
+    assert "priority" in inspect.signature(rate).parameters
+    with pytest.raises(TypeError, match=r"rate\(\) missing 1 required positional argument: 'scores'"):
+        rate([1.0, 2.0])
