@@ -225,10 +225,8 @@ def arm_names(values: Any, labels: Mapping[Any, str] | None) -> dict[Any, str]:
     present = sorted(pd.unique(values.dropna()))
     if len(present) < 3:
         return {}
-    named = {plain(code): _label_of(code, labels) for code in present}
-    if any(not isinstance(name, str) or re.fullmatch(r"[\s\d.,%+-]*", name) for name in named.values()):
-        return {}
-    return named
+    named = {plain(code): str(_named(code, labels)) for code in present}
+    return {} if any(re.fullmatch(r"[\s\d.,%+-]*", name) for name in named.values()) else named
 
 
 def several_arms(column: Any, present: Sequence[Any], treated: Any = None) -> str:

@@ -88,9 +88,9 @@ def _slope(x: FloatArray, t: FloatArray, clusters: IntArray | None, strata: IntA
     if total <= 1e-12 * n:
         return float("nan"), float("nan")
     slope = float(t @ x) / total
-    scores = t * (x - slope * t)
+    scores: FloatArray = t * (x - slope * t)
     if clusters is not None:
-        scores = np.bincount(clusters, scores)[np.bincount(clusters) > 0]
+        scores = np.bincount(clusters, weights=scores)[np.bincount(clusters) > 0].astype(float)
     g, k = len(scores), 1 + n_levels
     if g <= 2 or n <= k:
         return slope, float("nan")

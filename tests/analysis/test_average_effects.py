@@ -7,6 +7,7 @@ import statsmodels.formula.api as smf
 
 from causalsat.analysis.average_effects import average_effects, clustered_mean
 from causalsat.design import make_design
+from causalsat.exceptions import DataError
 
 
 @pytest.fixture
@@ -60,8 +61,10 @@ def test_the_types_of_the_columns_change_nothing(trial):
     expected = average_effects(trial.y, trial.t, covariates=covariates, groups=trial.village)
     others = covariates.convert_dtypes().assign(old=covariates.old.astype("category"))
     assert others.age.isna().any()
-    got = average_effects(trial.y, trial.t, covariates=others.set_index(trial.index + 5), groups=trial.village)
+    got = average_effects(trial.y, trial.t, covariates=others.sample(frac=1.0, random_state=0), groups=trial.village)
     pd.testing.assert_frame_equal(got, expected)
+    with pytest.raises(DataError, match="covariates has other labels than y"):
+        average_effects(trial.y, trial.t, covariates=others.set_index(trial.index + 5), groups=trial.village)
 
 
 def test_regression_with_strata_and_missing_covariates_is_the_formulas(trial):
