@@ -97,9 +97,9 @@ class Summary:
         digits : int
             Decimal places of numbers that are not whole.
         """
-        words = [f"{name}: {_show(value)}" for name, value in self.diagnostics.items()] + list(self.notes)
+        items = [f"{name}: {_show(value)}" for name, value in self.diagnostics.items()] + list(self.notes)
         parts = [f"**{markdown_text(self.title)}**", markdown_table(*text_cells(self.table, digits))]
-        return "\n\n".join([*parts, *(["\n".join(f"- {markdown_text(w)}" for w in words)] if words else [])])
+        return "\n\n".join([*parts, *(["\n".join(f"- {markdown_text(w)}" for w in items)] if items else [])])
 
     def to_latex(self, *, digits: int = 3, caption: str | None = None, label: str = "") -> str:
         r"""The same as a floating LaTeX table, diagnostics and notes below it; the document loads booktabs.
@@ -224,10 +224,10 @@ class TableEstimator(BaseEstimator):
     ) -> dict[str, Any]:
         """Values of the roles; the names of X's columns that hold them are kept, as they are not features."""
         given = {"treatment": treatment, "groups": groups, "sample_weight": sample_weight, "propensity": propensity}
-        found = {role: inputs.column_or_array(X, value, role) for role, value in given.items()}
-        self.treatment_name_ = found["treatment"][1]
-        self.role_names_ = tuple(sorted({name for _, name in found.values() if name is not None}))
-        return {role: value for role, (value, _) in found.items()}
+        resolved = {role: inputs.column_or_array(X, value, role) for role, value in given.items()}
+        self.treatment_name_ = resolved["treatment"][1]
+        self.role_names_ = tuple(sorted({name for _, name in resolved.values() if name is not None}))
+        return {role: value for role, (value, _) in resolved.items()}
 
     def _checked_roles(self, y: Any, values: Mapping[str, Any], n: int) -> dict[str, Any]:
         """The fields of :class:`FitData` that are not features, checked."""
@@ -279,8 +279,8 @@ class TableEstimator(BaseEstimator):
         except CausalsatError:
             raise
         except ValueError as error:
-            words = "finite numbers (NaN where missing), one row a unit, the columns of the fit"
-            raise DataError(str(error), expected=words) from error
+            expected = "finite numbers (NaN where missing), one row a unit, the columns of the fit"
+            raise DataError(str(error), expected=expected) from error
         if np.isinf(table).any():
             column = int(np.flatnonzero(np.isinf(table).any(axis=0))[0])
             name = getattr(self, "feature_names_in_", range(table.shape[1]))[column]

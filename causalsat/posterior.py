@@ -56,8 +56,8 @@ def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatAr
         np.moveaxis(values[..., k], range(-at.ndim, 0), range(at.ndim)) for k in (low, np.ceil(at).astype(int))
     )
     weight = (at - low).reshape(at.shape + (1,) * (values.ndim - 1))
-    found = below + weight * (above - below)
-    return np.where(np.isnan(values[..., -1]), np.nan, found)  # missing draws come last in order
+    result = below + weight * (above - below)
+    return np.where(np.isnan(values[..., -1]), np.nan, result)  # missing draws come last in order
 
 
 def coefficient_table(draws: FloatArray, labels: Sequence[str], level: float = 0.95) -> pd.DataFrame:

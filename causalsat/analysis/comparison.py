@@ -72,8 +72,8 @@ def _columns(values: pd.Series, factor: str, numbers: Any) -> pd.DataFrame:
     missing = [level for level in levels if level not in table.index]
     if missing:
         raise ParameterError(f"no attributes of {factor} {missing[0]!r}", expected=f"a row for each {factor}")
-    found = table.loc[values].astype(float)
-    return found.set_axis(values.index).add_prefix(f"{factor} ")
+    result = table.loc[values].astype(float)
+    return result.set_axis(values.index).add_prefix(f"{factor} ")
 
 
 Metric = Callable[["Judged"], Any]
@@ -128,20 +128,20 @@ class Judged:
 
 def _of_rate(method: str, *, ratio: bool) -> Metric:
     def metric(judged: Judged) -> tuple[float, float]:
-        found = judged.rate(method)
-        return (found.ratio, 1.0) if ratio else (found.estimate, found.se)
+        result = judged.rate(method)
+        return (result.ratio, 1.0) if ratio else (result.estimate, result.se)
 
     return metric
 
 
 def _blp_slope(judged: Judged) -> tuple[float, float]:
-    found = blp(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
-    return found.slope, found.slope_se
+    result = blp(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
+    return result.slope, result.slope_se
 
 
 def _gates_difference(judged: Judged) -> tuple[float, float]:
-    found = gates(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
-    return found.difference, found.difference_se
+    result = gates(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
+    return result.difference, result.difference_se
 
 
 def _truth(judged: Judged) -> FloatArray:
@@ -181,7 +181,7 @@ def resolve_metrics(metrics: Any, *, truth: bool) -> dict[str, Metric]:
     else:
         given = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
         chosen = {m if isinstance(m, str) else getattr(m, "__name__", "metric"): m for m in given}
-    found = {}
+    result = {}
     for name, metric in chosen.items():
         if isinstance(metric, str):
             if metric not in METRICS:
@@ -191,10 +191,10 @@ def resolve_metrics(metrics: Any, *, truth: bool) -> dict[str, Metric]:
             raise ParameterError(f"metric {name!r} of type {type(metric).__name__}", expected="a function")
         if not truth and metric in (_sqrt_pehe, _correlation):
             raise ParameterError(f"metric {name!r} without truth=", todo="pass truth=, or leave the metric out")
-        found[name] = metric
-    if not found:
+        result[name] = metric
+    if not result:
         raise ParameterError("no metric", expected="at least one")
-    return found
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,9 +240,9 @@ class Comparison(Tabular):
 
     def table(self, metric: str) -> pd.DataFrame:
         """One metric, sources down and models across."""
-        found = self.to_dataframe(metric)
-        return found.pivot(index="source", columns="model", values="value").loc[
-            found["source"].unique(), found["model"].unique()
+        result = self.to_dataframe(metric)
+        return result.pivot(index="source", columns="model", values="value").loc[
+            result["source"].unique(), result["model"].unique()
         ]
 
     def drivers(self, metric: str = "rate_ratio", attributes: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -300,12 +300,12 @@ class Comparison(Tabular):
         """Every metric as sources x models, value and standard error."""
         blocks = []
         for metric in self.rows["metric"].unique():
-            found = self.to_dataframe(metric)
-            found["cell"] = [
-                f"{v:.3f} ({s:.3f})" if np.isfinite(s) else f"{v:.3f}" for v, s in found[["value", "se"]].values
+            result = self.to_dataframe(metric)
+            result["cell"] = [
+                f"{v:.3f} ({s:.3f})" if np.isfinite(s) else f"{v:.3f}" for v, s in result[["value", "se"]].values
             ]
-            wide = found.pivot(index="source", columns="model", values="cell")
-            wide = wide.loc[found["source"].unique(), found["model"].unique()]
+            wide = result.pivot(index="source", columns="model", values="cell")
+            wide = wide.loc[result["source"].unique(), result["model"].unique()]
             blocks.append(f"{metric}\n{wide.rename_axis(None).rename_axis(None, axis=1).to_string()}")
         return "\n\n".join(blocks)
 
@@ -413,10 +413,10 @@ def compare(
     functions = resolve_metrics(metrics, truth=true is not None)
     gamma = _scores(study, random_state) if scores is None else _one_a_unit(scores, study, "scores")
     work = _Work(study, chosen, fitted, None if folder is None else Path(folder), progress)
-    found = work.effects(cv, fold_seeds)
+    result = work.effects(cv, fold_seeds)
     shared = {"scores": gamma, "groups": study.groups, "weights": study.weights, "truth": true}
     shared |= {"n_bootstrap": n_bootstrap, "random_state": random_state}
-    judged = {pair: [Judged(*values, **shared) for values in runs] for pair, runs in found.items()}
+    judged = {pair: [Judged(*values, **shared) for values in runs] for pair, runs in result.items()}
     rows = [
         {"study": study.name, "source": source, "model": model, "seed": seed, "metric": name, **_value(metric(item))}
         for (source, model), runs in judged.items()
@@ -483,9 +483,9 @@ class _Work:
 
         n = len(self.study)
         digest = parts.study_digest(self.study)
-        found: dict[tuple[str, str], list[Any]] = {(s, m): [] for s in self.sources for m in self.models}
+        result: dict[tuple[str, str], list[Any]] = {(s, m): [] for s in self.sources for m in self.models}
         folds = {seed: _assign(self.study, cv, seed) for seed in seeds}
-        total = len(found) * sum(len(np.unique(fold)) for fold in folds.values())
+        total = len(result) * sum(len(np.unique(fold)) for fold in folds.values())
         with tqdm(total=total, desc="comparing", unit="fold", disable=not self.progress) as bar:
             for name, source in self.sources.items():
                 self.seconds[name] = dict.fromkeys(self.models, 0.0)
@@ -497,8 +497,8 @@ class _Work:
                             out[model][:, test] = values
                             bar.update()
                     for model, values in out.items():
-                        found[name, model].append((values[0], values[1], fold))
-        return found
+                        result[name, model].append((values[0], values[1], fold))
+        return result
 
     def _fold(
         self, digest: str, name: str, source: Any, train: IntArray, test: IntArray

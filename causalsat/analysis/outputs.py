@@ -184,14 +184,14 @@ def _page(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Page:
     average = analysis.average.loc[analysis.headline]
     if study.randomised:
         said = f"On average the treatment changes {study.roles['outcome']} by {average.estimate:.3f}"
-        how = "difference in means within strata" if study.strata is not None else "difference in means"
+        method = "difference in means within strata" if study.strata is not None else "difference in means"
     else:
         said = (
             "This is an observational study: treatment was not randomised. Adjusted for images and covariates, "
             f"the treatment goes with a change of {study.roles['outcome']} by {average.estimate:.3f}"
         )
-        how = "doubly robust; an effect only if images and covariates hold every confounder"
-    lead = [f"{said} (95 % interval {average.lower:.3f} to {average.upper:.3f}; {how}).", analysis.verdict()]
+        method = "doubly robust; an effect only if images and covariates hold every confounder"
+    lead = [f"{said} (95 % interval {average.lower:.3f} to {average.upper:.3f}; {method}).", analysis.verdict()]
     footer = [
         f"Made by causalsat {__version__} on {date.today():%Y-%m-%d}. Every figure of this page is in metrics.json.",
         *(text for text in (study.citation, study.licence) if text),
@@ -249,7 +249,7 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
         ],
     )
     places = analysis.places
-    words = [] if places is None else [_places_words(analysis)]
+    paragraphs = [] if places is None else [_places_words(analysis)]
     picture = [] if mapped.png is None else [Figure(mapped.png, "Map of the effect.", mapped.note)]
     yield Section(
         "Map",
@@ -258,7 +258,7 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
             f"upper ({level}), prob_positive and support; map.html shows them one by one. Support below 0.05 marks "
             "places that look unlike the trial's, whose effects are extrapolations.",
             *_beside_words(analysis),
-            *words,
+            *paragraphs,
         ],
         figures=picture,
     )
@@ -327,17 +327,17 @@ def _design_words(analysis: Any) -> Iterator[str]:
 
 
 def _sensitivity_rows(analysis: Any) -> Iterator[Table]:
-    found = analysis.sensitivity
-    if found is None:
+    result = analysis.sensitivity
+    if result is None:
         return
     rows = [
-        ["Adjusted estimate (partially linear)", f"{found.estimate:.4f}"],
-        ["Robustness value: brings the estimate to 0", f"{100 * found.robustness_value():.1f} %"],
-        ["Robustness value: brings 0 into the 95 % interval", f"{100 * found.robustness_value(alpha=0.05):.1f} %"],
+        ["Adjusted estimate (partially linear)", f"{result.estimate:.4f}"],
+        ["Robustness value: brings the estimate to 0", f"{100 * result.robustness_value():.1f} %"],
+        ["Robustness value: brings 0 into the 95 % interval", f"{100 * result.robustness_value(alpha=0.05):.1f} %"],
     ]
     rows += [
         [f"{name}: share explained of treatment, of outcome", f"{100 * d:.1f} %, {100 * y:.1f} %"]
-        for name, (d, y) in found.benchmarks.items()
+        for name, (d, y) in result.benchmarks.items()
     ]
     caption = "Sensitivity to an unobserved confounder (Cinelli and Hazlett 2020), and what was measured."
     yield Table(["Quantity", "Value"], rows, caption)

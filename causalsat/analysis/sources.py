@@ -63,20 +63,20 @@ class Covariates(TransformerMixin, BaseEstimator):
 def named(items: Any, what: str) -> dict[str, Any]:
     """Mapping of names to items; a sequence is named by the items' own names or classes, numbered where equal."""
     if isinstance(items, Mapping):
-        found = {str(name): item for name, item in items.items()}
+        result = {str(name): item for name, item in items.items()}
     else:
         if isinstance(items, str) or not isinstance(items, Sequence):
             items = [items]
-        found = {}
+        result = {}
         for item in items:
             name = item if isinstance(item, str) else str(getattr(item, "name", "") or type(item).__name__)
             number, stem = 2, name
-            while name in found:
+            while name in result:
                 name, number = f"{stem} {number}", number + 1
-            found[name] = item
-    if not found:
+            result[name] = item
+    if not result:
         raise ParameterError(f"no {what}", expected="at least one")
-    return found
+    return result
 
 
 def resolve_source(study: Any, source: Any, random_state: int) -> Any:
@@ -87,10 +87,10 @@ def resolve_source(study: Any, source: Any, random_state: int) -> Any:
     from causalsat.analysis.main import image_model
     from causalsat.encoders import RandomConvFeatures, SequenceEncoder
 
-    words = {"covariates", "imagery", "both"}
-    if isinstance(source, str) and source not in words:
+    keywords = {"covariates", "imagery", "both"}
+    if isinstance(source, str) and source not in keywords:
         raise ParameterError(
-            f"source {source!r}", expected=f"one of {', '.join(sorted(words))}, imagery or transformer"
+            f"source {source!r}", expected=f"one of {', '.join(sorted(keywords))}, imagery or transformer"
         )
     if isinstance(source, str) and source == "covariates":
         return Covariates(tuple(study.covariates))

@@ -126,8 +126,8 @@ def load_catalog(path: str | os.PathLike[str] | None = None) -> Catalog:
     if path is not None:
         return _read(Path(path).expanduser())
     own, packaged = Path(FILE_NAME), packaged_catalog()
-    found = [file for file in (own, packaged) if file is not None and file.is_file()]
-    if not found:
+    files = [file for file in (own, packaged) if file is not None and file.is_file()]
+    if not files:
         raise CatalogError(
             f"no {FILE_NAME} in {Path.cwd()}, and the package's own is not installed",
             expected="a data catalogue",
@@ -135,7 +135,7 @@ def load_catalog(path: str | os.PathLike[str] | None = None) -> Catalog:
         )
     entries: dict[str, Entry] = {}
     sources: dict[str, Marked] = {}
-    for file in found:
+    for file in files:
         catalog = _read(file)
         for name in catalog:
             entries.setdefault(name, catalog[name])

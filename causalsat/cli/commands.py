@@ -216,8 +216,8 @@ def check(
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         report = loaded.check(size_m=size_m)
-        found = json.loads(report.to_dataframe().to_json(orient="records"))
-        reply.result = {"study": loaded.name, "ok": bool(report.ok), "findings": found}
+        findings = json.loads(report.to_dataframe().to_json(orient="records"))
+        reply.result = {"study": loaded.name, "ok": bool(report.ok), "findings": findings}
         reply.text, reply.findings = str(report), not report.ok
 
 
@@ -338,10 +338,10 @@ def _districts(
     """Mean effects of districts beside a map, and on its page."""
     from causalsat.mapping import district_effects
 
-    found = district_effects(model, imagery, districts, resolution, name=name, progress=not quiet)
-    files = {"districts": str(found.write(result.path.with_suffix(".districts.csv")))}
+    means = district_effects(model, imagery, districts, resolution, name=name, progress=not quiet)
+    files = {"districts": str(means.write(result.path.with_suffix(".districts.csv")))}
     if result.html is not None:
-        files["html"] = str(result.to_html(result.html, imagery, districts=found))
+        files["html"] = str(result.to_html(result.html, imagery, districts=means))
     return files
 
 

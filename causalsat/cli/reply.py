@@ -41,9 +41,9 @@ class Reply:
         from causalsat.version import __version__
 
         if self.as_json:
-            words = {"schema": 1, "version": __version__, "command": self.command, "status": status}
-            words |= {"result": self.result, "warnings": self.warnings, "error": error}
-            typer.echo(json.dumps(words, default=str))
+            fields = {"schema": 1, "version": __version__, "command": self.command, "status": status}
+            fields |= {"result": self.result, "warnings": self.warnings, "error": error}
+            typer.echo(json.dumps(fields, default=str))
         elif error is None:
             typer.echo(self.text)
 
@@ -87,8 +87,8 @@ def _fail(reply: Reply, error: Exception, verbose: bool) -> NoReturn:
     reply.send("error", {"kind": type(error).__name__, "what": what, **parts})
     if verbose:
         traceback.print_exception(error, file=sys.stderr)
-    words = str(error) if known else f"a defect of the program: {type(error).__name__}: {error}"
-    typer.secho(f"causalsat: {words}", err=True, fg="red")
+    message = str(error) if known else f"a defect of the program: {type(error).__name__}: {error}"
+    typer.secho(f"causalsat: {message}", err=True, fg="red")
     if not known and not verbose:
         typer.secho("causalsat: run it again with --verbose and report what it prints", err=True)
     raise typer.Exit(UNUSABLE if known else INTERNAL)

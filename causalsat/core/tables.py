@@ -158,8 +158,8 @@ def latex_table(
         label=label or None,
         column_format=_latex_columns(columns, rows),
     )
-    words = " ".join(latex_text(note.rstrip(".") + ".") for note in notes)
-    foot = f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\footnotesize \\emph{{Notes:}} {words}}}\n" if words else ""
+    text = " ".join(latex_text(note.rstrip(".") + ".") for note in notes)
+    foot = f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\footnotesize \\emph{{Notes:}} {text}}}\n" if text else ""
     return table.rstrip().replace(r"\end{table}", foot + r"\end{table}")
 
 

@@ -286,14 +286,14 @@ def _leaning(label: str | None) -> str | None:
 
 
 def _label_of(code: Any, labels: Mapping[Any, str]) -> str | None:
-    found = labels.get(code)
-    return labels.get(int(code)) if found is None and _is_whole(code) else found
+    label = labels.get(code)
+    return labels.get(int(code)) if label is None and _is_whole(code) else label
 
 
 def _named(value: Any, labels: Mapping[Any, str] | None) -> Any:
     """The label of a value, or the value itself."""
-    found = _label_of(value, labels) if labels else None
-    return value if found is None else found
+    label = _label_of(value, labels) if labels else None
+    return value if label is None else label
 
 
 def _is_whole(value: Any) -> bool:

@@ -104,8 +104,8 @@ class MapJob:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the map's bands."""
-        more = (LEARNED_ERROR,) if self.learned_error is not None else ()
-        return BANDS_OF[self.quantity] + more + ((DISAGREEMENT,) if self.others else ())
+        extra = (LEARNED_ERROR,) if self.learned_error is not None else ()
+        return BANDS_OF[self.quantity] + extra + ((DISAGREEMENT,) if self.others else ())
 
 
 def map_tile(job: MapJob, tile: Tile) -> int:
@@ -299,7 +299,7 @@ def image_encoders(model: Any) -> list[Any]:
         return [model]
     steps = getattr(model, "steps", None) or getattr(model, "transformers_", None)
     steps = steps or getattr(model, "transformer_list", None) or ()
-    return [found for step in steps for found in image_encoders(step[1])]
+    return [encoder for step in steps for encoder in image_encoders(step[1])]
 
 
 def fitted_encoders(job: MapJob) -> Iterator[Any]:

@@ -311,11 +311,11 @@ def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> Di
             expected="districts on the imagery",
             todo="check the coordinate systems, or take a finer resolution",
         )
-    for mask, words in ((few, f"fewer than {_FEW_CELLS} cells"), (bare, "no cell with valid imagery and weight")):
+    for mask, reason in ((few, f"fewer than {_FEW_CELLS} cells"), (bare, "no cell with valid imagery and weight")):
         if mask.any():
             shown = ", ".join(map(str, polygons.index[mask][:5]))
             warnings.warn(
-                f"{int(mask.sum())} districts have {words}: {shown}; a finer resolution may help",
+                f"{int(mask.sum())} districts have {reason}: {shown}; a finer resolution may help",
                 DataWarning,
                 stacklevel=3,
             )

@@ -182,8 +182,8 @@ def make_map(
     )  # fmt: skip
     side = tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
     parts = {**job_parts(job), "tile": side}
-    job_hash, words = fingerprint(parts), map_notes(note, heterogeneity_p)
-    tags = _tags(job, job_hash, units, title, words, citation, heterogeneity_p)
+    job_hash, notes = fingerprint(parts), map_notes(note, heterogeneity_p)
+    tags = _tags(job, job_hash, units, title, notes, citation, heterogeneity_p)
     bands = job.bands
     finished = {} if overwrite else finished_tags(path, job_hash, bands)
     if finished == tags:
@@ -199,7 +199,7 @@ def make_map(
         write_cog(path, blocks, grid=job.grid, bands=bands, tags=tags, work=folder)
         remove_job(folder)
     shape, n_mapped = (job.grid.height, job.grid.width), count_mapped(path)
-    result = MapResult(path, None, None, job.grid.resolution_m, shape, n_mapped, level, words, job_hash, bands)
+    result = MapResult(path, None, None, job.grid.resolution_m, shape, n_mapped, level, notes, job_hash, bands)
     if not n_mapped:
         warnings.warn(
             f"no cell of the map has {'an effect' if quantity == 'effect' else 'a risk'}: all lie outside the "

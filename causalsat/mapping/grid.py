@@ -128,7 +128,7 @@ def read_polygons(path: str | os.PathLike[str]) -> Any:
     if local and not os.path.exists(text):
         raise DataError(f"{text} does not exist", expected=kinds, todo="check the path")
     try:
-        found = gpd.read_parquet(text) if text.endswith((".parquet", ".geoparquet", ".pq")) else gpd.read_file(text)
+        frame = gpd.read_parquet(text) if text.endswith((".parquet", ".geoparquet", ".pq")) else gpd.read_file(text)
     except Exception as error:  # each reader has its own errors; the user needs one that names the file
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise DataError(
@@ -136,9 +136,9 @@ def read_polygons(path: str | os.PathLike[str]) -> Any:
             expected=kinds,
             todo="open it in another program, such as QGIS, to see whether it is whole",
         ) from error
-    if getattr(found, "active_geometry_name", None) is None:
+    if getattr(frame, "active_geometry_name", None) is None:
         raise DataError(f"{text} holds no geometry", expected=kinds)
-    return found
+    return frame
 
 
 def _as_series(region: Any, crs: Any, region_crs: Any) -> Any:

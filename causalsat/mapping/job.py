@@ -163,10 +163,10 @@ def _tell_of_scales(own: Any, imagery: Any) -> None:
     kinds = [getattr(getattr(i, "scenes", (i,))[0], "dtype", None) for i in (own, imagery)]
     before, now = ({k: v for k, v in _settings(i).items() if k in ("scale", "offset")} for i in (own, imagery))
     if before != now and kinds[0] is not None and kinds[0] == kinds[1]:
-        words = ["scale={scale}, offset={offset}".format(**settings) for settings in (now, before)]
+        shown = ["scale={scale}, offset={offset}".format(**settings) for settings in (now, before)]
         warnings.warn(
-            f"{_words(imagery)} is opened with {words[0]} and the model's own images, also {kinds[0]}, with "
-            f"{words[1]}: if the numbers are stored alike, open it with the model's",
+            f"{_words(imagery)} is opened with {shown[0]} and the model's own images, also {kinds[0]}, with "
+            f"{shown[1]}: if the numbers are stored alike, open it with the model's",
             MapWarning,
             stacklevel=6,
         )

@@ -51,13 +51,13 @@ def count_mapped(path: Path) -> int:
 def model_words(model: Any) -> str:
     """Steps of the model by class, and the settings of its estimator."""
     steps = [step for _, step in getattr(model, "steps", [("", model)])]
-    words = [type(step).__name__ for step in steps[:-1]] + [" ".join(str(steps[-1]).split())]
-    return " > ".join(words)[:2000]
+    labels = [type(step).__name__ for step in steps[:-1]] + [" ".join(str(steps[-1]).split())]
+    return " > ".join(labels)[:2000]
 
 
 def map_notes(note: str, p_value: float | None) -> str:
     """The line beneath a map: what its reader must know."""
-    words = [note] if note else []
+    notes = [note] if note else []
     if p_value is not None and p_value > 0.05:
-        words.insert(0, f"heterogeneity not distinguishable from zero (p = {p_value:.2g})")
-    return "; ".join(words)
+        notes.insert(0, f"heterogeneity not distinguishable from zero (p = {p_value:.2g})")
+    return "; ".join(notes)

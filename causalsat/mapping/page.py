@@ -353,7 +353,7 @@ def _table(lines: list[tuple[str, str]]) -> str:
 def hover_cells(images: dict[str, Any], layers: MapLayers, units: str) -> Any:
     """Effect or risk, its interval, the fifth band and the support of the cell under the pointer."""
     level = float(layers.tags.get("level", "0.9"))
-    main, (fifth, words) = layers.main, FIFTH[layers.main]
+    main, (fifth, label) = layers.main, FIFTH[layers.main]
     digits, share = bk.CustomJSHover(code=NUMBERS), bk.CustomJSHover(code=SHARES)
     fields = {f"@{main}": digits, "@sd": digits, "@lower": digits, "@upper": digits}
     fields |= {f"@{fifth}": share, "@support": share, "$x": lonlat_words(layers)}
@@ -361,7 +361,7 @@ def hover_cells(images: dict[str, Any], layers: MapLayers, units: str) -> Any:
     lines = [
         (f"{'effect' if main == 'cate' else 'risk'}{unit}", f"<b>@{main}{{custom}}</b> &nbsp; sd @sd{{custom}}"),
         (f"{level:.0%} interval", "@lower{custom} to @upper{custom}"),
-        (html.escape(words), f"@{fifth}{{custom}}"),
+        (html.escape(label), f"@{fifth}{{custom}}"),
         ("support", "@support{custom}"),
         ("place", "$x{custom}"),
     ]
@@ -528,7 +528,7 @@ def write_page(
     table = getattr(districts, "table", districts)
     title = title or ("Map of treatment effects" if layers.main == "cate" else "Map of risk")
     plot, buttons, swatches = _draw(layers, imagery, sites, table, units)
-    words = {
+    labels = {
         "heading": html.escape(title),
         "note": html.escape(note),
         "description": html.escape(_about(layers, units)),
@@ -539,7 +539,7 @@ def write_page(
         "about_json": json.dumps(_readout_words(layers, units)).replace("<", "\\u003c"),
         "keys_script": KEYS_SCRIPT,
     }
-    text = file_html([buttons, plot], INLINE, title=html.escape(title), template=TEMPLATE, template_variables=words)
+    text = file_html([buttons, plot], INLINE, title=html.escape(title), template=TEMPLATE, template_variables=labels)
     path = Path(path)
     with writing(path), whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -569,19 +569,17 @@ def _about(layers: MapLayers, units: str) -> str:
     mapped = np.isfinite(values)
     level = float(layers.tags.get("level", "0.9"))
     what = "Posterior effect of treatment" if layers.main == "cate" else "Posterior risk"
-    words = f"{what} in {int(mapped.sum()):,} cells"
+    text = f"{what} in {int(mapped.sum()):,} cells"
     if mapped.any():
         low, middle, high = np.percentile(values[mapped], [5, 50, 95])
-        words += (
-            f": median {middle:.3g}{' ' + units if units else ''}, 5th to 95th percentile {low:.3g} to {high:.3g}"
-        )
+        text += f": median {middle:.3g}{' ' + units if units else ''}, 5th to 95th percentile {low:.3g} to {high:.3g}"
         outside = float((support[mapped] < UNSUPPORTED).mean())
-        words += f". {outside:.0%} of the cells are unlike the places of the trial (hatched)"
+        text += f". {outside:.0%} of the cells are unlike the places of the trial (hatched)"
     name = "effect" if layers.main == "cate" else "risk"
-    words += f". Move the pointer over the map for a cell's {name}, its {level:.0%} interval and its support."
+    text += f". Move the pointer over the map for a cell's {name}, its {level:.0%} interval and its support."
     if layers.shrink > 1:
-        words += f" Shown are averages of {layers.shrink} by {layers.shrink} cells; the GeoTIFF holds all."
-    return words
+        text += f" Shown are averages of {layers.shrink} by {layers.shrink} cells; the GeoTIFF holds all."
+    return text
 
 
 def _legend(layers: MapLayers, swatches: set[str]) -> list[tuple[str, str, str]]:
@@ -609,14 +607,14 @@ def _legend(layers: MapLayers, swatches: set[str]) -> list[tuple[str, str, str]]
 
 
 def _readout_words(layers: MapLayers, units: str) -> dict[str, Any]:
-    fifth, words = FIFTH[layers.main]
+    fifth, label = FIFTH[layers.main]
     return {
         "main": layers.main,
         "what": "effect" if layers.main == "cate" else "risk",
         "units": f" {units}" if units else "",
         "level": f"{float(layers.tags.get('level', '0.9')):.0%}",
         "fifth": fifth,
-        "fifthWords": words,
+        "fifthWords": label,
         "unsupported": UNSUPPORTED,
         **lonlat_lattice(layers),
     }

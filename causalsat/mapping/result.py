@@ -99,8 +99,8 @@ class MapResult:
         except ImportError as error:
             raise _no_bokeh(error) from error
         target = self.path.with_suffix(".html") if path is None else Path(path)
-        words = {"units": units, "title": title, "note": self.note}
-        return write_page(self.path, target, imagery, sites=sites, districts=districts, **words)
+        options = {"units": units, "title": title, "note": self.note}
+        return write_page(self.path, target, imagery, sites=sites, districts=districts, **options)
 
     @property
     def _what(self) -> str:

@@ -182,10 +182,10 @@ def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return manifest if isinstance(manifest, dict) else None
 
 
 def _mismatch(folder: Path, earlier: Mapping[str, Any], parts: Mapping[str, Any]) -> ResumeError:

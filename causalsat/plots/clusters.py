@@ -118,23 +118,23 @@ def plot_cluster_images(
         ax.axis("off")
     for line, k in zip(axes, rows, strict=True):
         places = estimator.typical_images(X, k, n=n, kind=kind, min_distance_m=min_distance_m)
-        part = _take(X, places)
-        chips, chance = estimator.read_chips(part), estimator.cluster_probabilities(part)
-        found = estimator.salience(part, k) if salience else None
+        chosen = _take(X, places)
+        chips, chance = estimator.read_chips(chosen), estimator.cluster_probabilities(chosen)
+        result = estimator.salience(chosen, k) if salience else None
         for j in range(len(places)):
             ax = line[j * wide]
             show_image(chips[j], bands=band_positions(bands, chips.shape[1], estimator), ax=ax)
             mean, sd = chance[(k, "mean")].iloc[j], chance[(k, "sd")].iloc[j]
             ax.set_title(f"p = {mean:.2f} ± {sd:.2f}", fontsize=9, color=style.INK)
-            if found is not None:
-                show_salience(found[j], ax=line[j * wide + 1])
+            if result is not None:
+                show_salience(result[j], ax=line[j * wide + 1])
         effect = f"cluster {k}: {table.loc[k, 'mean']:.2f} ({table.loc[k, 'lower']:.2f}, {table.loc[k, 'upper']:.2f})"
         line[0].text(
             -0.08, 0.5, effect, rotation=90, va="center", ha="right", fontsize=9, transform=line[0].transAxes
         )
-    words = {"most": "most typical", "least": "least typical", "uncertain": "most uncertain"}[kind]
+    label = {"most": "most typical", "least": "least typical", "uncertain": "most uncertain"}[kind]
     beside = "; beside each, what raises (blue) or lowers (red) its probability" if salience else ""
-    figure.suptitle(f"Images {words} of each type{beside}", fontsize=11, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(f"Images {label} of each type{beside}", fontsize=11, fontweight="bold", x=0.01, ha="left")
     return figure
 
 
@@ -180,12 +180,12 @@ def band_positions(bands: Sequence[int | str] | None, n_bands: int, estimator: A
     if bands is None:
         return np.arange(3) if n_bands >= 3 else np.arange(1)
     names = [str(name) for name in getattr(getattr(estimator, "imagery", None), "bands", ())]
-    found = [names.index(b) if isinstance(b, str) and b in names else b for b in bands]
-    if any(isinstance(b, str) or not 0 <= int(b) < n_bands for b in found) or len(found) not in (1, 3):
+    result = [names.index(b) if isinstance(b, str) and b in names else b for b in bands]
+    if any(isinstance(b, str) or not 0 <= int(b) < n_bands for b in result) or len(result) not in (1, 3):
         raise ParameterError(
             f"bands={list(bands)!r}", expected=f"three positions below {n_bands}, or names of the imagery's bands"
         )
-    return np.array([int(b) for b in found], dtype=np.int64)
+    return np.array([int(b) for b in result], dtype=np.int64)
 
 
 def _take(X: Any, rows: NDArray[np.int64]) -> Any:

@@ -111,11 +111,11 @@ def plot_sensitivity(
         limit = float(np.clip(1.15 * max([1.3 * value, *(max(m[1:]) for m in marks)], default=0.3), 0.05, 0.98))
     ax = style.new_axes(ax, (6.4, 5.2))
     grid = np.linspace(0, limit, 200)
-    left = sensitivity.adjusted(grid[None, :], grid[:, None])
-    levels = [v for v in MaxNLocator(9).tick_values(left.min(), left.max()) if abs(v) > 1e-12]
-    lines = ax.contour(grid, grid, left, levels=levels, colors=style.GREY, linewidths=0.9)
+    remaining = sensitivity.adjusted(grid[None, :], grid[:, None])
+    levels = [v for v in MaxNLocator(9).tick_values(remaining.min(), remaining.max()) if abs(v) > 1e-12]
+    lines = ax.contour(grid, grid, remaining, levels=levels, colors=style.GREY, linewidths=0.9)
     ax.clabel(lines, fontsize=9, fmt="%.3g")
-    zero = ax.contour(grid, grid, left, levels=[0.0], colors=style.VERMILION, linewidths=2)
+    zero = ax.contour(grid, grid, remaining, levels=[0.0], colors=style.VERMILION, linewidths=2)
     ax.clabel(zero, fontsize=10, fmt="0")
     for name, x, y in marks:
         ax.plot(x, y, "D", color=style.BLUE, markersize=6, markeredgecolor="white", zorder=3)
@@ -128,10 +128,10 @@ def plot_sensitivity(
         )  # fmt: skip
     ax.set_xlim(0, limit)
     ax.set_ylim(0, limit)
-    found = style.with_units(f"{sensitivity.estimate:.3g}", units)
+    label = style.with_units(f"{sensitivity.estimate:.3g}", units)
     return style.tidy(
         ax,
-        title=title or f"What an omitted confounder would leave of {found}",
+        title=title or f"What an omitted confounder would leave of {label}",
         x="partial R2 of the confounder with the treatment",
         y="partial R2 with the outcome",
         grid="",

@@ -70,8 +70,8 @@ def plot_toc(
 def _rate_words(name: str, item: Any) -> str | None:
     if not hasattr(item, "ratio"):
         return name or None
-    words = f"{item.method.upper()} {item.estimate:.3f} (se {item.se:.3f}, ratio {item.ratio:.2f})"
-    return f"{name}: {words}" if name else words
+    label = f"{item.method.upper()} {item.estimate:.3f} (se {item.se:.3f}, ratio {item.ratio:.2f})"
+    return f"{name}: {label}" if name else label
 
 
 def plot_gates(

@@ -53,10 +53,10 @@ def plot_risk_calibration(
     for number, (name, item) in enumerate(curves.items()):
         colour = _style.COLOURS[number % len(_style.COLOURS)]
         below, above = np.minimum(z * item.se, item.observed), np.minimum(z * item.se, 1 - item.observed)
-        words = f"{name}, " if name else ""
+        prefix = f"{name}, " if name else ""
         ax.errorbar(
             item.predicted, item.observed, yerr=[below, above], color=colour, marker="o", markersize=5, linewidth=1.5,
-            elinewidth=1, capsize=0, label=f"{words}Brier {item.brier:.3f}, slope {item.slope:.2f}",
+            elinewidth=1, capsize=0, label=f"{prefix}Brier {item.brier:.3f}, slope {item.slope:.2f}",
         )  # fmt: skip
         top = max(top, item.predicted.max(), (item.observed + above).max())
     top = min(1.0, 1.05 * top)

@@ -188,11 +188,11 @@ class Page:
     def anchors(self) -> tuple[str, ...]:
         """Identifier of each section for links within the page, no two alike."""
         seen: dict[str, int] = {}
-        found = []
+        names = []
         for name in (section.anchor for section in self.sections):
             seen[name] = seen.get(name, 0) + 1
-            found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-        return tuple(found)
+            names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        return tuple(names)
 
     def to_markdown(self, folder: str | os.PathLike[str] = ".") -> str:
         """The page as Markdown, as GitHub and Pandoc read it; pictures by their paths as seen from ``folder``."""
