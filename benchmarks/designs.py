@@ -1,6 +1,6 @@
 """Coverage of 95 % intervals of average effects, by design: strata, pairs, clusters, weights.
 
-python benchmarks/designs.py [--trials 200] [--clusters 12 20 40 200] [--designs none blocked pairs] [--skewed]
+python benchmarks/designs.py [--trials 200] [--clusters 12 20 40 200] [--designs none blocked pairs] [--detail]
 
 Designs have two arms and 12 to 200 clusters of equal or uneven (lognormal) size: without strata; two blocks with
 treated shares of .25 and .70, a gap of 2 between them, effects of 0.5 and 1.5; pairs of clusters; each also with
@@ -288,27 +288,41 @@ def coverage_line(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**label, **{row["row"]: row["coverage"] for row in rows}}
 
 
-def main() -> None:
-    """Print the table: one line a cell and row, or one line a cell."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--clusters", type=int, nargs="+", default=list(CLUSTERS))
-    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
-    parser.add_argument("--source", choices=sorted(SOURCES), default="arrays")
-    parser.add_argument("--skewed", action="store_true", help="exponential errors in place of normal ones")
-    parser.add_argument("--coverage", action="store_true", help="one line a cell: coverage of its rows")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    start, columns = time.process_time(), None
-    for cell in cells(arguments.designs, arguments.clusters):
+def print_table(arguments: argparse.Namespace, source: str, chosen: Iterator[dict[str, Any]], trials: int) -> None:
+    """One line a cell with the coverage of its rows, or one line a cell and row."""
+    columns = None
+    for cell in chosen:
         cell = {**cell, "skewed": True} if arguments.skewed else cell
-        rows = run_cell(arguments.trials, arguments.source, arguments.seed, **cell)
-        for row in [coverage_line(rows)] if arguments.coverage else rows:
+        rows = run_cell(trials, source, arguments.seed, **cell)
+        for row in rows if arguments.detail else [coverage_line(rows)]:
             if columns != list(row):
                 columns = list(row)
                 print("\n| " + " | ".join(row) + " |\n|" + "---|" * len(row))
             print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
-    print(f"{time.process_time() - start:.0f} CPU s")
+
+
+def main() -> None:
+    """Print the tables: functions on arrays in every cell, and what an analysis reports with 40 clusters."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--clusters", type=int, nargs="+", default=list(CLUSTERS))
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
+    parser.add_argument("--source", choices=[*sorted(SOURCES), "both"], default="both")
+    parser.add_argument("--skewed", action="store_true", help="exponential errors in place of normal ones")
+    parser.add_argument("--detail", action="store_true", help="one line a cell and row: bias, standard error, df")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    start = time.process_time()
+    if arguments.source in ("arrays", "both"):
+        print(f"Coverage of 95 % intervals, {arguments.trials} trials a cell: functions on arrays.")
+        print_table(arguments, "arrays", cells(arguments.designs, arguments.clusters), arguments.trials)
+    if arguments.source in ("package", "both"):
+        few = max(arguments.trials // 2, 1) if arguments.source == "both" else arguments.trials
+        clusters = [40] if arguments.source == "both" else arguments.clusters
+        chosen = (cell for cell in cells(arguments.designs, clusters) if not cell.get("weighted"))
+        print(f"\nCoverage of 95 % intervals, {few} trials a cell: rows and posteriors of the package.")
+        print_table(arguments, "package", chosen, few)
+    print(f"\n{time.process_time() - start:.0f} CPU s")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from causalsat.design import Design, adjust_for_design, balancing_weights, make_
 from causalsat.design.design import warn_contradicted
 from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
 from causalsat.inference import scores as scoring
+from causalsat.persistence import save
 from causalsat.posterior import EffectPosterior
 
 __all__ = ["EffectEstimator", "OutcomeEstimator", "Summary", "TableEstimator", "effect", "final_estimator", "support"]
@@ -176,8 +177,6 @@ class TableEstimator(BaseEstimator):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to one file, without pickle; :func:`causalsat.load` reads it."""
-        from causalsat.persistence import save
-
         check_is_fitted(self)
         save(self, path)
 

@@ -14,9 +14,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.analysis import sources as parts
+from causalsat.analysis.describe import describe_effects
+from causalsat.core.inputs import check_groups, learn_imputation
 from causalsat.core.tables import Tabular
+from causalsat.estimators.doubly_robust import DoublyRobustEffect
 from causalsat.evaluation import blp, crossfit_nuisances, dr_scores, gates, rate
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.inference.folds import assign_folds
+from causalsat.plots.comparison import plot_comparison
 from causalsat.study.fitting import given_roles
 
 __all__ = ["Comparison", "DEFAULT_METRICS", "Judged", "METRICS", "compare", "regress", "resolve_metrics"]
@@ -280,8 +285,6 @@ class Comparison(Tabular):
 
         See :func:`causalsat.analysis.describe_effects` for the options and the table.
         """
-        from causalsat.analysis.describe import describe_effects
-
         if (source, model) not in self.effects or self.study is None:
             raise ParameterError(
                 f"source={source!r}, model={model!r}",
@@ -292,8 +295,6 @@ class Comparison(Tabular):
 
     def plot(self, metric: str = "rate_ratio", ax: Any = None, **options: Any) -> Any:
         """Dot plot of a metric, see :func:`causalsat.plots.plot_comparison`."""
-        from causalsat.plots.comparison import plot_comparison
-
         return plot_comparison(self.to_dataframe(metric), ax=ax, **options)
 
     def __str__(self) -> str:
@@ -428,7 +429,6 @@ def compare(
 
 
 def _default_models(random_state: int) -> dict[str, Any]:
-    from causalsat.estimators.doubly_robust import DoublyRobustEffect
     from causalsat.estimators.linear.estimator import BayesianLinearEffect
 
     return {
@@ -453,8 +453,6 @@ def _one_a_unit(values: Any, study: Any, role: str) -> FloatArray | None:
 
 def _scores(study: Any, random_state: int) -> FloatArray:
     """Doubly robust scores from the covariates, cross-fitted over sites."""
-    from causalsat.core.inputs import learn_imputation
-
     names = tuple(study.covariates)
     table = np.zeros((len(study), 1))
     if names:
@@ -544,9 +542,6 @@ def _roles(study: Any, model: Any, rows: IntArray) -> dict[str, Any]:
 
 def _assign(study: Any, cv: Any, seed: int) -> IntArray:
     """Fold of each unit: whole clusters, or what a splitter says."""
-    from causalsat.core.inputs import check_groups
-    from causalsat.inference.folds import assign_folds
-
     if isinstance(cv, int | np.integer):
         groups = check_groups(study.groups, len(study))
         return assign_folds(int(cv), np.random.default_rng(seed), groups=groups, treatment=study.treatment)

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from causalsat.analysis.average_effects import ADJUSTED, average_effects, score_average
 from causalsat.analysis.modifiers import beside_images
+from causalsat.analysis.outputs import collect_metrics, write_outputs
 from causalsat.analysis.places import effects_at_places
 from causalsat.base import effect, final_estimator
+from causalsat.core.inputs import learn_imputation
 from causalsat.design import Design
+from causalsat.encoders import ImageEncoder, RandomConvFeatures
+from causalsat.encoders.coordinates import COORDINATES, PLACE, WAVES
 from causalsat.evaluation import (
     BlpResult,
     CrossfitEffects,
@@ -39,6 +43,7 @@ from causalsat.evaluation import (
 from causalsat.exceptions import ParameterError
 from causalsat.inference.sensitivity import partially_linear
 from causalsat.posterior import EffectPosterior
+from causalsat.report.page import flat_metrics
 
 __all__ = ["Analysis", "analyse", "image_model"]
 
@@ -102,8 +107,6 @@ def image_model(
     """
     from sklearn.pipeline import Pipeline
 
-    from causalsat.encoders import ImageEncoder, RandomConvFeatures
-    from causalsat.encoders.coordinates import COORDINATES, WAVES
     from causalsat.estimators.linear.estimator import BayesianLinearEffect
 
     if study.imagery is None:
@@ -242,9 +245,6 @@ class Analysis:
 
     def metrics(self) -> dict[str, Any]:
         """Every figure of the report under flat keys."""
-        from causalsat.analysis.outputs import collect_metrics
-        from causalsat.report.page import flat_metrics
-
         return flat_metrics(collect_metrics(self))
 
     def write(
@@ -271,8 +271,6 @@ class Analysis:
             ``report.html``, the same as ``report.md`` and ``report.tex``, ``effects.tif, effects.png, map.html,
             toc.png, metrics.json, model.safetensors``, and ``places.csv`` where the study has further places.
         """
-        from causalsat.analysis.outputs import write_outputs
-
         return write_outputs(
             self, Path(folder), region=region, resolution=resolution, min_valid=min_valid, progress=progress
         )
@@ -441,9 +439,6 @@ def _sensitivity(
 
 def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Image features; covariates with missing-value indicators, and coordinates; which of the latter two modify."""
-    from causalsat.core.inputs import learn_imputation
-    from causalsat.encoders.coordinates import PLACE
-
     transformers, _ = final_estimator(model)
     table = study.X.drop(columns="geometry") if transformers is None else transformers.transform(study.X)
     latents = pd.DataFrame(table)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalsat.base import final_estimator
+from causalsat.encoders.coordinates import PLACE
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,6 @@ class BesideImages:
 
 def beside_images(model: Any, covariates: Sequence[str]) -> BesideImages:
     """Modifiers of a fitted model that are no image features; all features where it does not name its modifiers."""
-    from causalsat.encoders.coordinates import PLACE
-
     transformers, estimator = final_estimator(model)
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
     for attribute in ("modifiers_", "modifier_positions_"):

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from causalsat import plots
 from causalsat.analysis.modifiers import beside_images
 from causalsat.base import final_estimator
+from causalsat.mapping import map_effects
+from causalsat.persistence import save
 from causalsat.report.page import Figure, Page, Section, Table, write_metrics
 from causalsat.version import __version__
 
@@ -28,9 +31,6 @@ def write_outputs(
     progress: bool,
 ) -> list[Path]:
     """Write everything; see :meth:`causalsat.analysis.Analysis.write`."""
-    from causalsat.mapping import map_effects
-    from causalsat.persistence import save
-
     folder.mkdir(parents=True, exist_ok=True)
     study = analysis.study
     save(analysis.model, folder / "model.safetensors")
@@ -66,8 +66,6 @@ def write_outputs(
 # ---------------------------------------------------------------------- figures
 def _draw(analysis: Any, folder: Path) -> dict[str, Path]:
     import matplotlib.pyplot as plt
-
-    from causalsat import plots
 
     pictures = {
         "study": lambda: plots.plot_study(analysis.study),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from causalsat.catalog.convert import CONVERTERS, copy_files
 from causalsat.catalog.schema import Download
 from causalsat.exceptions import CatalogError
 from causalsat.study.columns import close_matches, list_names
@@ -48,8 +49,6 @@ def fetch(name: str, spec: Download, target: Path) -> None:
     CatalogError
         If the download fails, the archive lacks a file, or a file is not in the expected format.
     """
-    from causalsat.catalog.convert import CONVERTERS, copy_files
-
     _plain_name(name, f"the name of an entry that is downloaded, {name!r}")
     if spec.convert is not None and spec.convert not in CONVERTERS:
         near = close_matches(spec.convert, CONVERTERS)

@@ -14,6 +14,9 @@ from causalsat.catalog import fetch, paths
 from causalsat.catalog.marks import Marked, explain, read_yaml
 from causalsat.catalog.schema import Entry, ImagerySpec, Roles, SimulateSpec, TableSpec
 from causalsat.exceptions import CatalogError
+from causalsat.imagery import open_embeddings, open_imagery
+from causalsat.simulate import satellite_trial
+from causalsat.study import Study
 from causalsat.study.columns import close_matches, list_names
 
 FILE_NAME = "data_catalog.yaml"
@@ -238,8 +241,6 @@ def load_study(
             expected="an entry of kind trial or simulated",
             todo=f"open it with causalsat.catalog.load_imagery({name!r})",
         )
-    from causalsat.study import Study
-
     folder, roles, original = _locate(known, name, entry, download)
     units = _table(known, name, "units", entry.units, folder, check=original)
     arguments: dict[str, Any] = {} if roles is None else roles.model_dump(exclude_none=True)
@@ -290,8 +291,6 @@ def load_imagery(
 
 
 def _simulated(name: str, entry: Entry, options: dict[str, Any]) -> Any:
-    from causalsat.simulate import satellite_trial
-
     spec = entry.simulate or SimulateSpec()
     settings = spec.model_dump(exclude_none=True)
     settings |= {key: options.pop(key) for key in list(options) if key in SimulateSpec.model_fields}
@@ -358,8 +357,6 @@ def _imagery(catalog: Catalog, name: str, entry: Entry, folder: Path, *, check: 
 def _open(
     catalog: Catalog, name: str, key: str, spec: ImagerySpec, folder: Path, *, check: bool, network: bool
 ) -> Any:
-    from causalsat.imagery import open_embeddings, open_imagery  # rasterio, which reading a catalogue does without
-
     where = catalog.where(name, "imagery", key, "path")
     paths.check_network(spec.path, network or spec.network, network, where)
     path = paths.existing(_resolve(catalog, name, spec.path, ("imagery", key, "path"), folder), where)

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from causalsat.cli.reply import INTERRUPTED, UNUSABLE, answer
+from causalsat.exceptions import CatalogError, CausalsatError, ParameterError
+from causalsat.version import __version__
 
 __all__ = ["app", "main"]
 
@@ -32,7 +34,6 @@ app = typer.Typer(
 def _data_sets(incomplete: str) -> list[str]:
     """Names of the catalogue that begin so, for the completion of the shell."""
     from causalsat.catalog import load_catalog
-    from causalsat.exceptions import CatalogError
 
     try:
         return [name for name in load_catalog() if name.startswith(incomplete)]
@@ -105,8 +106,6 @@ def _study(
     design: dict[str, Any],
 ) -> Any:
     """The study of a units file with the given roles, or of a catalogue entry with them in the place of its own."""
-    from causalsat.exceptions import ParameterError
-
     names = [name.strip() for name in covariates.split(",") if name.strip()] or None
     if Path(source).suffix:
         from causalsat.study import Study
@@ -318,7 +317,6 @@ def map_(
 
 def _polygons(districts: Path | None, name: str | None) -> Any:
     """The districts of a vector file, which have the column of names; None without a file."""
-    from causalsat.exceptions import ParameterError
     from causalsat.mapping.grid import read_polygons
     from causalsat.study.columns import require_column
 
@@ -374,8 +372,6 @@ def catalog_(
 
 def _version(value: bool) -> None:
     if value:
-        from causalsat.version import __version__
-
         typer.echo(__version__)
         raise typer.Exit
 
@@ -391,8 +387,6 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what goes wrong becomes one message and an exit code."""
-    from causalsat.exceptions import CausalsatError
-
     try:
         app(args=arguments)
     except CausalsatError as error:

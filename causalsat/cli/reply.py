@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 
 import typer
 
+from causalsat.exceptions import CausalsatError, CausalsatWarning
+from causalsat.version import __version__
+
 __all__ = ["DONE", "FINDINGS", "INTERNAL", "INTERRUPTED", "UNUSABLE", "Reply", "answer"]
 
 DONE, FINDINGS, UNUSABLE, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
@@ -38,8 +41,6 @@ class Reply:
 
     def send(self, status: str, error: dict[str, Any] | None = None) -> None:
         """Print it."""
-        from causalsat.version import __version__
-
         if self.as_json:
             fields = {"schema": 1, "version": __version__, "command": self.command, "status": status}
             fields |= {"result": self.result, "warnings": self.warnings, "error": error}
@@ -78,8 +79,6 @@ def answer(command: str, as_json: bool = False, verbose: bool = False, quiet: bo
 
 def _fail(reply: Reply, error: Exception, verbose: bool) -> NoReturn:
     """Say what went wrong; errors of the package and of files end with 2, others, which are defects, with 70."""
-    from causalsat.exceptions import CausalsatError
-
     known = isinstance(error, CausalsatError | OSError)
     parts = {key: getattr(error, key, None) for key in ("expected", "todo")}
     what = getattr(error, "what", None) or str(error)
@@ -111,7 +110,6 @@ def _logging(verbose: bool, quiet: bool) -> Iterator[None]:
 @contextmanager
 def _warnings(reply: Reply, quiet: bool) -> Iterator[None]:
     """Warnings as lines of the log and of the JSON; those of other packages only with their name."""
-    from causalsat.exceptions import CausalsatWarning
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning):
