@@ -14,7 +14,6 @@ MOVED: dict[str, str] = {
     "_reply:Reply": "cli.reply",
     "_risk_base:RiskEstimator": "risk_base",
     "_risk_base:SelectiveEstimator": "risk_base",
-    "_study.check:Values": "study.check",
     "_study.report:Finding": "study.report",
     "_study.report:StudyReport": "study.report",
     "_support:SupportReference": "core.support",
