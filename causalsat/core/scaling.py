@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 DOUBLE_RESOLUTION = 1e-13  # spread, relative to the largest value, that is rounding of double precision
 SINGLE_RESOLUTION = 1e-6  # of single precision
 EXACT_IN_SINGLE = 2.0**24  # whole numbers up to it are exact in single precision
+COMBINATION_RESOLUTION = 1e-14  # spread, relative to the most spread column's, that is what rounding leaves of 0
 FAR_FROM_ZERO = 1e6  # standard deviations; a mean further from zero is computed twice
 
 
@@ -36,7 +37,7 @@ class Scaler:
     scale : ndarray of shape (p,)
         Weighted standard deviations; infinite for a column that does not vary, which :meth:`transform` makes 0.
     unresolved : ndarray of bool of shape (p,)
-        Columns whose values differ, but by no more than their own rounding: they count as constant.
+        Columns whose values differ by no more than rounding: they count as constant.
     """
 
     mean: FloatArray
@@ -74,7 +75,8 @@ def learn_scaler(values: ArrayLike, weight: ArrayLike | None = None, *, resoluti
         Non-negative weights; rows of weight 0 count for nothing. Equal by default.
     resolution : float, optional
         Share of a column's largest absolute value up to which its standard deviation is taken for rounding, and the
-        column for constant. By default 1e-13, and 1e-6 for a column whose values are all of single precision.
+        column for constant. By default 1e-13, and 1e-6 for a column whose values are all of single precision. So is a
+        column with 1e-14 of the spread of another: what rounding leaves of a principal component that is zero.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def learn_scaler(values: ArrayLike, weight: ArrayLike | None = None, *, resoluti
     size = np.abs(live).max(axis=0, initial=0.0)
     differs = live.max(axis=0, initial=-np.inf) > live.min(axis=0, initial=np.inf)
     limit = _resolution(live) if resolution is None else resolution
-    varies = differs & (sd > limit * size)
+    varies = differs & (sd > limit * size) & (sd > COMBINATION_RESOLUTION * np.max(sd, initial=0.0))
     return Scaler(mean, np.where(varies, sd, np.inf), np.asarray(differs & ~varies))
 
 
@@ -144,9 +146,8 @@ def warn_of_unresolved(scaler: Scaler, names: Sequence[str]) -> None:
     if len(which):
         shown = ", ".join(str(names[j]) for j in which[:5]) + (" ..." if len(which) > 5 else "")
         warn(
-            f"{len(which)} feature{'s' if len(which) > 1 else ''} ({shown}) vary by no more than the rounding of "
-            "their own values and count as constant. What to do: subtract a constant before the values are rounded, "
-            "or leave them out.",
+            f"features that vary by no more than rounding count as constant: {shown}. What to do: leave them out; "
+            "or, if they are more than rounding, subtract a constant before they are stored, or use like units.",
             DataWarning,
         )
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.scaling import learn_scaler
+
 FloatArray = NDArray[np.float64]
 
 N_NEIGHBOURS = 5
@@ -41,11 +43,11 @@ class SupportReference:
 
 
 def whiten(X: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean (p,) and map (p, rank) to coordinates with unit covariance, of the rows of X."""
-    centre = X.mean(axis=0)
-    _, s, vt = np.linalg.svd(X - centre, full_matrices=False)
+    """Mean (p,) and map (p, rank) to coordinates with unit covariance, of the rows of X in any units."""
+    scaler = learn_scaler(X)
+    _, s, vt = np.linalg.svd(scaler.transform(X), full_matrices=False)
     keep = s > 1e-8 * max(float(s.max(initial=0.0)), 1e-300)
-    return centre, vt[keep].T / (s[keep] / np.sqrt(len(X)))
+    return scaler.mean, scaler.factor[:, None] * vt[keep].T / (s[keep] / np.sqrt(len(X)))
 
 
 def neighbour_distance(places: FloatArray, others: FloatArray, k: int) -> FloatArray:

@@ -19,6 +19,7 @@ __all__ = [
     "Settings",
     "chain_summary",
     "convergence_problems",
+    "effective_size_of_means",
     "seed_of",
     "warn_of_chains",
     "worst_summary",
@@ -160,6 +161,62 @@ def worst_summary(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name in ("divergences", "n_draws"):
             worst[name] = sum(s[name] for s in summaries)
     return worst
+
+
+def effective_size_of_means(means: FloatArray, sd: FloatArray) -> float:
+    """Effective sample size behind posterior means that average conditional means over few dependent draws.
+
+    The squared Monte Carlo error of a mean is the variance of the conditional means over their effective number; the
+    result is the number of independent draws of the whole posterior that would give the same error, on average over
+    quantities. Several chains are compared with each other; one chain is judged by its autocorrelation, which knows
+    nothing of a mode that the chain has not visited.
+
+    Parameters
+    ----------
+    means : ndarray of shape (chain, draw, k)
+        Conditional means of k quantities, given each draw.
+    sd : ndarray of shape (k,)
+        Posterior standard deviations of the quantities.
+
+    Returns
+    -------
+    float
+        NaN for a single draw.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> independent = rng.standard_normal((1, 50, 200))
+    >>> 40 < effective_size_of_means(independent, np.ones(200)) < 60
+    True
+    >>> effective_size_of_means(np.repeat(independent, 5, axis=1), np.ones(200)) < 75  # not 250
+    True
+    """
+    n_chains, n, _ = means.shape
+    usable = sd > 0
+    if n_chains * n < 2 or not usable.any():
+        return math.nan
+    scaled = means[:, :, usable] / sd[usable]
+    if n_chains > 1:
+        error = float(scaled.mean(axis=1).var(axis=0, ddof=1).mean()) / n_chains
+    else:
+        centred = scaled[0] - scaled[0].mean(axis=0)
+        variance = float((centred**2).sum(axis=0).mean()) / (n - 1)
+        error = variance * _autocorrelation_time(centred) / n
+    return 1.0 / error if error > 0 else math.inf
+
+
+def _autocorrelation_time(centred: FloatArray) -> float:
+    """One plus twice the sum of the common autocorrelations of (draw, k), while pairs are positive (Geyer 1992)."""
+    n, total = len(centred), float((centred**2).sum())
+    rho = [float((centred[: n - k] * centred[k:]).sum()) / max(total, 1e-300) for k in range(n)]
+    time = 1.0
+    for k in range(1, n - 1, 2):
+        pair = rho[k] + rho[k + 1]
+        if pair <= 0:
+            break
+        time += 2.0 * pair
+    return time
 
 
 # ---------------------------------------------------------------------- when to warn

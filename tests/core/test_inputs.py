@@ -68,3 +68,13 @@ def test_crossfit_ridge_predicts_unseen_clusters_only():
     out = crossfit_ridge(np.column_stack([X, np.eye(50)[groups]]), target, np.ones(200), groups)
     assert np.corrcoef(out, noise)[0, 1] < 0.3
     np.testing.assert_allclose(crossfit_ridge(X[:6], target[:6], np.ones(6), None), target[:6].mean())
+
+
+def test_support_does_not_depend_on_the_features_units():
+    from causalsat.core.support import learn_support, support
+
+    rng = np.random.default_rng(0)
+    X, new = rng.standard_normal((200, 3)), 1.5 * rng.standard_normal((50, 3))
+    units, origin = np.array([1e6, 1.0, 1e-6]), np.array([0.0, 1e4, 0.0])
+    plain, other = learn_support(X), learn_support(X * units + origin)
+    np.testing.assert_allclose(support(other, new * units + origin), support(plain, new), atol=0.01)

@@ -49,7 +49,7 @@ def test_rounding_is_no_variation_and_is_said():
     whole = 10_000_000.0 + rng.integers(0, 3, 100)  # exact, though it varies in the eighth digit
     found = learn_scaler(np.column_stack([double, single, whole, rng.standard_normal(100)]))
     assert found.varies.tolist() == [False, False, True, True]
-    with pytest.warns(DataWarning, match=r"2 features \(flat, grey\) vary by no more than the rounding"):
+    with pytest.warns(DataWarning, match=r"no more than rounding count as constant: flat, grey\."):
         warn_of_unresolved(found, ["flat", "grey", "id", "x"])
     contrast = 0.5 + 1e-8 * rng.standard_normal(100)  # computed in single precision, averaged in double
     assert learn_scaler(contrast).varies
@@ -61,3 +61,15 @@ def test_rows_of_weight_zero_count_for_nothing():
     found = learn_scaler(X, w)
     assert (found.mean[0], found.scale[0]) == (2.0, 1.0)
     assert not learn_scaler(np.array([1.0, 1.0, 9.0]), w).varies
+
+
+def test_a_principal_component_that_is_zero_but_for_rounding_is_no_feature():
+    from sklearn.decomposition import PCA
+
+    images = np.random.default_rng(4).standard_normal((12, 300))
+    components = PCA(12).fit_transform(images)  # twelve centred rows vary in eleven directions
+    found = learn_scaler(components)
+    assert found.varies.tolist() == [True] * 11 + [False]
+    assert found.unresolved[11]
+    mixed = np.column_stack([images[:, 0], 1e-12 * images[:, 1]])  # another unit is a feature
+    assert learn_scaler(mixed).varies.all()

@@ -12,30 +12,19 @@ from causalsat.base import OutcomeEstimator, Summary
 from causalsat.core.columns import select_columns
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.parameters import check_flags, check_whole_numbers
-from causalsat.core.treatment import two_values
-from causalsat.estimators.gaussian_process import likelihood as gp_likelihood
-from causalsat.estimators.gaussian_process import model as gp_model
-from causalsat.estimators.gaussian_process import paths as gp_paths
-from causalsat.estimators.gaussian_process import sampler as gp_sampler
-from causalsat.estimators.gaussian_process import scales as gp_scales
-from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior, Model, Observations
-from causalsat.estimators.gaussian_process.paths import FunctionDraws
-from causalsat.estimators.gaussian_process.scales import LearntScales
+from causalsat.estimators.gaussian_process import fit as gp_fit
+from causalsat.estimators.gaussian_process.fit import FitOptions, Surfaces
+from causalsat.estimators.levels import FittedLevels, check_coding
 from causalsat.exceptions import ParameterError
-from causalsat.inference.chains import seed_of
+from causalsat.inference.chains import ChainPolicy, seed_of, warn_of_chains
 from causalsat.posterior import draw_quantiles
 
 __all__ = ["GaussianProcessEffect"]
 
-MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"
-LEAST_HALVED = 300  # distinct rows from which the search starts on half of them
-LAST_ITER = 20  # iterations of the search after that, on all rows and with learnt scales
-N_THIN = 450  # distinct rows below which more transitions lie between draws of the hyperparameters
-MOST_THIN = 4  # as they cost little
-N_FEATURES = 512  # random features of a term's prior draws
+POLICY = ChainPolicy(ess_per_chain=16.0)  # a Monte Carlo error of a quarter of the sd: draws cost factorisations
 
 
-class GaussianProcessEffect(OutcomeEstimator):
+class GaussianProcessEffect(FittedLevels, OutcomeEstimator):
     r"""Gaussian-process outcome surfaces with arm-specific noise and village effects.
 
     The outcome of unit i in village g, standardised, is
@@ -46,7 +35,7 @@ class GaussianProcessEffect(OutcomeEstimator):
     correlated processes, f_1 = rho f_0 + kappa h (the linear model of coregionalisation of Alaa and van der Schaar
     2017), each a sum of a linear, a smooth and a ridge-function part. For a continuous treatment f is a prognostic
     surface, an average dose-response curve, curves that change linearly and smoothly with the features, and one
-    learnt curve c(t) times a size that depends on the features, with covariance c(t) c(t') k(x, x').
+    learned curve c(t) times a size that depends on the features, with covariance c(t) c(t') k(x, x').
 
     Parameters
     ----------
@@ -54,7 +43,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         Features on which the effect may depend: all (None), or names, glob patterns or positions; an empty list is
         a constant effect. The others enter a prognostic surface only.
     index : bool
-        Binary treatment: include the ridge-function part, a smooth function of one learnt projection of the
+        Binary treatment: include the ridge-function part, a smooth function of one learned projection of the
         features (such as an exponential or a threshold of a score).
     group_effects : bool
         Village effects (random intercepts), where ``groups`` are given.
@@ -65,8 +54,10 @@ class GaussianProcessEffect(OutcomeEstimator):
         Posterior draws, in antithetic pairs.
     n_hyper : int
         Draws of the hyperparameters over which the posterior draws are spread; 1 takes the mode only.
+    n_chains : int
+        Chains of the hyperparameters' sampler, each from a search of its own; the draws are spread over them.
     n_burn : int
-        Transitions of the sampler before the first draw (more where few rows make them cheap).
+        Transitions of a chain before its first draw (more where few rows make them cheap).
     n_starts : int
         Starting points of the search for the hyperparameters' mode.
     max_iter : int
@@ -95,12 +86,19 @@ class GaussianProcessEffect(OutcomeEstimator):
     -----
     Features, outcome (and a continuous treatment) are standardised; all hyperparameters have weak normal or
     log-normal priors. For a binary treatment and at least five features the scales of the features' weights are
-    learnt with them: how many features matter is left to the data. All are sampled by Hamiltonian Monte Carlo from
+    learned with them: how many features matter is left to the data. All are sampled by Hamiltonian Monte Carlo from
     near the mode of their marginal posterior (at the mode features that matter little are shut out, and intervals
     from there are too narrow), with the average information (Gilmour, Thompson and Cullis 1995) as the metric.
     Units that share features, treatment and village are merged without loss. Draws are samples of functions
     (Wilson et al. 2020, equation 13): a place's draws do not depend on which other places are asked for.
     A known ``propensity`` that varies enters as a prognostic feature.
+
+    The unit and the origin of features, doses and outcome do not matter: the same draws come out in another unit.
+    Few draws of the hyperparameters leave a Monte Carlo error. ``ess`` in :meth:`summary` is the number of
+    independent draws that would have the same: 100 is an error of a tenth of an effect's standard deviation, and
+    below 16 there is a warning. One chain cannot tell of values of the hyperparameters that it has not visited, which
+    is likely with ten features and more; another ``random_state`` or ``n_chains=4`` shows it, and several chains
+    lower the error more than a longer one.
 
     References
     ----------
@@ -120,7 +118,6 @@ class GaussianProcessEffect(OutcomeEstimator):
     True
     """
 
-    _binary_treatment = False
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_draws": 60,
         "n_hyper": 3,
@@ -138,6 +135,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         group_slopes: bool | str = "auto",
         n_draws: int = 400,
         n_hyper: int = 20,
+        n_chains: int = 1,
         n_burn: int = 10,
         n_starts: int = 1,
         max_iter: int = 45,
@@ -152,6 +150,7 @@ class GaussianProcessEffect(OutcomeEstimator):
         self.group_slopes = group_slopes
         self.n_draws = n_draws
         self.n_hyper = n_hyper
+        self.n_chains = n_chains
         self.n_burn = n_burn
         self.n_starts = n_starts
         self.max_iter = max_iter
@@ -162,10 +161,12 @@ class GaussianProcessEffect(OutcomeEstimator):
 
     # ------------------------------------------------------------------ checks
     def _check_parameters(self) -> None:
-        least = {"n_draws": 2, "n_hyper": 1, "n_burn": 0, "n_starts": 1, "max_iter": 1}
+        least = {"n_draws": 2, "n_hyper": 1, "n_chains": 1, "n_burn": 0, "n_starts": 1, "max_iter": 1}
         least |= {"n_max_hyper": 20, "n_max_exact": 20, "n_inducing": 10}
         check_whole_numbers(self, least)
         check_flags(self, ("index", "group_effects"))
+        if 2 * self.n_chains > self.n_draws:
+            raise ParameterError(f"n_chains={self.n_chains!r}", expected=f"at most half of n_draws={self.n_draws}")
         if self.group_slopes != "auto" and not isinstance(self.group_slopes, (bool, np.bool_)):
             raise ParameterError(f"group_slopes={self.group_slopes!r}", expected="True, False or 'auto'")
 
@@ -174,123 +175,31 @@ class GaussianProcessEffect(OutcomeEstimator):
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
-        self.modifiers_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
-        self.binary_ = bool(np.isin(data.treatment, (0.0, 1.0)).all())
-        levels = np.unique(data.treatment)
-        if len(levels) == 2 and not self.binary_:
-            raise two_values(*levels)
-        e = data.propensity
-        self.has_propensity_ = e is not None and bool(np.ptp(e) > 1e-9)
-        X = data.X if e is None or not self.has_propensity_ else np.column_stack([data.X, e])
-        self.scaling_ = gp_model.learn_scaling(X, data.y, data.treatment, data.sample_weight, self.binary_)
+        check_coding(data.treatment)
+        self.modifiers_ = select_columns(data.feature_names, self.modifiers, n_features=self.n_features_in_)
         rng = np.random.default_rng(seed_of(self.random_state))
-        observed = self._observations(X, data)
-        self.model_ = self._model(X.shape[1], data)
-        thetas = self._hyperparameters(observed, rng)
-        self._condition(observed, thetas, rng)
-        self._describe(thetas, observed)
+        fitted = gp_fit.fit(data, self.modifiers_, FitOptions(**self._fit_parameters()), rng)
+        surfaces = fitted.surfaces
+        self.binary_, self.has_propensity_, self.inducing_ = fitted.binary, fitted.has_propensity, fitted.inducing
+        self.scaling_, self.model_, self.functions_ = surfaces.scaling, fitted.model, surfaces.functions
+        self.rows_Z_, self.rows_t_ = surfaces.rows_Z, surfaces.rows_t
+        self.hyperparameters_, self.relevance_ = fitted.hyperparameters, fitted.relevance
+        self.ate_draws_, self.effect_sd_draws_ = fitted.ate_draws, fitted.effect_sd_draws
+        self.n_distinct_, self.evaluations_ = fitted.n_distinct, fitted.evaluations
+        self.log_posterior_, self.acceptance_ = fitted.log_posterior, fitted.acceptance
+        self.ess_ = fitted.ess
+        warn_of_chains({"ess": self.ess_}, advice="raise n_chains and n_hyper", policy=POLICY)
 
-    def _observations(self, X: FloatArray, data: FitData) -> Observations:
-        s, live = self.scaling_, data.sample_weight > 0
-        arm = data.treatment.astype(np.int64) if self.binary_ else np.zeros(len(data.y), dtype=np.int64)
-        group = data.groups[live] if data.groups is not None and self._n_random(data) else None
-        y, t = (data.y - s.y_mean) / s.y_sd, s.treatment(data.treatment)
-        return gp_likelihood.collapse(
-            s.features(X)[live], t[live], y[live], data.sample_weight[live], arm[live], group
-        )
-
-    def _n_random(self, data: FitData) -> int:
-        if data.groups is None or not self.group_effects or not 1 < data.n_groups < len(data.y):
-            return 0
-        if self.group_slopes == "auto":
-            return 2 if n_mixed(data.groups, data.treatment) >= MIN_MIXED_GROUPS else 1
-        return 2 if self.group_slopes else 1
-
-    def _model(self, p: int, data: FitData) -> Model:
-        n_random = self._n_random(data)
-        if self.binary_:
-            return gp_model.binary_model(p, self.modifiers_, n_random, ridge=self.index)
-        t = self.scaling_.treatment(data.treatment)
-        return gp_model.continuous_model(p, self.modifiers_, n_random, (float(t.min()), float(t.max())))
-
-    def _hyperparameters(self, data: Observations, rng: np.random.Generator) -> FloatArray:
-        """Draws of the hyperparameters (or their mode), from all rows or a subset of whole villages.
-
-        The search begins with half of the rows, where there are many: each step there costs a fifth. The sampler then
-        starts from the mode given all rows, for doses from a draw given that half: in simulations the one was more
-        accurate for arms (of which a draw given half of the rows lies far out), the other for doses. For arms the
-        scales of the weights are then learnt; learnt from the beginning of the search they led to worse modes.
-        """
-        used = data.take(_rows(data, self.n_max_hyper, rng)) if len(data.y) > self.n_max_hyper else data
-        posterior = MarginalPosterior(self.model_, used)
-        starts = gp_model.starting_points(self.model_, used.Z, used.t, used.y, self.n_starts, rng)
-        sampled, halved, count = self.n_hyper > 1, len(used.y) >= LEAST_HALVED, 0
-        if halved:
-            part = MarginalPosterior(self.model_, used.take(_rows(used, len(used.y) // 2, rng)))
-            theta, _ = gp_sampler.find_mode(part, starts, self.max_iter)
-            if sampled and not self.binary_:
-                theta = gp_sampler.sample(part, theta, 1, 2 * self.n_burn, rng).thetas[0]
-            starts, count = [theta], part.count
-        scales = LearntScales(self.model_) if sampled and self.binary_ else None
-        learnt = scales is not None and bool(scales.parts)
-        last = min(self.max_iter, LAST_ITER)
-        if not (halved and sampled) or (self.binary_ and not learnt):
-            most = last if halved and sampled else self.max_iter
-            theta, self.log_posterior_ = gp_sampler.find_mode(posterior, starts, most)
-        thetas, self.acceptance_ = theta[None], 1.0
-        if sampled:
-            n = min(self.n_hyper, self.n_draws // 2)
-            thin = int(np.clip((N_THIN / len(used.y)) ** 2, 1, MOST_THIN))
-            if scales is not None and learnt:
-                found = gp_scales.sample_scaled(scales, posterior, theta, last, n, thin * self.n_burn, rng, thin)
-            else:
-                found = gp_sampler.sample(posterior, theta, n, thin * self.n_burn, rng, thin)
-            thetas, self.acceptance_, self.log_posterior_ = found.thetas, found.acceptance, found.value
-        self.evaluations_ = posterior.count + count
-        return thetas
-
-    def _condition(self, data: Observations, thetas: FloatArray, rng: np.random.Generator) -> None:
-        """Sample functions for every draw of the hyperparameters."""
-        inducing = None
-        if len(data.y) > self.n_max_exact:
-            inducing = data.take(_spread_rows(data, self.n_inducing, rng))
-        self.inducing_ = inducing is not None
-        pairs = np.diff(np.linspace(0, (self.n_draws + 1) // 2, len(thetas) + 1).astype(int))
-        work = None if self.inducing_ else MarginalPosterior(self.model_, data)
-        self.functions_: list[FunctionDraws] = [
-            gp_paths.function_draws(theta, self.model_, data, int(s), N_FEATURES, rng, inducing, work)
-            for theta, s in zip(thetas, pairs, strict=True)
-        ]
-        rows = data if inducing is None else inducing
-        self.rows_Z_, self.rows_t_ = rows.Z, rows.t
-
-    def _describe(self, thetas: FloatArray, data: Observations) -> None:
-        model, up = self.model_, self.scaling_.y_sd
-        sds = up * np.exp(thetas).mean(axis=0)
-        values = {f"amplitude, {term.name}": float(sds[term.start]) for term in model.terms}
-        noise = ["noise sd, control", "noise sd, treated"] if self.binary_ else ["noise sd"]
-        names = [*noise, *["sd of villages", "sd of village effects on treatment"][: model.n_random]]
-        values |= {name: float(v) for name, v in zip(names, sds[model.noise_at :], strict=True)}
-        self.hyperparameters_ = values
-        shares = [gp_model.relevance(model, theta, len(self.scaling_.x_mean)) for theta in thetas]
-        self.relevance_ = np.mean(shares, axis=0)
-        self.n_distinct_ = len(data.y)
-        one, zero = np.ones(len(data.y)), np.zeros(len(data.y))
-        if not self.binary_:
-            one, zero = (
-                (one - self.scaling_.t_mean) / self.scaling_.t_sd,
-                zero - self.scaling_.t_mean / self.scaling_.t_sd,
-            )
-        effects = self._contrast(data.Z, one, zero)
-        self.ate_draws_ = effects @ (data.weight / data.weight.sum())
-        self.effect_sd_draws_ = effects.std(axis=1)
+    def _fit_parameters(self) -> dict[str, Any]:
+        """The parameters of :class:`FitOptions`."""
+        return {name: getattr(self, name) for name in FitOptions.__dataclass_fields__}
 
     # ------------------------------------------------------------------ effects and outcomes
-    def _contrast(self, Z: FloatArray, level: FloatArray, baseline: FloatArray | None) -> FloatArray:
-        draws = gp_paths.contrast_draws(
-            self.functions_, self.model_.terms, self.rows_Z_, self.rows_t_, Z, level, baseline
-        )
-        return self.scaling_.y_sd * draws[: self.n_draws]
+    @property
+    def _surfaces(self) -> Surfaces:
+        """The fitted attributes as sampled functions."""
+        terms, n_draws = self.model_.terms, self.n_draws
+        return Surfaces(self.functions_, terms, self.rows_Z_, self.rows_t_, self.scaling_, n_draws)
 
     def _features(self, X: FloatArray) -> FloatArray:
         """Standardised features of new units, with the training mean for a propensity known in training."""
@@ -298,19 +207,13 @@ class GaussianProcessEffect(OutcomeEstimator):
             X = np.column_stack([X, np.full(len(X), self.scaling_.x_mean[-1])])
         return self.scaling_.features(X)
 
-    def _levels(self, level: FloatArray, name: str) -> FloatArray:
-        if self.binary_ and not np.isin(level, (0.0, 1.0)).all():
-            raise ParameterError(
-                f"{name} with values other than 0 and 1", expected="0 or 1: the fitted treatment was binary"
-            )
-        return self.scaling_.treatment(level)
-
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
-        level, base = self._levels(treatment, "treatment"), self._levels(baseline, "baseline")
-        return self._contrast(self._features(X), level, base)
+        level, base = self.scaling_.treatment(treatment), self.scaling_.treatment(baseline)
+        return self._surfaces.contrast(self._features(X), level, base)
 
     def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
-        return self.scaling_.y_mean + self._contrast(self._features(X), self._levels(level, "treatment"), None)
+        surface = self._surfaces.contrast(self._features(X), self.scaling_.treatment(level), None)
+        return np.asarray(self.scaling_.y_mean + surface)
 
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
@@ -320,6 +223,7 @@ class GaussianProcessEffect(OutcomeEstimator):
             "distinct rows": self.n_distinct_,
             "log marginal posterior": self.log_posterior_,
             "acceptance of hyperparameters": self.acceptance_,
+            "ess": getattr(self, "ess_", float("nan")),  # files of before hold none
             "likelihood evaluations": self.evaluations_,
         }
 
@@ -342,39 +246,3 @@ class GaussianProcessEffect(OutcomeEstimator):
         )
         info = {"units": self.n_units_, "groups": self.n_groups_, **self._diagnostics()}
         return Summary("GaussianProcessEffect", pd.concat([table, modes]), info, notes)
-
-
-def n_mixed(groups: NDArray[np.int64], treatment: FloatArray) -> int:
-    """Number of villages that hold several treatments.
-
-    Examples
-    --------
-    >>> n_mixed(np.array([0, 0, 1, 1]), np.array([0.0, 1.0, 1.0, 1.0]))
-    1
-    """
-    low, high = np.full(int(groups.max()) + 1, np.inf), np.full(int(groups.max()) + 1, -np.inf)
-    np.minimum.at(low, groups, treatment)
-    np.maximum.at(high, groups, treatment)
-    return int((high > low).sum())
-
-
-def _rows(data: Observations, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """About n random rows: whole villages, and both arms in proportion."""
-    if data.group is None:
-        shuffled = rng.permutation(len(data.y))
-        order = shuffled[np.argsort(data.arm[shuffled], kind="stable")]
-        return np.sort(order[np.linspace(0, len(order) - 1, n).astype(int)])
-    rank = rng.permutation(int(data.group.max()) + 1)[data.group]
-    order = np.argsort(rank, kind="stable")
-    last = rank[order[min(n, len(order)) - 1]]
-    return np.flatnonzero(rank <= last)
-
-
-def _spread_rows(data: Observations, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Random rows, both arms alike: where inducing points lie."""
-    chosen = []
-    for arm in range(int(data.arm.max()) + 1):
-        rows = np.flatnonzero(data.arm == arm)
-        share = min(len(rows), max(1, n // (int(data.arm.max()) + 1)))
-        chosen.append(rng.choice(rows, share, replace=False))
-    return np.sort(np.concatenate(chosen))

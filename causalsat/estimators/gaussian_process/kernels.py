@@ -31,7 +31,7 @@ __all__ = [
     "slope_of_profile",
 ]
 
-CURVE_LENGTH = 1.8  # length of a learnt curve in distances of its knots
+CURVE_LENGTH = 1.8  # length of a learned curve in distances of its knots
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Term:
         Name for tables.
     x : {"const", "linear", "rbf", "index"}
         Kernel over the features: 1; linear with a weight for each feature; stationary with an inverse length for
-        each feature (ARD); stationary in one learnt projection (a ridge function).
+        each feature (ARD); stationary in one learned projection (a ridge function).
     t : {"one", "arms", "linear", "rbf", "curve"}
         Kernel over the treatment: 1; two correlated arms, f1 = rho f0 + kappa h; t t'; stationary (with stationary
-        features: one kernel over both); c(t) c(t') with one learnt curve c.
+        features: one kernel over both); c(t) c(t') with one learned curve c.
     columns : ndarray of int
         Features that the term sees.
     start : int
@@ -55,7 +55,7 @@ class Term:
     matern : bool
         Stationary parts are Matern 5/2 instead of squared exponential.
     knots : ndarray of shape (K,)
-        Equally spaced treatments that carry the learnt curve.
+        Equally spaced treatments that carry the learned curve.
     shared : int
         Position of the curve's weights where an earlier term holds them; -1 where this one does.
     """
@@ -88,7 +88,7 @@ class Term:
 
     @property
     def curve(self) -> slice:
-        """Where the weights of the learnt curve lie."""
+        """Where the weights of the learned curve lie."""
         first = self.shared if self.shared >= 0 else self.start + 1 + self.n_x
         return slice(first, first + len(self.knots))
 
@@ -139,7 +139,7 @@ def curve_features(knots: FloatArray, t: FloatArray) -> FloatArray:
 
 
 def dose_factor(term: Term, theta: FloatArray, t: FloatArray) -> FloatArray:
-    """The factor f(t) of a treatment kernel f(t) f(t'): t itself, or the learnt curve."""
+    """The factor f(t) of a treatment kernel f(t) f(t'): t itself, or the learned curve."""
     return t if term.t == "linear" else np.asarray(curve_features(term.knots, t) @ term.split(theta)[2])
 
 

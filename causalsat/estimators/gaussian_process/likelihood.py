@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators.gaussian_process import kernels as gp_kernels
+from causalsat.estimators.gaussian_process.data import Observations
 from causalsat.estimators.gaussian_process.kernels import FloatArray, Term, arm_features, arm_matrix
+from causalsat.estimators.gaussian_process.model import Model
 
-__all__ = ["MarginalPosterior", "Model", "Observations", "SquareCovariance", "collapse"]
+__all__ = ["MarginalPosterior", "SquareCovariance"]
 
 
 class SquareCovariance:
@@ -253,124 +254,6 @@ def _matern(q: FloatArray, slope: FloatArray, scratch: FloatArray) -> None:
     q *= scratch
     slope *= scratch
     slope *= 5 / 3
-
-
-LEAST_NOISE = 1e-8  # variance that is added to each unit's noise, in variances of the outcome
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Distinct rows of a trial, standardised: rows with equal features, treatment and village are one.
-
-    Rows are sorted by arm.
-
-    Attributes
-    ----------
-    Z : ndarray of shape (m, p)
-        Features.
-    t : ndarray of shape (m,)
-        Treatment: 0 and 1, or standardised.
-    y : ndarray of shape (m,)
-        Weighted mean outcome of the row's units.
-    weight : ndarray of shape (m,)
-        Sum of their weights: the precision of y in units of one unit's.
-    arm : ndarray of int of shape (m,)
-        Which noise applies.
-    group : ndarray of int of shape (m,) or None
-        Village.
-    extra : ndarray of shape (arm, 2)
-        For each arm the units beyond the distinct rows, and their squared deviations from the rows' means.
-    """
-
-    Z: FloatArray
-    t: FloatArray
-    y: FloatArray
-    weight: FloatArray
-    arm: NDArray[np.int64]
-    group: NDArray[np.int64] | None
-    extra: FloatArray
-
-    def take(self, rows: NDArray[np.int64]) -> Observations:
-        """Some of the rows, with the extra squares in proportion."""
-        rows = np.sort(rows)
-        group = None if self.group is None else np.unique(self.group[rows], return_inverse=True)[1].astype(np.int64)
-        share = len(rows) / len(self.y)
-        return Observations(
-            self.Z[rows], self.t[rows], self.y[rows], self.weight[rows], self.arm[rows], group, self.extra * share
-        )
-
-
-@dataclass(frozen=True)
-class Model:
-    """Terms of the covariance, random effects, and normal priors of all (mostly logarithmic) parameters.
-
-    Attributes
-    ----------
-    terms : list of Term
-    n_arms : int
-        Number of noise levels; their log standard deviations follow the terms' parameters.
-    n_random : int
-        0: no village effects; 1: intercepts; 2: also slopes in the treatment (log sds, last).
-    prior_mean, prior_sd : ndarray of shape (k,)
-        Normal priors.
-    """
-
-    terms: list[Term]
-    n_arms: int
-    n_random: int
-    prior_mean: FloatArray
-    prior_sd: FloatArray
-
-    @property
-    def noise_at(self) -> int:
-        """Position of the first noise parameter."""
-        return gp_kernels.n_parameters(self.terms)
-
-    def noise_variance(self, theta: FloatArray, data: Observations) -> FloatArray:
-        """Variance of each row's mean outcome."""
-        return np.asarray(self.unit_noise(theta)[data.arm] / data.weight)
-
-    def unit_noise(self, theta: FloatArray) -> FloatArray:
-        """Variance of a unit of weight 1, for each arm."""
-        return np.asarray(np.exp(2 * theta[self.noise_at : self.noise_at + self.n_arms]) + LEAST_NOISE)
-
-    def random_variance(self, theta: FloatArray) -> FloatArray:
-        """Variances of village effects, shape (n_random,)."""
-        return np.asarray(np.exp(2 * theta[self.noise_at + self.n_arms :]))
-
-
-def collapse(
-    Z: FloatArray,
-    t: FloatArray,
-    y: FloatArray,
-    weight: FloatArray,
-    arm: NDArray[np.int64],
-    group: NDArray[np.int64] | None,
-) -> Observations:
-    """Merge units that share features, treatment and village; the likelihood stays exact.
-
-    Weighted means and sums of squares are sufficient: rows keep the order of their first units within an arm.
-
-    Examples
-    --------
-    >>> one = np.ones(4)
-    >>> data = collapse(np.array([[0.0], [0.0], [1.0], [1.0]]), one, np.arange(4.0), one, np.zeros(4, int), None)
-    >>> data.y, data.weight, data.extra
-    (array([0.5, 2.5]), array([2., 2.]), array([[2., 1.]]))
-    """
-    keys = np.column_stack([Z, t, arm, np.zeros(len(t)) if group is None else group])
-    _, first, label = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    order = np.lexsort((first, arm[first]))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    label, first = rank[np.ravel(label)], np.asarray(first[order])
-    total = np.asarray(np.bincount(label, weight), dtype=float)
-    mean = np.asarray(np.bincount(label, weight * y) / total)
-    n_arms = int(arm.max()) + 1
-    units = np.bincount(arm, minlength=n_arms) - np.bincount(arm[first], minlength=n_arms)
-    squares = np.bincount(arm, weight * (y - mean[label]) ** 2, minlength=n_arms)
-    extra = np.column_stack([units, squares]).astype(float)
-    return Observations(Z[first], t[first], mean, total, arm[first], None if group is None else group[first], extra)
 
 
 def village_pairs(group: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

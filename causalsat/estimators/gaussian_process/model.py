@@ -1,70 +1,59 @@
-"""Which terms the Gaussian-process effect model has, their priors, and the scaling of what goes in."""
+"""The Gaussian-process effect model: its terms and their priors, and where a search for its parameters starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.estimators.gaussian_process import kernels as gp_kernels
+from causalsat.estimators.gaussian_process.data import Observations
 from causalsat.estimators.gaussian_process.kernels import FloatArray, Term, curve_features, dose_factor
-from causalsat.estimators.gaussian_process.likelihood import Model
 
-__all__ = ["Scaling", "learn_scaling", "binary_model", "continuous_model", "relevance", "starting_points"]
+__all__ = ["Model", "binary_model", "continuous_model", "relevance", "starting_points"]
 
-N_KNOTS = 11  # of a learnt dose-response curve
+N_KNOTS = 11  # of a learned dose-response curve
+MIN_NOISE = 1e-8  # variance that is added to each unit's noise, in variances of the outcome
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """Centres and scales of features, outcome and treatment.
+class Model:
+    """Terms of the covariance, random effects, and normal priors of all (mostly logarithmic) parameters.
 
     Attributes
     ----------
-    x_mean, x_sd : ndarray of shape (p,)
-    y_mean, y_sd, t_mean, t_sd : float
+    terms : list of Term
+    n_arms : int
+        Number of noise levels; their log standard deviations follow the terms' parameters.
+    n_random : int
+        0: no village effects; 1: intercepts; 2: also slopes in the treatment (log sds, last).
+    prior_mean, prior_sd : ndarray of shape (k,)
+        Normal priors.
     """
 
-    x_mean: FloatArray
-    x_sd: FloatArray
-    y_mean: float
-    y_sd: float
-    t_mean: float
-    t_sd: float
+    terms: list[Term]
+    n_arms: int
+    n_random: int
+    prior_mean: FloatArray
+    prior_sd: FloatArray
 
-    def features(self, X: FloatArray) -> FloatArray:
-        """Standardised features; constant ones become 0.
+    @property
+    def noise_at(self) -> int:
+        """Position of the first noise parameter."""
+        return gp_kernels.n_parameters(self.terms)
 
-        Rounded to nine decimals: rows that differ by rounding alone are the same place, and the order in which a
-        mean was summed does not send the sampler another way.
-        """
-        return np.asarray(np.round((X - self.x_mean) / self.x_sd, 9))
+    def noise_variance(self, theta: FloatArray, data: Observations) -> FloatArray:
+        """Variance of each row's mean outcome."""
+        return np.asarray(self.unit_noise(theta)[data.arm] / data.weight)
 
-    def treatment(self, t: FloatArray) -> FloatArray:
-        """Treatment as the kernels take it."""
-        return np.asarray((t - self.t_mean) / self.t_sd)
+    def unit_noise(self, theta: FloatArray) -> FloatArray:
+        """Variance of a unit of weight 1, for each arm."""
+        return np.asarray(np.exp(2 * theta[self.noise_at : self.noise_at + self.n_arms]) + MIN_NOISE)
 
-
-def learn_scaling(X: FloatArray, y: FloatArray, t: FloatArray, weight: FloatArray, binary: bool) -> Scaling:
-    """Weighted means and standard deviations; 1 for what does not vary.
-
-    Examples
-    --------
-    >>> s = learn_scaling(np.array([[0.0], [2.0]]), np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.ones(2), True)
-    >>> s.features(np.array([[2.0]])), s.y_mean, s.y_sd
-    (array([[1.]]), 2.0, 1.0)
-    """
-
-    def moments(v: FloatArray) -> tuple[Any, Any]:
-        mean = np.average(v, axis=0, weights=weight)
-        sd = np.sqrt(np.average((v - mean) ** 2, axis=0, weights=weight))
-        return mean, np.where(sd > 1e-10 * np.maximum(1.0, np.abs(mean)), sd, 1.0)
-
-    x_mean, x_sd = moments(X)
-    y_mean, y_sd = moments(y)
-    t_mean, t_sd = (0.0, 1.0) if binary else moments(t)
-    return Scaling(x_mean, x_sd, float(y_mean), float(y_sd), float(t_mean), float(t_sd))
+    def random_variance(self, theta: FloatArray) -> FloatArray:
+        """Variances of village effects, shape (n_random,)."""
+        return np.asarray(np.exp(2 * theta[self.noise_at + self.n_arms :]))
 
 
 class _Builder:
@@ -90,7 +79,7 @@ class _Builder:
     ) -> None:
         """Append a term; ``amplitude`` is its prior median in standard deviations of the outcome.
 
-        Terms with a learnt curve share it.
+        Terms with a learned curve share it.
         """
         d = max(len(columns), 1)
         if x != "const" and not len(columns):
@@ -129,13 +118,13 @@ class _Builder:
 
 def binary_model(p: int, modifiers: NDArray[np.int64], n_random: int, *, ridge: bool = True) -> Model:
     """Two correlated arms over the modifiers, and a prognostic surface over the other features."""
-    build, everything = _Builder(), np.arange(p)
+    build, all_features = _Builder(), np.arange(p)
     none = np.zeros(0, dtype=np.int64)
     build.add("level", "const", "one", none, 1.0, 0.5)
     build.add("average effect", "const", "linear", none, 1.0, 0.7)
     if len(modifiers) < p:
-        build.add("prognosis, linear", "linear", "one", everything, 0.5)
-        build.add("prognosis, smooth", "rbf", "one", everything, 0.5)
+        build.add("prognosis, linear", "linear", "one", all_features, 0.5)
+        build.add("prognosis, smooth", "rbf", "one", all_features, 0.5)
     build.add("arms, linear", "linear", "arms", modifiers, 0.5)
     build.add("arms, smooth", "rbf", "arms", modifiers, 0.5)
     if ridge:
@@ -148,15 +137,15 @@ def continuous_model(
 ) -> Model:
     """Prognostic surface, average dose response, and dose responses that change with the modifiers.
 
-    Two terms are one learnt curve times a size that depends on the modifiers: many dose responses differ in size, not
-    in shape, and such terms need far fewer units than a surface over features and dose. The curve's knots reach
+    Two terms are one learned curve times a size that depends on the modifiers: many dose responses differ in size,
+    not in shape, and such terms need far fewer units than a surface over features and dose. The curve's knots reach
     beyond the ``span`` of the doses by a fifth of it.
     """
-    build, everything = _Builder(loose=True), np.arange(p)
+    build, all_features = _Builder(loose=True), np.arange(p)
     none = np.zeros(0, dtype=np.int64)
     build.add("level", "const", "one", none, 1.0, 0.5)
-    build.add("prognosis, linear", "linear", "one", everything, 0.3, 2.0)
-    build.add("prognosis, smooth", "rbf", "one", everything, 0.5, 2.0)
+    build.add("prognosis, linear", "linear", "one", all_features, 0.3, 2.0)
+    build.add("prognosis, smooth", "rbf", "one", all_features, 0.5, 2.0)
     build.add("dose, linear", "const", "linear", none, 0.5, 2.0)
     build.add("dose, smooth", "const", "rbf", none, 0.5, 2.0)
     build.add("dose x features, linear", "linear", "rbf", modifiers, 0.3, 2.0)
@@ -192,7 +181,7 @@ def starting_points(
 
 
 def _curve_start(phi: FloatArray, Z: FloatArray, y: FloatArray, k: int, rng: np.random.Generator) -> FloatArray:
-    """Weights of a learnt curve: a ridge regression of the outcome on dose and features; later starts are random."""
+    """Weights of a learned curve: a ridge regression of the outcome on dose and features; later starts are random."""
     H = np.column_stack([phi, Z])
     weights = np.linalg.solve(H.T @ H + np.eye(H.shape[1]), H.T @ y)[: phi.shape[1]]
     return np.asarray(weights + (0.5 * rng.standard_normal(len(weights)) if k else 0.0))

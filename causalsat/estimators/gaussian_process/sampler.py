@@ -19,7 +19,7 @@ __all__ = ["HyperparameterDraws", "find_mode", "sample"]
 
 N_STEPS = 5  # leapfrog steps of a trajectory
 TARGET = 0.7  # acceptance
-REFRESH = (3, 7)  # transitions before which the metric is learnt again from the states visited
+REFRESH = (3, 7)  # transitions before which the metric is learned again from the states visited
 
 
 class Posterior(Protocol):

@@ -1,4 +1,4 @@
-"""Learnt scales of the kernels' weights: how many features matter is left to the data.
+"""Learned scales of the kernels' weights: how many features matter is left to the data.
 
 With fixed priors of the weights one amount of shrinkage holds for all trials. On IHDP's covariates intervals were
 then too wide for sparse exponential surfaces and too narrow for effects linear in all 25 columns. Here each part of
@@ -21,15 +21,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causalsat.estimators.gaussian_process.kernels import FloatArray, Term
-from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior, Model
+from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior
+from causalsat.estimators.gaussian_process.model import Model
 from causalsat.estimators.gaussian_process.sampler import HyperparameterDraws, find_mode, sample
 
-__all__ = ["LearntScales", "ScaledPosterior", "sample_scaled"]
+__all__ = ["LearnedScales", "ScaledPosterior", "sample_scaled"]
 
 SPREAD = {"linear": 1.5, "rbf": 1.0}  # standard deviation of log weights where h = 0
 LOG_SPREAD = 0.7  # standard deviation of its logarithm
 AMPLITUDE_SD = 2.0  # of log amplitudes
-FEWEST = 5  # features of a part whose scales are learnt
+FEWEST = 5  # features of a part whose scales are learned
 FARTHEST = 30.0  # prior standard deviations beyond which the density is taken for zero
 LARGEST = 100.0  # parameters (mostly logarithms) beyond which it is, too
 
@@ -47,7 +48,7 @@ class _Part:
         return slice(self.term.start + 1, self.term.start + 1 + self.term.n_x)
 
 
-class LearntScales:
+class LearnedScales:
     """Coordinates of the sampler: those of the model, with weights in units of their scales, then the scales.
 
     Parameters
@@ -60,7 +61,7 @@ class LearntScales:
     model : Model
         The same terms with the priors of the coordinates.
     parts : list
-        Where the weights and scales of each part lie; empty where no scale is learnt.
+        Where the weights and scales of each part lie; empty where no scale is learned.
     """
 
     def __init__(self, model: Model) -> None:
@@ -119,16 +120,16 @@ class LearntScales:
 
 
 class ScaledPosterior:
-    """Log posterior of the coordinates of :class:`LearntScales`.
+    """Log posterior of the coordinates of :class:`LearnedScales`.
 
     Parameters
     ----------
-    scales : LearntScales
+    scales : LearnedScales
     posterior : MarginalPosterior
         Of the model with fixed priors, which are taken out.
     """
 
-    def __init__(self, scales: LearntScales, posterior: MarginalPosterior) -> None:
+    def __init__(self, scales: LearnedScales, posterior: MarginalPosterior) -> None:
         self.scales, self.posterior, self.model = scales, posterior, scales.model
 
     def value_and_gradient(self, phi: FloatArray) -> tuple[float, FloatArray]:
@@ -154,7 +155,7 @@ class ScaledPosterior:
 
 
 def sample_scaled(
-    scales: LearntScales,
+    scales: LearnedScales,
     posterior: MarginalPosterior,
     theta: FloatArray,
     max_iter: int,
@@ -163,7 +164,7 @@ def sample_scaled(
     rng: np.random.Generator,
     thin: int,
 ) -> HyperparameterDraws:
-    """Draws of the model's parameters with learnt scales, from near the mode ``theta`` that has them fixed.
+    """Draws of the model's parameters with learned scales, from near the mode ``theta`` that has them fixed.
 
     As :func:`causalsat.estimators.gaussian_process.sampler.sample`, after a search of ``max_iter`` iterations.
     """

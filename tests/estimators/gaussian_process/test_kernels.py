@@ -10,15 +10,17 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern
 
 from causalsat import GaussianProcessEffect
+from causalsat.estimators.gaussian_process import data as gp_data
 from causalsat.estimators.gaussian_process import kernels as gp_kernels
-from causalsat.estimators.gaussian_process import likelihood as gp_likelihood
 from causalsat.estimators.gaussian_process import likelihood as gp_square
 from causalsat.estimators.gaussian_process import model as gp_model
 from causalsat.estimators.gaussian_process import paths as gp_paths
 from causalsat.estimators.gaussian_process import sampler as gp_sampler
+from causalsat.estimators.gaussian_process.data import Observations
 from causalsat.estimators.gaussian_process.kernels import Term
-from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior, Model, Observations
-from causalsat.estimators.gaussian_process.scales import LearntScales, ScaledPosterior
+from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior
+from causalsat.estimators.gaussian_process.model import Model
+from causalsat.estimators.gaussian_process.scales import LearnedScales, ScaledPosterior
 
 BUILDERS = {"binary": gp_model.binary_model, "continuous": gp_model.continuous_model}
 KINDS = [(kind, matern) for kind in BUILDERS for matern in (False, True)]
@@ -30,7 +32,7 @@ def problem(kind, n=40, seed=0, matern=False):
     t = (np.arange(n) % 2).astype(float) if kind == "binary" else rng.standard_normal(n)
     arm = t.astype(np.int64) if kind == "binary" else np.zeros(n, dtype=np.int64)
     group = np.arange(n) // 5
-    data = gp_likelihood.collapse(np.round(Z), np.round(t), Z[:, 0] + t, rng.random(n) + 0.5, arm, group)
+    data = gp_data.collapse(np.round(Z), np.round(t), Z[:, 0] + t, rng.random(n) + 0.5, arm, group)
     model = BUILDERS[kind](4, np.array([0, 2]), 2)
     model = replace(model, terms=[replace(term, matern=matern) for term in model.terms])
     return data, model, model.prior_mean + 0.3 * rng.standard_normal(len(model.prior_mean)), rng
@@ -53,7 +55,7 @@ def test_learnt_scales_have_the_density_of_their_hierarchy(modifiers):
     data, _, _, rng = problem("binary")
     data = replace(data, Z=rng.standard_normal((len(data.y), 6)))
     model = gp_model.binary_model(6, modifiers, 2)
-    scales, flat = LearntScales(model), replace(model, prior_sd=np.full(len(model.prior_sd), np.inf))
+    scales, flat = LearnedScales(model), replace(model, prior_sd=np.full(len(model.prior_sd), np.inf))
     density, likelihood = ScaledPosterior(scales, MarginalPosterior(model, data)), MarginalPosterior(flat, data)
     prior, step = scales.model, 1e-5
     n_scales = {1: 1 + 2, 5: 2 * (1 + 2) + 1}[len(modifiers)]  # linear h; smooth g and h; index g
@@ -149,7 +151,7 @@ def test_merged_duplicates_have_the_likelihood_of_the_units(kind):
     order = np.argsort(arm, kind="stable")
     weight, village, y = rng.random(n) + 0.5, place // 5, rng.standard_normal(n)
     rows = [v[order] for v in (Z, t, y, weight, arm, village)]
-    merged = gp_likelihood.collapse(*rows)
+    merged = gp_data.collapse(*rows)
     units = Observations(*rows, np.zeros((int(arm.max()) + 1, 2)))
     assert len(merged.y) == 60
     model = BUILDERS[kind](4, np.arange(4), 2)
@@ -202,7 +204,7 @@ def against_sklearn():
     data = Observations(Z, np.zeros(60), y, np.ones(60), np.zeros(60, dtype=int), None, np.zeros((1, 2)))
     kernel = ConstantKernel(0.64) * RBF([1.5, 0.7]) + ConstantKernel(0.36) * DotProduct(0.0)
     kernel += ConstantKernel(0.25) * Matern([0.8, 2.0], nu=2.5)
-    peer = GaussianProcessRegressor(kernel, alpha=0.09 + gp_likelihood.LEAST_NOISE, optimizer=None).fit(Z, y)
+    peer = GaussianProcessRegressor(kernel, alpha=0.09 + gp_model.MIN_NOISE, optimizer=None).fit(Z, y)
     return data, model, theta, peer, new
 
 

@@ -128,7 +128,8 @@ def test_no_heterogeneity_is_not_invented():
     rng = np.random.default_rng(3)
     X, t = rng.standard_normal((300, 5)), np.arange(300) % 2
     y = np.sin(X[:, 0]) + X[:, 1] + t + rng.standard_normal(300)
-    post = GaussianProcessEffect(**SMALL).fit(X, y, treatment=t).effect(X)
+    several = {**SMALL, "n_hyper": 12, "n_chains": 3}  # one chain of four draws has an error of a quarter sd
+    post = GaussianProcessEffect(**several).fit(X, y, treatment=t).effect(X)
     assert post.mean().std() < 0.3
     lower, upper = post.interval(0.95).T
     assert np.mean((lower < 1) & (upper > 1)) > 0.9
@@ -176,7 +177,7 @@ def test_parameters_outside_their_domain_are_refused(bad, says):
 
 def test_levels_that_were_not_fitted_are_refused(fitted):
     X, y, t, _ = trial(40)
-    with pytest.raises(ParameterError, match="other than 0 and 1"):
+    with pytest.raises(ParameterError, match="fitted treatment was binary"):
         fitted.effect(X, treatment=0.5)
     with pytest.raises(TreatmentError, match="recode it"):
         GaussianProcessEffect().fit(X, y, treatment=t + 1)
