@@ -122,7 +122,7 @@ def _difference(study: Any, values: pd.DataFrame, group: NDArray[np.int64], n_gr
 
 def _size(study: Any, imagery: Any, size_m: float | None) -> int:
     size = size_m if size_m is not None else study.chip_size_m
-    return int(imagery.size_px(float(size))) if size is not None else 32
+    return int(imagery.size_px(float(size), study.X.geometry)) if size is not None else 32
 
 
 def _indices(study: Any, names: list[str], bands: Any, size_m: float | None) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def _indices(study: Any, names: list[str], bands: Any, size_m: float | None) -> 
         raise ImageryError(f"the study {study.name!r} has no imagery", todo="pass indices=() or a study with imagery")
     if not imagery.has_time:
         return pd.DataFrame(_square_means(study, imagery, names, bands, size_m), columns=names)
-    ends = [imagery.sel(dates=[day]) for day in dict.fromkeys((imagery.days[0], imagery.days[-1]))]
+    ends = [imagery.sel(dates=[day]) for day in dict.fromkeys((min(imagery.days), max(imagery.days)))]
     means = [_square_means(study, image, names, bands, size_m) for image in ends]
     table = pd.DataFrame(means[-1], columns=names)
     return (

@@ -174,6 +174,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     def _fit_places(self, X: Any, y: ArrayLike | None, roles: dict[str, Any]) -> Any:
         sources = self._sources()
         geometry = check_units(X)
+        for _, image, _ in sources:
+            image.size_px(float(np.max(self.size_m)), geometry)  # refuses metres that are not so many on the ground
         check_keep(X, self.keep, self.prefix)
         places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
         self.encoders_: list[Any] = []

@@ -242,7 +242,8 @@ class ImageEffectEstimator(EffectEstimator):
     def _read_images(self, X: Any) -> Images:
         """Distinct images of X in memory, for fitting."""
         if self._reads(X):
-            geometry, size = check_units(X), self._size_px()
+            geometry = check_units(X)
+            size = int(self.imagery.size_px(float(self.size_m or 0), geometry))
             places = _places.distinct_places(geometry, [(self.imagery, size)])
             chips = np.empty((len(places), *self.imagery.leading, size, size), dtype=np.float32)
             for position, batch in _places.read_chips(self.imagery, places.geometry, size):

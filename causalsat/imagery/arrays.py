@@ -214,7 +214,7 @@ class ZarrImagery(GriddedImagery):
 
 
 def open_array(
-    source: xarray.DataArray | xarray.Dataset,
+    source: Any,
     *,
     bands: Bands = None,
     dates: Any = None,

@@ -15,7 +15,7 @@ from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.imagery import chip_reader
 from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, window_into
 from causalsat.imagery.dates import as_day, first_day
-from causalsat.imagery.grid import Grid, IntArray
+from causalsat.imagery.grid import Grid, IntArray, check_ground_size
 from causalsat.imagery.handles import gdal_env, new_operation
 from causalsat.imagery.held import holder
 
@@ -136,16 +136,24 @@ class Imagery(ABC):
         """Shape of the dimensions before y and x: (time, band) or (band,)."""
         return (len(self.days), len(self.bands)) if self.has_time else (len(self.bands),)
 
-    def size_px(self, size_m: float) -> int:
+    def size_px(self, size_m: float, geometry: Any = None) -> int:
         """Pixels in a side of ``size_m`` metres, at least 1.
+
+        Parameters
+        ----------
+        size_m : float
+        geometry : GeoSeries or GeoDataFrame, optional
+            Places at which it is checked that a side has so many metres on the ground.
 
         Raises
         ------
         ParameterError
-            Not a positive number.
+            Not a positive number, or a side that is more than a tenth longer or shorter at a place.
         """
         if not np.isfinite(size_m) or size_m <= 0:
             raise ParameterError(f"size_m={size_m!r}", expected="a positive number of metres")
+        if geometry is not None:
+            check_ground_size(self.grid, geometry, float(size_m), self.name)
         return max(1, round(size_m / self.resolution_m))
 
     def windows(self, geometry: Any, size_px: int) -> tuple[IntArray, IntArray]:

@@ -380,7 +380,7 @@ def _assemble(
     if source.has_time:
         coords["time"] = np.array(source.days, dtype="datetime64[ns]")
     attrs = {
-        "crs": f"EPSG:{code}" if (code := source.crs.to_epsg()) else source.crs.to_wkt(),
+        "crs": f"EPSG:{code}" if (code := source.grid.crs.to_epsg()) else source.grid.crs_wkt,
         "size_m": px * source.resolution_m,
         "size_px": px,
         "resolution_m": source.resolution_m,

@@ -372,7 +372,8 @@ def project(x: FloatArray, y: FloatArray, source: str, target: str) -> tuple[Flo
 
 def project_bounds(bounds: tuple[float, ...], source: str, target: str) -> tuple[float, float, float, float]:
     """Left, bottom, right, top in another CRS, both as WKT, of all within bounds; not finite where it has none."""
-    return _transformer(source, target).transform_bounds(*bounds[:4])  # type: ignore[no-any-return]
+    left, bottom, right, top = bounds[:4]
+    return _transformer(source, target).transform_bounds(left, bottom, right, top)  # type: ignore[no-any-return]
 
 
 def same_affine(a: tuple[float, ...], b: tuple[float, ...], shape: tuple[int, int], tolerance: float = 1e-3) -> bool:

@@ -189,8 +189,8 @@ def _content(path: str) -> bytes | None:
                 return _limited(opened)
         if path.startswith("/vsitar/"):
             archive, member = split_archive(path)
-            with tarfile.open(archive) as container:
-                opened = container.extractfile(member)
+            with tarfile.open(archive) as tape:
+                opened = tape.extractfile(member)
                 return None if opened is None else _limited(opened)
         if path.startswith("/vsigzip/"):
             with gzip.open(path[len("/vsigzip/") :]) as opened:

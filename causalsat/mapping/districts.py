@@ -221,9 +221,8 @@ def _tiles(job: MapJob, polygons: Any, side: int, progress: bool) -> Iterator[tu
         x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
         points = compute._cell_points(job, x, y)
         cell, district = tree.query(points.geometry, predicate="within")
-        first = np.unique(cell, return_index=True)[1]  # a cell on a shared border, or in overlapping districts: one
-        if len(first):
-            yield points.iloc[cell[first]].reset_index(drop=True), district[first].astype(np.int64)
+        if len(cell):  # districts that overlap each have all of their cells
+            yield points.iloc[cell].reset_index(drop=True), district.astype(np.int64)
 
 
 def _weights(weights: Any, points: Any, resolution_m: float) -> FloatArray:

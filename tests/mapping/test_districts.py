@@ -2,6 +2,7 @@ import warnings
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from map_toys import NORTH, PIXEL, UTM, WEST, FirstFeature, toy_model, write_raster
@@ -42,6 +43,18 @@ def test_district_means_are_the_means_of_the_map(model, imagery, districts, tmp_
         )
     assert len(found) == 3
     assert found.resolution_m == pytest.approx(CELL)
+
+
+def test_districts_that_overlap_each_have_all_of_their_cells(model, imagery, districts):
+    """A country beside its districts, in either order: no cell is taken from one by the other."""
+    country = gpd.GeoDataFrame({"name": ["country"]}, geometry=[box(0, 0, 90, 120)], crs=UTM)
+    alone = district_effects(model, imagery, districts, CELL, name="name", progress=False).table
+    whole = district_effects(model, imagery, country, CELL, name="name", progress=False).table
+    for parts in ([country, districts], [districts, country]):
+        table = district_effects(model, imagery, pd.concat(parts), CELL, name="name", progress=False).table
+        for column in ("mean", "n_cells", "sd", "support"):
+            np.testing.assert_allclose(table.loc["country", column], whole.loc["country", column], rtol=1e-6)
+            np.testing.assert_allclose(table.loc[alone.index, column], alone[column], rtol=1e-6)
 
 
 def test_the_interval_is_that_of_joint_draws(model, imagery, districts):
