@@ -80,13 +80,13 @@ def find_mode(
 
     def run(z: FloatArray, most: int) -> tuple[float, FloatArray]:
         options = {"maxiter": most, "maxcor": 20, "ftol": 1e-8, "gtol": 1e-3}
-        found = minimize(objective, z, jac=True, method="L-BFGS-B", options=options)
-        return float(found.fun), np.asarray(found.x)
+        result = minimize(objective, z, jac=True, method="L-BFGS-B", options=options)
+        return float(result.fun), np.asarray(result.x)
 
     z0 = [(start - centre) / scale for start in starts]
     best = z0[0]
     if len(z0) > 1:
-        best = min((run(z, short_iter) for z in z0), key=lambda found: found[0])[1]
+        best = min((run(z, short_iter) for z in z0), key=lambda result: result[0])[1]
     value, best = run(best, max_iter)
     return centre + scale * best, -value
 
@@ -132,10 +132,10 @@ def sample(
             F = metric_factor(posterior, visited[-3:])
         step = float(np.exp(log_step + 0.2 * rng.standard_normal()))
         momentum = rng.standard_normal(len(theta))
-        found = _trajectory(posterior, F, theta, gradient, momentum, step)
+        result = _trajectory(posterior, F, theta, gradient, momentum, step)
         chance = 0.0
-        if found is not None:
-            end, end_value, end_gradient, end_momentum = found
+        if result is not None:
+            end, end_value, end_gradient, end_momentum = result
             energy = end_value - value - 0.5 * (end_momentum @ end_momentum - momentum @ momentum)
             chance = math.exp(min(0.0, float(energy))) if np.isfinite(energy) else 0.0
             if rng.random() < chance:

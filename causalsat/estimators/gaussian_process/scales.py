@@ -30,9 +30,9 @@ __all__ = ["LearnedScales", "ScaledPosterior", "sample_scaled"]
 SPREAD = {"linear": 1.5, "rbf": 1.0}  # standard deviation of log weights where h = 0
 LOG_SPREAD = 0.7  # standard deviation of its logarithm
 AMPLITUDE_SD = 2.0  # of log amplitudes
-FEWEST = 5  # features of a part whose scales are learned
-FARTHEST = 30.0  # prior standard deviations beyond which the density is taken for zero
-LARGEST = 100.0  # parameters (mostly logarithms) beyond which it is, too
+MIN_FEATURES = 5  # features of a part whose scales are learned
+MAX_DEVIATION = 30.0  # prior standard deviations beyond which the density is taken for zero
+MAX_PARAMETER = 100.0  # parameters (mostly logarithms) beyond which it is, too
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class LearnedScales:
         self.fixed, self.parts, at = model, [], len(model.prior_mean)
         mean, sd = model.prior_mean.copy(), model.prior_sd.copy()
         for term in model.terms:
-            if term.n_x < FEWEST:
+            if term.n_x < MIN_FEATURES:
                 continue
             has_location, has_spread = term.x != "linear", term.x in SPREAD
             part = _Part(term, at if has_location else -1, at + has_location if has_spread else -1)
@@ -135,10 +135,10 @@ class ScaledPosterior:
     def value_and_gradient(self, phi: FloatArray) -> tuple[float, FloatArray]:
         """Log density and gradient; minus infinity where it vanishes."""
         fixed, z = self.scales.fixed, (phi - self.model.prior_mean) / self.model.prior_sd
-        if not np.abs(z).max() < FARTHEST:
+        if not np.abs(z).max() < MAX_DEVIATION:
             return -np.inf, np.zeros_like(phi)
         theta = self.scales.expand(phi)
-        if not np.abs(theta).max() < LARGEST:
+        if not np.abs(theta).max() < MAX_PARAMETER:
             return -np.inf, np.zeros_like(phi)
         value, gradient = self.posterior.value_and_gradient(theta)
         if not np.isfinite(value):
@@ -170,5 +170,5 @@ def sample_scaled(
     """
     density = ScaledPosterior(scales, posterior)
     phi, _ = find_mode(density, [scales.contract(theta)], max_iter)
-    found = sample(density, phi, n, burn, rng, thin)
-    return replace(found, thetas=np.array([scales.expand(state) for state in found.thetas]))
+    result = sample(density, phi, n, burn, rng, thin)
+    return replace(result, thetas=np.array([scales.expand(state) for state in result.thetas]))

@@ -52,7 +52,7 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         effect. Indicators of missing values never interact unless they are named in full.
     prior : {"horseshoe", "normal", "r2d2"}
         Prior of the interactions: the regularised horseshoe of Piironen and Vehtari (2017), which shrinks small
-        interactions to nearly nothing and leaves large ones alone; normal with a learnt common scale (ridge),
+        interactions to nearly nothing and leaves large ones alone; normal with a learned common scale (ridge),
         a little better where many modifiers matter equally and much worse where few do
         (``benchmarks/bayesian_linear.py``); or R2D2 of Zhang et al. (2022), a prior on the share of variance that
         the conditional effect explains, divided among the modifiers.
@@ -114,7 +114,7 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
     Notes
     -----
     Priors, for an outcome standardised to unit variance: intercept and treatment N(0, 2.5); main effects
-    normal with a learnt scale; all scales half-t with 3 degrees of freedom and scale 1 (stratum effects on the
+    normal with a learned scale; all scales half-t with 3 degrees of freedom and scale 1 (stratum effects on the
     treatment: 0.5). Horseshoe: global scale half-Cauchy with a scale that expects half of the modifiers to matter,
     slab of scale 0.5 with 4 degrees of freedom. Normal prior: the interactions' total (the standard deviation of
     the conditional effect) has a half-t scale of 0.5; R2D2: a half-Cauchy one. In a logit all scales are those times

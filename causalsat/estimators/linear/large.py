@@ -165,12 +165,12 @@ class _Block:
             value, slope = self.value_and_slope(v, rest)
             return -value, -slope
 
-        found = minimize(downhill, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
+        result = minimize(downhill, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
         step = 1e-3
-        columns = [(downhill(found + h)[1] - downhill(found - h)[1]) / (2 * step) for h in step * np.eye(self.m)]
+        columns = [(downhill(result + h)[1] - downhill(result - h)[1]) / (2 * step) for h in step * np.eye(self.m)]
         hessian = 0.5 * (np.array(columns) + np.array(columns).T)
         eigen, vectors = np.linalg.eigh(hessian)
-        return found, (vectors / np.maximum(eigen, 1.0)) @ vectors.T  # flat directions: sd at most 1
+        return result, (vectors / np.maximum(eigen, 1.0)) @ vectors.T  # flat directions: sd at most 1
 
     def without_villages(self, v: FloatArray, inner: Layout) -> tuple[Any, ...]:
         """Arguments of the density of the other coordinates at fixed noise and village scales."""
@@ -225,19 +225,21 @@ def sample_working(design: LinearDesign, layout: Layout, settings: Settings) -> 
             v, _ = block.mode(block.outward(start)[: layout.n_random], start[layout.n_random :])
             phi = block.value(v, start[layout.n_random :])[1]
             theta, village = _modes(phi, args, design, layout.n_random)
-    found = sample_gaussian(inner, stats, settings)
-    phi = dispersion + spread * rng.standard_normal((len(found.scales), layout.n_arms))
-    scales = np.column_stack([phi, found.scales])
+    result = sample_gaussian(inner, stats, settings)
+    phi = dispersion + spread * rng.standard_normal((len(result.scales), layout.n_arms))
+    scales = np.column_stack([phi, result.scales])
     if layout.n_random:
-        return replace(found, scales=scales)
-    log_weights = exact_log_likelihood(found.coefficients, phi, rows, design, layout)
+        return replace(result, scales=scales)
+    log_weights = exact_log_likelihood(result.coefficients, phi, rows, design, layout)
     A, b = stats.dd[0], stats.dy[0]
-    log_weights += 0.5 * np.einsum("di,ij,dj->d", found.coefficients, A, found.coefficients) - found.coefficients @ b
+    log_weights += (
+        0.5 * np.einsum("di,ij,dj->d", result.coefficients, A, result.coefficients) - result.coefficients @ b
+    )
     if layout.n_arms:
         log_weights += dispersion_prior(phi, layout)
         log_weights += 0.5 * (((phi - dispersion) / spread) ** 2).sum(axis=1)
     chosen, pareto_k = resample(log_weights, settings.n_chains, rng)
-    return Weighted(scales[chosen], found.coefficients[chosen], found.divergences, pareto_k)
+    return Weighted(scales[chosen], result.coefficients[chosen], result.divergences, pareto_k)
 
 
 def working_design(design: LinearDesign, layout: Layout, eta: FloatArray, dispersion: FloatArray) -> LinearDesign:
@@ -260,10 +262,10 @@ def dispersion_mode(design: LinearDesign, layout: Layout, eta: FloatArray) -> tu
     centre, spread = np.zeros(layout.n_arms), np.ones(layout.n_arms)
     bounds = (0.0, 5.0) if layout.family == NEGATIVE_BINOMIAL else (-6.0, 3.0)
     for a in range(layout.n_arms):
-        mine = design.arm == a
-        part = replace(design, y=design.y[mine], weight=design.weight[mine], arm=design.arm[mine] * 0)
+        own = design.arm == a
+        part = replace(design, y=design.y[own], weight=design.weight[own], arm=design.arm[own] * 0)
         held = linear_families.constants(part, layout.family)
-        given = (eta[mine], part.y, part.weight, part.arm)
+        given = (eta[own], part.y, part.weight, part.arm)
         room = np.empty(len(part.y))
 
         def value(phi: float, given: Any = given, held: FloatArray = held, room: FloatArray = room) -> float:
@@ -271,10 +273,10 @@ def dispersion_mode(design: LinearDesign, layout: Layout, eta: FloatArray) -> tu
             out = linear_families.log_likelihood(*given, at, held, layout.family, room, np.zeros(1))
             return float(out + dispersion_prior(at, layout))
 
-        found = float(minimize_scalar(lambda phi: -value(phi), bounds=bounds, method="bounded").x)
+        result = float(minimize_scalar(lambda phi: -value(phi), bounds=bounds, method="bounded").x)
         step = 0.02
-        curvature = -(value(found + step) - 2 * value(found) + value(found - step)) / step**2
-        centre[a], spread[a] = found, 1.0 / np.sqrt(max(curvature, 25.0))
+        curvature = -(value(result + step) - 2 * value(result) + value(result - step)) / step**2
+        centre[a], spread[a] = result, 1.0 / np.sqrt(max(curvature, 25.0))
     return centre, spread
 
 

@@ -302,7 +302,7 @@ def sample(design: LinearDesign, layout: Layout, settings: Settings) -> tuple[Fl
         parts.append(np.log(scale) if layout.prior == HORSESHOE else scale)
         further = ((), (("slab", 1), ("local", j)), (("parts", j), ("mixing", j)))[layout.prior]
         parts += [np.log(draws(name, width)) for name, width in further]
-    blocks = (("intercept", 1), ("main_effects", layout.n_main), ("treatment", 1), ("interaction_effects", j))
-    blocks += (("stratum_effects", layout.n_strata * layout.n_stratum_effects),)
-    coefficients = np.column_stack([draws(name, width) for name, width in blocks])
+    blocks = {"intercept": 1, "main_effects": layout.n_main, "treatment": 1, "interaction_effects": j}
+    blocks["stratum_effects"] = layout.n_strata * layout.n_stratum_effects
+    coefficients = np.column_stack([draws(name, width) for name, width in blocks.items()])
     return np.column_stack(parts), coefficients, int(trace.sample_stats["diverging"].sum())
