@@ -14,8 +14,6 @@ from causalsat.catalog import fetch, paths
 from causalsat.catalog.marks import Marked, explain, read_yaml
 from causalsat.catalog.schema import Entry, ImagerySpec, Roles, SimulateSpec, TableSpec
 from causalsat.exceptions import CatalogError
-from causalsat.imagery import open_embeddings, open_imagery
-from causalsat.simulate import satellite_trial
 from causalsat.study import Study
 from causalsat.study.columns import close_matches, list_names
 
@@ -294,6 +292,8 @@ def _simulated(name: str, entry: Entry, options: dict[str, Any]) -> Any:
     spec = entry.simulate or SimulateSpec()
     settings = spec.model_dump(exclude_none=True)
     settings |= {key: options.pop(key) for key in list(options) if key in SimulateSpec.model_fields}
+    from causalsat.simulate import satellite_trial  # rasterio, which reading a catalogue does without
+
     study = satellite_trial(**settings).study()
     about = {"name": name, "licence": entry.licence, "citation": entry.citation.strip()}
     return study.replace(**{**about, **options})
@@ -357,6 +357,8 @@ def _imagery(catalog: Catalog, name: str, entry: Entry, folder: Path, *, check: 
 def _open(
     catalog: Catalog, name: str, key: str, spec: ImagerySpec, folder: Path, *, check: bool, network: bool
 ) -> Any:
+    from causalsat.imagery import open_embeddings, open_imagery  # rasterio, which reading a catalogue does without
+
     where = catalog.where(name, "imagery", key, "path")
     paths.check_network(spec.path, network or spec.network, network, where)
     path = paths.existing(_resolve(catalog, name, spec.path, ("imagery", key, "path"), folder), where)
