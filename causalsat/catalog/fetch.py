@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from causalsat.catalog.convert import CONVERTERS, copy_files
+from causalsat.catalog import convert
 from causalsat.catalog.schema import Download
 from causalsat.exceptions import CatalogError
 from causalsat.study.columns import close_matches, list_names
@@ -50,20 +50,20 @@ def fetch(name: str, spec: Download, target: Path) -> None:
         If the download fails, the archive lacks a file, or a file is not in the expected format.
     """
     _plain_name(name, f"the name of an entry that is downloaded, {name!r}")
-    if spec.convert is not None and spec.convert not in CONVERTERS:
-        near = close_matches(spec.convert, CONVERTERS)
+    if spec.convert is not None and spec.convert not in convert.CONVERTERS:
+        near = close_matches(spec.convert, convert.CONVERTERS)
         raise CatalogError(
             f"entry {name!r}: no converter {spec.convert!r}",
-            expected=f"one of {list_names(CONVERTERS)}",
+            expected=f"one of {list_names(convert.CONVERTERS)}",
             todo=f"did you mean {near[0]}?" if near else "a catalogue names one of the package's own converters",
         )
     LOG.info("downloading %s to %s", name, target.parent / "raw")
     raw = _download(name, spec, target.parent / "raw")
-    convert: Callable[..., None] = CONVERTERS[spec.convert] if spec.convert else copy_files
+    converter: Callable[..., None] = convert.CONVERTERS[spec.convert] if spec.convert else convert.copy_files
     work = target.with_name(target.name + ".part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    convert(raw, work)
+    converter(raw, work)
     if not (work / DONE).is_file():
         (work / DONE).write_text("{}\n")
     shutil.rmtree(target, ignore_errors=True)

@@ -23,6 +23,7 @@ MAX_KINDS = 10  # distinct values of a covariate that may be a coding of the arm
 CERTAIN_BITS = 20.0  # minus log2 of the probability that random assignment makes such a covariate
 DOUBTFUL_BITS = 5.0
 MIN_ARM = 30
+MIN_UNITS_ALIKE = 10  # below, two columns of few whole numbers may agree up to constant and factor by chance
 FREE_ROWS = 20  # distinct rows beyond the number of covariates, where they together determine the treatment
 
 
@@ -73,7 +74,7 @@ def leaks(study: Any, a: Any) -> Iterator[Finding]:
 def _same(x: FloatArray, y: FloatArray) -> bool:
     """Whether two columns agree wherever both are there, up to a constant and a factor."""
     both = np.isfinite(x) & np.isfinite(y)
-    if both.sum() < 3 or not np.ptp(y[both]) > 0 or not np.ptp(x[both]) > 0:
+    if both.sum() < MIN_UNITS_ALIKE or not np.ptp(y[both]) > 0 or not np.ptp(x[both]) > 0:
         return False
     u, v = x[both] - x[both].mean(), y[both] - y[both].mean()
     if len(np.unique(v[:1000])) < 3:  # two yes/no columns may agree by their nature
