@@ -156,7 +156,7 @@ class FineTunedEncoder(AnsweringEncoder, BaseEstimator):
                 todo="pass ModuleEncoder(your_module), TorchvisionEncoder(...) or SelfSupervisedEncoder()",
             )
         features = feature_array(self.encoder_.fit(X, None).transform(X))
-        seen = np.isfinite(features).any(axis=1)
+        seen: NDArray[np.bool_] = np.asarray(np.isfinite(features).any(axis=1))
         self.mean_ = np.nanmean(features[seen], axis=0)
         spread = np.nanstd(features[seen], axis=0)
         self.sd_ = np.where(spread > 1e-6 * np.abs(self.mean_).max(initial=1e-12), spread, np.inf)

@@ -111,7 +111,7 @@ class SupervisedEncoder(AnsweringEncoder, BaseEstimator):
         outcome, t, place, site = units
         self.encoder_ = RandomConvFeatures(statistics=True) if self.encoder is None else as_transformer(self.encoder)
         features = feature_array(self.encoder_.fit(X, None).transform(X))
-        seen = np.isfinite(features).any(axis=1)
+        seen: NDArray[np.bool_] = np.asarray(np.isfinite(features).any(axis=1))
         varying = count_varying(features[seen]) if seen.any() else 0
         most = max(1, min(self.n_components, int(seen.sum()) - 1, varying))
         self.reduction_: Reduction = learn_reduction(features[seen], most)

@@ -306,7 +306,7 @@ def _check_clusters(data: FitData) -> None:
 def _in_order(data: FitData, order: IntArray, codes: IntArray) -> FitData:
     """The units in an order, with these cluster codes."""
     arrays = ("X", "y", "treatment", "sample_weight", "propensity", "strata")
-    taken = {name: None if (v := getattr(data, name)) is None else v[order] for name in arrays}
+    taken: dict[str, Any] = {name: None if (v := getattr(data, name)) is None else v[order] for name in arrays}
     return replace(data, **taken, groups=None if data.groups is None else codes[order])
 
 

@@ -304,7 +304,7 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         fitted = fit_ensemble(data, options, seed, images=images, image_shape=image_shape, **roles)
         for field in fields(fitted):
             setattr(self, f"{field.name}_", getattr(fitted, field.name))
-        self._network = None
+        self._network: Any = None
         if isinstance(data, ImageFitData):
             self.encoder_.set_state(self.shape_, self.state_)
         self._average_effect(data)
