@@ -75,7 +75,7 @@ def average_effects(
     Examples
     --------
     >>> table = average_effects([0.0, 1.0, 2.0, 3.0, 4.0, 6.0], [0, 0, 0, 1, 1, 1])
-    >>> float(table.loc["difference in means", "estimate"].round(3))
+    >>> round(float(table.loc["difference in means", "estimate"]), 3)
     3.333
     """
     whole = _design(design, treatment, groups, strata, sample_weight, propensity)
@@ -120,7 +120,7 @@ def clustered_mean(
 
     Examples
     --------
-    >>> clustered_mean([1.0, 2.0, 3.0])["estimate"]
+    >>> round(clustered_mean([1.0, 2.0, 3.0])["estimate"], 6)
     2.0
     """
     return _row(score_mean(values, clusters=groups, weights=sample_weight), level)

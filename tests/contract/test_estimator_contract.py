@@ -267,7 +267,10 @@ def test_only_ratios_of_weights_matter(kind):
 
 @each
 def test_clusters_widen_the_interval_of_the_average(kind):
-    """30 sites of 20 units, villages of sd 2: the standard error is that of 30 sites, not of 600 units."""
+    """30 sites of 20 units, villages of sd 2: the standard error is that of 30 sites, not of 600 units.
+
+    Units of one image are a cluster also where no groups are given.
+    """
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 20)
     world = world_of(kind, N_SITES).take(groups)
@@ -277,7 +280,10 @@ def test_clusters_widen_the_interval_of_the_average(kind):
     world = replace(world, X=X, y=y, t=t, groups=groups)
     naive = fit(make(kind), world, groups=False).effect(world.X).ate().sd()[0]
     honest = fit(make(kind), world).effect(world.X).ate().sd()[0]
-    assert honest > 2 * naive
+    if uses_images(kind):  # the difference of two means of 15 villages of sd 2 has a standard error of .73
+        assert min(honest, naive) > 0.5
+    else:
+        assert honest > 2 * naive
 
 
 # ---------------------------------------------------------------------- hard cases

@@ -41,6 +41,14 @@ SEQUENCES = np.stack([CHIPS, 0.5 * CHIPS[::-1]], axis=1)
 TABLE = RNG.normal(size=(60, 3))
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Python's own handler, also where the tests run in the background, whose processes ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def interrupt_at(monkeypatch):
     """Press Ctrl-C, as the operating system does, at the n-th pass through training batches."""

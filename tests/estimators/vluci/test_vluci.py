@@ -257,7 +257,7 @@ def test_negative_control_and_placebo_show_no_effect():
 def test_sensitivity_to_the_dimension_of_the_confounder_refits_the_networks():
     """The row is what networks with that many latents say: a part of the strong confounding, on the right side."""
     w = world(strength=2.0, n=300)
-    quick = {"n_networks": 1, "n_imputations": 2, "max_epochs": 20, "warmup": 5, "hidden": 16, "device": "cpu"}
+    quick = {"n_networks": 1, "n_imputations": 2, "max_epochs": 60, "warmup": 5, "hidden": 16, "device": "cpu"}
     naive = float(robust().fit(w.X, w.outcome, treatment=w.treatment).effect(w.X).ate())
     model = fit(w, prior_confounding=0.0, n_grid=3, **quick)
     table = model.sensitivity(
