@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.alignment import aligned
 from causalsat.design import Design, balancing_weights, make_design
-from causalsat.exceptions import ParameterError
+from causalsat.design.design import roles_of
 from causalsat.inference.average_effects import (
     EffectEstimate,
     blocked_difference,
@@ -158,13 +158,8 @@ def _design(
     design: Design | None, treatment: Any, groups: Any, strata: Any, sample_weight: Any, propensity: Any
 ) -> Design:
     given = {"treatment": treatment, "groups": groups, "strata": strata}
-    given |= {"sample_weight": sample_weight, "propensity": propensity}
-    if design is None:
-        return make_design(given.pop("treatment"), **given)
-    beside = [name for name, value in given.items() if value is not None]
-    if beside:
-        raise ParameterError(f"design= and {', '.join(beside)}", expected="one of them")
-    return design
+    given = roles_of(design, {**given, "sample_weight": sample_weight, "propensity": propensity})
+    return make_design(given.pop("treatment"), **given) if design is None else design
 
 
 def _row(found: EffectEstimate, level: float) -> dict[str, Any]:

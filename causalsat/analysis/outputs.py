@@ -147,6 +147,12 @@ def collect_metrics(analysis: Any, mapped: Any = None) -> dict[str, Any]:
         },
         "model": {k: v for k, v in estimator._diagnostics().items() if isinstance(v, int | float | str | bool)},
     }
+    return values | _present_metrics(analysis, mapped)
+
+
+def _present_metrics(analysis: Any, mapped: Any) -> dict[str, Any]:
+    """Figures of what not every analysis has: permutation test, sensitivity, further places, a map."""
+    values: dict[str, Any] = {}
     if analysis.permutation is not None:
         values["permutation"] = {
             "statistic": analysis.permutation.statistic,
@@ -217,7 +223,35 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
         tables=[_average_rows(analysis.average), *_sensitivity_rows(analysis)],
         figures=[Figure(figures["ate"], "Average effect by method with 95 % intervals.")],
     )
+    yield _heterogeneity_section(analysis, figures)
+    places = analysis.places
+    paragraphs = [] if places is None else [_places_words(analysis)]
+    picture = [] if mapped.png is None else [Figure(mapped.png, "Map of the effect.", mapped.note)]
     yield Section(
+        "Map",
+        [
+            f"{mapped.n_mapped:,} cells of {mapped.resolution_m:,.0f} m: effects.tif has the bands cate, sd, lower, "
+            f"upper ({level}), prob_positive and support; map.html shows them one by one. Support below 0.05 marks "
+            "places that look unlike the trial's, whose effects are extrapolations.",
+            *_beside_words(analysis),
+            *paragraphs,
+        ],
+        figures=picture,
+    )
+    yield Section(
+        "Model and diagnostics",
+        ["Effects of the units with their intervals, overlap of the arms, and the fitted model."],
+        figures=[
+            Figure(figures["units"], f"Posterior effects of the units in order, with {level} intervals."),
+            Figure(figures["overlap"], "Distribution of the propensity by arm."),
+        ],
+        text=str(final_estimator(analysis.model)[1].summary()),
+    )
+
+
+def _heterogeneity_section(analysis: Any, figures: dict[str, Path]) -> Section:
+    """What the tests of heterogeneity say, and how to read them."""
+    return Section(
         "Is the heterogeneity real?",
         [
             analysis.verdict(),
@@ -245,29 +279,6 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
             Figure(figures["toc"], "Targeting operator characteristic with its interval.", "TOC, first fold seed."),
             Figure(figures["gates"], "Average effect by fifth of the predicted effect.", "GATES by predicted fifth."),
         ],
-    )
-    places = analysis.places
-    paragraphs = [] if places is None else [_places_words(analysis)]
-    picture = [] if mapped.png is None else [Figure(mapped.png, "Map of the effect.", mapped.note)]
-    yield Section(
-        "Map",
-        [
-            f"{mapped.n_mapped:,} cells of {mapped.resolution_m:,.0f} m: effects.tif has the bands cate, sd, lower, "
-            f"upper ({level}), prob_positive and support; map.html shows them one by one. Support below 0.05 marks "
-            "places that look unlike the trial's, whose effects are extrapolations.",
-            *_beside_words(analysis),
-            *paragraphs,
-        ],
-        figures=picture,
-    )
-    yield Section(
-        "Model and diagnostics",
-        ["Effects of the units with their intervals, overlap of the arms, and the fitted model."],
-        figures=[
-            Figure(figures["units"], f"Posterior effects of the units in order, with {level} intervals."),
-            Figure(figures["overlap"], "Distribution of the propensity by arm."),
-        ],
-        text=str(final_estimator(analysis.model)[1].summary()),
     )
 
 
@@ -315,7 +326,7 @@ def _design_words(analysis: Any) -> Iterator[str]:
     elif design.strata is not None:
         e = design.probability
         shares = f"from {e.min():.2f} to {e.max():.2f}" if np.ptp(e) > 1e-9 else f"{e[0]:.2f} in each"
-        pairs = "; standard errors are clustered on the strata (pairs)" if design.is_paired else ""
+        pairs = "; strata with one cluster an arm are clusters as a whole" if design.is_paired else ""
         yield f"Assigned within {int(design.strata.max()) + 1} strata, with treated shares {shares}{pairs}."
     elif design.stated_probability is not None:
         e = design.stated_probability

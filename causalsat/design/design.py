@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.core import inputs
 from causalsat.core.alignment import align_all
 from causalsat.core.warn import warn
-from causalsat.exceptions import DataError, DataWarning, TreatmentError
+from causalsat.design.pooling import pool
+from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
 
-__all__ = ["Design", "make_design", "warn_contradicted"]
+__all__ = ["Design", "make_design", "roles_of", "warn_contradicted"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -109,30 +110,22 @@ class Design:
 
     @property
     def inference_clusters(self) -> IntArray:
-        """Codes on which variances are clustered, shape (n,).
+        """Clusters of variances, shape (n,): a stratum in which an arm holds one cluster is one as a whole.
 
-        The strata where they are pairs (each has at most one cluster, or unit, in one of its arms, in most strata):
-        the noise of a pair's two clusters cannot be told from their shared level, and standard errors clustered on
-        the single cluster are too small by about the square root of two (de Chaisemartin and Ramirez-Cuellar
-        2024). Otherwise the clusters.
+        The rule of the table of averages, AIPW, GATES and RATE, :func:`causalsat.design.pooling.pool`.
         """
-        return self.strata if self.is_paired and self.strata is not None else self.cluster_codes
+        return self._pooled[1]
 
     @property
     def is_paired(self) -> bool:
-        """Whether most strata hold a single cluster (unit) of an arm."""
-        if self.strata is None or not self.is_binary or not self.randomised:
-            return False
-        counts = clusters_by_arm(self.treatment, self.strata, self.cluster_codes)
-        both = (counts > 0).all(axis=1)
-        return bool(both.any() and (counts[both].min(axis=1) <= 1).mean() > 0.5)
+        """Whether some strata, such as pairs, hold a single cluster (unit) of an arm and are clusters as a whole."""
+        return bool(self._pooled[0].any())
 
     @property
-    def stratum_indicators(self) -> FloatArray:
-        """Indicators of the strata but the first, shape (n, n_strata - 1); no column without strata."""
-        if self.strata is None:
-            return np.empty((len(self), 0))
-        return np.asarray((self.strata[:, None] == np.arange(1, self.strata.max() + 1)).astype(float))
+    def _pooled(self) -> tuple[NDArray[np.bool_], IntArray]:
+        if self.strata is None or not self.is_binary or not self.randomised:
+            return np.zeros(len(self), dtype=bool), self.cluster_codes
+        return pool(self.treatment.astype(np.int64), self.strata, self.cluster_codes)
 
     def take(self, rows: ArrayLike) -> Design:
         """The design of some of its units, with the probabilities of the whole one.
@@ -250,6 +243,41 @@ def warn_contradicted(design: Design) -> None:
         )
 
 
+def roles_of(design: Design | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The roles that were given, or those of a design; one of them only.
+
+    Parameters
+    ----------
+    design : Design or None
+        What holds the roles, if anything does.
+    given : dict
+        Keys among treatment, groups, strata, sample_weight, weights and propensity; None where not given.
+
+    Examples
+    --------
+    >>> roles_of(make_design([0, 1], groups=["a", "b"]), {"groups": None, "weights": None})
+    {'groups': array([0, 1]), 'weights': None}
+    """
+    if design is None:
+        return given
+    beside = [name for name, value in given.items() if value is not None]
+    if beside:
+        raise ParameterError(
+            f"design= and {', '.join(beside)}",
+            expected="one of them: a design holds treatment, groups, strata, weights and propensity",
+            todo="leave the roles out, or make a design of them with causalsat.design.make_design",
+        )
+    values = {
+        "treatment": design.treatment,
+        "groups": design.clusters,
+        "strata": design.strata if design.randomised else None,
+        "sample_weight": design.weights,
+        "weights": design.weights,
+        "propensity": design.stated_probability,
+    }
+    return {name: values[name] for name in given}
+
+
 def check_strata(strata: Any, n: int) -> IntArray | None:
     """Stratum labels (texts or numbers) as codes 0, 1, ...; missing labels are refused.
 
@@ -301,16 +329,6 @@ def check_nested(clusters: IntArray | None, strata: IntArray) -> None:
             expected="strata that hold several clusters, or units assigned within clusters",
             todo="leave strata out if whole clusters were assigned, leave groups out if units were within them",
         )
-
-
-def clusters_by_arm(treatment: FloatArray, strata: IntArray, clusters: IntArray) -> IntArray:
-    """Clusters with control units and with treated units in each stratum, shape (n_strata, 2)."""
-    n_strata, out = int(strata.max()) + 1, []
-    for arm in (0.0, 1.0):
-        rows = treatment == arm
-        _, first = np.unique(clusters[rows], return_index=True)
-        out.append(np.bincount(strata[rows][first], minlength=n_strata))
-    return np.stack(out, axis=1).astype(np.int64)
 
 
 def treated_share(treatment: FloatArray, strata: IntArray, clusters: IntArray) -> FloatArray:

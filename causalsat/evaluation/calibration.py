@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
+from causalsat.design.design import roles_of
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError
 from causalsat.inference.average_effects import score_projection
@@ -195,7 +196,7 @@ def blp(
     >>> round(result.slope, 1), round(result.ate, 1)
     (0.5, 1.0)
     """
-    given = checks.roles(design, {"groups": groups, "weights": weights})
+    given = roles_of(design, {"groups": groups, "weights": weights})
     prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, given["groups"], folds, given["weights"])
     n_groups = checks.several(cluster)
     mass = np.bincount(fold, w)
@@ -264,7 +265,7 @@ def gates(
     >>> result.estimate.round(1), result.monotone
     (array([0.1, 0.3, 0.5, 0.7, 0.9]), True)
     """
-    given = checks.roles(design, {"groups": groups, "weights": weights})
+    given = roles_of(design, {"groups": groups, "weights": weights})
     prediction, gamma, cluster, fold, w = _inputs_of(tau, scores, given["groups"], folds, given["weights"])
     checks.several(cluster)
     k = checks.count(n_groups, "n_groups", 2)

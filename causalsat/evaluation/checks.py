@@ -14,30 +14,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def roles(design: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The roles that were given, or those of a design; one of them only.
-
-    ``given`` may have the keys treatment, groups, strata, sample_weight (or weights) and propensity.
-    """
-    if design is None:
-        return given
-    beside = [name for name, value in given.items() if value is not None]
-    if beside:
-        raise ParameterError(
-            f"design= and {', '.join(beside)}",
-            expected="one of them: a design holds treatment, groups, strata, weights and propensity",
-        )
-    values = {
-        "treatment": design.treatment,
-        "groups": design.clusters,
-        "strata": design.strata if design.randomised else None,
-        "sample_weight": design.weights,
-        "weights": design.weights,
-        "propensity": design.stated_probability,
-    }
-    return {name: values[name] for name in given}
-
-
 def inference_groups(design: Any, groups: Any) -> Any:
     """Clusters of standard errors: the groups that were given, or those that the design says (pairs as a whole)."""
     return groups if design is None else design.inference_clusters

@@ -14,6 +14,7 @@ from causalsat.core.alignment import aligned
 from causalsat.core.rows import take
 from causalsat.core.tables import Tabular
 from causalsat.design import Design, make_design
+from causalsat.design.design import roles_of
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.folds import assign_folds
@@ -161,7 +162,7 @@ def crossfit_effects(
     outcome = inputs.check_outcome(y, n)
     given = {"treatment": treatment, "groups": groups, "strata": strata}
     given |= {"sample_weight": sample_weight, "propensity": propensity}
-    roles = _resolve(X, n, checks.roles(design, given))
+    roles = _resolve(X, n, roles_of(design, given))
     fold = _folds(cv, X, outcome, roles, random_state)
     tasks = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
     runs = _run(tasks, model, X, outcome, roles, level, n_jobs, progress, return_models)

@@ -19,6 +19,7 @@ from causalsat.core import inputs
 from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
+from causalsat.design.design import roles_of
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.folds import MIXED, assign_folds, cluster_arms
@@ -346,7 +347,7 @@ def permutation_test(
     """
     given = {"treatment": treatment, "groups": groups, "strata": strata}
     given |= {"propensity": propensity, "weights": weights}
-    treatment, groups, strata, propensity, weights = checks.roles(design, given).values()
+    treatment, groups, strata, propensity, weights = roles_of(design, given).values()
     if design is not None and not design.randomised:
         raise DataError(
             "a study that was not randomised",

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.core.alignment import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
+from causalsat.design.design import roles_of
 from causalsat.evaluation import checks
 from causalsat.exceptions import ParameterError
 from causalsat.inference.robust import effective_clusters, t_interval
@@ -258,7 +259,7 @@ def rate(
     """
     if method not in ("autoc", "qini"):
         raise ParameterError(f"method={method!r}", expected="'autoc' or 'qini'")
-    given = checks.roles(design, {"groups": groups, "weights": weights})
+    given = roles_of(design, {"groups": groups, "weights": weights})
     groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
     s = checks.numbers(priority, "priority")
     gamma = checks.numbers(scores, "scores", len(s))

@@ -1,4 +1,4 @@
-"""Whether predicted risks come true: Brier score and calibration by bins, wherever outcomes are known."""
+"""Calibration of predicted risks: Brier score and calibration by bins, wherever outcomes are known."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.design.pooling import pool
 from causalsat.exceptions import DataError, DataWarning, TreatmentError
 from causalsat.inference.leverage import codes
 from causalsat.inference.robust import (
@@ -257,7 +258,7 @@ def lay_out(
         )
     arm, stratum = t[used].astype(np.int64), codes(stratum[used])
     cluster = np.arange(len(arm)) if clusters is None else codes(np.asarray(clusters)[used])
-    fine, pooled = _pool(arm, stratum, cluster)
+    fine, pooled = pool(arm, stratum, cluster)
     weight = w[used] / w[used].mean()
     return Layout(
         used, arm, weight, stratum, cluster, fine, pooled, clusters is not None, strata is not None, left_out
@@ -267,36 +268,6 @@ def lay_out(
 def _both_arms(stratum: IntArray, t: FloatArray, seen: BoolArray) -> BoolArray:
     arms = [np.bincount(stratum, seen & (t == arm)) > 0 for arm in (0, 1)]
     return np.asarray((arms[0] & arms[1])[stratum])
-
-
-def _pool(arm: IntArray, stratum: IntArray, cluster: IntArray) -> tuple[BoolArray, IntArray]:
-    """Units of fine strata, and the clusters of the variance."""
-    n_strata, n_clusters = int(stratum.max()) + 1, int(cluster.max()) + 1
-    pair = np.unique(cluster * 2 * n_strata + 2 * stratum + arm)
-    held = np.bincount(pair % (2 * n_strata), minlength=2 * n_strata)
-    fine = (held.reshape(n_strata, 2) == 1).any(axis=1)
-    if not fine.any():
-        return np.zeros(len(arm), dtype=bool), cluster
-    component = _connected(stratum, cluster)
-    tied = np.isin(component, component[fine])
-    if len(np.unique(component[tied])) < 2:  # nothing to compare it with
-        return np.zeros(len(arm), dtype=bool), cluster
-    units = tied[stratum]
-    return units, codes(np.where(units, component[stratum], n_strata + n_clusters + cluster))
-
-
-def _connected(stratum: IntArray, cluster: IntArray) -> IntArray:
-    """Which strata a cluster connects, shape (strata,)."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n_strata, n_clusters = int(stratum.max()) + 1, int(cluster.max()) + 1
-    owner = np.zeros(n_clusters, dtype=np.int64)
-    owner[cluster] = stratum
-    if (owner[cluster] == stratum).all():
-        return np.arange(n_strata)
-    links = coo_matrix((np.ones(len(stratum)), (stratum, n_strata + cluster)), shape=(n_strata + n_clusters,) * 2)
-    return np.asarray(connected_components(links, directed=False)[1][:n_strata], dtype=np.int64)
 
 
 # ---------------------------------------------------------------------- estimators

@@ -1,4 +1,4 @@
-"""Risk models: do predicted risks come true; who is tested at the same risk; what the decision overlooks."""
+"""Risk models: calibration of predicted risks; who is tested at the same risk; what the decision overlooks."""
 
 from __future__ import annotations
 

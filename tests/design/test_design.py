@@ -8,6 +8,7 @@ import pytest
 import causalsat
 from causalsat.design import adjust_for_design, balancing_weights, make_design
 from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
+from causalsat.inference.average_effects import lay_out
 
 
 def blocked_trial(seed, effects=(0.5, 1.5), shares=(0.25, 0.70), gap=2.0, n_clusters=120, size=6):
@@ -60,6 +61,18 @@ def test_standard_errors_of_pairs_are_clustered_on_the_pair():
     blocks = make_design((village % 2).astype(float), groups=village, strata=village // 10)
     assert not blocks.is_paired
     assert len(np.unique(blocks.inference_clusters)) == 20
+
+
+def test_strata_of_both_kinds_are_pooled_one_by_one_as_in_the_table_of_averages():
+    """Two pairs among larger blocks: the pairs are clusters as a whole, the blocks' villages stay their own."""
+    t = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1.0])
+    strata = np.repeat(["a", "b", "c", "d"], [2, 2, 4, 4])
+    design = make_design(t, groups=np.arange(12), strata=strata)
+    assert design.is_paired
+    np.testing.assert_array_equal(design.inference_clusters, [0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    np.testing.assert_array_equal(design.inference_clusters, lay_out(t, strata=strata, clusters=np.arange(12)).pooled)
+    seen = make_design(t, groups=np.arange(12), strata=strata, randomised=False)
+    np.testing.assert_array_equal(seen.inference_clusters, np.arange(12))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Probabilities of an event that come true, from networks and other classifiers that overfit: CaPE."""
+"""Calibrated probabilities of an event, from networks and other classifiers that overfit: CaPE."""
 
 from __future__ import annotations
 
