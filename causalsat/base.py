@@ -33,7 +33,7 @@ from causalsat.core.tables import latex_table, markdown_table, markdown_text, te
 from causalsat.core.treatment import warn_of_arm_codes
 from causalsat.core.warn import warn
 from causalsat.design import Design, adjust_for_design, balancing_weights, make_design
-from causalsat.design.design import warn_contradicted
+from causalsat.design.design import roles_of, warn_contradicted
 from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
 from causalsat.inference import scores as scoring
 from causalsat.persistence import save
@@ -288,7 +288,7 @@ class TableEstimator(BaseEstimator):
                 expected="finite numbers or missing values (NaN)",
                 todo="check a division or a logarithm",
             )
-        return np.asarray(table)
+        return np.ascontiguousarray(table)  # the layout decides the last bits of sums, which samplers magnify
 
     def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
         level = inputs.check_contrast_value(value, n, name)
@@ -392,10 +392,9 @@ class EffectEstimator(TableEstimator):
         """
         self._check_parameters()
         roles = {"treatment": treatment, "groups": groups, "strata": strata, "propensity": propensity}
-        if design is not None:
-            roles, sample_weight = _roles_of(design, {**roles, "sample_weight": sample_weight})
+        roles = roles_of(design, {**roles, "sample_weight": sample_weight})
         with unfitted_unless_finished(self):
-            roles = align_all(X, {"y": y, "sample_weight": sample_weight, **roles})
+            roles = align_all(X, {"y": y, **roles})
             y, sample_weight = roles.pop("y"), roles.pop("sample_weight")
             X, y, sample_weight, roles, _ = without_zero_weights(X, y, sample_weight, roles)
             blocks, stratum_name = inputs.column_or_array(X, roles["strata"], "strata")
@@ -549,24 +548,6 @@ class OutcomeEstimator(EffectEstimator):
             baseline=None,
             diagnostics=self._diagnostics(),
         )
-
-
-def _roles_of(design: Design, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The roles and weights that a design holds; a role beside it is refused."""
-    beside = [name for name, value in given.items() if value is not None]
-    if beside:
-        raise ParameterError(
-            f"design= and {', '.join(beside)}",
-            expected="one of them: a design holds treatment, groups, strata, weights and propensity",
-            todo="leave the roles out, or make a design of them with causalsat.design.make_design",
-        )
-    roles = {
-        "treatment": design.treatment,
-        "groups": design.clusters,
-        "strata": design.strata if design.randomised else None,
-        "propensity": design.stated_probability,
-    }
-    return roles, design.weights
 
 
 def final_estimator(model: Any) -> tuple[Any, Any]:

@@ -149,7 +149,7 @@ def crossfit_nuisances(
     if not 0 < min_propensity < 0.5:
         raise ParameterError(f"min_propensity={min_propensity!r}", expected="a number between 0 and 0.5")
     names = {v for v in (treatment, groups, strata, sample_weight) if isinstance(v, str)}
-    table = np.asarray(inputs.features_only(X, names), dtype=float)
+    table = np.ascontiguousarray(inputs.features_only(X, names), dtype=float)
     if table.ndim != 2:
         raise DataError(f"X of shape {table.shape}", expected="a table (unit, feature)")
     n = len(table)
