@@ -112,7 +112,7 @@ class Design:
     def inference_clusters(self) -> IntArray:
         """Clusters of variances, shape (n,): a stratum in which an arm holds one cluster is one as a whole.
 
-        The rule of the table of averages, AIPW, GATES and RATE, :func:`causalsat.design.pooling.pool`.
+        The rule of the table of averages, AIPW, GATES and RATE, ``causalsat.design.pooling.pool``.
         """
         return self._pooled[1]
 
