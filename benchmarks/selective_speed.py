@@ -70,7 +70,7 @@ def prepared(n: int, seed: int = 0) -> Any:
 # ---------------------------------------------------------------------- the contestants: (least ESS, CPU s)
 def least_ess(chains: dict[str, np.ndarray]) -> float:
     """Least effective samples over all parameters, bulk and tail."""
-    from causalsat.inference.nuts import chain_summary
+    from causalsat.inference.chains import chain_summary
 
     return float(chain_summary(chains, 0)["ess"])
 

@@ -23,19 +23,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from causalsat.core import features as neighbours
 from causalsat.core import inputs
-from causalsat.core import support as neighbours
-from causalsat.core.alignment import align, align_all, align_outcome
 from causalsat.core.fitting import unfitted_unless_finished
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.rows import without_zero_weights
+from causalsat.core.inputs import FitData, FloatArray, align, align_all, align_outcome, without_zero_weights
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
 from causalsat.core.treatment import warn_of_arm_codes
 from causalsat.core.warn import warn
 from causalsat.design import Design, adjust_for_design, balancing_weights, make_design
 from causalsat.design.design import roles_of, warn_contradicted
 from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
-from causalsat.inference import scores as scoring
+from causalsat.inference import nuisances as scoring
 from causalsat.persistence import save
 from causalsat.posterior import EffectPosterior
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.alignment import align_rows, labels_of
-from causalsat.core.inputs import as_labels
+from causalsat.core.inputs import align_rows, as_labels, labels_of
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 

@@ -12,10 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import TableEstimator, call_final_step
 from causalsat.core import inputs
-from causalsat.core.alignment import align_outcome
+from causalsat.core.features import learn_scaler, warn_of_unresolved
 from causalsat.core.fitting import unfitted_unless_finished
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.scaling import learn_scaler, warn_of_unresolved
+from causalsat.core.inputs import FitData, FloatArray, align_outcome
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.posterior import EffectPosterior
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.alignment import aligned
+from causalsat.core.inputs import aligned
 from causalsat.design import Design, balancing_weights, make_design
 from causalsat.design.design import roles_of
 from causalsat.inference.average_effects import (

@@ -1,21 +1,313 @@
-"""Checks on input: every array that a user hands to an estimator passes through here once.
+"""What a user hands over, as checked arrays: parameters, columns, labels in the units' order, outcomes, treatments.
 
-Functions on arrays; the estimators' base class calls them and stores what they return.
+Everything is checked once, where it arrives; the functions behind take arrays as they are.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fnmatch import fnmatchcase
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.alignment import align
 from causalsat.core.names import shown
 from causalsat.core.treatment import more_than_two_values, two_values
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
+
+__all__ = [
+    "align",
+    "align_all",
+    "align_outcome",
+    "align_rows",
+    "aligned",
+    "check_flags",
+    "check_whole_numbers",
+    "labels_of",
+    "select_columns",
+    "take",
+    "without_zero_weights",
+]
+
+
+def check_whole_numbers(estimator: Any, least: Mapping[str, int], *, otherwise: str = "") -> None:
+    """Raise ParameterError where a named parameter is not a whole number of at least the given size.
+
+    ``otherwise`` is what it may be instead, for the message.
+    """
+    for name, low in least.items():
+        value = getattr(estimator, name)
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+            raise ParameterError(
+                f"{name}={value!r}", expected=f"an integer of at least {low}{otherwise and f', or {otherwise}'}"
+            )
+
+
+def check_flags(estimator: Any, names: Iterable[str]) -> None:
+    """Raise ParameterError where a named parameter is neither True nor False."""
+    for name in names:
+        value = getattr(estimator, name)
+        if not isinstance(value, (bool, np.bool_)):
+            raise ParameterError(f"{name}={value!r}", expected="True or False")
+
+
+def select_columns(
+    names: Sequence[str],
+    selection: Any,
+    *,
+    role: str = "modifiers",
+    n_features: int | None = None,
+    ordered: bool = False,
+) -> NDArray[np.int64]:
+    """Positions of the columns that a selection means; an empty selection means none.
+
+    Parameters
+    ----------
+    names : sequence of str of length p
+        The columns' names.
+    selection : None, str, int or sequence of str or int
+        ``None`` for all features; a name or a glob pattern (``"img*"``); a position (negative ones count from
+        the end of the features); or a sequence of those, which may be empty.
+    role : str
+        Name of the option, for errors.
+    n_features : int, optional
+        How many of the columns, the first ones, are features; the others (indicators of missing values) are meant
+        only by their full names. All by default.
+    ordered : bool
+        Positions in the order of the selection instead of that of the columns.
+
+    Returns
+    -------
+    ndarray of int
+        Distinct positions.
+
+    Raises
+    ------
+    ColumnError
+        If a name or a pattern matches no column, or a position lies outside.
+    ParameterError
+        If the selection is of another kind.
+
+    Examples
+    --------
+    >>> select_columns(["img0", "img1", "age"], "img*")
+    array([0, 1])
+    >>> select_columns(["img0", "img1", "age"], ["age", 0])
+    array([0, 2])
+    >>> select_columns(["img0", "img1", "age"], ["age", 0], ordered=True)
+    array([2, 0])
+    >>> select_columns(["age", "img0", "img0 missing"], "img*", n_features=2)
+    array([1])
+    """
+    features = list(names if n_features is None else names[:n_features])
+    if selection is None:
+        return np.arange(len(features), dtype=np.int64)
+    wanted = [selection] if isinstance(selection, str | int | np.integer) else selection
+    try:
+        wanted = list(wanted)
+    except TypeError:
+        raise ParameterError(f"{role}={selection!r}", expected="None, a pattern, or a list of names") from None
+    chosen: dict[int, None] = {}  # keeps the selection's order
+    for item in wanted:
+        named_in_full = isinstance(item, str) and item in names[len(features) :]
+        chosen.update(dict.fromkeys(_positions(names if named_in_full else features, item, role)))
+    return np.array(list(chosen) if ordered else sorted(chosen), dtype=np.int64)
+
+
+def _positions(names: Sequence[str], item: Any, role: str) -> list[int]:
+    if isinstance(item, str):
+        exact = [j for j, name in enumerate(names) if name == item]
+        matches = exact or [j for j, name in enumerate(names) if fnmatchcase(name, item)]
+        if not matches:
+            shown = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+            raise ColumnError(f"{role}={item!r} matches no column", expected=f"a name or pattern among {shown}")
+        return matches
+    if isinstance(item, int | np.integer) and not isinstance(item, bool):
+        if not -len(names) <= item < len(names):
+            raise ColumnError(f"{role} names position {item} of {len(names)} columns", expected="a position inside")
+        return [int(item) % len(names)]
+    raise ParameterError(f"{role} holds {item!r}", expected="names, patterns such as 'img*', or positions")
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def labels_of(value: Any) -> Any:
+    """The labels of the rows: a pandas Index, or None where there are none.
+
+    Data frames and Series have an index; a DataArray has labels where its first dimension has a coordinate. Arrays,
+    lists and a pandas Index have values only.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> labels_of(pd.Series([0.5, 0.7], index=["b", "a"]))
+    Index(['b', 'a'], dtype='...')
+    >>> labels_of([0.5, 0.7])
+    """
+    if hasattr(value, "iloc") and hasattr(value, "index"):
+        return value.index
+    if hasattr(value, "dims") and hasattr(value, "coords") and value.ndim:
+        first = value.dims[0]
+        return value.indexes.get(first)
+    return None
+
+
+def align(X: Any, value: Any, role: str) -> Any:
+    """The values of a role in the order of the units of X.
+
+    Where both have labels, the labels decide: equal labels are left as they are, the same labels in another order
+    are sorted into that of X, and others are refused. An integer label is a label and never a position. Where one of
+    the two has none, or the role is not one value for each unit, there is nothing to compare: its order is taken to
+    be that of X.
+
+    Parameters
+    ----------
+    X : DataFrame, DataArray or array of n rows
+        The units.
+    value : Series, DataFrame, DataArray, array, number, str or None
+        What belongs to the units; of n rows where it has labels.
+    role : str
+        Its name, for errors.
+
+    Returns
+    -------
+    object
+        The value, its rows in the order of X.
+
+    Raises
+    ------
+    DataError
+        If the labels are not the same ones, or one of them occurs twice and the order differs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> X = pd.DataFrame({"age": [20, 30]}, index=["a", "b"])
+    >>> align(X, pd.Series([1, 0], index=["b", "a"]), "treatment").tolist()
+    [0, 1]
+    >>> align(X, [1, 0], "treatment")
+    [1, 0]
+    """
+    return align_rows(labels_of(X), value, role)
+
+
+def align_rows(units: Any, value: Any, role: str, whose: str = "X") -> Any:
+    """:func:`align` to labels of units (a pandas Index, or None), which an error says are those of ``whose``."""
+    labels = labels_of(value)
+    if units is None or labels is None or len(labels) != len(units) or _identical(units, labels):
+        return value  # another number of values is for the check of their number
+    if not (units.is_unique and labels.is_unique):
+        doubled, where = (labels, role) if units.is_unique else (units, whose)
+        raise DataError(
+            f"{role} and {whose} have labels in different orders, and {shown(doubled[doubled.duplicated()][0])} "
+            f"occurs more than once in those of {where}",
+            expected="one label for each unit, or the same labels in the same order",
+            todo=f"sort both by the same key, or pass {role}.to_numpy() if its order is that of {whose}",
+        )
+    rows = labels.get_indexer(units)
+    if (rows < 0).any():
+        raise DataError(
+            f"{role} has other labels than {whose}: {int((rows < 0).sum())} of {len(units)} units are not among "
+            f"them, such as {shown(units[rows < 0][0])} ({role} has {shown(labels[0])}, ...)",
+            expected=f"the labels of {whose}, in any order",
+            todo=f"take both from one table, or pass {role}.to_numpy() if its order is that of {whose}",
+        )
+    return value.iloc[rows] if hasattr(value, "iloc") else value.isel({value.dims[0]: rows})
+
+
+def align_all(X: Any, values: Mapping[str, Any], whose: str = "X") -> dict[str, Any]:
+    """Each role in the order of the units of X (see :func:`align`); roles must agree where X has no labels.
+
+    ``whose`` is the name of X for errors.
+
+    Raises
+    ------
+    DataError
+        As :func:`align`; also if X has no labels and those of two roles differ, since then no order is known to be
+        that of X.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> y, t = pd.Series([5.0, 6.0], index=["a", "b"]), pd.Series([1, 0], index=["b", "a"])
+    >>> align_all([[20], [30]], {"y": y, "treatment": t})
+    Traceback (most recent call last):
+    ...
+    causalsat.exceptions.DataError: y and treatment have different labels, and X has none: ...
+    """
+    units = labels_of(X)
+    if units is None:
+        _refuse_disagreement({role: labels_of(value) for role, value in values.items()}, whose)
+    return {role: align_rows(units, value, role, whose) for role, value in values.items()}
+
+
+def align_outcome(X: Any, y: Any, **roles: Any) -> Any:
+    """The outcome in the order of the units of X; refuses roles that cannot be put into one order with it."""
+    return align_all(X, {"y": y, **roles})["y"]
+
+
+def aligned(reference: str, *roles: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function that puts its roles into the order of its reference (see :func:`align_all`) before it starts.
+
+    Parameters
+    ----------
+    reference : str
+        The argument whose rows are the units.
+    *roles : str
+        Arguments that belong to the units.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> @aligned("priority", "scores")
+    ... def first(priority, scores):
+    ...     return priority.iloc[0], scores.iloc[0]
+    >>> effect, score = first(pd.Series([1, 2], index=["a", "b"]), pd.Series([20, 10], index=["b", "a"]))
+    >>> int(effect), int(score)
+    (1, 10)
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return function(*args, **kwargs)  # whose own error names the function
+            given = {role: bound.arguments[role] for role in roles if role in bound.arguments}
+            bound.arguments.update(align_all(bound.arguments.get(reference), given, reference))
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def _refuse_disagreement(labels: Mapping[str, Any], whose: str) -> None:
+    labelled = [(role, own) for role, own in labels.items() if own is not None]
+    for role, own in labelled[1:]:
+        first, reference = labelled[0]
+        if len(own) == len(reference) and not _identical(reference, own):
+            raise DataError(
+                f"{first} and {role} have different labels, and {whose} has none: {shown(reference[0])}, ... in "
+                f"{first} and {shown(own[0])}, ... in {role}",
+                expected=f"the same labels in the same order, or {whose} with these labels too",
+                todo=f"give {whose} its labels, or pass {first} and {role} as arrays (.to_numpy()) in its order",
+            )
+
+
+def _identical(one: Any, other: Any) -> bool:
+    return one is other or bool(one.equals(other)) or bool(one.astype(object).equals(other.astype(object)))
+
 
 FloatArray = NDArray[np.float64]
 
@@ -111,7 +403,7 @@ def is_dataarray(X: Any) -> bool:
 def column_or_array(X: Any, value: Any, role: str) -> tuple[Any, str | None]:
     """Resolve an argument that is an array or the name of a column of X; returns (values, name or None).
 
-    Values with labels are put into the order of X (see :func:`causalsat.core.alignment.align`).
+    Values with labels are put into the order of X (see :func:`causalsat.core.inputs.align`).
     """
     if not isinstance(value, str):
         return align(X, value, role), None
@@ -389,3 +681,45 @@ def _one_per_unit(values: NDArray[Any], n: int, role: str) -> None:
             f"{role} of shape {values.shape} for {n} units (inconsistent numbers of samples)",
             expected=f"a one-dimensional array of {n} values",
         )
+
+
+def take(X: Any, rows: NDArray[Any]) -> Any:
+    """Rows of a table, data frame or DataArray, by position or mask.
+
+    Examples
+    --------
+    >>> take(np.arange(6).reshape(3, 2), np.array([True, False, True]))
+    array([[0, 1],
+           [4, 5]])
+    """
+    if is_dataframe(X) or hasattr(X, "iloc"):
+        return X.iloc[rows]
+    if is_dataarray(X):
+        return X.isel({X.dims[0]: rows})
+    return np.asarray(X)[rows]
+
+
+def without_zero_weights(
+    X: Any, y: Any, weight: Any, roles: dict[str, Any]
+) -> tuple[Any, Any, Any, dict[str, Any], NDArray[np.bool_] | None]:
+    """Units of positive weight: X, y, the weights, roles that are arrays, and which units they are.
+
+    A unit of weight zero is in no population: it counts neither as a unit nor as a cluster. The mask is None where
+    all weights are positive, or are no array of numbers (which is refused elsewhere).
+
+    Examples
+    --------
+    >>> X, y, w, roles, kept = without_zero_weights(np.eye(3), [1, 2, 3], [1.0, 0.0, 2.0], {"treatment": [0, 1, 1]})
+    >>> y, roles["treatment"], kept
+    (array([1, 3]), array([0, 1]), array([ True, False,  True]))
+    """
+    values = np.asarray(column_or_array(X, weight, "sample_weight")[0] if weight is not None else 1.0)
+    n = len(X) if hasattr(X, "__len__") else 0
+    if values.dtype.kind not in "biuf" or values.shape != (n,):
+        return X, y, weight, roles, None
+    if not (values == 0).any() or not (values > 0).any() or np.ndim(y) == 0:
+        return X, y, weight, roles, None
+    kept = values != 0
+    cut = {k: v if isinstance(v, str) or np.ndim(v) == 0 else take(v, kept) for k, v in roles.items()}
+    weight = weight if isinstance(weight, str) else take(weight, kept)
+    return take(X, kept), take(y, kept), weight, cut, kept

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.base import EffectEstimator, Summary
-from causalsat.core.columns import select_columns
-from causalsat.core.inputs import FitData
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, check_whole_numbers, select_columns
 from causalsat.design import make_design
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.average_effects import score_mean

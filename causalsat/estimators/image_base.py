@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import EffectEstimator
-from causalsat.core import inputs, support
+from causalsat.core import features as support
+from causalsat.core import inputs
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.encoders import chips as _chips
 from causalsat.encoders import places as _places

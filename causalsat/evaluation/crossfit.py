@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
-from causalsat.core.alignment import aligned
-from causalsat.core.rows import take
+from causalsat.core.inputs import aligned, take
 from causalsat.core.tables import Tabular
 from causalsat.design import Design, make_design
 from causalsat.design.design import roles_of

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
-from causalsat.core.alignment import aligned
+from causalsat.core.inputs import aligned
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.design.design import roles_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.alignment import aligned
+from causalsat.core.inputs import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.evaluation.crossfit import CrossfitEffects

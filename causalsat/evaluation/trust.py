@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat.core.support import neighbour_distance, whiten
+from causalsat.core.features import neighbour_distance, whiten
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 

@@ -53,7 +53,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.design.pooling import pool
+from causalsat.design.design import pool
 from causalsat.exceptions import DataError, DataWarning, TreatmentError
 from causalsat.inference.leverage import codes
 from causalsat.inference.robust import (

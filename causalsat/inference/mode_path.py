@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.inference.chains import Settings
-from causalsat.inference.nuts import negative_hessian
+from causalsat.inference.chains import Settings, negative_hessian
 
 FloatArray = NDArray[np.float64]
 Density = Callable[[FloatArray], tuple[float, FloatArray]]

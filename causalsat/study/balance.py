@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalsat.core.features import learn_scaler
 from causalsat.core.names import list_names
-from causalsat.core.scaling import learn_scaler
 from causalsat.study.report import Finding
 
 __all__ = ["balance", "standardised_differences"]

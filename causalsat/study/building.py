@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.alignment import align_rows
+from causalsat.core.inputs import align_rows
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 from causalsat.study.columns import one_name_each, require_column
 

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from typing import Any
 
-from causalsat.core.alignment import align_rows
+from causalsat.core.inputs import align_rows
 from causalsat.core.names import shown
 from causalsat.core.treatment import FOR_ARMS
 from causalsat.exceptions import DataWarning, ParameterError, TreatmentError

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from causalsat import DoublyRobustEffect, Study
-from causalsat.core.alignment import align, align_all, align_rows, labels_of
+from causalsat.core.inputs import align, align_all, align_rows, labels_of
 from causalsat.design import make_design
 from causalsat.evaluation import (
     blp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from causalsat.core.columns import select_columns
+from causalsat.core.inputs import select_columns
 from causalsat.exceptions import ColumnError, ParameterError
 
 IMAGE_FIRST = ["img0", "img1", "age", "i?"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from causalsat.core import inputs
-from causalsat.core.support import learn_support, support
+from causalsat.core.features import learn_support, support
 from causalsat.exceptions import DataError, DataWarning
-from causalsat.inference.scores import crossfit_ridge, r_score
+from causalsat.inference.nuisances import crossfit_ridge, r_score
 
 
 def test_imputation_fills_means_and_flags():
@@ -71,7 +71,7 @@ def test_crossfit_ridge_predicts_unseen_clusters_only():
 
 
 def test_support_does_not_depend_on_the_features_units():
-    from causalsat.core.support import learn_support, support
+    from causalsat.core.features import learn_support, support
 
     rng = np.random.default_rng(0)
     X, new = rng.standard_normal((200, 3)), 1.5 * rng.standard_normal((50, 3))

@@ -197,7 +197,7 @@ def test_a_learner_that_swallows_the_interrupt_does_not_finish_the_fit():
 def test_an_interrupted_sampler_is_an_interrupt_and_no_other_error(monkeypatch):
     """nutpie gives a partial trace, whose use fails later."""
     from causalsat import BayesianLinearEffect
-    from causalsat.inference import nuts
+    from causalsat.inference import chains as nuts
 
     whole, calls = nuts._guarded, []
 

@@ -28,8 +28,6 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from map_toys import places
 from map_toys import toy_model
-from causalsat.imagery import open_imagery
-from causalsat.mapping import effects_map, map_effects
 imagery = open_imagery({raster!r})
 model = toy_model(imagery, places(60, imagery.shape, margin=45), 240.0, pause=0.03)
 print("mapping", flush=True)

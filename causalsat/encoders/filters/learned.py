@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat.core.parameters import check_flags, check_whole_numbers
+from causalsat.core.inputs import check_flags, check_whole_numbers
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.chips import ChipView, Float32Array

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.scaling import learn_scaler
+from causalsat.core.features import learn_scaler
 from causalsat.estimators.clusters.density import Cells, Prior
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.inference.folds import assign_folds

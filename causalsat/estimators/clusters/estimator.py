@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import Summary
-from causalsat.core.inputs import FloatArray
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FloatArray, check_whole_numbers
 from causalsat.estimators.clusters import report
 from causalsat.estimators.clusters.fit import Options, fit_model, type_probabilities
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters

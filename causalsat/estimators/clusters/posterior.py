@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.estimators.clusters import density
 from causalsat.estimators.clusters.density import Cells, Layout, Prior
-from causalsat.inference.chains import Settings
-from causalsat.inference.nuts import inverse_root, negative_hessian, sample_nuts
+from causalsat.inference.chains import Settings, inverse_root, negative_hessian, sample_nuts
 
 __all__ = ["Posterior", "curvature", "find_mode", "laplace_draws", "sample"]
 

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import Summary
-from causalsat.core.columns import select_columns
-from causalsat.core.inputs import FloatArray, unit_index
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FloatArray, check_whole_numbers, select_columns, unit_index
 from causalsat.estimators.confounding.fit import Options, fit_confounding, take_units
 from causalsat.estimators.confounding.nuisances import propensity_learner
 from causalsat.estimators.confounding.salience import occlusion

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-from causalsat.core.scaling import SINGLE_RESOLUTION, learn_scaler, observed_means
+from causalsat.core.features import SINGLE_RESOLUTION, learn_scaler, observed_means
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference import nuisances as _nuisances
 from causalsat.inference.folds import assign_folds

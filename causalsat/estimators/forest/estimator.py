@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.base import OutcomeEstimator, Summary
-from causalsat.core.columns import select_columns
-from causalsat.core.inputs import FitData
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, check_whole_numbers, select_columns
 from causalsat.estimators.forest import trees as _forest
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.exceptions import DataError, DataWarning, ParameterError

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.base import OutcomeEstimator, Summary
-from causalsat.core.columns import select_columns
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_flags, check_whole_numbers
+from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers, select_columns
 from causalsat.estimators.gaussian_process import fit as gp_fit
 from causalsat.estimators.gaussian_process.fit import FitOptions, Surfaces
 from causalsat.estimators.levels import FittedLevels, check_coding

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.features import learn_scaler, warn_of_unresolved
 from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.scaling import learn_scaler, warn_of_unresolved
 from causalsat.estimators.gaussian_process import model as gp_model
 from causalsat.estimators.gaussian_process import paths as gp_paths
 from causalsat.estimators.gaussian_process import sampler as gp_sampler
-from causalsat.estimators.gaussian_process import scales as gp_scales
-from causalsat.estimators.gaussian_process.data import (
+from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior
+from causalsat.estimators.gaussian_process.model import (
+    Model,
     Observations,
     Scaling,
     inducing_rows,
@@ -22,12 +23,9 @@ from causalsat.estimators.gaussian_process.data import (
     observe,
     random_rows,
 )
-from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior
-from causalsat.estimators.gaussian_process.model import Model
 from causalsat.estimators.gaussian_process.paths import FunctionDraws
-from causalsat.estimators.gaussian_process.scales import LearnedScales
-from causalsat.estimators.levels import is_binary
-from causalsat.estimators.village_effects import n_village_effects
+from causalsat.estimators.gaussian_process.sampler import LearnedScales
+from causalsat.estimators.levels import is_binary, n_village_effects
 from causalsat.inference.chains import effective_size_of_means
 
 __all__ = ["FitOptions", "Fitted", "Surfaces", "fit"]
@@ -234,7 +232,7 @@ def sample_hyperparameters(
         thin = int(np.clip((N_THIN / len(used.y)) ** 2, 1, MAX_THIN))
         burn = thin * options.n_burn
         if scales is not None and learned:
-            draws = gp_scales.sample_scaled(scales, posterior, theta, last, n, burn, rng, thin)
+            draws = gp_sampler.sample_scaled(scales, posterior, theta, last, n, burn, rng, thin)
         else:
             draws = gp_sampler.sample(posterior, theta, n, burn, rng, thin)
         thetas, acceptance, value = draws.thetas, draws.acceptance, draws.value

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.estimators.gaussian_process import kernels as gp_kernels
-from causalsat.estimators.gaussian_process.data import Observations
 from causalsat.estimators.gaussian_process.kernels import FloatArray, Term, arm_features, arm_matrix
-from causalsat.estimators.gaussian_process.model import Model
+from causalsat.estimators.gaussian_process.model import Model, Observations
 
 __all__ = ["MarginalPosterior", "SquareCovariance"]
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from causalsat.estimators.gaussian_process import kernels as gp_kernels
-from causalsat.estimators.gaussian_process.data import Observations
 from causalsat.estimators.gaussian_process.kernels import FloatArray, Term, arm_features
 from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior
-from causalsat.estimators.gaussian_process.model import Model
+from causalsat.estimators.gaussian_process.model import Model, Observations
 
 __all__ = ["FunctionDraws", "contrast_draws", "function_draws"]
 

@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core import inputs
-from causalsat.core.columns import select_columns
-from causalsat.core.inputs import FitData, Imputation
-from causalsat.core.scaling import learn_scaler, warn_of_unresolved
-from causalsat.estimators.levels import check_coding, is_binary
+from causalsat.core.features import learn_scaler, warn_of_unresolved
+from causalsat.core.inputs import FitData, Imputation, select_columns
+from causalsat.estimators.levels import check_coding, is_binary, n_village_effects
 from causalsat.estimators.linear import data as linear_data
 from causalsat.estimators.linear.data import LinearDesign, Scaling
 from causalsat.estimators.linear.families import check_outcome
-from causalsat.estimators.village_effects import n_village_effects
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 
 FloatArray = NDArray[np.float64]

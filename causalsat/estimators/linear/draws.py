@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.estimators.linear import density as linear_density
 from causalsat.estimators.linear import families as linear_families
-from causalsat.estimators.linear import layout as linear_layout
-from causalsat.estimators.linear.density import NOISE_FLOOR
+from causalsat.estimators.linear.density import GAUSSIAN, NOISE_FLOOR, Layout
 from causalsat.estimators.linear.design import Basis
-from causalsat.estimators.linear.layout import GAUSSIAN, Layout
 from causalsat.estimators.linear.missing import Imputed, missing_contribution
 
 FloatArray = NDArray[np.float64]
@@ -122,7 +121,7 @@ class Posterior:
     basis : Basis
         How a checked table becomes features.
     family : int
-        Position in :data:`causalsat.estimators.linear.layout.FAMILIES`.
+        Position in :data:`causalsat.estimators.linear.density.FAMILIES`.
     seed : int
         Of what is drawn for units: effects of strata that training did not have, missing features.
     imputed : Imputed or None
@@ -222,8 +221,8 @@ def prior_of(posterior: Posterior, layout: Layout, n_draws: int, rng: np.random.
     """The same with draws of everything from the prior, main effects and modifiers before any reduction to axes."""
     basis = posterior.basis
     full = replace(layout, n_main=len(basis.prior_scale), n_interactions=len(basis.modifiers))
-    phi = linear_layout.draw_prior(full, n_draws, rng)
-    variance = np.array([linear_layout.prior_scales(row, full.as_tuple())[0] for row in phi])
+    phi = linear_density.draw_prior(full, n_draws, rng)
+    variance = np.array([linear_density.prior_scales(row, full.as_tuple())[0] for row in phi])
     coefficients = rng.standard_normal(variance.shape) * np.sqrt(variance)
     noise, q = full.noise(phi), 2 + full.n_main + full.n_interactions
     fit = LinearFit(

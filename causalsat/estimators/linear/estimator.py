@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,22 +10,83 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.base import OutcomeEstimator, Summary
 from causalsat.core import inputs
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_flags, check_whole_numbers
+from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers
 from causalsat.estimators.levels import FittedLevels
 from causalsat.estimators.linear import design as linear_design
 from causalsat.estimators.linear import draws as linear_draws
 from causalsat.estimators.linear import fit as linear_fit
 from causalsat.estimators.linear import model as linear_model
-from causalsat.estimators.linear import report as linear_report
+from causalsat.estimators.linear.density import FAMILIES, PRIORS
 from causalsat.estimators.linear.design import Basis, ModelOptions
 from causalsat.estimators.linear.draws import Posterior
-from causalsat.estimators.linear.layout import FAMILIES, PRIORS
 from causalsat.exceptions import ParameterError
 from causalsat.inference.chains import Settings, seed_of, warn_of_chains
-from causalsat.posterior import EffectPosterior
+from causalsat.posterior import EffectPosterior, draw_quantiles
 
 __all__ = ["BayesianLinearEffect"]
+
+SCALES = {
+    "effect_sd": "sd of effects",
+    "group_sd": "sd of villages",
+    "slope_sd": "sd of village effects on treatment",
+    "stratum_sd": "sd of strata",
+    "stratum_slope_sd": "sd of stratum effects on treatment",
+}
+UNITS = {"gaussian": "the outcome's units", "bernoulli": "the logit"}
+
+
+def coefficient_table(
+    draws: Mapping[str, FloatArray], names: Sequence[str], strata: Sequence[str], family: str
+) -> Any:
+    """Average effect, interactions and stratum effects, then scales: mean, sd, 90 % interval, P(> 0)."""
+    import pandas as pd
+
+    rows: dict[str, FloatArray] = {"ATE": draws["ate"]}
+    rows |= {f"treatment x {name}": draws["interaction"][:, j] for j, name in enumerate(names)}
+    if "stratum_slope" in draws:
+        rows |= {f"treatment x stratum {label}": draws["stratum_slope"][:, h] for h, label in enumerate(strata)}
+    scales = {label: draws[name] for name, label in SCALES.items() if name in draws}
+    if not names and not strata:
+        del scales["sd of effects"]
+    noise = draws["noise"]
+    word = "noise sd" if family == "gaussian" else "dispersion"
+    labels = [word] if noise.shape[1] == 1 else [f"{word}, control", f"{word}, treated"]
+    scales |= {label: noise[:, a] for a, label in enumerate(labels[: noise.shape[1]])}
+    effects = pd.DataFrame([_describe(v, signed=True) for v in rows.values()], index=list(rows))
+    if not scales:
+        return effects
+    return pd.concat([effects, pd.DataFrame([_describe(v, signed=False) for v in scales.values()], list(scales))])
+
+
+def notes(family: str, prior: str, n_interactions: int) -> tuple[str, ...]:
+    """What the table's numbers are."""
+    scale = UNITS.get(family, "the logarithm of the mean outcome")
+    return (
+        f"interactions are the change of the effect, in {scale}, for one standard deviation of the feature",
+        f"{prior} prior on {n_interactions} interactions; 90 % equal-tailed intervals",
+    )
+
+
+def advice(prior: str, sampler: str) -> str:
+    """What can be done about chains that have not converged, besides what is already set."""
+    options = ["raise n_tune and n_draws"]
+    if prior != "normal":
+        options.append("use prior='normal'")
+    if sampler == "laplace":
+        options.append("use sampler='auto'")
+    return ", or ".join(options)
+
+
+def _describe(values: FloatArray, *, signed: bool) -> dict[str, float]:
+    lower, upper = draw_quantiles(values, [0.05, 0.95])
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        "[0.05": float(lower),
+        "0.95]": float(upper),
+        "P>0": float((values > 0).mean()) if signed else float("nan"),
+    }
+
 
 SAMPLERS = ("auto", "pymc", "laplace")
 IMPUTATIONS = ("mean", "model")
@@ -253,7 +314,7 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         self.has_group_effects_, self.has_group_slopes_ = fitted.n_random > 0, fitted.n_random > 1
         self.layout_, self.seed_, self.imputed_ = fitted.layout, settings.seed, posterior.imputed
         self.draws_, self.diagnostics_ = posterior.draws, fitted.diagnostics
-        warn_of_chains(self.diagnostics_, advice=linear_report.advice(self.prior, self.sampler))
+        warn_of_chains(self.diagnostics_, advice=advice(self.prior, self.sampler))
 
     @property
     def _posterior(self) -> Posterior:
@@ -392,6 +453,6 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
     def _summary(self) -> Summary:
         names = [self.design_names_[j] for j in self.modifiers_]
         info = {"units": self.n_units_, "groups": self.n_groups_, **self._diagnostics()}
-        table = linear_report.coefficient_table(self.draws_, names, getattr(self, "strata_", []), self.family)
-        notes = linear_report.notes(self.family, self.prior, len(names))
-        return Summary(f"{type(self).__name__} ({self.family})", table, info, notes)
+        table = coefficient_table(self.draws_, names, getattr(self, "strata_", []), self.family)
+        remarks = notes(self.family, self.prior, len(names))
+        return Summary(f"{type(self).__name__} ({self.family})", table, info, remarks)

@@ -24,7 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from causalsat.estimators.linear.data import LinearDesign
-from causalsat.estimators.linear.layout import BERNOULLI, GAMMA, GAUSSIAN, NEGATIVE_BINOMIAL
+from causalsat.estimators.linear.density import BERNOULLI, GAMMA, GAUSSIAN, NEGATIVE_BINOMIAL
 from causalsat.exceptions import DataError
 
 FloatArray = NDArray[np.float64]

@@ -1,6 +1,6 @@
 r"""Log density of the linear effect model where the outcome is not Gaussian.
 
-The predictor and its priors are those of :mod:`causalsat.estimators.linear.layout`, the likelihoods those of
+The predictor and its priors are those of :mod:`causalsat.estimators.linear.density`, the likelihoods those of
 :mod:`causalsat.estimators.linear.families`; scales of a logit are multiplied by pi / sqrt(3), the standard
 deviation of the logistic distribution. The sampler's coordinates are ``x = (phi, coefficients, village effects)``
 with the latter two standardised by a rough conditional posterior given their prior variance v: a coefficient of
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from causalsat.estimators.linear import families as linear_families
 from causalsat.estimators.linear.data import LinearDesign
+from causalsat.estimators.linear.density import LEAST_VARIANCE, Layout, prior_scales, pull_back
 from causalsat.estimators.linear.families import log_likelihood
-from causalsat.estimators.linear.layout import LEAST_VARIANCE, Layout, prior_scales, pull_back
 
 FloatArray = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """The linear effect model written in PyMC: to be read, plotted, extended and sampled by any of PyMC's samplers.
 
-The model is the one of :mod:`causalsat.estimators.linear.layout` with the likelihoods of
+The model is the one of :mod:`causalsat.estimators.linear.density` with the likelihoods of
 :mod:`causalsat.estimators.linear.families`, nothing integrated out: the reference of the fast densities. All data are
 ``pm.Data``. The estimator's own ``sampler="pymc"`` compiles it once for each structure (numbers of columns, arms,
 random effects, prior, family, villages rounded up to a multiple of 64) and reuses that with other data:
@@ -17,13 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.estimators.linear import layout as linear_layout
+from causalsat.estimators.linear import density as linear_density
 from causalsat.estimators.linear.data import LinearDesign, Scaling
-from causalsat.estimators.linear.density import NOISE_FLOOR
+from causalsat.estimators.linear.density import (
+    BERNOULLI,
+    GAUSSIAN,
+    HORSESHOE,
+    NEGATIVE_BINOMIAL,
+    NOISE_FLOOR,
+    NORMAL,
+    R2D2,
+    Layout,
+)
 from causalsat.estimators.linear.families import DISPERSION_FLOOR, NODES
-from causalsat.estimators.linear.layout import BERNOULLI, GAUSSIAN, HORSESHOE, NEGATIVE_BINOMIAL, NORMAL, R2D2, Layout
-from causalsat.inference.chains import Settings
-from causalsat.inference.nuts import run_chains
+from causalsat.inference.chains import Settings, run_chains
 
 FloatArray = NDArray[np.float64]
 
@@ -93,8 +100,8 @@ def build_model(
     with pm.Model(coords=coords) as model:
         x = {name: pm.Data(name, values, **dims.labels(*DIMENSIONS[name])) for name, values in data.items()}
         main_scale = pm.HalfStudentT("main_scale", nu=3, sigma=unit)
-        intercept = pm.Normal("intercept", 0.0, linear_layout.COEFFICIENT_SCALE * unit)
-        treatment = pm.Normal("treatment", 0.0, linear_layout.COEFFICIENT_SCALE * unit)
+        intercept = pm.Normal("intercept", 0.0, linear_density.COEFFICIENT_SCALE * unit)
+        treatment = pm.Normal("treatment", 0.0, linear_density.COEFFICIENT_SCALE * unit)
         level, slope, rest = x["offset"] + intercept, treatment, 0.0  # predictor = level + slope t + rest
         if layout.n_main:
             raw = pm.Normal("main_raw", **dims.of("feature"))
@@ -106,7 +113,7 @@ def build_model(
             slope = slope + x["modifiers"] @ effects if "modifiers" in x else slope
             rest = x["interaction"] @ effects if "interaction" in x else rest
         if layout.n_strata:
-            spread = unit * np.array([1.0, linear_layout.HETEROGENEITY_SCALE])
+            spread = unit * np.array([1.0, linear_density.HETEROGENEITY_SCALE])
             sd = pm.HalfStudentT("stratum_sd", nu=3, sigma=spread, **dims.of("stratum_effect"))
             raw = pm.Normal("stratum_raw", **dims.of("stratum_effect", "stratum"))
             effects = pm.Deterministic(
@@ -134,10 +141,10 @@ def _interaction_scale(layout: Layout, global_scale: Any, dims: _Dimensions) -> 
         return pm.HalfStudentT("interaction_scale", nu=3, sigma=1.0) * global_scale
     h = pm.HalfCauchy("interaction_scale", beta=1.0) * global_scale
     if layout.prior == R2D2:
-        parts = pm.Gamma("parts", alpha=linear_layout.CONCENTRATION, beta=1.0, **dims.of("modifier"))
+        parts = pm.Gamma("parts", alpha=linear_density.CONCENTRATION, beta=1.0, **dims.of("modifier"))
         mixing = pm.Exponential("mixing", lam=0.5, **dims.of("modifier"))
         return h * pt.sqrt(parts / parts.sum() * mixing / 2)
-    slab = pm.InverseGamma("slab", alpha=2.0, beta=2.0 * (linear_layout.SLAB_SCALE * layout.unit) ** 2)
+    slab = pm.InverseGamma("slab", alpha=2.0, beta=2.0 * (linear_density.SLAB_SCALE * layout.unit) ** 2)
     wide = h * pm.HalfCauchy("local", beta=1.0, **dims.of("modifier"))
     return wide * pt.sqrt(slab / (slab + wide**2))
 

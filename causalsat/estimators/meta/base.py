@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.base import EffectEstimator, Summary
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_whole_numbers
-from causalsat.core.scaling import learn_scaler
+from causalsat.core.features import learn_scaler
+from causalsat.core.inputs import FitData, FloatArray, check_whole_numbers
 from causalsat.core.warn import warn
 from causalsat.estimators.levels import is_binary
 from causalsat.estimators.meta.shrinkage import shrinkage_draws

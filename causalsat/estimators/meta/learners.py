@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.columns import select_columns
-from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.inputs import FitData, FloatArray, select_columns
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators.meta.base import Learners, MetaLearner, Regression, in_sample_left_over
 from causalsat.estimators.meta.nuisances import (

@@ -12,8 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import _BaseComposition, available_if
 
 from causalsat.base import Summary, effect, final_estimator
-from causalsat.core.inputs import FitData
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, check_whole_numbers
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators.linear.estimator import BayesianLinearEffect
@@ -31,7 +30,7 @@ from causalsat.estimators.members import (
 from causalsat.estimators.meta.learners import RLearnerEffect
 from causalsat.estimators.meta.nuisances import Models, away_from_zero, crossfit, expectations
 from causalsat.exceptions import DataWarning, ParameterError
-from causalsat.inference import scores as scoring
+from causalsat.inference import nuisances as scoring
 from causalsat.inference import stacking
 from causalsat.inference.folds import content_order
 from causalsat.inference.stacking import StackWeights

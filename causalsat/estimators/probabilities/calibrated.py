@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core import inputs
+from causalsat.core.features import SINGLE_RESOLUTION, learn_scaler, observed_means
 from causalsat.core.fitting import unfitted_unless_finished
-from causalsat.core.parameters import check_whole_numbers
-from causalsat.core.scaling import SINGLE_RESOLUTION, learn_scaler, observed_means
+from causalsat.core.inputs import check_whole_numbers
 from causalsat.estimators.probabilities.learners import NetworkLearner, RefitLearner, default_network, is_network
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.chains import seed_of

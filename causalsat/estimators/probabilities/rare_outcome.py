@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat.core import inputs
-from causalsat.core.parameters import check_whole_numbers
-from causalsat.core.scaling import learn_scaler
+from causalsat.core.features import learn_scaler
+from causalsat.core.inputs import check_whole_numbers
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.chains import seed_of
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.base import Summary
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, FloatArray, check_whole_numbers
 from causalsat.estimators.selective_labels.priors import COEFFICIENT
 from causalsat.inference.chains import Settings, seed_of, worst_summary
 from causalsat.posterior import coefficient_table

@@ -30,7 +30,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from causalsat.core.columns import select_columns
+from causalsat.core.inputs import select_columns
 from causalsat.estimators.selective_labels.cells import (
     log_tested_positive,
     log_untested,

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from causalsat.base import Summary
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, FloatArray, check_whole_numbers
 from causalsat.core.warn import warn
 from causalsat.estimators.selective_labels import sample as sampling
 from causalsat.estimators.selective_labels import sweep

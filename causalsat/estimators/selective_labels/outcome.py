@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
 from causalsat.base import Summary
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, FloatArray, check_whole_numbers
 from causalsat.core.warn import warn
 from causalsat.estimators.selective_labels import heckman, sweep
 from causalsat.estimators.selective_labels import sample as sampling

@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.inference.chains import ChainPolicy, Settings, chain_summary, warn_of_chains
+from causalsat.inference.chains import (
+    ChainPolicy,
+    Settings,
+    chain_summary,
+    inverse_root,
+    negative_hessian,
+    sample_nuts,
+    warn_of_chains,
+)
 from causalsat.inference.mode_path import sample_path
-from causalsat.inference.nuts import inverse_root, negative_hessian, sample_nuts
 
 FloatArray = NDArray[np.float64]
 

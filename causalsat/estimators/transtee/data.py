@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.features import learn_scaler, warn_of_unresolved
 from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.scaling import learn_scaler, warn_of_unresolved
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.estimators.transtee.treatments import TreatmentCoding, inverse_propensity
 

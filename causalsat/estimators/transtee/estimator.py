@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import EffectEstimator, OutcomeEstimator, Summary
-from causalsat.core import inputs, support
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_flags, check_whole_numbers
+from causalsat.core import features as support
+from causalsat.core import inputs
+from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
 from causalsat.estimators.transtee.images import CellTokens
 from causalsat.estimators.transtee.report import NOTES, Attention, average_table, split_attention

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from causalsat.core.inputs import FloatArray
 from causalsat.core.treatment import two_values
 from causalsat.exceptions import ParameterError, TreatmentError
-from causalsat.inference import scores as scoring
+from causalsat.inference import nuisances as scoring
 from causalsat.inference.folds import assign_folds
 
 __all__ = ["KINDS", "TreatmentCoding", "inverse_propensity", "learn_coding"]

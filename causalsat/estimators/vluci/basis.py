@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.features import learn_scaler
 from causalsat.core.inputs import FloatArray
-from causalsat.core.scaling import learn_scaler
 
 __all__ = ["Basis", "learn_basis"]
 

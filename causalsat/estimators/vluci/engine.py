@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.features import learn_scaler
 from causalsat.core.inputs import FloatArray
-from causalsat.core.scaling import learn_scaler
 from causalsat.estimators.vluci.basis import Basis, learn_basis
 from causalsat.estimators.vluci.fit import NO_LINK, Design, fit_mode, make_design
 from causalsat.estimators.vluci.likelihood import Link

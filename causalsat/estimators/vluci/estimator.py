@@ -13,9 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import EffectEstimator, Summary, effect, final_estimator
 from causalsat.core import inputs
-from causalsat.core.alignment import align_outcome
-from causalsat.core.inputs import FitData, FloatArray
-from causalsat.core.parameters import check_whole_numbers
+from causalsat.core.inputs import FitData, FloatArray, align_outcome, check_whole_numbers
 from causalsat.core.warn import warn
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators.linear.estimator import BayesianLinearEffect

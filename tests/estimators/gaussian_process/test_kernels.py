@@ -10,17 +10,15 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern
 
 from causalsat import GaussianProcessEffect
-from causalsat.estimators.gaussian_process import data as gp_data
 from causalsat.estimators.gaussian_process import kernels as gp_kernels
 from causalsat.estimators.gaussian_process import likelihood as gp_square
 from causalsat.estimators.gaussian_process import model as gp_model
 from causalsat.estimators.gaussian_process import paths as gp_paths
 from causalsat.estimators.gaussian_process import sampler as gp_sampler
-from causalsat.estimators.gaussian_process.data import Observations
 from causalsat.estimators.gaussian_process.kernels import Term
 from causalsat.estimators.gaussian_process.likelihood import MarginalPosterior
-from causalsat.estimators.gaussian_process.model import Model
-from causalsat.estimators.gaussian_process.scales import LearnedScales, ScaledPosterior
+from causalsat.estimators.gaussian_process.model import Model, Observations
+from causalsat.estimators.gaussian_process.sampler import LearnedScales, ScaledPosterior
 
 BUILDERS = {"binary": gp_model.binary_model, "continuous": gp_model.continuous_model}
 KINDS = [(kind, matern) for kind in BUILDERS for matern in (False, True)]
@@ -32,7 +30,7 @@ def problem(kind, n=40, seed=0, matern=False):
     t = (np.arange(n) % 2).astype(float) if kind == "binary" else rng.standard_normal(n)
     arm = t.astype(np.int64) if kind == "binary" else np.zeros(n, dtype=np.int64)
     group = np.arange(n) // 5
-    data = gp_data.collapse(np.round(Z), np.round(t), Z[:, 0] + t, rng.random(n) + 0.5, arm, group)
+    data = gp_model.collapse(np.round(Z), np.round(t), Z[:, 0] + t, rng.random(n) + 0.5, arm, group)
     model = BUILDERS[kind](4, np.array([0, 2]), 2)
     model = replace(model, terms=[replace(term, matern=matern) for term in model.terms])
     return data, model, model.prior_mean + 0.3 * rng.standard_normal(len(model.prior_mean)), rng
@@ -151,7 +149,7 @@ def test_merged_duplicates_have_the_likelihood_of_the_units(kind):
     order = np.argsort(arm, kind="stable")
     weight, village, y = rng.random(n) + 0.5, place // 5, rng.standard_normal(n)
     rows = [v[order] for v in (Z, t, y, weight, arm, village)]
-    merged = gp_data.collapse(*rows)
+    merged = gp_model.collapse(*rows)
     units = Observations(*rows, np.zeros((int(arm.max()) + 1, 2)))
     assert len(merged.y) == 60
     model = BUILDERS[kind](4, np.arange(4), 2)

@@ -13,9 +13,7 @@ from causalsat.estimators.linear import data as linear_data
 from causalsat.estimators.linear import density as linear_density
 from causalsat.estimators.linear import families as linear_families
 from causalsat.estimators.linear import glm as linear_glm
-from causalsat.estimators.linear import layout as linear_layout
-from causalsat.estimators.linear.data import LinearDesign
-from causalsat.estimators.linear.statistics import sufficient_statistics
+from causalsat.estimators.linear.data import LinearDesign, sufficient_statistics
 
 PRIORS = ("normal", "horseshoe", "r2d2")
 STRUCTURES = [(k, prior, s) for k in (0, 1, 2) for prior in PRIORS for s in (0, 3) if k != 1 or prior != "r2d2"]
@@ -24,7 +22,7 @@ OUTCOMES = ("bernoulli", "negative_binomial", "gamma")
 
 def dense_log_density(phi, design, layout):
     """The marginal likelihood as one n-dimensional normal, plus the log prior."""
-    variance, log_prior, _ = linear_layout.prior_scales(phi, layout.as_tuple())
+    variance, log_prior, _ = linear_density.prior_scales(phi, layout.as_tuple())
     rows = design.rows
     noise = linear_density.NOISE_FLOOR + np.exp(2 * phi[: layout.n_arms])
     covariance = rows * variance @ rows.T + np.diag(noise[design.arm] / design.weight)
@@ -44,7 +42,7 @@ def numerical_gradient(f, x, step=1e-5):
 @pytest.mark.parametrize("binary", [True, False])
 def test_marginal_density_equals_a_dense_normal(k, prior, strata, binary):
     design = small_design(k, binary=binary, strata=strata)
-    layout = linear_layout.make_layout(design, prior)
+    layout = linear_density.make_layout(design, prior)
     args = linear_density.arguments(layout, sufficient_statistics(design))
     fast = [linear_density.marginal_log_density(phi, *args)[0] for phi in phis(layout)]
     dense = [dense_log_density(phi, design, layout) for phi in phis(layout)]
@@ -54,7 +52,7 @@ def test_marginal_density_equals_a_dense_normal(k, prior, strata, binary):
 @pytest.mark.parametrize(("k", "prior", "strata"), STRUCTURES)
 def test_gradient_of_marginal_density(k, prior, strata):
     design = small_design(k, strata=strata)
-    layout = linear_layout.make_layout(design, prior)
+    layout = linear_density.make_layout(design, prior)
     args = linear_density.arguments(layout, sufficient_statistics(design))
     for phi in phis(layout):
         gradient = linear_density.marginal_log_density(phi, *args)[1]
@@ -73,7 +71,7 @@ def test_villages_treated_as_a_whole_are_pooled_exactly(k, some_mixed):
     n, t = len(group), arm - 0.45
     Z = rng.standard_normal((n, 3))
     design = LinearDesign(Z, t[:, None] * Z, t, rng.standard_normal(n), np.ones(n), arm, group, k)
-    layout = linear_layout.make_layout(design, "horseshoe")
+    layout = linear_density.make_layout(design, "horseshoe")
     stats = sufficient_statistics(design)
     n_kinds = len(stats.pooled.arm)
     assert 3 <= n_kinds <= 6
@@ -90,7 +88,7 @@ def test_villages_treated_as_a_whole_are_pooled_exactly(k, some_mixed):
 def test_density_is_smooth_where_signed_scales_are_zero():
     """The log of a scale has an endless tail there; the signed coordinate a flat, symmetric density."""
     design = small_design(2, strata=3)
-    layout = linear_layout.make_layout(design, "normal")
+    layout = linear_density.make_layout(design, "normal")
     args = linear_density.arguments(layout, sufficient_statistics(design))
     phi = phis(layout)[0]
     signed = slice(layout.n_arms, layout.n_scales)
@@ -114,7 +112,7 @@ def test_density_is_smooth_where_signed_scales_are_zero():
 @pytest.mark.parametrize(("k", "prior", "strata"), [(0, "normal", 0), (1, "r2d2", 3), (2, "horseshoe", 0)])
 def test_gradient_of_other_families(family, k, prior, strata):
     design = small_design(k, strata=strata, family=family)
-    layout = linear_layout.make_layout(design, prior, family=family)
+    layout = linear_density.make_layout(design, prior, family=family)
     args = linear_glm.arguments(layout, design)
     size = layout.n_scales + layout.n_coefficients + design.n_groups * layout.n_random
     x = np.random.default_rng(2).normal(0, 0.5, size)
@@ -140,11 +138,11 @@ def test_likelihoods_equal_scipys():
 
     def with_scipy(e, family):
         mu = np.exp(e)
-        if family == linear_layout.NEGATIVE_BINOMIAL:
+        if family == linear_density.NEGATIVE_BINOMIAL:
             return stats.nbinom(size[arm], size[arm] / (size[arm] + mu)).logpmf(counts).sum()
         return stats.gamma(nu[arm], scale=mu / nu[arm]).logpdf(amounts).sum()
 
-    for family, y in ((linear_layout.NEGATIVE_BINOMIAL, counts), (linear_layout.GAMMA, amounts)):
+    for family, y in ((linear_density.NEGATIVE_BINOMIAL, counts), (linear_density.GAMMA, amounts)):
         ours = fast(eta[0], y, family) - fast(eta[1], y, family)
         assert ours == pytest.approx(with_scipy(eta[0], family) - with_scipy(eta[1], family), rel=1e-10)
 
@@ -153,13 +151,13 @@ def test_counts_without_overdispersion_are_poisson():
     from scipy import stats
 
     design = small_design(0, family="negative_binomial")
-    held = linear_families.constants(design, linear_layout.NEGATIVE_BINOMIAL)
+    held = linear_families.constants(design, linear_density.NEGATIVE_BINOMIAL)
     eta = np.random.default_rng(1).normal(0, 1.5, (2, len(design.y)))
 
     def value(e, d):
         n = len(design.y)
         phi, more = np.full(2, d), (np.empty(n), np.zeros(2))
-        family = linear_layout.NEGATIVE_BINOMIAL
+        family = linear_density.NEGATIVE_BINOMIAL
         return linear_families.log_likelihood(e, design.y, design.weight, design.arm, phi, held, family, *more)
 
     poisson = [(design.weight * stats.poisson(np.exp(e)).logpmf(design.y)).sum() for e in eta]
@@ -177,7 +175,7 @@ def test_digamma_equals_scipys():
 @pytest.mark.parametrize("family", OUTCOMES)
 def test_coordinates_do_not_change_the_posterior(family):
     design = small_design(2, family=family)
-    layout = linear_layout.make_layout(design, "horseshoe", family=family)
+    layout = linear_density.make_layout(design, "horseshoe", family=family)
     args = linear_glm.arguments(layout, design)
     information, estimate = args[-2:]
     n_phi, q, a = layout.n_scales, layout.n_coefficients, layout.n_arms
@@ -187,7 +185,7 @@ def test_coordinates_do_not_change_the_posterior(family):
         x = rng.normal(0, 0.5, n_phi + len(estimate))
         phi = x[:n_phi]
         lam = phi[a : a + layout.n_random] ** 2
-        variance = np.r_[linear_layout.prior_scales(phi, layout.as_tuple())[0], np.tile(lam, design.n_groups)]
+        variance = np.r_[linear_density.prior_scales(phi, layout.as_tuple())[0], np.tile(lam, design.n_groups)]
         share = 1 / (1 + information * variance)
         theta = (1 - share) * estimate + np.sqrt(variance * share) * x[n_phi:]
         raw = np.r_[phi, theta / np.sqrt(variance)]
@@ -201,12 +199,12 @@ def test_coordinates_do_not_change_the_posterior(family):
 
 def test_drawn_coefficients_have_the_conditional_posteriors_moments():
     design = small_design(2)
-    layout = linear_layout.make_layout(design, "normal")
+    layout = linear_density.make_layout(design, "normal")
     args = linear_density.arguments(layout, sufficient_statistics(design))
     phi, n_draws = phis(layout)[0], 10_000
     normals = np.random.default_rng(3).standard_normal((n_draws, layout.n_coefficients))
     draws = linear_density.draw_coefficients(np.tile(phi, (n_draws, 1)), normals, args)
-    rows, variance = design.rows, linear_layout.prior_scales(phi, layout.as_tuple())[0]
+    rows, variance = design.rows, linear_density.prior_scales(phi, layout.as_tuple())[0]
     random = np.column_stack([np.ones(len(rows)), design.t])
     lam = phi[2:4] ** 2
     noise = linear_density.NOISE_FLOOR + np.exp(2 * phi[:2])
@@ -255,12 +253,12 @@ def test_principal_axes_keep_the_prior_where_the_data_say_nothing():
 @pytest.mark.parametrize("prior", PRIORS)
 def test_prior_draws_have_the_priors_quantiles(prior):
     design = small_design(2, strata=3)
-    layout = linear_layout.make_layout(design, prior)
-    phi = linear_layout.draw_prior(layout, 20_000, np.random.default_rng(0))
+    layout = linear_density.make_layout(design, prior)
+    phi = linear_density.draw_prior(layout, 20_000, np.random.default_rng(0))
     a, g = layout.n_arms, layout.n_common
     median = np.median(np.abs(np.column_stack([np.exp(phi[:, :a]), phi[:, a:g]])), axis=0)
     np.testing.assert_allclose(median, 0.765 * np.r_[np.ones(a + 4), 0.5], rtol=0.04)  # median of half-t(3)
-    variance = np.array([linear_layout.prior_scales(row, layout.as_tuple())[0] for row in phi[:4000]])
+    variance = np.array([linear_density.prior_scales(row, layout.as_tuple())[0] for row in phi[:4000]])
     inside = variance[:, 2 + layout.n_main : 2 + layout.n_main + layout.n_interactions]
     if prior == "r2d2":  # sqrt(W) is half-Cauchy(0.5); double exponential mixing leaves E v = share W
         assert np.median(np.abs(phi[:, g])) == pytest.approx(0.5, rel=0.05)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from causalsat import BayesianLinearEffect
-from causalsat.estimators.linear import large as linear_large
+from causalsat.estimators.linear import fit as linear_fit
 from causalsat.exceptions import ConvergenceWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
@@ -33,8 +33,8 @@ def agree(fast, slow, names, *, means=0.2, sds=0.2):
 def test_blocks_give_the_posterior_of_the_full_sampler(monkeypatch, mixed, prior):
     X, y, t, groups = trial(mixed=mixed)
     slow = BayesianLinearEffect(prior=prior, **QUICK).fit(X, y, treatment=t, groups=groups)
-    monkeypatch.setattr(linear_large, "COSTLY", 0)
-    monkeypatch.setattr(linear_large, "MANY_VILLAGES", 0)
+    monkeypatch.setattr(linear_fit, "COSTLY", 0)
+    monkeypatch.setattr(linear_fit, "MANY_VILLAGES", 0)
     fast = BayesianLinearEffect(prior=prior, **QUICK).fit(X, y, treatment=t, groups=groups)
     assert fast.diagnostics_["pareto_k"] < 0.7
     assert "pareto_k" not in slow.diagnostics_
@@ -79,9 +79,9 @@ def test_large_data_take_the_fast_path_and_wild_weights_are_reported(monkeypatch
     y = (y > 0.3).astype(float)
     options = {**QUICK, "n_draws": 100, "family": "bernoulli"}
     assert "pareto_k" not in BayesianLinearEffect(**options).fit(X, y, treatment=t).diagnostics_
-    monkeypatch.setattr(linear_large, "MANY_UNITS", 400)
+    monkeypatch.setattr(linear_fit, "MANY_UNITS", 400)
     assert "pareto_k" in BayesianLinearEffect(**options).fit(X, y, treatment=t).diagnostics_
-    monkeypatch.setattr(linear_large, "resample", lambda w, c, r: (np.arange(len(w)), 1.3))
+    monkeypatch.setattr(linear_fit, "resample", lambda w, c, r: (np.arange(len(w)), 1.3))
     with pytest.warns(ConvergenceWarning, match=r"Pareto k .* 1.30"):
         BayesianLinearEffect(**options).fit(X, y, treatment=t)
 
@@ -90,11 +90,11 @@ def test_resampling_follows_the_weights_chain_by_chain():
     rng = np.random.default_rng(1)
     z = rng.standard_normal(4000)  # from N(0, 1), wanted N(0.5, 0.8^2)
     log_weights = 0.5 * z**2 - 0.5 * (z - 0.5) ** 2 / 0.64
-    chosen, k = linear_large.resample(log_weights, 2, rng)
+    chosen, k = linear_fit.resample(log_weights, 2, rng)
     assert (chosen[:2000] < 2000).all()
     assert (chosen[2000:] >= 2000).all()
     assert (np.diff(chosen[:2000]) >= 0).all()  # copies stand beside each other
     assert z[chosen].mean() == pytest.approx(0.5, abs=0.06)
     assert z[chosen].std() == pytest.approx(0.8, abs=0.05)
     assert k < 0.5
-    assert linear_large.resample(2.0 * z**2, 2, rng)[1] > 0.7  # weights of infinite variance are seen
+    assert linear_fit.resample(2.0 * z**2, 2, rng)[1] > 0.7  # weights of infinite variance are seen

@@ -15,11 +15,9 @@ from causalsat import BayesianLinearEffect
 from causalsat.estimators.linear import density as linear_density
 from causalsat.estimators.linear import draws as linear_draws
 from causalsat.estimators.linear import glm as linear_glm
-from causalsat.estimators.linear import layout as linear_layout
 from causalsat.estimators.linear import model as linear_model
-from causalsat.estimators.linear.data import Scaling
+from causalsat.estimators.linear.data import Scaling, sufficient_statistics
 from causalsat.estimators.linear.draws import LinearFit
-from causalsat.estimators.linear.statistics import sufficient_statistics
 from causalsat.exceptions import DataError, ParameterError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.ConvergenceWarning")
@@ -48,8 +46,8 @@ def joint_of_pymc(design, layout, *, readable):
     a, k, g, j = layout.n_arms, layout.n_random, layout.n_common, layout.n_interactions
     in_logs = np.ones(layout.n_scales, dtype=bool)  # PyMC's coordinates are all logarithms
     in_logs[a:g] = False
-    in_logs[:a] = layout.family != linear_layout.NEGATIVE_BINOMIAL
-    in_logs[g : g + 1] = layout.prior == linear_layout.HORSESHOE
+    in_logs[:a] = layout.family != linear_density.NEGATIVE_BINOMIAL
+    in_logs[g : g + 1] = layout.prior == linear_density.HORSESHOE
 
     def point(x):
         phi, rest = x[: layout.n_scales], x[layout.n_scales :]
@@ -66,7 +64,7 @@ def joint_of_pymc(design, layout, *, readable):
             "mixing_log__": logs[g + 1 + j :],
         }
         p, q, s = layout.n_main, layout.n_coefficients, layout.n_strata
-        scale = linear_layout.COEFFICIENT_SCALE * layout.unit
+        scale = linear_density.COEFFICIENT_SCALE * layout.unit
         raw = {
             "intercept": rest[0] * scale,
             "treatment": rest[1 + p] * scale,
@@ -98,7 +96,7 @@ def test_other_families_equal_the_pymc_model(k, prior, strata, family, readable)
     design = small_design(k, strata=strata, family=family)
     if readable:
         design = replace(design, weight=np.ones(len(design.y)))
-    layout = linear_layout.make_layout(design, prior, family=family)
+    layout = linear_density.make_layout(design, prior, family=family)
     args = linear_glm.arguments(layout, design)
     logp = joint_of_pymc(design, layout, readable=readable)
     size = layout.n_scales + layout.n_coefficients + design.n_groups * k
@@ -117,7 +115,7 @@ def test_marginal_density_equals_the_pymc_model_integrated(k, prior, strata, rea
     design = small_design(k, n=40, p=2, j=2, strata=strata)
     if readable:
         design = replace(design, weight=np.ones(len(design.y)))
-    layout = linear_layout.make_layout(design, prior)
+    layout = linear_density.make_layout(design, prior)
     args = linear_density.arguments(layout, sufficient_statistics(design))
     logp = joint_of_pymc(design, layout, readable=readable)
     d = layout.n_coefficients + design.n_groups * k

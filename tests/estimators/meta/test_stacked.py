@@ -18,7 +18,7 @@ from causalsat import BayesianLinearEffect, DoublyRobustEffect, StackedEffect
 from causalsat.base import EffectEstimator
 from causalsat.exceptions import DataWarning, ParameterError, TreatmentError
 from causalsat.inference import stacking
-from causalsat.inference.scores import r_score
+from causalsat.inference.nuisances import r_score
 
 LINEAR = {"n_draws": 60, "n_tune": 60, "n_chains": 2, "random_state": 0}
 N_TRIALS = 20

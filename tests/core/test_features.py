@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from causalsat.core.scaling import learn_scaler, warn_of_unresolved
+from causalsat.core.features import learn_scaler, warn_of_unresolved
 from causalsat.exceptions import DataWarning
 
 
