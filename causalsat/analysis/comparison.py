@@ -505,7 +505,7 @@ class _Work:
 
         encoded: tuple[Any, Any] | None = None
         for label, model in self.models.items():
-            key = parts.fold_key(digest, source, model, train, test)
+            key = "" if self.folder is None else parts.fold_key(digest, source, model, train, test)
             values = parts.read_fold(self.folder, key, len(test))
             if values is None:
                 if encoded is None:

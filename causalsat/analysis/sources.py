@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat.core.files import whole_file, writing
+from causalsat.core.fingerprint import fingerprint
 from causalsat.exceptions import ColumnError, DataWarning, ImageryError, ParameterError
 from causalsat.mapping.compute import image_encoders
-from causalsat.mapping.tiles import fingerprint
 from causalsat.study.dates import column_days
+from causalsat.study.fitting import given_roles
 from causalsat.version import __version__
 
 __all__ = [
@@ -152,29 +152,19 @@ def study_digest(study: Any) -> str:
     X = study.X
     table = {str(c): X[c].to_numpy() for c in X.columns if c != "geometry"}
     places = [bytes(g.wkb) for g in X.geometry] if hasattr(X, "geometry") else []
-    roles = [study.y, study.treatment, study.groups, study.weights, study.propensity]
-    return fingerprint([table, places, str(study.crs), [None if r is None else np.asarray(r) for r in roles]])
-
-
-def _words(value: Any) -> Any:
-    """Parameters of an estimator as nested words, imagery by its fingerprint, so that files' dates count."""
-    if hasattr(value, "fingerprint") and hasattr(value, "iter_chips"):
-        return fingerprint(value.fingerprint())
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        params = {k: _words(v) for k, v in value.get_params(deep=False).items()}
-        own = {k: _words(v) for k, v in vars(value).items() if k.endswith("_") and not k.startswith("_")}
-        return [type(value).__module__, type(value).__qualname__, params, own]
-    if isinstance(value, Mapping):
-        return {str(k): _words(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_words(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else fingerprint(value)
+    roles = {name: np.asarray(values) for name, values in given_roles(study).items()}
+    return fingerprint([table, places, str(study.crs), np.asarray(study.y), roles])
 
 
 def fold_key(study: str, source: Any, model: Any, train: Any, test: Any) -> str:
-    """Name of a fitted fold: equal for equal study, source, model and units, in every process."""
-    parts = [study, _words(source), _words(model), np.asarray(train), np.asarray(test), __version__]
-    return hashlib.sha256(fingerprint(parts).encode()).hexdigest()[:32]
+    """Name of a fitted fold: equal for equal study, source, model and units, in every process.
+
+    Raises
+    ------
+    ParameterError
+        If a part of the source or the model cannot be told apart from another of its kind.
+    """
+    return fingerprint([study, source, model, np.asarray(train), np.asarray(test), __version__])[:32]
 
 
 def read_fold(folder: Path | None, key: str, n: int) -> FloatArray | None:

@@ -9,8 +9,6 @@ What is damaged is read anew. No pickle.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.files import checksum, whole_file, writing
+from causalsat.core.fingerprint import fingerprint as content_digest
 from causalsat.exceptions import ImageryError
 from causalsat.imagery.grid import IntArray
 
@@ -32,11 +31,7 @@ Chips = NDArray[np.float32]
 
 def content_key(fingerprint: dict[str, Any], row0: IntArray, col0: IntArray, size_px: int) -> str:
     """Hexadecimal key of the imagery's fingerprint, the windows and their size."""
-    text = json.dumps([_FORMAT, fingerprint, size_px], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode())
-    for array in (row0, col0):
-        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
-    return digest.hexdigest()[:40]
+    return content_digest([_FORMAT, fingerprint, size_px, *(np.asarray(a, dtype="<i8") for a in (row0, col0))])[:40]
 
 
 def load(

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
+from causalsat.core.fingerprint import fingerprint
 from causalsat.encoders.dense.boxes import valid_shares
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
 from causalsat.imagery.held import held_window
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.layers import DISAGREEMENT, LEARNED_ERROR, learned_error, posterior_bands, spread
-from causalsat.mapping.tiles import Tile, fingerprint, read_tile, tile_path, write_tile
+from causalsat.mapping.tiles import Tile, read_tile, tile_path, write_tile
 
 __all__ = [
     "BANDS",

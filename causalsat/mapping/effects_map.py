@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from causalsat import base
 from causalsat.core.files import writing
+from causalsat.core.fingerprint import fingerprint
 from causalsat.exceptions import DataError, MapWarning, ParameterError, ResumeError
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
@@ -22,7 +23,7 @@ from causalsat.mapping.job import job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
 from causalsat.mapping.outputs import blocks_of, count_mapped, finished_tags, map_notes, model_words
 from causalsat.mapping.result import MapResult, draw
-from causalsat.mapping.tiles import Tile, fingerprint, open_job, read_tile, remove_job, tile_path
+from causalsat.mapping.tiles import Tile, open_job, read_tile, remove_job, tile_path
 from causalsat.version import __version__
 
 __all__ = ["BANDS", "MapResult", "make_map", "map_effects"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from causalsat import base
-from causalsat.exceptions import MapWarning, ModelFileError, ParameterError
+from causalsat.core.fingerprint import fingerprint
+from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.mapping.compute import (
     MapJob,
     constant_columns,
@@ -20,7 +23,7 @@ from causalsat.mapping.compute import (
     required_columns,
 )
 from causalsat.mapping.grid import grid_over, to_coordinates
-from causalsat.mapping.tiles import Tile, fingerprint, plan_tiles
+from causalsat.mapping.tiles import Tile, plan_tiles
 from causalsat.version import __version__
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "tiles_of",
 ]
 
+LOG = logging.getLogger(__name__)
 WINDOW_BYTES = 64 << 20
 
 
@@ -236,13 +240,12 @@ def job_parts(job: MapJob) -> dict[str, Any]:
 
 
 def model_digest(model: Any) -> str:
-    """Digest of a fitted model: maps of equal models continue each other."""
-    from causalsat import persistence
-
+    """Digest of a fitted model: maps of equal models continue each other; of no other map where it has none."""
     try:
-        return str(persistence.digest(model))
-    except (ModelFileError, AttributeError):
         return fingerprint(model)
+    except ParameterError as error:
+        LOG.info("no other map goes on with this one's tiles: %s", error.what)
+        return f"unknown {uuid.uuid4().hex}"
 
 
 def same_features(first: Any, second: Any) -> bool:

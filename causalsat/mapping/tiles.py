@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.files import checksum, whole_file, writing
+from causalsat.core.fingerprint import fingerprint
 from causalsat.exceptions import ResumeError
 
-__all__ = ["Tile", "fingerprint", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
+__all__ = ["Tile", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
 
 FloatArray = NDArray[np.float32]
 LOG = logging.getLogger(__name__)
@@ -82,69 +82,6 @@ def read_tile(path: Path, shape: tuple[int, int, int]) -> FloatArray | None:
     if values.shape != shape or values.dtype != np.float32 or mark != _mark(values):
         return None
     return np.asarray(values)
-
-
-def fingerprint(value: Any) -> str:
-    """Deterministic digest of nested data: arrays, scalars, mappings, sequences and objects' attributes.
-
-    Equal content gives equal digests in every process. Attributes named in an object's ``_transient`` are
-    left out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> fingerprint({"a": np.arange(3)}) == fingerprint({"a": np.array([0, 1, 2])})
-    True
-    """
-    digest = hashlib.sha256()
-    _feed(digest, value, set())
-    return digest.hexdigest()
-
-
-def _feed(digest: Any, value: Any, seen: set[int]) -> None:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
-        digest.update(f"{type(value).__name__}:{value!r};".encode())
-    elif isinstance(value, np.ndarray) and value.dtype != object:
-        digest.update(f"array:{value.dtype.str}:{value.shape};".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, Path):
-        digest.update(f"path:{value};".encode())
-    elif id(value) in seen:
-        digest.update(b"again;")
-    else:
-        _feed_compound(digest, value, seen | {id(value)})
-
-
-def _feed_compound(digest: Any, value: Any, seen: set[int]) -> None:
-    digest.update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
-    if isinstance(value, Mapping):
-        for key in sorted(value, key=repr):
-            _feed(digest, key, seen)
-            _feed(digest, value[key], seen)
-    elif isinstance(value, list | tuple | np.ndarray):
-        for item in value:
-            _feed(digest, item, seen)
-    elif isinstance(value, set | frozenset):
-        for item in sorted(value, key=repr):
-            _feed(digest, item, seen)
-    elif hasattr(value, "__qualname__"):
-        digest.update(value.__qualname__.encode())
-    elif hasattr(value, "to_wkt"):
-        digest.update(str(value.to_wkt()).encode())
-    elif hasattr(value, "untyped_storage"):  # a torch tensor: on any device, of any type, with or without gradients
-        import torch
-
-        plain = value.detach().to_dense() if value.layout != torch.strided else value.detach()
-        digest.update(f"{plain.dtype}:{tuple(plain.shape)};".encode())
-        digest.update(plain.cpu().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif hasattr(value, "__array__"):
-        _feed(digest, np.asarray(value), seen)
-    elif hasattr(value, "__dict__"):
-        transient = getattr(type(value), "_transient", ())
-        _feed(digest, {k: v for k, v in vars(value).items() if k not in transient}, seen)
-    else:
-        digest.update(repr(value).encode())
-    digest.update(b")")
 
 
 def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 import causalsat
 from causalsat.analysis import Comparison, compare, describe_effects
-from causalsat.analysis.sources import Covariates
+from causalsat.analysis.sources import Covariates, study_digest
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
 from causalsat.estimators.meta.learners import TLearnerEffect
 from causalsat.evaluation import SpatialBlockCV, crossfit_effects
@@ -46,6 +46,7 @@ SOURCES = {"signal": Covariates(["x1"]), "noisy": Covariates(["x3"]), "noise": C
 class Counting(DoublyRobustEffect):
     """Counts its fits, and can be told to fail."""
 
+    _transient = ("fits", "fail_after", *DoublyRobustEffect._transient)  # no part of what it computes
     fits = 0
     fail_after = 10**6
 
@@ -131,6 +132,56 @@ def test_only_what_is_new_or_damaged_is_computed(tmp_path, counting):
     compare(study.replace(units=changed), first, {"DR": counting()}, **run)
     compare(study, first, {"DR": counting(n_draws=999)}, **run)
     assert counting.fits == 6
+
+
+def test_functions_and_classes_are_told_apart_in_the_folder(tmp_path):
+    from sklearn.preprocessing import FunctionTransformer
+
+    class Column(Covariates):
+        def transform(self, X):
+            return X[["x1"]] * 1.0
+
+    edited = type("Column", (Covariates,), {"transform": lambda self, X: X[["x2"]] * 1.0})
+    study, tau = make_study(n_sites=24)
+    run = {"models": [DoublyRobustEffect()], "metrics": ["correlation"], "truth": tau, "cv": 3, "progress": False}
+    pairs = {
+        "functions": [FunctionTransformer(lambda X: X[["x1"]]), FunctionTransformer(lambda X: X[["x2"]])],
+        "classes": [Column(["x1"]), edited(["x1"])],
+    }
+    for name, (signal, noise) in pairs.items():
+        kept = [
+            compare(study, {"s": s}, folder=tmp_path / name, **run).rows["value"].iloc[0] for s in (signal, noise)
+        ]
+        new = [compare(study, {"s": s}, **run).rows["value"].iloc[0] for s in (signal, noise)]
+        assert kept == new
+        assert kept[0] > 0.9
+        assert kept[1] < 0.5
+
+
+def test_what_cannot_be_told_apart_is_refused_where_results_are_kept(tmp_path):
+    import threading
+
+    class Locked(Covariates):
+        def __init__(self, columns, lock=None):
+            super().__init__(columns)
+            self.lock = lock
+
+        def __sklearn_clone__(self):
+            return self
+
+    study, _ = make_study(n_sites=24)
+    source = Locked(["x1"], threading.Lock())
+    run = {"models": [DoublyRobustEffect()], "metrics": ["autoc"], "cv": 3, "n_bootstrap": 5, "progress": False}
+    assert len(compare(study, {"s": source}, **run).rows) == 1
+    with pytest.raises(ParameterError, match=r"lock is a _thread\.lock"):
+        compare(study, {"s": source}, folder=tmp_path, **run)
+
+
+def test_strata_are_a_part_of_the_key():
+    study, _ = make_study(n_sites=24)
+    units = study.units.assign(block=np.asarray(study.groups) % 2)
+    with_strata = study.replace(units=units, strata="block")
+    assert study_digest(with_strata) != study_digest(with_strata.replace(strata=None))
 
 
 def test_sources_are_fitted_on_training_folds_only():

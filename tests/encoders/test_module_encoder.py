@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 import causalsat
 from causalsat import DoublyRobustEffect, ImageEncoder, ModuleEncoder, SequenceEncoder, Study, compare, map_effects
+from causalsat.core.fingerprint import fingerprint
 from causalsat.encoders.networks.module_encoder import as_transformer
-from causalsat.mapping.tiles import fingerprint
 
 N = 60
 

@@ -16,10 +16,11 @@ import pytest
 import rasterio
 from map_toys import places, smooth_pixels, toy_model, write_raster
 
+from causalsat.core.fingerprint import fingerprint
 from causalsat.exceptions import ResumeError
 from causalsat.imagery import open_imagery
 from causalsat.mapping import effects_map, map_effects
-from causalsat.mapping.tiles import Tile, fingerprint, plan_tiles, read_tile, tile_path, write_tile
+from causalsat.mapping.tiles import Tile, plan_tiles, read_tile, tile_path, write_tile
 
 QUIET = {"progress": False, "png": False, "html": False}
 SCRIPT = """
