@@ -131,14 +131,15 @@ def check_dates(study: Any, name: str, transformer: Any) -> None:
         return
     for encoder in image_encoders(transformer):
         for image in encoder.imagery.values() if isinstance(encoder.imagery, Mapping) else [encoder.imagery]:
-            late = [str(day) for day in image.dates if np.datetime64(day, "D") >= np.datetime64(start, "D")]
+            taken = image.dates if len(image.dates) else study.image_dates
+            late = [str(day) for day in taken if np.datetime64(day, "D") >= np.datetime64(start, "D")]
             if late:
                 raise ImageryError(
                     f"source {name!r} has images of {', '.join(late[:3])}; treatment began on {start}",
                     expected="images from before the treatment",
                     todo=f"imagery.images_before('{start}')",
                 )
-            if not image.dates and not study.image_dates:
+            if not len(taken):
                 warnings.warn(
                     f"source {name!r}: the imagery is undated and may show the treatment's effects",
                     DataWarning,

@@ -6,20 +6,17 @@ The last day is the conservative choice: an annual composite may show anything u
 
 from __future__ import annotations
 
-import datetime
 import re
 from typing import Any
 
 import numpy as np
 
+from causalsat.core.dates import parse_day
 from causalsat.exceptions import ImageryError
 
 __all__ = ["as_day", "check_order", "day_in_name", "first_day"]
 
 EXPECTED = "2016-07-03, 20160703, 2016-07 or 2016"
-_TEXT = re.compile(r"(\d{4})(?:(-?)(\d{2})(?:\2(\d{2})(?:[T ][\d:.]+(?:Z|\+00:?00)?)?)?)?$")
-_YEARS = (1900, 2200)
-
 # a year that follows a lone v or r is a version or a release, and a month that a letter follows is none: 2015_10m
 _YEAR = r"(?<!\d)(?<![^A-Za-z][vVrR])(?<!^[vVrR])((?:19|20)\d{2})"
 _MONTH = r"(0[1-9]|1[0-2])"
@@ -53,37 +50,9 @@ def as_day(value: Any) -> str:
     ('2016-07-03', '2016-07-03', '2016-02-29', '2016-12-31')
     """
     try:
-        date = _date(value)
-        unit = np.datetime_data(date.dtype)[0]
-        if unit in ("Y", "M"):
-            date = (date + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
-        day = date.astype("datetime64[D]")
+        return str(parse_day(value, last=True))
     except (ValueError, TypeError) as error:
-        raise ImageryError(f"{value!r} is not a date", expected=EXPECTED) from error
-    if np.isnat(day):
-        raise ImageryError("a date is missing (NaT)", expected=EXPECTED)
-    text = str(day)
-    if not _YEARS[0] <= int(text.split("-")[0]) <= _YEARS[1]:
-        raise ImageryError(f"{value!r} is not a date between {_YEARS[0]} and {_YEARS[1]}", expected=EXPECTED)
-    return text
-
-
-def _date(value: Any) -> np.datetime64:
-    """As a numpy date, of the unit that the value has; ValueError or TypeError where it is none."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)  # a year among missing values
-    if isinstance(value, str | int | np.integer) and not isinstance(value, bool):
-        found = _TEXT.match(str(value).strip())
-        if found is None:
-            raise ValueError(value)
-        return np.datetime64("-".join(part for part in found.group(1, 3, 4) if part))
-    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-    if isinstance(value, datetime.date | np.datetime64):
-        return np.datetime64(value)
-    if all(hasattr(value, part) for part in ("year", "month", "day")):  # other calendars, as of climate models
-        return np.datetime64(f"{value.year:04d}-{value.month:02d}-{value.day:02d}")
-    raise TypeError(value)
+        raise ImageryError(f"{value!r} is not a date: {error}", expected=EXPECTED) from error
 
 
 def first_day(value: Any) -> str:
@@ -94,13 +63,10 @@ def first_day(value: Any) -> str:
     >>> first_day("2016"), first_day("2016-02"), first_day("2016-02-10")
     ('2016-01-01', '2016-02-01', '2016-02-10')
     """
-    text = str(value)
-    last = as_day(value)
-    if len(text) == 4:
-        return last[:4] + "-01-01"
-    if len(text) in (6, 7) and text[:4].isdigit():
-        return last[:8] + "01"
-    return last
+    try:
+        return str(parse_day(value, last=False))
+    except (ValueError, TypeError) as error:
+        raise ImageryError(f"{value!r} is not a date: {error}", expected=EXPECTED) from error
 
 
 def day_in_name(name: str, regex: str | None = None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from causalsat.study import balance, leaks, missing_codes, places, propensity, roles, values
+from causalsat.study import balance, labels, leaks, missing_codes, places, propensity, roles, values
 from causalsat.study.arrays import Arrays, read_arrays
 from causalsat.study.report import LEVELS, Finding, StudyReport
 
@@ -13,6 +13,7 @@ __all__ = ["check_study"]
 
 TABLE_CHECKS: tuple[tuple[str, Callable[[Any, Arrays], Iterator[Finding]]], ...] = (
     ("unit labels", values.identity),
+    ("spelling of labels", labels.labels),
     ("missing values", values.missing),
     ("no codes for missing values", missing_codes.missing_codes),
     ("infinite values", values.infinite),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -76,15 +77,28 @@ def numeric_column(values: pd.Series, role: str) -> NDArray[np.float64]:
     bad = numbers.isna() & values.notna()
     if bad.any():
         text = values[bad].iloc[0]
-        comma = isinstance(text, str) and pd.notna(pd.to_numeric(text.replace(",", "."), errors="coerce"))
         raise ColumnError(
             f"{role} {values.name!r} holds {text!r} ({int(bad.sum())} of {len(values)} values are not numbers)",
             expected="numbers",
-            todo="the decimals are commas: read the file with read_options={'decimal': ','}"
-            if comma
-            else "code it as numbers, and missing values as empty cells",
+            todo=_about_commas([str(value).strip() for value in values[bad].unique()]),
         )
     return np.asarray(numbers.to_numpy(dtype=float), dtype=np.float64)
+
+
+def _about_commas(texts: Sequence[str]) -> str:
+    """What to do about texts that are no numbers: commas as decimals, between thousands, or as either."""
+    if all(re.fullmatch(r"[+-]?\d+,\d+|[+-]?\d{1,3}(\.\d{3})+(,\d+)?", text) for text in texts):
+        thousands = any("." in text for text in texts)
+        if thousands or not all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", text) for text in texts):
+            more = ", 'thousands': '.'" if thousands else ""
+            return f"the decimals are commas: read the file with read_options={{'decimal': ','{more}}}"
+        return (
+            "the commas stand between thousands or before decimals, and the codebook says which: read the file with "
+            "read_options={'thousands': ','} or {'decimal': ','}"
+        )
+    if all(re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d{3}", text) for text in texts):
+        return "the commas stand between thousands: read the file with read_options={'thousands': ','}"
+    return "code it as numbers, and missing values as empty cells"
 
 
 def one_name_each(frame: pd.DataFrame) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from causalsat.exceptions import ColumnError, DataError
+from causalsat.exceptions import ColumnError, DataError, DataWarning
 from causalsat.study.columns import list_names, numeric_column, require_column
 
 LON_WORDS = ("lon", "long", "longitude", "lng", "easting", "gps_longitude", "geo_long", "x_coord")
@@ -50,6 +52,12 @@ def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any,
         points = np.full(len(frame), None, dtype=object)
         there = np.isfinite(x) & np.isfinite(y)
         points[there] = gpd.points_from_xy(x[there], y[there])
+        if "geometry" in frame.columns and getattr(frame, "active_geometry_name", None) != "geometry":
+            warnings.warn(
+                f"the column 'geometry' of the {what} gives way to points of {lon} and {lat}; rename it to keep it",
+                DataWarning,
+                stacklevel=4,
+            )
         table = pd.DataFrame(frame).drop(columns="geometry", errors="ignore")
         return gpd.GeoDataFrame(table, geometry=points, crs=parse_crs(DEFAULT_CRS if crs is None else crs))
     if isinstance(frame, gpd.GeoDataFrame) and frame.active_geometry_name is not None:
@@ -102,7 +110,19 @@ def _suggest_places(frame: pd.DataFrame) -> str:
     def find(words: tuple[str, ...]) -> list[str]:
         return [str(c) for c in frame.columns if str(c).strip().casefold() in words]
 
+    wkt = [c for c in frame.columns if _is_wkt(frame[c])]
+    if wkt:
+        return (
+            f"make {str(wkt[0])!r} a geometry: geopandas.GeoDataFrame(t, geometry=geopandas.GeoSeries.from_wkt("
+            f"t[{str(wkt[0])!r}]), crs='EPSG:4326'), with the system that it is in"
+        )
     lons, lats = find(LON_WORDS), find(LAT_WORDS)
     if lons and lats:
         return f"pass lon={lons[0]!r}, lat={lats[0]!r}"
     return f"name the columns with the coordinates (columns: {list_names(frame.columns)})"
+
+
+def _is_wkt(values: pd.Series) -> bool:
+    """Whether a column holds geometries as text, such as POINT (32.1 1.2)."""
+    first = next((v for v in values.dropna().head(5) if isinstance(v, str)), "")
+    return re.match(r"\s*(SRID=\d+;)?\s*(MULTI)?(POINT|POLYGON|LINESTRING)\s*Z?M?\s*\(", first, re.I) is not None

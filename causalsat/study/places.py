@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from causalsat.core.names import shown
 from causalsat.exceptions import CausalsatError
 from causalsat.study.columns import list_names
-from causalsat.study.dates import column_days
+from causalsat.study.dates import column_days, why_unread
 from causalsat.study.report import Finding
 
 SMALL_WINDOW_PX = 4
@@ -175,20 +176,10 @@ def dates(study: Any, a: Any) -> Iterator[Finding]:
         column = study.units[study.roles["treatment_date"]]
         days = column_days(column)
         unread = np.isnat(days) & column.notna().to_numpy()
-        if np.isnat(days).all():
-            yield Finding(
-                "error", "image dates", "no treatment date can be read as a date", "write them as 2008-03-01"
-            )
-            return
         if unread.any():
-            yield Finding(
-                "warning",
-                "image dates",
-                f"{int(unread.sum()):,} of {len(days):,} treatment dates cannot be read as a date, such as "
-                f"{column[unread].iloc[0]!r}",
-                "write them as 2008-03-01: images are compared with the others only",
-                list(study.units.index[unread]),
-            )
+            yield _unread_dates(study, column, unread)
+        if np.isnat(days).all():
+            return
         start = np.nanmin(days)
     else:
         start = study.treatment_date
@@ -216,6 +207,21 @@ def dates(study: Any, a: Any) -> Iterator[Finding]:
                 f"(open_imagery(..., dates=...)), before {start}",
                 late,
             )
+
+
+def _unread_dates(study: Any, column: pd.Series, unread: Any) -> Finding:
+    """Dates that cannot be read: an error where they look like dates, which may be earlier than all others."""
+    values = column[unread]
+    dated = [value for value in values.unique() if any(c.isdigit() for c in str(value))]
+    first = dated[0] if dated else values.iloc[0]
+    return Finding(
+        "error" if dated or len(values) == column.notna().sum() else "warning",
+        "image dates",
+        f"{len(values):,} of {len(column):,} treatment dates cannot be read as a date, such as {shown(first)}: "
+        f"{why_unread(first)}",
+        "write them as 2008-03-01" + ("" if dated else ": images are compared with the others only"),
+        list(study.units.index[unread]),
+    )
 
 
 def _sources(study: Any) -> Mapping[str, Any]:

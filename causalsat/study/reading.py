@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from causalsat.core.names import close_matches, list_names
 from causalsat.exceptions import DataError, DataWarning
-from causalsat.study.columns import close_matches
 
 TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".csv.zip")
 PARQUET = (".parquet", ".pq", ".geoparquet")
 VECTOR = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".gdb", ".gpx", ".zip")
+MAX_DOUBLE = 2.0**53  # from which doubles do not hold every whole number
 ELSEWHERE = {
     ".xlsx": "save the sheet as CSV",
     ".xls": "save the sheet as CSV",
@@ -124,17 +128,104 @@ def _read_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
 
 
 def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
+    """The table as pandas reads it, but for what it would lose: names, labels, rows that end in a separator."""
+    header = _header(file, options)
+    stated = re.fullmatch(r"sep=(.)", header)  # as spreadsheets write it above the names
+    if stated is not None and "skiprows" not in options:
+        options = {"sep": stated[1], **options, "skiprows": 1}
+        header = _header(file, options)
     if "sep" not in options and "delimiter" not in options:
-        options = {**options, "sep": _separator(file, options)}
-    return pd.read_csv(file, **options)
+        options = {**options, "sep": max((",", ";", "\t", "|"), key=header.count)}
+    if not {"header", "names", "usecols"} & set(options):
+        _refuse_repeated_names(file, header, str(options.get("sep", options.get("delimiter"))))
+    frame = pd.read_csv(file, **options)
+    if "index_col" not in options and _rows_end_in_separator(file, frame, options):
+        options = {**options, "index_col": False}
+        frame = pd.read_csv(file, **options)
+    if not isinstance(frame, pd.DataFrame) or {"dtype", "converters"} & set(options):
+        return frame
+    return _with_labels_as_written(file, frame, options)
 
 
-def _separator(file: Path, options: Mapping[str, Any]) -> str:
-    """The separator that is most frequent in the first line that the reader looks at."""
+def _header(file: Path, options: Mapping[str, Any]) -> str:
+    """The first line that the reader looks at."""
     passed = {k: options[k] for k in ("encoding", "skiprows", "comment", "compression") if k in options}
-    header = pd.read_csv(file, sep="\x01", nrows=0, encoding_errors="replace", **passed).columns
-    line = str(header[0]) if len(header) else ""
-    return max((",", ";", "\t", "|"), key=line.count)
+    raw = pd.read_csv(file, sep="\x01", nrows=0, quoting=csv.QUOTE_NONE, encoding_errors="replace", **passed).columns
+    return str(raw[0]) if len(raw) else ""
+
+
+def _refuse_repeated_names(file: Path, header: str, separator: str) -> None:
+    names = next(csv.reader([header], delimiter=separator), []) if len(separator) == 1 else []
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{file.name} has {names.count(repeated[0])} columns named {repeated[0]!r}",
+            expected="each name once",
+            todo="rename them in the file, so that a role names one of them",
+        )
+
+
+def _rows_end_in_separator(file: Path, frame: Any, options: Mapping[str, Any]) -> bool:
+    """Whether rows have more fields than the header, the last of them empty; R's row names in front are no such."""
+    levels = getattr(getattr(frame, "index", None), "nlevels", 0)
+    if not levels or frame.shape[1] < levels or not frame.iloc[:, -levels:].isna().all(axis=None):
+        return False
+    skipped = options.get("skiprows", 0)
+    if not isinstance(skipped, int) or {"header", "names"} & set(options):
+        return False
+    first = pd.read_csv(file, **{**options, "header": None, "skiprows": skipped + 1, "nrows": 1})
+    return first.shape[1] == frame.shape[1] + levels
+
+
+def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
+    """Columns whose numbers lose what was written, such as 07 or 17 digits beside an empty cell, as text instead.
+
+    Words for missing values (NA, None) in a column of text are kept as well, and told: they may be names.
+    """
+    whole = [c for c in frame.columns if _is_whole(frame[c])]
+    words = [c for c in frame.columns if _is_text(frame[c]) and (frame[c].isna() | (frame[c] == "")).any()]
+    if {"na_values", "keep_default_na", "na_filter"} & set(options):
+        words = []
+    if not whole and not words:
+        return frame
+    raw = pd.read_csv(file, **{**options, "dtype": str, "keep_default_na": False, "na_values": [""]})
+    for column in whole:
+        text = raw[column].str.strip()
+        digits = text.str.fullmatch(r"[+-]?\d+", na=False)
+        zeros = text.str.fullmatch(r"0\d+", na=False)
+        if zeros.any() or (frame[column].dtype.kind in "fO" and (digits & (text.str.len() > 15)).any()):
+            frame[column] = text.where(frame[column].notna(), None)
+    kept: dict[str, str] = {}
+    for column in words:
+        lost = frame[column].isna() & raw[column].notna()
+        if lost.any():
+            kept[str(column)] = str(raw[column][lost].iloc[0])
+        frame[column] = raw[column]
+    if kept:
+        column, word = next(iter(kept.items()))
+        warnings.warn(
+            f"{file.name}: columns of text hold words such as {word!r} ({list_names(map(repr, kept), 6)}), which are "
+            f"read as they stand. If they mean that the value is missing: read_options={{'na_values': [{word!r}]}}",
+            DataWarning,
+            stacklevel=6,
+        )
+    return frame
+
+
+def _is_whole(values: pd.Series) -> bool:
+    """Whether a column holds whole numbers only."""
+    if values.dtype.kind in "iu":
+        return True
+    if values.dtype.kind == "O":  # beyond 64 bits
+        return values.notna().any() and all(type(value) is int for value in values.dropna())
+    if values.dtype.kind != "f":
+        return False
+    known = values.dropna().to_numpy(dtype=float)
+    return bool(len(known)) and bool((known == np.floor(known)).all())
+
+
+def _is_text(values: pd.Series) -> bool:
+    return values.dtype.kind == "O" and all(isinstance(value, str) for value in values.dropna().head(100))
 
 
 def _read_parquet(file: Path, options: dict[str, Any]) -> pd.DataFrame:
@@ -144,26 +235,58 @@ def _read_parquet(file: Path, options: dict[str, Any]) -> pd.DataFrame:
         import geopandas as gpd
 
         return gpd.read_parquet(file, **options)
-    return pd.read_parquet(file, **options)
+    frame = pd.read_parquet(file, **options)
+    return frame if "dtype_backend" in options else _with_whole_numbers(file, frame)
+
+
+def _with_whole_numbers(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Whole numbers of a Parquet file beside missing values that doubles do not hold, such as 17 digits, as text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = pq.read_schema(file)
+    whole = [c for c in frame.columns if frame[c].dtype.kind == "f" and c in types.names]
+    far = [c for c in whole if pa.types.is_integer(types.field(c).type) and frame[c].abs().max() >= MAX_DOUBLE]
+    for column in far:
+        exact = pq.read_table(file, columns=[column]).column(column).to_pylist()
+        frame[column] = pd.Series([None if v is None else str(v) for v in exact], index=frame.index, dtype=object)
+    return frame
 
 
 def _read_stata(file: Path, options: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, dict[Any, str]]]:
     frame = pd.read_stata(file, convert_categoricals=False, **options)
+    repeated: tuple[str, ...] = ()
     try:
         labelled = pd.read_stata(file, convert_categoricals=True, **options)
     except ValueError:  # one label for two codes
-        warnings.warn(
-            f"{file.name}: a value label stands for two codes, so all value labels were left out",
-            DataWarning,
-            stacklevel=5,
-        )
-        labelled = frame
+        labelled, repeated = _labels_column_by_column(file, frame, options)
     tables: dict[str, dict[Any, str]] = {}
     for column in frame.columns:
         if isinstance(labelled[column].dtype, pd.CategoricalDtype):
             pairs = pd.DataFrame({"code": frame[column], "label": labelled[column].astype(object)})
             pairs = pairs.dropna().drop_duplicates()
             tables[str(column)] = {c: str(v) for c, v in zip(pairs["code"], pairs["label"], strict=True) if c != v}
+    if repeated:
+        warnings.warn(
+            f"{file.name}: one value label stands for two codes in {list_names(repeated, 6)}, whose value labels "
+            "were left out. In Stata: label list, and label define with a word for each code",
+            DataWarning,
+            stacklevel=5,
+        )
     empty = [c for c in frame.columns if frame[c].dtype.kind == "O" and (frame[c] == "").any()]
     frame[empty] = frame[empty].replace("", None)
     return frame, tables
+
+
+def _labels_column_by_column(
+    file: Path, frame: pd.DataFrame, options: dict[str, Any]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The table with its labels, but for the columns where one label stands for two codes, and their names."""
+    labelled, repeated = frame.copy(), []
+    for column in frame.columns:
+        try:
+            only = {**options, "columns": [column], "convert_categoricals": True}
+            labelled[column] = pd.read_stata(file, **only)[column]
+        except ValueError:
+            repeated.append(str(column))
+    return labelled, tuple(repeated)

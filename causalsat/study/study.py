@@ -67,9 +67,9 @@ class Study:
         The value (or Stata label) of the treatment column that means treated, or control; the one other value is the
         other arm.
     treatment_date : date or str, optional
-        When treatment began: a date, or the column with each unit's date.
+        When treatment began: a date, or the column with each unit's date. A year or a month is its first day.
     image_dates : date or list of dates, optional
-        When the images were taken, where the imagery does not know.
+        When the images were taken, where the imagery does not know. A year or a month is its last day.
     chip_size_m : float, optional
         Side in metres of the square around a place that models look at, unless they are told otherwise.
     randomised : bool, default True
@@ -179,7 +179,7 @@ class Study:
             imagery=check_imagery(imagery),
             places=None if places is None else places_frame(places, lon, lat, crs),
             treatment_date=treatment_date,
-            image_dates=parse_dates(image_dates, "image_dates"),
+            image_dates=parse_dates(image_dates, "image_dates", last=True),
             chip_size_m=_positive(chip_size_m, "chip_size_m"),
             randomised=bool(randomised),
             name=name,

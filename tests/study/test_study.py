@@ -305,7 +305,7 @@ def test_dates_are_parsed_or_a_column(table):
     assert study.roles["treatment_date"] == "start"
     assert study.replace(treatment_date=2009).treatment_date == np.datetime64("2009-01-01")
     assert Study(table, **ROLES, image_dates=["2000", "2001-05-01"]).image_dates == (
-        np.datetime64("2000-01-01"),
+        np.datetime64("2000-12-31"),
         np.datetime64("2001-05-01"),
     )
 

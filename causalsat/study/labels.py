@@ -1,0 +1,97 @@
+"""Checks of labels: names that differ only in their spelling, and numbers too large to tell apart."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from causalsat.core.names import list_names
+from causalsat.study.report import Finding
+
+__all__ = ["labels", "spellings"]
+
+ROLES = ("treatment", "cluster", "strata", "unit")
+MAX_DOUBLE = 2.0**53  # from which double precision does not hold every whole number
+MAX_KINDS = 50_000  # distinct values that are compared
+
+
+def labels(study: Any, a: Any) -> Iterator[Finding]:
+    """Labels of roles and of text covariates that are one but for their spelling; identity numbers as doubles."""
+    columns = {study.roles[role]: role for role in ROLES if role in study.roles}
+    columns = {**dict.fromkeys(a.text, "covariate"), **columns}
+    for column, role in columns.items():
+        values = study.units[column]
+        if role != "treatment" and role != "covariate":
+            yield from _large_numbers(values, role)
+        invisible, visible = spellings(values)
+        for pairs, level, how in ((invisible, "error", "spaces or type"), (visible, "warning", "case or accents")):
+            if not pairs:
+                continue
+            listed = list_names((" and ".join(map(repr, pair)) for pair in pairs), 3)
+            yield Finding(
+                "warning" if role == "covariate" else level,  # type: ignore[arg-type]
+                "labels",
+                f"{role} {column!r} has labels that differ only by {how}: {listed}; they count as "
+                f"{sum(map(len, pairs)):,} and not as {len(pairs):,}",
+                f"if they are one, write them alike: units[{column!r}] = units[{column!r}].astype(str).str.strip()"
+                + ("" if how == "spaces or type" else ".str.casefold()"),
+                pairs,
+            )
+
+
+def spellings(values: pd.Series) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Groups of distinct values that differ only by spaces or type, and only by case or accents as well.
+
+    Examples
+    --------
+    >>> spellings(pd.Series(["north", "north ", "South", "south", 7, "7"], dtype=object))
+    ([('north', 'north '), (7, '7')], [('South', 'south')])
+    """
+    if values.dtype.kind not in "OUST" and not isinstance(values.dtype, pd.CategoricalDtype):
+        return [], []
+    distinct = list(pd.unique(values.dropna().astype(object)))
+    if len(distinct) > MAX_KINDS:
+        return [], []
+    plain = _alike(distinct, lambda value: " ".join(_text(value).split()))
+    known = {value for pair in plain for value in pair[1:]}
+    folded = _alike([value for value in distinct if value not in known], _folded)
+    return plain, folded
+
+
+def _alike(distinct: list[Any], key: Any) -> list[tuple[Any, ...]]:
+    groups: dict[str, list[Any]] = {}
+    for value in distinct:
+        groups.setdefault(key(value), []).append(value)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _text(value: Any) -> str:
+    """A label as text; 7.0 as 7, and letters and accents in one form."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return unicodedata.normalize("NFKC", str(value)).replace("\u200b", "").replace("\ufeff", "")
+
+
+def _folded(value: Any) -> str:
+    decomposed = unicodedata.normalize("NFD", " ".join(_text(value).split()).casefold())
+    return "".join(c for c in decomposed if not unicodedata.combining(c))
+
+
+def _large_numbers(values: pd.Series, role: str) -> Iterator[Finding]:
+    if values.dtype.kind != "f":
+        return
+    known = values.dropna().to_numpy(dtype=float)
+    far = np.isfinite(known) & (np.abs(known) >= MAX_DOUBLE)
+    if far.any():
+        yield Finding(
+            "error",
+            "labels",
+            f"{role} {values.name!r} holds numbers of more than 15 digits in double precision, such as "
+            f"{known[far][0]:.0f} in {int(far.sum()):,} rows: neighbouring ones have become one",
+            f"read it as text from the original file, pandas.read_csv(..., dtype={{{values.name!r}: str}}); in Stata "
+            "keep it as a string",
+        )

@@ -1,0 +1,330 @@
+"""Tables: kinds of columns by formats against pandas, and any small table against what was written."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
+from causalsat.study import Study
+from causalsat.study.columns import numeric_column
+from causalsat.study.dates import column_days, parse_dates
+from causalsat.study.reading import read_units
+
+N = 6
+LONG = [str(12345678901234560 + k) for k in range(N - 1)]
+
+KINDS = {
+    "whole numbers": [3, 1, 4, 1, 5, 9],
+    "whole numbers with a gap": [3, None, 4, 1, 5, 9],
+    "fractions": [0.1, 1e-300, 1 / 3, -2.5e17, 123456.789, 1e22],
+    "fractions with a gap": [0.1, None, 1 / 3, -2.5, 1e10, 7.0],
+    "yes and no": [True, False, True, True, False, False],
+    "text": ["a", "b c", "d, e", 'quoted "f"', "g;h", "i'j"],
+    "text in scripts": ["Kyōto", "القاهرة", "Ñandú", "Łódź", "北京", "Gulu"],
+    "text with gaps": ["a", None, "b", None, "c", "d"],
+    "words for missing among names": ["NA", "None", "null", "x", "nan", "N/A"],
+    "codes with zeros in front": ["07", "7", "007", "08", "010", "10"],
+    "17 digits and a gap": [*LONG, None],
+    "20 digits and a gap": ["1" * 20, "1" * 19 + "2", "2" * 20, "3" * 20, "4" * 20, None],
+    "dates": ["2008-03-01", "2009-01-31", "2010-12-31", "2000-02-29", "1999-01-01", "2008-03-02"],
+}
+
+
+def csv(frame, folder, **options):
+    frame.to_csv(folder / "t.csv", index=False, **options)
+    return folder / "t.csv"
+
+
+def tsv(frame, folder):
+    frame.to_csv(folder / "t.tsv", index=False, sep="\t")
+    return folder / "t.tsv"
+
+
+def semicolons(frame, folder):
+    return csv(frame, folder, sep=";", encoding="utf-16")
+
+
+def gzipped(frame, folder):
+    frame.to_csv(folder / "t.csv.gz", index=False)
+    return folder / "t.csv.gz"
+
+
+def ends_in_separators(frame, folder):
+    """As some survey programs write: rows, not the header, have a separator at their end."""
+    first, *rows = frame.to_csv(index=False).splitlines()
+    (folder / "t.csv").write_text("\n".join([first, *(row + "," for row in rows)]) + "\n", encoding="utf-8")
+    return folder / "t.csv"
+
+
+def parquet(frame, folder):
+    frame.to_parquet(folder / "t.parquet")
+    return folder / "t.parquet"
+
+
+def stata(frame, folder):
+    own = frame.assign(**{c: frame[c].astype("int8") for c in frame if frame[c].dtype == bool})
+    own = own.assign(**{c: own[c].fillna("") for c in own if own[c].dtype.kind == "O"})
+    own.to_stata(folder / "t.dta", write_index=False, version=118)
+    return folder / "t.dta"
+
+
+def geopackage(frame, folder):
+    points = geopandas.points_from_xy(range(len(frame)), range(len(frame)))
+    geopandas.GeoDataFrame(frame, geometry=points, crs=4326).to_file(folder / "t.gpkg", driver="GPKG")
+    return folder / "t.gpkg"
+
+
+FORMATS = [csv, tsv, semicolons, gzipped, ends_in_separators, parquet, stata, geopackage]
+
+
+def same(read: pd.Series, written: list) -> None:
+    assert len(read) == len(written)
+    for got, put in zip(read, written, strict=True):
+        if put is None:
+            assert pd.isna(got), (got, put)
+        elif isinstance(put, float | int):
+            assert float(got) == float(put), (got, put)
+        else:
+            assert got == put, (got, put)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [*itertools.product(KINDS, FORMATS)], ids=lambda v: getattr(v, "__name__", v)
+)
+def test_what_is_written_is_read(tmp_path, kind, form):
+    values = KINDS[kind]
+    path = form(pd.DataFrame({"row": np.arange(len(values)), "x": values, "y": 1.5}), tmp_path)
+    words = kind.startswith("words") and form in (csv, tsv, semicolons, gzipped, ends_in_separators)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame, labels = read_units(path)
+    told = [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+    assert bool(told) == words, told
+    assert labels == {}
+    same(frame["x"], values)
+    same(frame["row"], list(range(len(values))))
+    same(frame["y"], [1.5] * len(values))
+
+
+# ---------------------------------------------------------------------- any small table
+NUMBERS = st.one_of(st.none(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
+WORDS = st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1))
+COLUMNS = st.one_of(
+    st.lists(NUMBERS, min_size=4, max_size=4),
+    st.lists(WORDS, min_size=4, max_size=4),
+    st.lists(st.one_of(st.none(), st.integers(0, 10**6).map(lambda k: f"{k:07d}")), min_size=4, max_size=4),
+)
+
+
+def as_pandas_reads(text: str | None, values: list) -> bool:
+    """Whether a text is a number to pandas, so that a column of nothing else is no text."""
+    return text is None or all(v is None or not isinstance(v, str) for v in values)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(columns=st.lists(COLUMNS, min_size=1, max_size=3), form=st.sampled_from([csv, tsv, parquet]))
+def test_any_small_table_is_read_as_it_was_written(tmp_path, columns, form):
+    frame = pd.DataFrame({f"c{k}": pd.Series(values, dtype=_dtype(values)) for k, values in enumerate(columns)})
+    frame["id"] = np.arange(4)
+    path = form(frame, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        read, _ = read_units(path)
+    assert list(read.columns) == list(frame.columns)
+    with open(path, "rb") as raw:
+        plain = pd.read_parquet(raw) if form is parquet else pd.read_csv(raw, sep="\t" if form is tsv else ",")
+    for name, values in zip(frame.columns, columns, strict=False):
+        if frame[name].dtype.kind == "f":
+            expected = plain[name].to_numpy(float)  # the same digits as pandas, to the last bit
+            np.testing.assert_array_equal(read[name].to_numpy(float, na_value=np.nan), expected)
+            continue
+        for got, put in zip(read[name], values, strict=True):
+            if put is None:
+                assert pd.isna(got)
+            elif isinstance(got, str):
+                assert got == put
+            else:  # texts that are all numbers, or yes and no, to pandas
+                assert not isinstance(put, str) or _is_number(put) or pd.isna(got) or isinstance(got, bool | np.bool_)
+
+
+def _dtype(values: list) -> str:
+    return "object" if any(isinstance(v, str) for v in values) else "float64"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) or True
+    except ValueError:
+        return text.strip().lower() in ("true", "false")
+
+
+# ---------------------------------------------------------------------- refused or told
+def written(folder, text: str):
+    (folder / "t.csv").write_text(text, encoding="utf-8")
+    return folder / "t.csv"
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = written(tmp_path, 'id,income,"income"\na,1,2\n')
+    with pytest.raises(DataError, match=r"has 2 columns named 'income'.*rename them"):
+        read_units(path)
+    assert list(read_units(path, {"names": ["id", "a", "b"], "header": 0})[0]) == ["id", "a", "b"]
+
+
+def test_row_names_of_r_are_the_index_as_in_pandas(tmp_path):
+    frame, _ = read_units(written(tmp_path, '"a","b"\n"1","x",2\n"2","y",3\n'))
+    pd.testing.assert_frame_equal(frame, pd.read_csv(tmp_path / "t.csv"))
+
+
+def test_the_separator_that_a_spreadsheet_states(tmp_path):
+    assert read_units(written(tmp_path, "sep=;\na;b\n1;2\n"))[0].to_dict("list") == {"a": [1], "b": [2]}
+
+
+def test_words_stated_to_be_missing_are(tmp_path):
+    path = written(tmp_path, "edu,x\nNA,1\nPrimary,NA\nNone,2\n")
+    with pytest.warns(DataWarning, match=r"'NA' \('edu'\).*na_values"):
+        frame, _ = read_units(path)
+    assert frame["edu"].tolist() == ["NA", "Primary", "None"]
+    assert frame["x"].isna().tolist() == [False, True, False]
+    frame, _ = read_units(path, {"na_values": ["NA"]})
+    assert frame["edu"].isna().tolist() == [True, False, True]  # pandas' own words too
+
+
+@pytest.mark.parametrize("missing", ["", None])
+def test_a_label_of_two_codes_spares_the_other_columns(tmp_path, missing):
+    frame = pd.DataFrame({"t": [0, 1, 0, 1], "q": [1, 2, 3, 1], "y": [1.0, 2, 3, 4]})
+    tables = {"t": {0: "Control", 1: "Treatment"}, "q": {1: "a", 2: "b", 3: "b"}}
+    frame.to_stata(tmp_path / "t.dta", write_index=False, value_labels=tables)
+    with pytest.warns(DataWarning, match="stands for two codes in q"):
+        read, labels = read_units(tmp_path / "t.dta")
+    assert labels == {"t": tables["t"]}
+    np.testing.assert_array_equal(read.to_numpy(float), frame.to_numpy(float))
+
+
+@pytest.mark.parametrize(
+    ("texts", "advice"),
+    [
+        (["1,5", "2"], r"decimals are commas.*'decimal': ','}"),
+        (["1.234,5", "2"], r"'decimal': ',', 'thousands': '.'"),
+        (["1,234", "2"], r"codebook says which.*'thousands': ','} or {'decimal'"),
+        (["1,234,567", "1,234"], r"between thousands.*'thousands': ','"),
+        (["1,234.5", "2"], r"between thousands"),
+        (["many", "2"], "code it as numbers"),
+    ],
+)
+def test_the_advice_about_commas_fits_every_value(texts, advice):
+    with pytest.raises(ColumnError, match=advice):
+        numeric_column(pd.Series(texts, name="income"), "outcome")
+
+
+@pytest.mark.parametrize("dtype", ["string[pyarrow]", "string[python]", "object", "category"])
+def test_text_of_every_type_is_named(dtype):
+    with pytest.raises(ColumnError, match=r"outcome 'income' holds 'a'"):
+        numeric_column(pd.Series(["a", "1"], name="income").astype(dtype), "outcome")
+    np.testing.assert_array_equal(numeric_column(pd.Series(["07", "1"]).astype(dtype), "outcome"), [7, 1])
+
+
+@pytest.mark.parametrize("values", [pd.to_timedelta([1, 2], unit="D"), pd.to_datetime(["2000", "2001"])])
+def test_times_are_no_numbers(values):
+    with pytest.raises(ColumnError, match="holds dates"):
+        numeric_column(pd.Series(values, name="income"), "outcome")
+
+
+# ---------------------------------------------------------------------- labels
+def study(**columns):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"y": rng.normal(size=60), "d": np.tile([0, 1], 30), "lon": 32.0, "lat": rng.uniform(size=60)}
+    )
+    roles = {key: key for key in columns}
+    return Study(table.assign(**columns), outcome="y", treatment="d", lon="lon", lat="lat", **roles)
+
+
+@pytest.mark.parametrize(
+    ("labels", "level", "piece"),
+    [
+        (["a", "a ", "b"], "error", "'a' and 'a '; they count as 2 and not as 1"),
+        (["a b", "a  b", "c"], "error", "differ only by spaces"),
+        (["a", "a\u00a0", "b"], "error", "differ only by spaces"),
+        ([7, "7", "b"], "error", "7 and '7'"),
+        (["Gulu", "GULU", "b"], "warning", "differ only by case"),
+        (["Ségou", "Segou", "b"], "warning", "case or accents"),
+        (["Se\u0301gou", "S\u00e9gou", "b"], "error", "differ only by spaces"),
+        ([12345678901234568.0, 2.0, 3.0], "error", "more than 15 digits"),
+    ],
+)
+@pytest.mark.parametrize("role", ["cluster", "strata"])
+def test_labels_that_are_one_but_for_their_spelling_are_told(labels, level, piece, role):
+    values = np.array(labels, dtype=object if any(isinstance(v, str) for v in labels) else float)
+    report = study(**{role: np.tile(values, 20)}).check()
+    (found,) = report.about("labels")
+    assert (found.level, piece in found.what) == (level, True), found
+
+
+def test_a_blank_cluster_is_a_missing_one():
+    report = study(cluster=np.repeat([" ", "a", "b", "c"], 15)).check()
+    assert any(f.topic == "missing codes" and "' ' in 15 units" in f.what for f in report.errors), report
+
+
+def test_labels_in_order_are_said_to_be():
+    assert "spelling of labels" in study(cluster=np.repeat(["a", "b", "c"], 20)).check().passed
+
+
+# ---------------------------------------------------------------------- dates
+DATES = {
+    "2008-03-01": ("2008-03-01", "2008-03-01"), "20080301": ("2008-03-01", "2008-03-01"),
+    "2008/3/1": ("2008-03-01", "2008-03-01"), "2008-03": ("2008-03-01", "2008-03-31"),
+    "200803": ("2008-03-01", "2008-03-31"), 200511: ("2005-11-01", "2005-11-30"),
+    "2008": ("2008-01-01", "2008-12-31"),
+    2008: ("2008-01-01", "2008-12-31"), np.float32(2009): ("2009-01-01", "2009-12-31"),
+    "2008-03-01T23:59:59Z": ("2008-03-01", "2008-03-01"),
+    pd.Timestamp("2008-03-01", tz="Africa/Kampala"): ("2008-03-01", "2008-03-01"),
+    pd.Period("2008Q1"): ("2008-01-01", "2008-03-31"), np.datetime64("2008-02"): ("2008-02-01", "2008-02-29"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "days"), DATES.items(), ids=map(str, DATES))
+def test_dates_of_treatment_begin_and_those_of_images_end(value, days):
+    """A year or a month: the earliest day that treatment can have, and the latest that an image can have."""
+    from causalsat.imagery.dates import as_day, first_day
+
+    made = study().replace(treatment_date=value, image_dates=value)
+    assert str(made.treatment_date) == days[0]
+    assert [str(day) for day in made.image_dates] == [days[1]]
+    assert (first_day(value), as_day(value)) == days  # imagery reads them alike
+    column = pd.Series([value, None], dtype=object)
+    assert [str(day) for day in column_days(column)] == [days[0], "NaT"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("03/04/2008", "2008-04-03 or 2008-03-04|2008-03-04 or 2008-04-03"),
+        ("13/04/2008", "write it as 2008-04-13"),
+        ("01.04.2008", "in an order that nothing tells"), ("1-4-08", "two digits"),
+        (2008.5, "decimal year.*2008-07-02"),
+        ("2008.25", "decimal year"), (1204588800, "seconds since 1970.*2008-03-04"),
+        (1204588800000, "milliseconds.*2008-03-04"), (39508, "spreadsheet.*2008-03-01"), ("4 March 2008", "digits"),
+        ("2008-13-01", "is no date"), (True, "is no date"), ("soon", "is no date"), (pd.NaT, "missing"),
+    ],
+)  # fmt: skip
+def test_dates_that_may_mean_another_day_are_refused(value, reason):
+    for role in ("treatment_date", "image_dates"):
+        with pytest.raises(ParameterError, match=reason):
+            parse_dates([value], role)
+
+
+def test_days_in_several_orders_are_an_error_of_the_check():
+    dates = np.resize(["03/04/2008", "13/04/2008", "2009-01-01"], 60)
+    table = study().units.assign(start=dates)
+    report = study().replace(units=table, treatment_date="start", image_dates=2007).check()
+    assert any("40 of 60 treatment dates" in f.what and "2008" in f.what for f in report.errors), report
