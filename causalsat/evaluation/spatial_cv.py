@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.ground import planar_metres
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, DataWarning, ParameterError
@@ -24,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 
 def metres(geometry: Any) -> FloatArray:
-    """Coordinates in metres, shape (n, 2): a geometry with a CRS is projected to its UTM zone.
+    """Coordinates in metres on the ground, shape (n, 2), whatever the CRS of a geometry and its unit.
 
     Parameters
     ----------
@@ -38,10 +39,7 @@ def metres(geometry: Any) -> FloatArray:
             raise DataError(
                 "a geometry without a coordinate reference system", todo="set it, for example set_crs(4326)"
             )
-        if geometry.crs.is_geographic:
-            geometry = geometry.to_crs(geometry.estimate_utm_crs())
-        points = geometry.representative_point()
-        return np.column_stack([points.x, points.y])
+        return planar_metres(geometry)
     try:
         xy = np.asarray(geometry, dtype=float)
     except (TypeError, ValueError):

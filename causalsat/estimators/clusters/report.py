@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.ground import planar_metres
 from causalsat.estimators.clusters.selection import Selection
 from causalsat.exceptions import ParameterError
 from causalsat.posterior import draw_quantiles
@@ -127,8 +128,7 @@ def metres_of(X: Any) -> FloatArray | None:
     """Coordinates in metres of the places of a GeoDataFrame, shape (n, 2); None for chips."""
     if not hasattr(X, "geometry") or not hasattr(X, "estimate_utm_crs"):
         return None
-    points = X.geometry.to_crs(X.estimate_utm_crs()).representative_point()
-    return np.column_stack([points.x, points.y])
+    return planar_metres(X.geometry)
 
 
 def summary_table(draws: Mapping[str, FloatArray], effects: Any) -> Any:
