@@ -11,6 +11,7 @@ __all__ = [
     "CatalogError",
     "CausalsatError",
     "CausalsatWarning",
+    "ClusterError",
     "ColumnError",
     "ConvergenceWarning",
     "DataError",
@@ -20,6 +21,7 @@ __all__ = [
     "ImageryNotFoundError",
     "ImageryWarning",
     "MapWarning",
+    "MissingExtraError",
     "ModelFileError",
     "OutputError",
     "OverlapWarning",
@@ -106,8 +108,18 @@ class ResumeError(CausalsatError, RuntimeError):
     """An interrupted job was resumed with other inputs than it began with."""
 
 
+class ClusterError(CausalsatError, RuntimeError):
+    """The scheduler or the workers of a cluster were lost; what is finished is kept."""
+
+
 class OutputError(CausalsatError, OSError):
     """A file that cannot be written: no space, no permission, a folder that is gone."""
+
+    __str__ = Exception.__str__
+
+
+class MissingExtraError(ParameterError, ImportError):
+    """A package of an optional extra is not installed."""
 
     __str__ = Exception.__str__
 

@@ -255,25 +255,34 @@ class Analysis:
         resolution: float | None = None,
         min_valid: float | None = None,
         progress: bool = True,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write report, map, figures, metrics and the fitted model to a folder.
 
         Parameters
         ----------
         folder : path-like
-            Made if it does not exist; an interrupted map in it is continued.
+            Made if it does not exist; an interrupted map in it is continued. The outputs of an earlier run of the
+            same study are replaced.
         region, resolution, min_valid, progress
             Passed to :func:`causalsat.map_effects`.
+        overwrite : bool
+            Replace the outputs of another study, and other files under the names of outputs.
 
         Returns
         -------
         list of Path
             ``report.html``, the same as ``report.md`` and ``report.tex``, ``effects.tif, effects.png, map.html,
             toc.png, metrics.json, model.safetensors``, and ``places.csv`` where the study has further places.
+            Without the extra ``maps`` there is no ``map.html``. ``outputs.json`` says whose files they are.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds the outputs of another study, or cannot be written.
         """
-        return write_outputs(
-            self, Path(folder), region=region, resolution=resolution, min_valid=min_valid, progress=progress
-        )
+        options: dict[str, Any] = {"region": region, "resolution": resolution, "min_valid": min_valid}
+        return write_outputs(self, Path(folder), progress=progress, overwrite=overwrite, **options)
 
 
 def analyse(

@@ -11,14 +11,22 @@ import numpy as np
 import pandas as pd
 
 from causalsat import plots
+from causalsat.analysis.folder import NAMES, claim, finish
 from causalsat.analysis.modifiers import beside_images
 from causalsat.base import final_estimator
+from causalsat.core.files import whole_file, writing
+from causalsat.core.optional import is_installed
+from causalsat.core.tables import write_csv
+from causalsat.core.warn import warn
+from causalsat.exceptions import IgnoredWarning
 from causalsat.mapping import map_effects
 from causalsat.persistence import save
 from causalsat.report.page import Figure, Page, Section, Table, write_metrics
 from causalsat.version import __version__
 
-__all__ = ["collect_metrics", "write_outputs"]
+__all__ = ["collect_metrics", "page_is_possible", "write_outputs"]
+
+NO_PAGE = "the interactive map (map.html) is left out, because bokeh is not installed: pip install 'causalsat[maps]'"
 
 
 def write_outputs(
@@ -29,10 +37,13 @@ def write_outputs(
     resolution: float | None,
     min_valid: float | None,
     progress: bool,
+    overwrite: bool,
 ) -> list[Path]:
     """Write everything; see :meth:`causalsat.analysis.Analysis.write`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    study = analysis.study
+    study, interactive = analysis.study, page_is_possible()
+    absent = {"map.html"} if not interactive else set()
+    absent |= {"places.csv"} if analysis.places is None else set()
+    earlier = claim(folder, study, [name for name in NAMES if name not in absent], overwrite=overwrite)
     save(analysis.model, folder / "model.safetensors")
     imagery = next(iter(study.imagery.values())) if isinstance(study.imagery, dict) else study.imagery
     mapped = map_effects(
@@ -46,7 +57,7 @@ def write_outputs(
         progress=progress,
         overwrite=True,
         png=folder / "effects.png",
-        html=folder / "map.html",
+        html=folder / "map.html" if interactive else False,
         sites=study.sites(),
         title=f"Effect of treatment: {study.name}",
         heterogeneity_p=None if analysis.permutation is None else analysis.permutation.p_value,
@@ -55,12 +66,28 @@ def write_outputs(
     figures = _draw(analysis, folder)
     written = [mapped.path, *(p for p in (mapped.png, mapped.html) if p is not None), folder / "toc.png"]
     if analysis.places is not None:
-        _places_table(analysis).to_csv(folder / "places.csv")
+        write_csv(_places_table(analysis), folder / "places.csv")
         written.append(folder / "places.csv")
     write_metrics(folder / "metrics.json", collect_metrics(analysis, mapped))
     page = _page(analysis, mapped, figures)
     pages = [page.write(folder / f"report.{ending}") for ending in ("html", "md", "tex")]
-    return [*pages, *written, folder / "metrics.json", folder / "model.safetensors"]
+    paths = [*pages, *written, folder / "metrics.json", folder / "model.safetensors"]
+    finish(folder, study, {path.name for path in (*paths, *figures.values())}, earlier)
+    return paths
+
+
+def page_is_possible() -> bool:
+    """Whether the interactive map can be drawn; says so, before the long work, where it cannot.
+
+    Warns
+    -----
+    IgnoredWarning
+        Where bokeh is not installed.
+    """
+    if is_installed("bokeh"):
+        return True
+    warn(NO_PAGE, IgnoredWarning)
+    return False
 
 
 # ---------------------------------------------------------------------- figures
@@ -80,7 +107,8 @@ def _draw(analysis: Any, folder: Path) -> dict[str, Path]:
         figure: Any = draw().figure
         paths[name] = folder / f"{name}.png"
         shape = "tight" if name == "study" else None  # a map has a shape of its own
-        figure.savefig(paths[name], dpi=130, bbox_inches=shape)
+        with writing(paths[name]), whole_file(paths[name]) as temporary:
+            figure.savefig(temporary, dpi=130, bbox_inches=shape, format="png")
         plt.close(figure)
     return paths
 
@@ -226,13 +254,14 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
     yield _heterogeneity_section(analysis, figures)
     places = analysis.places
     paragraphs = [] if places is None else [_places_words(analysis)]
+    shown = "" if mapped.html is None else "; map.html shows them one by one"
     picture = [] if mapped.png is None else [Figure(mapped.png, "Map of the effect.", mapped.note)]
     yield Section(
         "Map",
         [
             f"{mapped.n_mapped:,} cells of {mapped.resolution_m:,.0f} m: effects.tif has the bands cate, sd, lower, "
-            f"upper ({level}), prob_positive and support; map.html shows them one by one. Support below 0.05 marks "
-            "places that look unlike the trial's, whose effects are extrapolations.",
+            f"upper ({level}), prob_positive and support{shown}. Support below 0.05 marks places that look unlike "
+            "the trial's, whose effects are extrapolations.",
             *_beside_words(analysis),
             *paragraphs,
         ],

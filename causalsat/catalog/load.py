@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -145,19 +144,13 @@ def load_catalog(path: str | os.PathLike[str] | None = None) -> Catalog:
 
 
 def packaged_catalog() -> Path | None:
-    """The package's own catalogue: beside the package in a checkout, below ``share/causalsat`` when installed."""
-    beside = Path(__file__).resolve().parents[2] / FILE_NAME
-    if beside.is_file():
-        return beside
-    try:
-        files = metadata.files("causalsat") or []
-    except metadata.PackageNotFoundError:
-        return None
-    for file in files:
-        if file.name == FILE_NAME:
-            located = Path(str(file.locate()))
-            return located if located.is_file() else None
-    return None
+    """The package's own catalogue: the file of the checkout, or the copy of it in an installed package."""
+    here = Path(__file__).resolve().parent
+    checkout = here.parents[1]
+    files = [here / FILE_NAME]
+    if (checkout / "setup.cfg").is_file():
+        files.insert(0, checkout / FILE_NAME)  # a link in the package, which not every system has as one
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read(file: Path) -> Catalog:

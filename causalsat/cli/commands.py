@@ -243,6 +243,10 @@ def run(
     size_m: SizeOption = None,
     resolution: Annotated[float | None, typer.Option(help="Side of a map cell in metres.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds, encoder and draws.")] = 0,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace outputs of another study, and other files, in the folder."),
+    ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -253,13 +257,15 @@ def run(
     """
     with answer("run", as_json, verbose, quiet) as reply:
         from causalsat.analysis import analyse, image_model
+        from causalsat.analysis.folder import check_folder
 
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
+        folder = out or Path("outputs") / loaded.name
+        check_folder(folder, loaded, overwrite=overwrite)  # before the analysis, which may take hours
         model = image_model(loaded, size_m=size_m, random_state=seed)
         analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
-        folder = out or Path("outputs") / loaded.name
-        written = analysis.write(folder, resolution=resolution, progress=not quiet)
+        written = analysis.write(folder, resolution=resolution, progress=not quiet, overwrite=overwrite)
         files = {path.name: str(path) for path in written}
         reply.result = {"study": loaded.name, "folder": str(folder), "files": files}
         reply.text = "\n".join([str(analysis), "", "Outputs:", *(f"  {path}" for path in written)])

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Tabular", "latex_table", "latex_text", "markdown_table", "markdown_text", "text_cells"]
+from causalsat.core.files import whole_file, writing
+
+__all__ = [
+    "Tabular",
+    "latex_table",
+    "latex_text",
+    "latex_verbatim",
+    "markdown_fence",
+    "markdown_table",
+    "markdown_text",
+    "spreadsheet_text",
+    "text_cells",
+    "write_csv",
+]
 
 Rows = Sequence[Sequence[str]]
 
@@ -31,7 +45,10 @@ _LATEX = str.maketrans(
         "\u00d7": r"$\times$",
     }
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # LaTeX refuses some, others end a paragraph
+_FORMULA = re.compile(r"\s*[=+\-@]|[\t\r]")
 _LONG = 36  # letters of a cell that LaTeX should break
+_LIST = re.compile(r"^(\d*)([-+.)=])(?=\s|=*$)")  # at the start of a paragraph: an item, or a rule below a heading
 _MINUS = re.compile(r"(?<![^\s(])-(?=[\d.])")  # before a number, at the start of a word
 
 
@@ -82,14 +99,30 @@ def _label(name: Any) -> str:
 
 # ---------------------------------------------------------------------- Markdown
 def markdown_text(text: str) -> str:
-    r"""Text in which no character is read as markup.
+    r"""Text in which no character is read as markup; line breaks become spaces.
 
     Examples
     --------
     >>> print(markdown_text("prob_positive <0.1> of *a|b*"))
     prob\_positive \<0.1\> of \*a\|b\*
     """
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
+    escaped = re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(_CONTROL.sub(" ", text).split()))
+    return _LIST.sub(r"\1\\\2", escaped)
+
+
+def markdown_fence(text: str) -> str:
+    """Preformatted text between fences that nothing in it closes.
+
+    Examples
+    --------
+    >>> print(markdown_fence("a"))
+    ```text
+    a
+    ```
+    """
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def markdown_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
@@ -116,12 +149,26 @@ def markdown_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str
 def latex_text(text: str) -> str:
     r"""Text in which LaTeX reads no character as a command; a minus before a number is one in print too.
 
+    Line breaks become spaces, since an empty line ends the argument of a title or caption.
+
     Examples
     --------
     >>> print(latex_text("a_1 & 90 %: -0.2"))
     a\_1 \& 90 \%: $-$0.2
     """
-    return _MINUS.sub("$-$", text.translate(_LATEX))
+    return _MINUS.sub("$-$", " ".join(_CONTROL.sub(" ", text).split()).translate(_LATEX))
+
+
+def latex_verbatim(text: str) -> str:
+    r"""Text for a ``verbatim`` environment, which nothing in it ends.
+
+    Examples
+    --------
+    >>> print(latex_verbatim(r"a \end{verbatim}\input{b}"))
+    a \end {verbatim}\input{b}
+    """
+    plain = _CONTROL.sub(" ", text.expandtabs().replace("\r\n", "\n"))
+    return plain.replace(r"\end{verbatim", r"\end {verbatim")
 
 
 def latex_table(
@@ -161,6 +208,56 @@ def latex_table(
     text = " ".join(latex_text(note.rstrip(".") + ".") for note in notes)
     foot = f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\footnotesize \\emph{{Notes:}} {text}}}\n" if text else ""
     return table.rstrip().replace(r"\end{table}", foot + r"\end{table}")
+
+
+# ---------------------------------------------------------------------- CSV
+def spreadsheet_text(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins with = + - @ gets an apostrophe before it.
+
+    Numbers, also those that are text, stay as they are.
+
+    Examples
+    --------
+    >>> [spreadsheet_text(v) for v in ("=1+1", "@sum", "-", "-0.5", "north", -0.5)]
+    ["'=1+1", "'@sum", '-', '-0.5', 'north', -0.5]
+    """
+    if not isinstance(value, str) or len(value) < 2 or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value
+
+
+def write_csv(frame: Any, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write a data frame as CSV atomically, with no cell, heading or label that a spreadsheet takes for a formula.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Index and columns are written with it.
+    path : path-like
+        The file; its folder is made.
+    **options
+        Of ``DataFrame.to_csv``.
+    """
+    safe = frame.copy(deep=False)
+    for position, dtype in enumerate(frame.dtypes):
+        if dtype.kind not in "biufcmM":
+            safe.isetitem(position, frame.iloc[:, position].astype(object).map(spreadsheet_text).to_numpy())
+    safe.columns = _spreadsheet_labels(frame.columns)
+    safe.index = _spreadsheet_labels(frame.index)
+    with writing(path), whole_file(path) as temporary:
+        safe.to_csv(temporary, **options)
+
+
+def _spreadsheet_labels(labels: Any) -> Any:
+    """Labels of rows or columns, and their names, that no spreadsheet takes for a formula."""
+    safe = labels.set_names([spreadsheet_text(name) for name in labels.names])
+    if labels.nlevels > 1:
+        return safe.map(lambda values: tuple(map(spreadsheet_text, values)))
+    return safe if labels.dtype.kind in "biufcmM" else safe.map(spreadsheet_text)
 
 
 # ---------------------------------------------------------------------- results

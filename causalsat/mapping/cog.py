@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.files import checksum, writing
+from causalsat.core.files import checksum, temporary_file, writing
 from causalsat.exceptions import OutputError
 from causalsat.mapping.grid import MapGrid
 
@@ -65,8 +66,6 @@ def write_cog(
     from rasterio.shutil import copy
     from rasterio.windows import Window
 
-    plain = work / f"map.{os.getpid()}.tmp"
-    partial = work / f"cog.{os.getpid()}.tmp"
     written: list[tuple[Any, int]] = []
     profile = {
         "driver": "GTiff",
@@ -85,7 +84,13 @@ def write_cog(
         "interleave": "band",
     }
     try:
-        with writing(path), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="1"):
+        with (
+            writing(path),
+            temporary_file(work / "map") as plain,
+            temporary_file(work / "cog") as partial,
+            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_NUM_THREADS="1"),
+        ):
+            mode = stat.S_IMODE(partial.stat().st_mode)
             with rasterio.open(plain, "w", **profile) as raster:
                 raster.update_tags(**dict(tags))
                 for number, name in enumerate(bands, start=1):
@@ -107,6 +112,7 @@ def write_cog(
             with rasterio.open(partial) as raster:
                 if any(_checksum(raster.read(window=window)) != mark for window, mark in written):
                     raise OSError("what was written reads back differently")
+            partial.chmod(mode)
             os.replace(partial, path)
             LOG.info("wrote %s", path)
     except (RasterioError, CPLE_BaseError) as error:
@@ -114,9 +120,6 @@ def write_cog(
         raise OutputError(
             f"{path} cannot be written ({cause})", todo="free space, and run it again: finished tiles are kept"
         ) from error
-    finally:
-        for leftover in (plain, partial):
-            leftover.unlink(missing_ok=True)
 
 
 def _checksum(values: NDArray[np.float32]) -> int:

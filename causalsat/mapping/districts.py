@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
-from causalsat.core.tables import Tabular
+from causalsat.core.files import writing
+from causalsat.core.tables import Tabular, write_csv
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.mapping import compute
 from causalsat.mapping import job as _job
@@ -94,13 +97,19 @@ class DistrictEffects(Tabular):
             raise ParameterError(
                 f"path={str(path)!r}", expected=f"an ending of .csv, .parquet, {', '.join(_DRIVERS)}"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         if ending == ".csv":
-            self.to_dataframe().to_csv(path, index_label="district")
-        elif ending == ".parquet":
-            self.table.reset_index(names="district").to_parquet(path)
-        else:
-            self.table.reset_index(names="district").to_file(path, driver=_DRIVERS[ending])
+            write_csv(self.to_dataframe(), path, index_label="district")
+            return path
+        table = self.table.reset_index(names="district")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=path.parent, prefix=f"{path.name[:48]}.") as work:  # a shapefile is several
+                if ending == ".parquet":
+                    table.to_parquet(Path(work, path.name))
+                else:
+                    table.to_file(Path(work, path.name), driver=_DRIVERS[ending])
+                for made in Path(work).iterdir():
+                    os.replace(made, path.with_name(made.name))
         return path
 
     def plot(self, *, title: str = "", units: str = "", ax: Any = None) -> Any:

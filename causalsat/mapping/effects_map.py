@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
-from causalsat.core.files import writing
+from causalsat.core.files import refuse_link, writing
 from causalsat.core.fingerprint import fingerprint
-from causalsat.exceptions import DataError, MapWarning, ParameterError, ResumeError
+from causalsat.exceptions import MapWarning, ParameterError
+from causalsat.mapping.cluster import check_client, on_cluster
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
 from causalsat.mapping.grid import region_geometry
 from causalsat.mapping.job import job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
 from causalsat.mapping.outputs import blocks_of, count_mapped, finished_tags, map_notes, model_words
-from causalsat.mapping.result import MapResult, draw
-from causalsat.mapping.tiles import Tile, open_job, read_tile, remove_job, tile_path
+from causalsat.mapping.result import MapResult, draw, page_wanted
+from causalsat.mapping.tiles import Tile, open_job, read_tile, remove_job, tile_path, vanished
 from causalsat.version import __version__
 
 __all__ = ["BANDS", "MapResult", "make_map", "map_effects"]
@@ -175,7 +175,11 @@ def make_map(
 ) -> MapResult:
     """Map a quantity of a model, "effect" or "risk" (``given`` what is known of the decision): the conductor."""
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
+    html = page_wanted(html)
+    if client is not None:
+        check_client(client)
     folder = path.with_name(path.name + ".tiles")
+    refuse_link(folder, "the tiles of a map")
     job = make_job(
         model, imagery, region_geometry(region, imagery.crs, region_crs), resolution, covariates,
         size_m=size_m, level=level, min_valid=min_valid, folder=folder.absolute(), quantity=quantity, given=given,
@@ -236,7 +240,7 @@ def _run(job: MapJob, tiles: list[Tile], client: Any, progress: bool) -> None:
     from tqdm import tqdm
 
     with tqdm(total=len(tiles), desc="mapping", unit="tile", disable=not progress) as bar:
-        for _ in _on_cluster(job, tiles, client) if client is not None else _in_a_loop(job, tiles):
+        for _ in on_cluster(job, tiles, client) if client is not None else _in_a_loop(job, tiles):
             bar.update()
 
 
@@ -256,38 +260,11 @@ def _in_a_loop(job: MapJob, tiles: list[Tile]) -> Iterator[int]:
         yield map_tile(job, tile)
 
 
-def _on_cluster(job: MapJob, tiles: list[Tile], client: Any) -> Iterator[int]:
-    """Map the tiles on the cluster's workers; the first error is raised here and the rest is cancelled."""
-    from distributed import as_completed
-
-    shared = client.scatter(replace(job, threads=1), broadcast=True, hash=False)
-    futures = client.map(_map_tile_of, tiles, job=shared, pure=False)
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        client.cancel([f for f in futures if not f.done()])
-    absent = [t for t in tiles if not tile_path(job.folder, t).exists()]
-    if absent:
-        raise DataError(
-            f"{len(absent)} tiles that workers wrote are not in {job.folder}",
-            expected="workers that write to the folder of out",
-            todo="write to a folder that all workers share",
-        )
-
-
-def _map_tile_of(tile: Tile, *, job: MapJob) -> int:
-    return map_tile(job, tile)
-
-
 def _blocks(job: MapJob, tiles: list[Tile]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     for tile in tiles:
         values = read_tile(tile_path(job.folder, tile), (len(job.bands), tile.height, tile.width))
         if values is None:
-            raise ResumeError(
-                f"tile {tile_path(job.folder, tile)} vanished while the map was written",
-                todo="run the same call again: finished tiles are kept; do not map to one file from two processes",
-            )
+            raise vanished(job.folder, tile)
         if np.isfinite(values).any():
             yield tile.row, tile.col, values
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalsat.exceptions import CausalsatError, IgnoredWarning, ParameterError
+from causalsat.core.optional import is_installed, require
+from causalsat.core.warn import warn
+from causalsat.exceptions import IgnoredWarning
 from causalsat.mapping.compute import BANDS
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["MapResult", "draw"]
+__all__ = ["MapResult", "draw", "page_wanted"]
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,9 @@ class MapResult:
         Path
             The file.
         """
-        try:
-            from causalsat.mapping.page import write_page
-        except ImportError as error:
-            raise _no_bokeh(error) from error
+        require("bokeh", "maps", "an interactive map")
+        from causalsat.mapping.page import write_page
+
         target = self.path.with_suffix(".html") if path is None else Path(path)
         options = {"units": units, "title": title, "note": self.note}
         return write_page(self.path, target, imagery, sites=sites, districts=districts, **options)
@@ -122,34 +122,44 @@ class MapResult:
 
 
 def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, units: str, title: str) -> MapResult:
-    """Draw the picture and the page that were asked for; returns the result with their paths."""
+    """Draw the picture and the page (see ``page_wanted``); returns the result with their paths."""
     if png is not False and png is not None:
         from causalsat.plots.maps import save_map
 
         target = result.path.with_suffix(".png") if png is True else Path(png)
         save_map(result.path, target, sites=sites, units=units, title=title, note=result.note)
         result = replace(result, png=target)
-    if html is False or html is None:
+    html = page_wanted(html)
+    if html is False:
         return result
-    try:
-        from causalsat.mapping.page import write_page
-    except ImportError as error:
-        if html != "auto":
-            raise _no_bokeh(error) from error
-        warnings.warn(
-            "the interactive map was not drawn, because bokeh is not installed: pip install 'causalsat[maps]'",
-            IgnoredWarning,
-            stacklevel=3,
-        )
-        return result
+    from causalsat.mapping.page import write_page
+
     target = result.path.with_suffix(".html") if html is True or html == "auto" else Path(html)
     write_page(result.path, target, imagery, sites=sites, units=units, title=title, note=result.note)
     return replace(result, html=target)
 
 
-def _no_bokeh(error: ImportError) -> CausalsatError:
-    return ParameterError(
-        f"an interactive map without bokeh ({error})",
-        expected="bokeh",
-        todo="pip install 'causalsat[maps]', or html=False",
-    )
+def page_wanted(html: Any) -> Any:
+    """Where the interactive page goes, or False where there is none; asked before the map is computed.
+
+    Raises
+    ------
+    MissingExtraError
+        If the page was asked for and bokeh is not installed.
+
+    Warns
+    -----
+    IgnoredWarning
+        If the page is left out for that reason.
+    """
+    if html is False or html is None:
+        return False
+    if html != "auto":
+        require("bokeh", "maps", "an interactive map", "pass html=False")
+    elif not is_installed("bokeh"):
+        warn(
+            "the interactive map is not drawn, because bokeh is not installed: pip install 'causalsat[maps]'",
+            IgnoredWarning,
+        )
+        return False
+    return html

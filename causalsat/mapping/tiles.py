@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.files import checksum, whole_file, writing
+from causalsat.core.files import checksum, is_temporary, refuse_link, whole_file, writing
 from causalsat.core.fingerprint import fingerprint
 from causalsat.exceptions import ResumeError
 
-__all__ = ["Tile", "open_job", "plan_tiles", "read_tile", "remove_job", "tile_path", "write_tile"]
+__all__ = [
+    "Tile",
+    "job_is_there",
+    "open_job",
+    "plan_tiles",
+    "read_tile",
+    "remove_job",
+    "tile_path",
+    "vanished",
+    "write_tile",
+]
 
 FloatArray = NDArray[np.float32]
 LOG = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+_TILE_NAME = re.compile(r"r\d{7,}_c\d{7,}\.npy")
 
 
 @dataclass(frozen=True)
@@ -99,15 +112,20 @@ def open_job(folder: Path, parts: Mapping[str, Any], *, overwrite: bool) -> str:
     Raises
     ------
     ResumeError
-        If the folder holds the tiles of a job with other inputs.
+        If the folder holds the tiles of a job with other inputs, or files of somebody else under the names of tiles.
+    OutputError
+        If the folder is a symbolic link.
     """
     job = fingerprint({key: parts[key] for key in sorted(parts)})
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
+    refuse_link(folder, "the tiles of a map")
     if folder.exists():
         earlier = _read_manifest(manifest)
         if earlier is None or earlier.get("job") != job:
             if earlier is not None and not overwrite:
                 raise _mismatch(folder, earlier, parts)
+            if not manifest.exists():
+                _refuse_files_of_others(folder)
             remove_job(folder)
         else:
             LOG.info("going on with the tiles of %s", folder)
@@ -123,6 +141,45 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def job_is_there(folder: Path) -> bool:
+    """Whether the folder of a job, which has a manifest since the job began, is still there."""
+    return (folder / MANIFEST).exists()
+
+
+def vanished(folder: Path, tile: Tile) -> ResumeError:
+    """The error for a finished tile that is gone, with the advice that is right for what happened."""
+    if job_is_there(folder):
+        return ResumeError(
+            f"tile {tile_path(folder, tile)} vanished while the map was written",
+            todo="run the same call again: finished tiles are kept; do not map to one file from two processes",
+        )
+    return ResumeError(
+        f"the folder {folder} was removed while the map was computed",
+        expected="that it stays until the map is written",
+        todo="run the same call again: the tiles that were in it are computed anew",
+    )
+
+
+def _refuse_files_of_others(folder: Path) -> None:
+    """Without a manifest, a file under the name of a tile is one only where it has a tile's checksum."""
+    for path in folder.iterdir():
+        if _TILE_NAME.fullmatch(path.name) and not _is_tile(path):
+            raise ResumeError(
+                f"{folder} has no manifest of a map, and {path.name} in it is no tile",
+                expected="a folder that only map jobs write to",
+                todo="move that file elsewhere, or write the map to another file",
+            )
+
+
+def _is_tile(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            values = np.load(file, allow_pickle=False)
+            return bool(file.read(5) == _mark(values))
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _mismatch(folder: Path, earlier: Mapping[str, Any], parts: Mapping[str, Any]) -> ResumeError:
@@ -142,11 +199,16 @@ def _short(value: Any, most: int = 24) -> str:
 
 
 def remove_job(folder: Path, job: str | None = None) -> None:
-    """Remove a job's tiles and manifest, and the folder where nothing else lies in it; only if it is of that job."""
-    if job is not None and (_read_manifest(folder / "manifest.json") or {}).get("job") != job:
+    """Remove a job's tiles and manifest, and the folder where nothing else lies in it; only if it is of that job.
+
+    Files under other names are nobody's but their owner's, and nothing is removed behind a symbolic link.
+    """
+    if folder.is_symlink() or not folder.is_dir():
         return
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.endswith((".npy", ".tmp")) or path.name == "manifest.json":
+    if job is not None and (_read_manifest(folder / MANIFEST) or {}).get("job") != job:
+        return
+    for path in list(folder.iterdir()):
+        if _TILE_NAME.fullmatch(path.name) or path.name == MANIFEST or is_temporary(path.name):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else lies in it, or another process was first
         folder.rmdir()

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from causalsat.core.files import whole_file, writing
-from causalsat.core.tables import latex_table, latex_text, markdown_table, markdown_text, text_cells
+from causalsat.core.tables import (
+    latex_table,
+    latex_text,
+    latex_verbatim,
+    markdown_fence,
+    markdown_table,
+    markdown_text,
+    text_cells,
+)
 from causalsat.exceptions import ParameterError
 
 __all__ = [
@@ -62,7 +70,7 @@ def _markdown_section(section: Section, folder: str | os.PathLike[str]) -> Itera
         if figure.caption:
             yield f"*{markdown_text(figure.caption)}*"
     if section.text:
-        yield f"```text\n{section.text}\n```"
+        yield markdown_fence(section.text)
 
 
 def latex_page(page: Page, folder: str | os.PathLike[str] = ".") -> str:
@@ -88,11 +96,18 @@ def _latex_section(section: Section, anchor: str, folder: str | os.PathLike[str]
         yield rf"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{{{_path(figure, folder)}}}"
         yield f"\\caption{{{caption}}}\n\\end{{figure}}"
     if section.text:
-        yield f"{{\\scriptsize\n\\begin{{verbatim}}\n{section.text}\n\\end{{verbatim}}\n}}"
+        yield f"{{\\scriptsize\n\\begin{{verbatim}}\n{latex_verbatim(section.text)}\n\\end{{verbatim}}\n}}"
 
 
 def _path(figure: Figure, folder: str | os.PathLike[str]) -> str:
-    return Path(os.path.relpath(figure.path, folder)).as_posix()
+    path = Path(os.path.relpath(figure.path, folder)).as_posix()
+    if clash := sorted(set(path) & set('\\{}%#~^$&<>"\n\r')):
+        raise ParameterError(
+            f"a figure at {path!r}, whose path has {' '.join(map(repr, clash))}",
+            expected="a path that LaTeX and Markdown take as it is",
+            todo="write the figure beside the report, under a name of letters and digits",
+        )
+    return path
 
 
 @dataclass(frozen=True)

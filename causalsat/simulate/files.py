@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from causalsat.core.tables import write_csv
+
 if TYPE_CHECKING:
     from causalsat.study import Study
 
@@ -46,11 +48,11 @@ def write_trial(trial: Any, folder: Path) -> dict[str, Path]:
     truth_map.rio.to_raster(written["tau"], driver="COG", compress="deflate")
     for name, frame in (("units", trial.units.drop(columns=TRUTH_COLUMNS)), ("places", trial.places[["geometry"]])):
         written[name] = folder / f"{name}.csv"
-        _with_lonlat(frame).to_csv(written[name], float_format="%.10g")
+        write_csv(_with_lonlat(frame), written[name], float_format="%.10g")
     written["units_truth"] = folder / "units_truth.csv"
-    trial.units[TRUTH_COLUMNS].to_csv(written["units_truth"], float_format="%.17g")
+    write_csv(trial.units[TRUTH_COLUMNS], written["units_truth"], float_format="%.17g")
     written["places_truth"] = folder / "places_truth.csv"
-    trial.places[["tau", "scene"]].to_csv(written["places_truth"], float_format="%.17g")
+    write_csv(trial.places[["tau", "scene"]], written["places_truth"], float_format="%.17g")
     written["region"] = folder / "region.gpkg"
     _region_frame(trial).to_file(written["region"], driver="GPKG")
     written["truth"] = folder / "truth.json"

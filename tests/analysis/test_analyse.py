@@ -12,7 +12,7 @@ from causalsat.analysis.modifiers import BesideImages, beside_images
 from causalsat.analysis.places import effects_at_places
 from causalsat.encoders.coordinates import PLACE
 from causalsat.evaluation import rate
-from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, ParameterError
 from causalsat.simulate import satellite_trial
 
 
@@ -262,3 +262,15 @@ def test_the_prior_is_the_horseshoe_with_covariates_and_coordinates_only():
         for coordinates in (False, True)
     }
     assert [key for key, prior in priors.items() if prior == "horseshoe"] == [("modify", True)]
+
+
+def test_without_bokeh_all_but_the_page_is_written(smooth, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "bokeh", None)  # as where it is not installed
+    with pytest.warns(IgnoredWarning, match=r"map.html"):
+        paths = smooth[1].write(tmp_path, resolution=960, progress=False)
+    names = {path.name for path in paths}
+    assert {"report.html", "effects.tif", "effects.png", "metrics.json", "places.csv", "model.safetensors"} <= names
+    assert "map.html" not in names
+    assert "map.html" not in (tmp_path / "report.html").read_text()

@@ -201,3 +201,9 @@ def test_the_zarr_pattern_opens_a_store(tmp_path, monkeypatch):
     imagery = load_imagery("example_zarr")
     assert [str(d) for d in imagery.dates] == ["2001-01-01", "2003-01-01"]
     np.testing.assert_array_equal(imagery.read_window(0, 0, 2, 2), np.full((2, 1, 2, 2), 7.0))
+
+
+def test_the_catalogue_is_data_of_the_package():
+    """So that every way of installing brings it: the file in the package is that of the checkout."""
+    packaged = Path(causalsat.__file__).parent / "catalog" / "data_catalog.yaml"
+    assert packaged.read_bytes() == (Path(causalsat.__file__).parents[1] / "data_catalog.yaml").read_bytes()

@@ -1,5 +1,6 @@
 """Tables for papers: what is read back from the Markdown and the LaTeX is what was put in."""
 
+import csv
 import re
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 import causalsat
 from causalsat import evaluation
 from causalsat.base import Summary
-from causalsat.core.tables import latex_table, latex_text, markdown_table, markdown_text, text_cells
+from causalsat.core.tables import (
+    latex_table,
+    latex_text,
+    latex_verbatim,
+    markdown_fence,
+    markdown_table,
+    markdown_text,
+    text_cells,
+    write_csv,
+)
 
 NASTY = "a_1 & b|c: 5 % of $x^2$ #3 {y} ~z \\w <0.1> [0.025"
 
@@ -117,3 +127,64 @@ def test_results_give_the_tables_of_their_data_frames():
 def test_numbers_of_rows_are_no_column():
     curve = evaluation.rate(np.arange(50.0), np.arange(50.0), n_bootstrap=10).toc
     assert rows_of_markdown(curve.to_markdown())[0][0] == "q"
+
+
+HOSTILE = [
+    "a\n\nb",
+    "\\end{verbatim}\\input{/etc/passwd}",
+    "\\write18{rm -rf x}",
+    "x\x00\x08\x0c\x85y",
+    "}\\begin{document}",
+    "^^5cinput{a}",
+    "% comment",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_name_is_a_command_or_a_line_of_latex(text):
+    found = latex_text(text)
+    assert "\n" not in found
+    assert re.fullmatch(r"[\x20-\x7e]*", found)
+    plain = re.sub(r"\\text(backslash|asciicircum|asciitilde|less|greater|bar)\{\}|\\[&%$#_{}]", "", found)
+    assert not set(plain) & set("\\{}%^~#$_&")
+
+
+def test_nothing_ends_a_verbatim_environment_or_a_fence():
+    text = "table\n\\end{verbatim}\\input{x}\n```\n# heading\n"
+    assert latex_verbatim(text).count(r"\end{verbatim}") == 0
+    fenced = markdown_fence(text)
+    opening, *body, closing = fenced.splitlines()
+    assert opening.removesuffix("text") == closing
+    assert "\n".join(body) == text.rstrip("\n") or "\n".join(body) == text
+    assert all(closing not in line for line in body)
+
+
+@pytest.mark.parametrize("text", ["- item", "# heading", "1. first", "a\n===", "> quoted", "+ item", "2) second"])
+def test_no_name_begins_a_block_of_markdown(text):
+    found = markdown_text(text)
+    assert "\n" not in found
+    assert not re.match(r"([-+*>#]|\d+[.)])(\s|$)", found)
+
+
+def test_csv_has_no_formula_and_every_number(tmp_path):
+    names = ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "north", "-1.5", "-"]
+    frame = pd.DataFrame(
+        {
+            "name": names,
+            "=heading": np.arange(8.0) - 4,
+            "kind": pd.Categorical(names),
+            "mixed": [*names[:4], -1, 0.5, 2, 3],
+        },
+        index=pd.Index(names, name="@unit"),
+    )
+    write_csv(frame, tmp_path / "a.csv")
+    with open(tmp_path / "a.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    cells = [cell for row in rows for cell in row]
+    assert not [cell for cell in cells if cell[:1] in "=+@\t" and cell]
+    assert {cell for cell in cells if cell.startswith("-")} == {"-4.0", "-3.0", "-2.0", "-1.0", "-1.5", "-", "-1"}
+    assert rows[0] == ["'@unit", "name", "'=heading", "kind", "mixed"]
+    back = pd.read_csv(tmp_path / "a.csv")
+    np.testing.assert_array_equal(back["'=heading"], frame["=heading"])
+    assert list(back["name"].str.removeprefix("'")) == names
+    assert list(frame["name"]) == names  # the frame itself stays

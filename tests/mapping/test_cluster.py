@@ -85,3 +85,63 @@ def test_workers_compute_with_one_torch_thread(imagery, trial, tmp_path):
         client.run(lambda: __import__("os").environ.update(OMP_NUM_THREADS="2"))
         map_effects(model, imagery, None, 120, tmp_path / "e.tif", client=client, **QUIET)
         assert list(client.run(threads).values()) == [1]
+
+
+@pytest.mark.parametrize("what", ["scheduler", "workers"])
+def test_a_lost_cluster_is_said_to_be_and_the_same_call_goes_on(model, imagery, tmp_path, monkeypatch, what):
+    """The tiles that were finished before are kept, and only the others are computed."""
+    import threading
+
+    from causalsat.exceptions import ClusterError
+    from causalsat.mapping import cluster as module
+    from causalsat.mapping import effects_map
+
+    fresh = map_effects(model, imagery, None, 60, tmp_path / "f.tif", tile_px=15, **QUIET)
+    whole, done, go_on = module.map_tile, [], threading.Event()
+
+    def slow_tile(job, tile):
+        if len(done) >= 3:
+            go_on.wait(20)  # while the cluster is lost
+        done.append(whole(job, tile))
+        return done[-1]
+
+    monkeypatch.setattr(module, "map_tile", slow_tile)
+    monkeypatch.setattr(module, "PATIENCE", 3.0)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def lose():
+            while len(done) < 3:
+                threading.Event().wait(0.05)
+            if what == "scheduler":
+                cluster.scheduler.loop.add_callback(cluster.scheduler.close)
+            else:
+                cluster.scale(0)
+
+        threading.Thread(target=lose, daemon=True).start()
+        with pytest.raises(ClusterError, match=f"{what}.* lost.*run the same call: finished tiles are kept"):
+            map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, client=client, **QUIET)
+        go_on.set()
+    kept = len(list((tmp_path / "e.tif.tiles").glob("*.npy")))
+    assert kept >= 3
+    here = []
+    monkeypatch.setattr(effects_map, "map_tile", lambda job, tile: here.append(whole(job, tile)))
+    result = map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, **QUIET)
+    np.testing.assert_array_equal(pixels_of(result.path), pixels_of(fresh.path))
+
+
+def test_what_is_no_client_is_refused_before_the_work(model, imagery, tmp_path, monkeypatch):
+    import sys
+
+    from causalsat.exceptions import MissingExtraError, ParameterError
+
+    with pytest.raises(ParameterError, match=r"client='tcp://1', a str.*distributed.Client"):
+        map_effects(model, imagery, None, 60, tmp_path / "e.tif", client="tcp://1", **QUIET)
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as where it is not installed
+    with pytest.raises(MissingExtraError, match=r"pip install 'causalsat\[distributed\]', or leave client out"):
+        map_effects(model, imagery, None, 60, tmp_path / "e.tif", client=object(), **QUIET)
+    assert not list(tmp_path.glob("e.tif*"))

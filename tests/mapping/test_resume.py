@@ -17,7 +17,7 @@ import rasterio
 from map_toys import places, smooth_pixels, toy_model, write_raster
 
 from causalsat.core.fingerprint import fingerprint
-from causalsat.exceptions import ResumeError
+from causalsat.exceptions import OutputError, ResumeError
 from causalsat.imagery import open_imagery
 from causalsat.mapping import effects_map, map_effects
 from causalsat.mapping.tiles import Tile, plan_tiles, read_tile, tile_path, write_tile
@@ -207,3 +207,62 @@ def test_what_a_job_left_that_was_killed_after_its_map_was_in_place_is_removed(m
     again = map_effects(model, imagery, None, 60, tmp_path / "e.tif", **QUIET)
     assert again.job == first.job
     assert [path.name for path in tmp_path.iterdir()] == ["e.tif"]
+
+
+def test_files_of_others_in_the_folder_of_tiles_stay(model, imagery, tmp_path):
+    folder = tmp_path / "e.tif.tiles"
+    folder.mkdir()
+    np.save(folder / "mine.npy", np.arange(3))
+    (folder / "notes.tmp").write_text("mine")
+    map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, **QUIET)
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.npy", "notes.tmp"]
+    assert np.load(folder / "mine.npy").tolist() == [0, 1, 2]
+
+
+def test_a_file_of_somebody_else_under_the_name_of_a_tile_is_refused(model, imagery, tmp_path):
+    folder = tmp_path / "e.tif.tiles"
+    folder.mkdir()
+    np.save(folder / "r0000000_c0000000.npy", np.arange(3))
+    with pytest.raises(ResumeError, match=r"no manifest.*r0000000_c0000000.npy in it is no tile.*move that file"):
+        map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, **QUIET)
+    assert np.load(folder / "r0000000_c0000000.npy").tolist() == [0, 1, 2]
+
+
+def test_tiles_behind_a_link_are_neither_written_nor_removed(model, imagery, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    np.save(elsewhere / "r0000000_c0000000.npy", np.arange(3))
+    (elsewhere / "manifest.json").write_text("{}")
+    (tmp_path / "e.tif.tiles").symlink_to(elsewhere)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="symbolic link"):
+            map_effects(model, imagery, None, 60, tmp_path / "e.tif", overwrite=overwrite, **QUIET)
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["manifest.json", "r0000000_c0000000.npy"]
+
+
+def test_a_folder_removed_meanwhile_is_said_to_be(model, imagery, tmp_path, monkeypatch):
+    import shutil
+
+    whole, done = effects_map.map_tile, []
+
+    def map_tile(job, tile):
+        done.append(tile)
+        if len(done) == 5:
+            shutil.rmtree(tmp_path / "out")
+        return whole(job, tile)
+
+    monkeypatch.setattr(effects_map, "map_tile", map_tile)
+    with pytest.raises(ResumeError, match=r"was removed while the map was computed.*run the same call again"):
+        map_effects(model, imagery, None, 60, tmp_path / "out" / "e.tif", tile_px=15, **QUIET)
+    again = map_effects(model, imagery, None, 60, tmp_path / "out" / "e.tif", tile_px=15, **QUIET)
+    fresh = map_effects(model, imagery, None, 60, tmp_path / "f.tif", tile_px=15, **QUIET)
+    np.testing.assert_array_equal(pixels_of(again.path), pixels_of(fresh.path))
+
+
+def test_the_map_has_the_permissions_of_the_umask(model, imagery, tmp_path):
+    before = os.umask(0o027)
+    try:
+        result = map_effects(model, imagery, None, 60, tmp_path / "e.tif", progress=False, png=True, html=False)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in (result.path, result.png)} == {"0o640"}

@@ -204,7 +204,7 @@ def test_without_bokeh_the_page_is_left_out_or_refused(tmp_path, monkeypatch):
     from causalsat.exceptions import DataWarning
     from causalsat.mapping.result import MapResult, draw
 
-    monkeypatch.setitem(sys.modules, "causalsat.mapping.page", None)
+    monkeypatch.setitem(sys.modules, "bokeh", None)  # as where it is not installed
     path = write_map(tmp_path / "e.tif")
     result = MapResult(path, None, None, 100.0, (40, 60), 2100, 0.9, "", "job")
     with pytest.warns(DataWarning, match=r"pip install 'causalsat\[maps\]'"):

@@ -165,3 +165,20 @@ def test_another_ending_is_refused(page):
     with pytest.raises(ParameterError, match=r"\.html, \.md or \.tex"):
         made.write(folder / "report.docx")
     assert not (folder / "report.docx").exists()
+
+
+def test_names_that_are_code_stay_words_on_every_page(tmp_path):
+    nasty = "N\n\n\\end{verbatim}\\input{x} <script>alert(1)</script> ```"
+    page = Page(nasty, [nasty], [Section("Model", [nasty], text=nasty)], [nasty])
+    tex = page.write(tmp_path / "r.tex").read_text()
+    assert tex.count(r"\end{verbatim}") == 1
+    assert r"\input" not in tex.split(r"\begin{verbatim}")[0] + tex.split(r"\end{verbatim}")[1]
+    title = re.search(r"\\title\{(.*)\}$", tex, re.M)[1]
+    assert title.startswith(r"N \textbackslash{}end")
+    html = page.write(tmp_path / "r.html").read_text()
+    assert "<script>" not in html
+    markdown = page.write(tmp_path / "r.md").read_text()
+    assert markdown.splitlines()[0].startswith("# N \\\\end")
+    assert "````text\n" in markdown
+    with pytest.raises(ParameterError, match=r"letters and digits"):
+        Page("A", [], [Section("F", figures=[Figure(tmp_path / "a}\\input{b.png", "x")])]).to_latex(tmp_path)

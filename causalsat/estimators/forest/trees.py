@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FitData
-from causalsat.exceptions import CausalsatError, ConvergenceWarning
+from causalsat.core.optional import require
+from causalsat.exceptions import ConvergenceWarning
 from causalsat.inference.bootstrap import default_regressor
 from causalsat.inference.projection import inverse_of_gram
 
 __all__ = [
-    "MissingExtraError",
     "centre_outcome",
     "chain_diagnostics",
     "compress",
@@ -37,10 +37,6 @@ FloatArray = NDArray[np.float64]
 
 R_HAT_LIMIT = 1.1
 CENTRED = 1e-12  # mean outcome, in standard deviations, that the sampler takes for zero
-
-
-class MissingExtraError(CausalsatError, ImportError):
-    """A package of an optional extra is not installed."""
 
 
 def with_weight(data: FitData) -> FitData:
@@ -239,11 +235,7 @@ def generator(random_state: Any) -> np.random.Generator:
 
 def load_stochtree() -> Any:
     """Stochtree, or an error that names the extra."""
-    try:
-        import stochtree
-    except ImportError as error:
-        raise MissingExtraError(
-            "BayesianForestEffect needs the package stochtree, which is not installed",
-            todo="pip install 'causalsat[trees]'",
-        ) from error
+    require("stochtree", "trees", "BayesianForestEffect")
+    import stochtree
+
     return stochtree
