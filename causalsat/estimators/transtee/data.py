@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from causalsat.core.features import learn_scaler, warn_of_unresolved
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.estimators.image_base import ImageFitData
+from causalsat.estimators.transtee.families import predictor_of_mean
 from causalsat.estimators.transtee.treatments import TreatmentCoding, inverse_propensity
 
 __all__ = ["Scaling", "Units", "learn_scaling", "make_units", "table_tensor"]
@@ -43,7 +44,7 @@ class Units:
     target : ndarray of shape (n,)
         What an adversary is to predict.
     y, weight : ndarrays of shape (n,)
-        Standardised outcome, weight of mean 1.
+        Outcome, standardised where it is normal; weight of mean 1.
     groups : ndarray of int of shape (n,) or None
         Villages, coded in the order of their first unit.
     unit_image : ndarray of int of shape (n,) or None
@@ -63,10 +64,15 @@ class Units:
     treatments: Any = None
 
 
-def learn_scaling(data: FitData) -> Scaling:
-    """Means and standard deviations of covariates, and weighted ones of the outcome."""
+def learn_scaling(data: FitData, family: str = "gaussian") -> Scaling:
+    """Means and standard deviations of covariates, and weighted ones of the outcome.
+
+    Of a yes/no outcome or a count, the mean is the predictor of the mean and the unit is that of the predictor.
+    """
     x, y = learn_scaler(data.X), learn_scaler(data.y, data.sample_weight)
     warn_of_unresolved(x, data.feature_names)
+    if family != "gaussian":
+        return Scaling(x.mean, x.scale_or_one, predictor_of_mean(data.y, data.sample_weight, family), 1.0)
     return Scaling(x.mean, x.scale_or_one, float(y.mean), float(y.scale_or_one))
 
 
@@ -80,6 +86,7 @@ def make_units(
     *,
     propensity_weights: bool,
     seed: int,
+    family: str = "gaussian",
 ) -> Units:
     """Standardised units in an order that does not depend on that of the rows.
 
@@ -99,6 +106,8 @@ def make_units(
         Whether weights are multiplied by those of :func:`inverse_propensity`.
     seed : int
         Of the shuffle.
+    family : {"gaussian", "bernoulli", "negative_binomial"}
+        Of the outcome, which is standardised where it is normal.
     """
     image = data.images.unit_image if isinstance(data, ImageFitData) else None
     order = _canonical_order(data.X, data.y, data.treatment, dosage, data.sample_weight, image)
@@ -114,7 +123,7 @@ def make_units(
         X=np.ascontiguousarray(X),
         basis=coding.basis(level, dose),
         target=coding.target(level, dose),
-        y=(data.y[order] - scaling.y_mean) / scaling.y_sd,
+        y=data.y[order] if family != "gaussian" else (data.y[order] - scaling.y_mean) / scaling.y_sd,
         weight=weight / weight.mean(),
         groups=groups,
         unit_image=None if image is None else image[order],

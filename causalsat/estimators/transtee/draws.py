@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from causalsat.core.inputs import FloatArray
 from causalsat.encoders.device import resolve_device
 from causalsat.estimators.transtee.data import Scaling, table_tensor
+from causalsat.estimators.transtee.families import mean_outcome
 from causalsat.estimators.transtee.network import TokenNetwork
 from causalsat.estimators.transtee.shapes import NetworkShape
 from causalsat.estimators.transtee.treatments import TreatmentCoding
 
-__all__ = ["Heads", "Predictor", "evaluate", "outcome_draws", "rebuild", "short_calls", "unit_features"]
+__all__ = ["Ensemble", "Predictor", "evaluate", "outcome_draws", "rebuild", "short_calls", "unit_features"]
 
 IntArray = NDArray[np.int64]
 Level = tuple[FloatArray, FloatArray | None]  # level and dosage of each unit
 
 CHUNK = 4096  # units that are evaluated at a time
 FEW_UNITS = 5000
+N_DOSES = 9  # within the range, at which a curve's second derivative is taken
+BEND_SEED = 1
+LAG = 0.1  # of the range: the slope at its end may be that of a dose so much further inside
 EDGE = 0.01  # of the doses' range: inside of its ends, over which a curve's slope beyond them is taken
 
 
@@ -52,12 +56,28 @@ class Predictor:
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Posterior of the members' coefficients: mean (M, F), deviations (F, S_m) of each, mixing weights (S, M)."""
+class Ensemble:
+    """Posterior of the members' heads.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (M, F)
+        Posterior mean of the coefficients.
+    deviations : list of ndarray of shape (F, S_m)
+        Draws of each member's coefficients less their mean.
+    mixing : ndarray of shape (S, M)
+        Weights of the members' distances from their mean in each draw.
+    family : {"gaussian", "bernoulli", "negative_binomial"}
+        Of the outcome.
+    village : float
+        Standard deviation of villages on the predictor of an outcome that is not normal.
+    """
 
     mean: FloatArray
     deviations: list[FloatArray]
     mixing: FloatArray
+    family: str = "gaussian"
+    village: float = 0.0
 
 
 @contextmanager
@@ -135,7 +155,7 @@ def unit_features(predictor: Predictor, design: FloatArray, level: Level, method
         What of the network is called.
     """
     coding = predictor.coding
-    dose = {"dose": level[0], "dosage": level[1]}.get(coding.kind)
+    dose = coding.dose_of(*level)
     if dose is None or method != "forward":
         return _features_at(predictor, design, level, method)
 
@@ -167,35 +187,101 @@ def _features_at(predictor: Predictor, design: FloatArray, level: Level, method:
 
 
 def outcome_draws(
-    predictor: Predictor, heads: Heads, design: FloatArray, level: Level, baseline: Level | None = None
+    predictor: Predictor, ensemble: Ensemble, design: FloatArray, level: Level, baseline: Level | None = None
 ) -> FloatArray:
     """Draws (draw, n) of the outcome at a level, or of its difference from the outcome at a baseline.
 
     A draw is the members' mean, the difference from it that :func:`causalsat.estimators.transtee.head.draw_mixing`
-    makes of their spread, and the deviation of one member's coefficients.
+    makes of their spread, and the deviation of one member's coefficients; beyond the doses of the fit also how far
+    the curve may bend away from its straight line. Of an outcome that is not normal, that is its predictor.
 
     Parameters
     ----------
-    predictor, heads : Predictor, Heads
+    predictor, ensemble : Predictor, Ensemble
         Of a fit.
     design : ndarray of shape (n, n_cells + p)
         Units.
     level, baseline : tuple
         Level and dosage (or None) of each unit.
     """
-    scaling = predictor.scaling
-    out = np.empty((len(heads.mixing), len(design)))
+    out = np.empty((len(ensemble.mixing), len(design)))
     for start in range(0, len(design), CHUNK):
         rows = slice(start, start + CHUNK)
-        phi = unit_features(predictor, design[rows], _rows(level, rows))
-        if baseline is not None:
-            phi = phi - unit_features(predictor, design[rows], _rows(baseline, rows))
-        means = np.einsum("mnf,mf->mn", phi, heads.mean)
-        centre = means.mean(axis=0)
-        deviations = [(features @ draws).T for features, draws in zip(phi, heads.deviations, strict=True)]
-        spread = np.einsum("sm,mn->sn", heads.mixing, means - centre)
-        out[:, rows] = scaling.y_sd * (centre + spread + np.concatenate(deviations))
-    return out if baseline is not None else out + scaling.y_mean
+        levels = [_rows(level, rows)] if baseline is None else [_rows(level, rows), _rows(baseline, rows)]
+        out[:, rows] = _chunk_draws(predictor, ensemble, design[rows], levels)
+    return out
+
+
+def _chunk_draws(predictor: Predictor, ensemble: Ensemble, design: FloatArray, levels: list[Level]) -> FloatArray:
+    """Draws of the outcome at the first level, less that at the second where there is one."""
+    scaling = predictor.scaling
+    phi = [unit_features(predictor, design, level) for level in levels]
+    bends = [_bend(predictor, ensemble, design, level) for level in levels]
+    if ensemble.family == "gaussian":
+        draws = _combine(ensemble, phi[0] if len(phi) == 1 else phi[0] - phi[1])
+        draws = draws + (bends[0] if len(bends) == 1 else bends[0] - bends[1])
+        return scaling.y_sd * draws + (scaling.y_mean if len(phi) == 1 else 0.0)
+    means = [
+        mean_outcome(scaling.y_mean + _combine(ensemble, features) + bend, ensemble.village, ensemble.family)
+        for features, bend in zip(phi, bends, strict=True)
+    ]
+    return means[0] if len(means) == 1 else means[0] - means[1]
+
+
+def _combine(ensemble: Ensemble, phi: FloatArray) -> FloatArray:
+    """Draws (S, n) of the predictor from features (M, n, F)."""
+    means = np.einsum("mnf,mf->mn", phi, ensemble.mean)
+    centre = means.mean(axis=0)
+    deviations = [(features @ draws).T for features, draws in zip(phi, ensemble.deviations, strict=True)]
+    spread = np.einsum("sm,mn->sn", ensemble.mixing, means - centre)
+    return np.asarray(centre + spread + np.concatenate(deviations))
+
+
+def _bend(predictor: Predictor, ensemble: Ensemble, design: FloatArray, level: Level) -> FloatArray:
+    r"""How far curves may bend away from their straight line beyond the doses of the fit, draws (S, n).
+
+    :math:`z_s \kappa_i (h_i^2 / 2 + \delta h_i)` at a distance h from the nearest dose of the fit, with z standard
+    normal, the same for all units of a draw: as if the curve went on with a second derivative of unknown sign and of
+    the size that it has within the doses of the fit, and had begun to by :math:`\delta`, a tenth of their range,
+    before its end. That size, :math:`\kappa`, is the root mean square of the unit's second derivative over those
+    doses, with that of a bend which takes their whole range to undo its slope.
+    """
+    coding = predictor.coding
+    dose = coding.dose_of(*level)
+    out = np.zeros((len(ensemble.mixing), len(design)))
+    if dose is None:
+        return out
+    over = dose - np.clip(dose, coding.least, coding.most)
+    beyond = np.flatnonzero(over)
+    if len(beyond):
+        dosage = None if level[1] is None else dose[beyond]
+        size = _curvature(predictor, ensemble, design[beyond], (level[0][beyond], dosage))
+        z = bend_draws(len(out))[:, np.where(over[beyond] > 0, 1, 0)]
+        far = np.abs(over[beyond])
+        out[:, beyond] = z * size * (0.5 * far**2 + LAG * (coding.most - coding.least) * far)
+    return out
+
+
+def bend_draws(n_draws: int) -> FloatArray:
+    """Standard normal numbers (S, 2) below and above the doses, in antithetic pairs: the same for every call."""
+    half = np.random.default_rng(BEND_SEED).standard_normal(((n_draws + 1) // 2, 2))
+    return np.concatenate([half, -half])[:n_draws]
+
+
+def _curvature(predictor: Predictor, ensemble: Ensemble, design: FloatArray, level: Level) -> FloatArray:
+    """Size (n,) of the second derivative of units' mean curves within the doses of the fit, on the predictor."""
+    coding = predictor.coding
+    doses = np.linspace(coding.least, coding.most, N_DOSES)
+    step = doses[1] - doses[0]
+    curves = []
+    for dose in doses:
+        at = np.full(len(design), dose)
+        phi = _features_at(predictor, design, (at, None) if coding.kind == "dose" else (level[0], at))
+        curves.append(np.einsum("mnf,mf->n", phi, ensemble.mean) / len(phi))
+    bends = np.diff(np.array(curves), n=2, axis=0) / step**2
+    slopes = np.diff(np.array(curves), axis=0) / step
+    least = np.sqrt(np.mean(slopes**2, axis=0)) / (coding.most - coding.least)
+    return np.asarray(np.sqrt(np.mean(bends**2, axis=0) + least**2))
 
 
 def _rows(level: Level, rows: slice) -> Level:

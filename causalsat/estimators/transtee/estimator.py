@@ -15,8 +15,9 @@ from causalsat.core import features as support
 from causalsat.core import inputs
 from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
+from causalsat.estimators.transtee.families import FAMILIES
 from causalsat.estimators.transtee.images import CellTokens
-from causalsat.estimators.transtee.report import NOTES, Attention, average_table, split_attention
+from causalsat.estimators.transtee.report import Attention, average_table, notes, split_attention
 from causalsat.estimators.transtee.treatments import KINDS
 from causalsat.exceptions import DataError, ParameterError, TreatmentError
 from causalsat.inference.chains import seed_of
@@ -27,6 +28,7 @@ __all__ = ["TransTEE"]
 Level = tuple[FloatArray, FloatArray | None]
 
 CHOICES = {
+    "family": FAMILIES,
     "treatment_kind": KINDS,
     "norm": ("pre", "post", "none"),
     "regularizer": (None, "tr", "ptr"),
@@ -50,6 +52,10 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
 
     Parameters
     ----------
+    family : {"auto", "gaussian", "bernoulli", "negative_binomial"}, default "auto"
+        Of the outcome. "auto": bernoulli where it is 0 and 1, else gaussian. "bernoulli": the heads give the logit of
+        the probability of 1, "negative_binomial": the logarithm of the mean of a count; outcomes are then
+        probabilities or means, and effects their differences.
     treatment_kind : {"auto", "dose", "levels"}, default "auto"
         What the numbers of a treatment mean: codes of levels, or a dose. "auto": binary where they are 0 and 1, else
         a dose. A ``dosage`` or a table of ``treatments`` in :meth:`fit` makes them levels.
@@ -98,18 +104,26 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         Kind, levels and range of the treatment.
     noise_, village_ : float
         Standard deviations of held-out noise (with what the features miss) and of villages, in the outcome's unit.
+        Where the outcome is not normal, villages are on the predictor, and the noise is the dispersion of counts.
+    family_ : str
+        Family of the outcome.
     history_ : list of tuple of float
-        Training loss and held-out mean squared error (of the standardised outcome) of each epoch.
+        Training loss and held-out mean squared error (of the standardised outcome; minus the mean log likelihood of
+        one that is not normal) of each epoch.
     held_out_r2_ : float
         Share of the outcome's variance that members explain in units they did not see.
 
     Notes
     -----
-    The draws hold the posterior of the coefficients given each member's features, with the noise of held-out units,
+    The draws have the posterior of the coefficients given each member's features, with the noise of held-out units,
     and the differences between the members, each of which has not seen a fifth of the villages: the truth is taken to
     lie among M members as one more would, with variance (1 + 1/M) times theirs. The noise of single units is no part
     of a potential outcome's draws. A place's draws do not depend on which other places are asked for, nor on the
-    order of the rows in the fit. Beyond the doses of the fit a unit's curve goes on as a straight line.
+    order of the rows in the fit.
+
+    Beyond the doses of the fit a unit's curve goes on as a straight line, with a warning, and its interval grows with
+    the square of the distance: a draw bends the line with a second derivative of the size that the curve has within
+    the doses, or that undoes its slope over their range. A curve that levels off just there is covered less often.
 
     For a few hundred units, a table and one dose, :class:`GaussianProcessEffect` is the more accurate
     (``benchmarks/RESULTS.md``). Images, many or structured treatments, dosages and many units are for TransTEE.
@@ -145,10 +159,13 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         "random_state": 0,
     }
     treatment_module: Any = None  # for a loaded model
+    family: str = "gaussian"  # for a model of before there were others
+    family_: str = "gaussian"
 
     def __init__(
         self,
         *,
+        family: str = "auto",
         treatment_kind: str = "auto",
         treatment_module: Any = None,
         backbone: str | None = None,
@@ -178,6 +195,7 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         random_state: Any = None,
         progress: bool = False,
     ) -> None:
+        self.family = family
         self.treatment_kind = treatment_kind
         self.treatment_module = treatment_module
         self.backbone = backbone
@@ -456,7 +474,9 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
                 raise ParameterError(f"{name}={value!r}", expected="positions in the table of treatments")
         elif self.coding_.kind != "dose":
             self.coding_.codes(level, name)
-        return level, None if dosage is None else inputs.check_contrast_value(dosage, n, f"{name}'s dosage")
+        amount = None if dosage is None else inputs.check_contrast_value(dosage, n, f"{name}'s dosage")
+        self.coding_.warn_beyond(level, amount, name)
+        return level, amount
 
     def _predictor(self, table: Any = None) -> Any:
         """The network with what codes its inputs; the network is rebuilt once after a fit or a load."""
@@ -480,10 +500,11 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
     def _draws(
         self, design: FloatArray, level: Level, baseline: Level | None = None, table: Any = None
     ) -> FloatArray:
-        from causalsat.estimators.transtee.draws import Heads, outcome_draws
+        from causalsat.estimators.transtee.draws import Ensemble, outcome_draws
 
-        heads = Heads(self.coefficients_, self.deviations_, self.mixing_)
-        return outcome_draws(self._predictor(table), heads, design, level, baseline)
+        village = 0.0 if self.family_ == "gaussian" else self.village_
+        ensemble = Ensemble(self.coefficients_, self.deviations_, self.mixing_, self.family_, village)
+        return outcome_draws(self._predictor(table), ensemble, design, level, baseline)
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         return self._draws(X, (treatment, None), (baseline, None))
@@ -552,9 +573,14 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
     def _summary(self) -> Summary:
         low, high = self.contrast_
         name = "ATE" if self.coding_.kind == "binary" else f"ATE, {high:.4g} against {low:.4g}"
-        counts = {"units": self.n_units_, "clusters": self.n_groups_, "treatment": self.coding_.kind}
+        counts = {
+            "units": self.n_units_,
+            "clusters": self.n_groups_,
+            "treatment": self.coding_.kind,
+            "family": self.family_,
+        }
         table = average_table(self.ate_draws_, name)
-        return Summary("TransTEE", table, {**counts, **self._diagnostics()}, NOTES)
+        return Summary("TransTEE", table, {**counts, **self._diagnostics()}, notes(self.family_))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what can be made again out of pickles and copies."""

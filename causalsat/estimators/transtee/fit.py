@@ -15,6 +15,7 @@ from causalsat.encoders.networks.training import TrainSettings
 from causalsat.estimators.transtee import head as transtee_head
 from causalsat.estimators.transtee.data import Scaling, Units, learn_scaling, make_units
 from causalsat.estimators.transtee.draws import evaluate, rebuild, short_calls
+from causalsat.estimators.transtee.families import MIN_DISPERSION, Family, check_outcome, resolve
 from causalsat.estimators.transtee.network import member_modules
 from causalsat.estimators.transtee.shapes import ImageShape, NetworkShape
 from causalsat.estimators.transtee.training import (
@@ -38,6 +39,7 @@ WIDEST_CROSSED = 16  # width up to which embeddings of treatments also enter mul
 class Options:
     """Parameters of :class:`TransTEE` that a fit needs, under their names there."""
 
+    family: str
     treatment_kind: str
     treatment_module: Any
     n_members: int
@@ -90,6 +92,8 @@ class Fitted:
 
     Attributes
     ----------
+    family : {"gaussian", "bernoulli", "negative_binomial"}
+        Of the outcome.
     coding, scaling, shape : TreatmentCoding, Scaling, NetworkShape
         The treatment, units of covariates and outcome, sizes of the network.
     treatments : ndarray of shape (K, ...) or None
@@ -103,7 +107,8 @@ class Fitted:
     mixing : ndarray of shape (S, M)
         Weights of the members' distances from their mean in each draw.
     noise, village : float
-        Standard deviations of held-out noise and of villages, in the outcome's unit.
+        Standard deviations of held-out noise and of villages, in the outcome's unit (on the predictor, where that is
+        not normal; the noise is then the dispersion of counts).
     history : list of tuple of float
         Training and held-out loss of each epoch.
     best_epoch : int
@@ -112,6 +117,7 @@ class Fitted:
         Share of the outcome's variance that members explain in units they did not see.
     """
 
+    family: str
     coding: TreatmentCoding
     scaling: Scaling
     shape: NetworkShape
@@ -156,9 +162,20 @@ def fit_ensemble(
     """
     coding = learn_coding(options.treatment_kind, data.treatment, dosage, table)
     treatments = None if table is None else np.asarray(table, dtype=np.float32)
-    scaling = learn_scaling(data)
-    weighted = options.propensity_weights
-    units = make_units(data, coding, scaling, dosage, images, treatments, propensity_weights=weighted, seed=seed)
+    family = resolve(options.family, data.y)
+    check_outcome(data.y, family)
+    scaling = learn_scaling(data, family)
+    units = make_units(
+        data,
+        coding,
+        scaling,
+        dosage,
+        images,
+        treatments,
+        propensity_weights=options.propensity_weights,
+        seed=seed,
+        family=family,
+    )
     module = member_modules(options.treatment_module, options.n_members, seed)
     shape = _network_shape(options, units, coding, module, image_shape)
     rng = np.random.default_rng(seed)
@@ -166,30 +183,34 @@ def fit_ensemble(
     with short_calls(len(units.y)):
         members = train_members(
             shape,
-            _training_data(units, used),
+            _training_data(units, used, family, scaling.y_mean),
             options.training(seed),
             options.adversary(coding),
             module,
             options.speed(images=images is not None),
         )
         phi = _features(shape, units, members, module, options.device)
-        heads, noise, village, residual = transtee_head.fit_heads(
-            phi, units.y, units.weight, used.T, units.groups, members.scale, members.noise
-        )
+        shared = (phi, units.y, units.weight, used.T, units.groups, members.scale)
+        if family == "gaussian":
+            heads = transtee_head.fit_heads(*shared, members.noise)
+        else:
+            start = Family(family, max(float(members.noise.mean()), MIN_DISPERSION))
+            heads = transtee_head.fit_logistic_heads(*shared, start, scaling.y_mean)
     return Fitted(
+        family=family,
         coding=coding,
         scaling=scaling,
         shape=shape,
         treatments=treatments,
         state=members.state,
-        coefficients=np.stack([head.mean for head in heads]),
-        deviations=transtee_head.draw_deviations(heads, options.n_draws, rng),
+        coefficients=np.stack([head.mean for head in heads.heads]),
+        deviations=transtee_head.draw_deviations(heads.heads, options.n_draws, rng),
         mixing=transtee_head.draw_mixing(shape.n_members, options.n_draws, rng),
-        noise=scaling.y_sd * noise,
-        village=scaling.y_sd * village,
+        noise=scaling.y_sd * heads.noise,
+        village=scaling.y_sd * heads.village,
         history=members.history,
         best_epoch=int(np.argmin([valid for _, valid in members.history])) + 1,
-        held_out_r2=_held_out_r2(residual, units),
+        held_out_r2=_held_out_r2(heads.residual, units, family),
     )
 
 
@@ -241,7 +262,7 @@ def training_units(
     return np.asarray(fold[:, None] != np.arange(n_members) % n_folds)
 
 
-def _training_data(units: Units, used: NDArray[np.bool_]) -> TrainingData:
+def _training_data(units: Units, used: NDArray[np.bool_], family: str, offset: float) -> TrainingData:
     inputs: dict[str, Any] = {
         "columns": torch.from_numpy(units.X.astype(np.float32)),
         "basis": torch.from_numpy(units.basis.astype(np.float32)),
@@ -250,7 +271,7 @@ def _training_data(units: Units, used: NDArray[np.bool_]) -> TrainingData:
     if units.unit_image is not None:
         inputs["unit_image"] = torch.from_numpy(units.unit_image)
     y, weight = (torch.from_numpy(v.astype(np.float32)) for v in (units.y, units.weight))
-    return TrainingData(inputs, y, weight, used, units.images, units.treatments)
+    return TrainingData(inputs, y, weight, used, units.images, units.treatments, family, offset)
 
 
 def _features(shape: NetworkShape, units: Units, members: TrainedMembers, module: Any, device: str) -> FloatArray:
@@ -260,8 +281,10 @@ def _features(shape: NetworkShape, units: Units, members: TrainedMembers, module
     return evaluate(network, units.X, units.basis, unit_image=units.unit_image, images=images, table=units.treatments)
 
 
-def _held_out_r2(residual: FloatArray, units: Units) -> float:
+def _held_out_r2(residual: FloatArray, units: Units, family: str) -> float:
     seen = np.isfinite(residual)
-    error = np.average(residual[seen] ** 2, weights=units.weight[seen] + 1e-12)
-    spread = np.average(units.y[seen] ** 2, weights=units.weight[seen] + 1e-12)
+    weight = units.weight[seen] + 1e-12
+    middle = 0.0 if family == "gaussian" else np.average(units.y[seen], weights=weight)
+    error = np.average(residual[seen] ** 2, weights=weight)
+    spread = np.average((units.y[seen] - middle) ** 2, weights=weight)
     return float(1 - error / spread) if spread > 0 else 0.0

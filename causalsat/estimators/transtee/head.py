@@ -19,7 +19,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["EvidenceLoss", "Head", "draw_deviations", "draw_mixing", "fit_heads", "village_components"]
+from causalsat.estimators.transtee.families import (
+    MIN_DISPERSION,
+    Family,
+    information,
+    likeliest_village,
+    log_likelihood,
+    mean_outcome,
+)
+
+__all__ = [
+    "EvidenceLoss",
+    "Head",
+    "Heads",
+    "LogisticEvidence",
+    "draw_deviations",
+    "draw_mixing",
+    "fit_heads",
+    "fit_logistic_heads",
+    "village_components",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -33,6 +52,9 @@ START = (
     -1.5,
 )  # log prior scales of the blocks: constant, treatment, covariates, learned, crossed
 MIN_NOISE = 1e-3  # of the outcome's standard deviation
+BOUND_STEPS = 3  # towards the points at which the bound of a logistic likelihood is tight
+TEMPERS = (1.0, 1.5, 2.0, 3.0, 5.0)  # by which a logistic likelihood may be divided
+MAX_NEWTON = 40
 
 
 class EvidenceLoss(nn.Module):
@@ -71,6 +93,65 @@ class EvidenceLoss(nn.Module):
         return (rest * error**2).sum() / rest.sum().clamp_min(1e-6)
 
 
+class LogisticEvidence(EvidenceLoss):
+    """The same for yes/no outcomes and counts, under the quadratic bound of :mod:`families`.
+
+    Evaluation: minus the mean log likelihood of each member's held-out units. The noise is the dispersion of counts.
+    """
+
+    def __init__(self, members: int, groups: list[int], family: str, offset: float) -> None:
+        super().__init__(members, groups)
+        self.family, self.offset = family, offset
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        """Bound of the negative log marginal likelihood of the outcomes, the head integrated out."""
+        y, weight, used = targets[:, 0], targets[:, 1], targets[:, 2:].T
+        log_scale, log_noise = self.hyper()
+        features = outputs * torch.exp(log_scale)[:, None]
+        b, kappa, log_size, constant = self._weights(y, log_noise)
+        w, place = weight * used, self.offset - log_size
+        with torch.no_grad():
+            xi = torch.ones_like(w)
+            for _ in range(BOUND_STEPS):
+                curve = b * _curvature(xi)
+                factor, half = _solve(features, 2 * w * curve, (kappa - 2 * curve * place) / (2 * curve))
+                beta = torch.linalg.solve_triangular(factor.mT, half[..., None], upper=True)
+                spread = torch.linalg.solve_triangular(factor, features.mT, upper=False)
+                xi = torch.sqrt(((features @ beta)[..., 0] + place) ** 2 + (spread**2).sum(dim=1))
+        curve = b * _curvature(xi)
+        factor, half = _solve(features, 2 * w * curve, (kappa - 2 * curve * place) / (2 * curve))
+        if self.training:
+            n = w.sum(dim=1).clamp_min(1e-6)
+            at_place = kappa * place - curve * (place**2 - xi**2) - b * _log_cosh(xi) + constant
+            volume = torch.diagonal(factor, dim1=1, dim2=2).log().sum(dim=1)
+            return ((volume - 0.5 * (half**2).sum(dim=1) - (w * at_place).sum(dim=1)) / n).mean()
+        beta = torch.linalg.solve_triangular(factor.mT, half[..., None], upper=True)
+        psi = (features @ beta)[..., 0] + place
+        rest = weight * (1 - used)
+        return -(rest * (kappa * psi - b * _log_cosh(psi) + constant)).sum() / rest.sum().clamp_min(1e-6)
+
+    def _weights(self, y: Any, log_noise: Any) -> tuple[Any, Any, Any, Any]:
+        """b, kappa, log r and what of the log likelihood is no function of psi; shapes that broadcast to (M, B)."""
+        if self.family == "bernoulli":
+            one = torch.ones_like(y)[None]
+            return one, (y - 0.5)[None], torch.zeros_like(log_noise)[:, None], torch.zeros_like(one)
+        log_size = -2 * log_noise.clamp_min(float(np.log(MIN_DISPERSION)))[:, None]
+        r = torch.exp(log_size)
+        constant = torch.lgamma(y + r) - torch.lgamma(r) - torch.lgamma(y + 1)
+        return y + r, 0.5 * (y - r), log_size, constant
+
+
+def _curvature(xi: Any) -> Any:
+    """tanh(xi / 2) / (4 xi), 1/8 at 0."""
+    xi = xi.abs().clamp_min(1e-4)
+    return torch.tanh(0.5 * xi) / (4 * xi)
+
+
+def _log_cosh(psi: Any) -> Any:
+    """Log of 2 cosh(psi / 2)."""
+    return 0.5 * psi.abs() + torch.log1p(torch.exp(-psi.abs()))
+
+
 def _solve(features: Any, precision: Any, y: Any) -> tuple[Any, Any]:
     """Cholesky factor L of I + Phi' W Phi, and L^-1 Phi' W y, for each member."""
     gram = torch.einsum("mnf,mng->mfg", features * precision[..., None], features)
@@ -93,6 +174,25 @@ class Head:
 
     mean: FloatArray
     root: FloatArray
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Posterior of every member's coefficients.
+
+    Attributes
+    ----------
+    heads : list of Head
+    noise, village : float
+        Standard deviations of held-out noise (dispersion of counts; NaN of yes/no outcomes) and of villages.
+    residual : ndarray of shape (n,)
+        Held-out residuals; NaN for units on which all members trained.
+    """
+
+    heads: list[Head]
+    noise: float
+    village: float
+    residual: FloatArray
 
 
 def posterior(
@@ -174,11 +274,11 @@ def fit_heads(
     groups: IntArray | None,
     scale: FloatArray,
     noise: FloatArray,
-) -> tuple[list[Head], float, float, FloatArray]:
+) -> Heads:
     """Posterior of every member's coefficients from all units, with noise and villages from held-out residuals.
 
     A member's features have seen the units on which it trained, so their residuals are too small. The noise is that
-    of the units which a member did not see; it holds what the features miss as well.
+    of the units which a member did not see; what the features miss is in it as well.
 
     Parameters
     ----------
@@ -191,14 +291,6 @@ def fit_heads(
         Prior standard deviations.
     noise : ndarray of shape (M,)
         Noise in training.
-
-    Returns
-    -------
-    heads : list of Head
-    noise, village : float
-        Standard deviations.
-    residual : ndarray of shape (n,)
-        Held-out residuals; NaN for units on which all members trained.
     """
     residual, count = np.zeros(len(y)), np.zeros(len(y))
     for phi, s, mask, sd in zip(features, scale, used, noise, strict=True):
@@ -212,7 +304,119 @@ def fit_heads(
     codes = None if groups is None else groups[seen]
     sd, village = village_components(residual[seen], weight[seen], codes)
     heads = [posterior(phi, y, weight, groups, s, sd, village) for phi, s in zip(features, scale, strict=True)]
-    return heads, sd, village, residual
+    return Heads(heads, sd, village, residual)
+
+
+def logistic_posterior(
+    features: FloatArray,
+    y: FloatArray,
+    weight: FloatArray,
+    groups: IntArray | None,
+    scale: FloatArray,
+    family: Family,
+    village: float,
+    offset: float,
+) -> Head:
+    """Laplace's approximation to the posterior of the coefficients for yes/no outcomes and counts.
+
+    Villages are integrated out of the quadratic approximation at the mode.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, F)
+    y, weight : ndarrays of shape (n,)
+    groups : ndarray of int of shape (n,) or None
+    scale : ndarray of shape (F,)
+        Prior standard deviations.
+    family : Family
+    village : float
+        Standard deviation of villages on the predictor.
+    offset : float
+        The predictor where all features are 0.
+    """
+    codes = groups if groups is not None and village > 0 else None
+    beta, own = np.zeros(features.shape[1]), np.zeros(0 if codes is None else int(codes.max()) + 1)
+
+    def height(beta: FloatArray, own: FloatArray) -> float:
+        eta = offset + features @ beta + (0.0 if codes is None else own[codes])
+        prior = float(((beta / scale) ** 2).sum()) + (float((own**2).sum()) / village**2 if len(own) else 0.0)
+        return float(weight @ log_likelihood(y, eta, family)) - 0.5 * prior
+
+    def step(beta: FloatArray, own: FloatArray) -> tuple[Head, FloatArray]:
+        """Posterior by the quadratic approximation here, and the villages' effects under it."""
+        linear = features @ beta + (0.0 if codes is None else own[codes])
+        info, score = information(offset + linear, y, family)
+        working, mass = linear + score / info, weight * info
+        head = posterior(features, working, mass, codes, scale, 1.0, village)
+        if codes is None:
+            return head, own
+        rest = np.bincount(codes, mass * (working - features @ head.mean))
+        return head, village**2 * rest / (1 + village**2 * np.bincount(codes, mass))
+
+    now = height(beta, own)
+    for _ in range(MAX_NEWTON):
+        head, target = step(beta, own)
+        size = 1.0
+        while (there := height(beta + size * (head.mean - beta), own + size * (target - own))) < now and size > 1e-3:
+            size /= 2
+        beta, own, gain = beta + size * (head.mean - beta), own + size * (target - own), there - now
+        now = there
+        if gain < 1e-6 * (1 + abs(now)):
+            break
+    return step(beta, own)[0]
+
+
+def fit_logistic_heads(
+    features: FloatArray,
+    y: FloatArray,
+    weight: FloatArray,
+    used: NDArray[np.bool_],
+    groups: IntArray | None,
+    scale: FloatArray,
+    family: Family,
+    offset: float,
+) -> Heads:
+    """The same as :func:`fit_heads` for yes/no outcomes and counts.
+
+    A member's features have seen the units on which it trained. What noise is to a normal outcome, the temper is
+    here: the likelihood is divided by the number under which members predict best what they did not see.
+
+    Parameters
+    ----------
+    features, y, weight, used, groups, scale
+        As in :func:`fit_heads`.
+    family : Family
+        With the dispersion of counts in training.
+    offset : float
+        The predictor where all features are 0.
+    """
+    n_out = np.maximum((~used).sum(axis=0), 1)
+    seen = (~used).any(axis=0)
+
+    def held_out(temper: float) -> FloatArray:
+        eta = np.zeros(len(y))
+        for phi, s, mask in zip(features, scale, used, strict=True):
+            head = logistic_posterior(phi, y, weight * mask / temper, None, s, family, 0.0, offset)
+            eta += np.where(mask, 0.0, phi @ head.mean) / n_out
+        return (offset + eta)[seen]
+
+    best, eta, temper = -np.inf, np.zeros(0), 1.0
+    for candidate in TEMPERS:
+        out = held_out(candidate)
+        fit = float(weight[seen] @ log_likelihood(y[seen], out, family))
+        if fit <= best:
+            break
+        best, eta, temper = fit, out, candidate
+    codes = None if groups is None else groups[seen]
+    chosen, village = likeliest_village(y[seen], eta, weight[seen], codes, family.name)
+    heads = [
+        logistic_posterior(phi, y, weight / temper, groups, s, chosen, village, offset)
+        for phi, s in zip(features, scale, strict=True)
+    ]
+    residual = np.full(len(y), np.nan)
+    residual[seen] = y[seen] - mean_outcome(eta, village, family.name)
+    noise = chosen.dispersion if family.name == "negative_binomial" else float("nan")
+    return Heads(heads, noise, village, residual)
 
 
 def draw_deviations(heads: list[Head], n_draws: int, rng: np.random.Generator) -> list[FloatArray]:

@@ -12,12 +12,14 @@ from causalsat.core.inputs import FloatArray
 from causalsat.estimators.transtee.shapes import NetworkShape
 from causalsat.posterior import draw_quantiles
 
-__all__ = ["NOTES", "Attention", "average_table", "split_attention"]
+__all__ = ["Attention", "average_table", "notes", "split_attention"]
 
-NOTES = (
-    "Noise is that of units which a network did not see; it holds what the features miss.",
-    "Draws mix the networks' Bayesian linear heads.",
-)
+NOTES = {
+    "gaussian": "Noise is that of units which a network did not see; what the features miss is in it.",
+    "bernoulli": "Effects are differences of probabilities; villages are on the logit.",
+    "negative_binomial": "Effects are differences of mean counts; villages are on the logarithm, and the noise is "
+    "the dispersion d: the variance of a count of mean m is m + d^2 m^2.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,3 +70,8 @@ def average_table(draws: FloatArray, name: str) -> Any:
         "P(> 0)": float((draws > 0).mean()),
     }
     return pd.DataFrame([row], index=[name])
+
+
+def notes(family: str) -> tuple[str, ...]:
+    """Notes under the summary."""
+    return NOTES[family], "Draws mix the networks' Bayesian linear heads."

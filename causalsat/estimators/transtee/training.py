@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from causalsat.encoders.networks.training import TrainSettings, train_network
-from causalsat.estimators.transtee.head import EvidenceLoss
+from causalsat.estimators.transtee.head import EvidenceLoss, LogisticEvidence
 from causalsat.estimators.transtee.network import MemberLinear, TokenNetwork
 from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
 
@@ -42,6 +42,10 @@ class TrainingData:
         Whether each member trains on the unit.
     images, treatments : torch.Tensor or None
         Distinct images; the table of treatments.
+    family : {"gaussian", "bernoulli", "negative_binomial"}
+        Of the outcome.
+    offset : float
+        Predictor of the mean outcome where that is not normal.
     """
 
     inputs: dict[str, Any]
@@ -50,6 +54,8 @@ class TrainingData:
     used: NDArray[np.bool_]
     images: Any = None
     treatments: Any = None
+    family: str = "gaussian"
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,7 +224,10 @@ def train_members(
             network.set_images(data.images)
         if data.treatments is not None:
             network.set_treatments(data.treatments)
-        loss = EvidenceLoss(shape.n_members, column_groups(shape))
+        groups = column_groups(shape)
+        loss = EvidenceLoss(shape.n_members, groups)
+        if data.family != "gaussian":
+            loss = LogisticEvidence(shape.n_members, groups, data.family, data.offset)
         options = {} if adversary is None else {"net_type": AdversarialNet, "adversary": adversary}
         trained = train_network(network, data.inputs, targets, loss, None, settings, **options)
     loss.load_state_dict({name: torch.from_numpy(value) for name, value in trained.criterion.items()})

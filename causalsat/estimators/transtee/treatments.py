@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.core.treatment import two_values
-from causalsat.exceptions import ParameterError, TreatmentError
+from causalsat.core.warn import warn
+from causalsat.exceptions import DataWarning, ParameterError, TreatmentError
 from causalsat.inference import nuisances as scoring
 from causalsat.inference.folds import assign_folds
 
@@ -18,6 +19,7 @@ __all__ = ["KINDS", "TreatmentCoding", "inverse_propensity", "learn_coding"]
 
 KINDS = ("auto", "dose", "levels")
 KNOTS = (0.2, 0.4, 0.6, 0.8)  # of a dose's quadratic spline, as shares of its range
+TOLERANCE = 0.01  # of the range, beyond which a dose is warned of
 MAX_CROSSED = 4  # levels up to which each has a linear part of its own in the covariates
 CUT_SHARE = 0.01  # share of the units at either end whose weights are cut off
 PROPENSITY_FOLDS = 5
@@ -68,6 +70,27 @@ class TreatmentCoding:
     def baseline(self) -> float:
         """The level that a contrast starts from: 0, or the lowest one."""
         return 0.0 if not self.levels or 0.0 in self.levels else self.levels[0]
+
+    def dose_of(self, level: FloatArray, dosage: FloatArray | None = None) -> FloatArray | None:
+        """The dose, or the dosage of a level; None for treatments without."""
+        return {"dose": level, "dosage": dosage}.get(self.kind)
+
+    def warn_beyond(self, level: FloatArray, dosage: FloatArray | None, name: str) -> None:
+        """Warn of doses beyond those of the fit by more than a hundredth of their range."""
+        dose = self.dose_of(level, dosage)
+        if dose is None:
+            return
+        over = np.abs(dose - np.clip(dose, self.least, self.most))
+        outside = over > TOLERANCE * (self.most - self.least)
+        if outside.any():
+            word = "dosages" if self.kind == "dosage" else "doses"
+            warn(
+                f"{name}: {outside.sum()} of {len(dose)} units have {word} beyond those of the fit, {self.least:.4g} "
+                f"to {self.most:.4g}, as far as {dose[over.argmax()]:.4g}. Curves go on there as straight lines, "
+                "which no unit shows, and intervals grow with the square of the distance. What to do: contrast doses "
+                "within the range.",
+                DataWarning,
+            )
 
     def codes(self, level: FloatArray, name: str = "treatment") -> NDArray[np.int64]:
         """Position of each level.

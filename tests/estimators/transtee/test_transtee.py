@@ -1,5 +1,7 @@
 """TransTEE finds known effects of every kind of treatment; files, roles and errors beyond the contract."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 import causalsat
 from causalsat import TransTEE
-from causalsat.exceptions import CausalsatError, DataError, ParameterError, TreatmentError
+from causalsat.exceptions import CausalsatError, DataError, DataWarning, ParameterError, TreatmentError
 
 SMALL = {"n_members": 3, "width": 8, "n_features": 16, "n_draws": 120, "random_state": 0}
 
@@ -48,18 +50,39 @@ def test_doses_of_units_are_those_asked_for(dose_model):
     np.testing.assert_allclose(mixed[:, [7]], est.predict_outcome(X[[7]], treatment=doses[7]).draws, rtol=1e-8)
 
 
-def test_beyond_the_doses_of_the_fit_every_curve_is_a_straight_line(dose_model):
+def test_beyond_the_doses_of_the_fit_the_mean_is_a_straight_line_and_the_interval_grows(dose_model):
     est, X = dose_model
     low, high = est.coding_.least, est.coding_.most
     X = X[:10]
     for edge, step in ((high, 0.1), (low, -0.1)):
-        line = [est.predict_outcome(X, treatment=edge + k * step).draws for k in (0, 1, 2, 5)]
+        with pytest.warns(DataWarning, match="10 of 10 units have doses beyond those of the fit"):
+            posts = [est.predict_outcome(X, treatment=edge + k * step) for k in (0, 1, 2, 5)]
+        line = [post.mean() for post in posts]
         slope = line[1] - line[0]
         assert np.abs(slope).max() > 0.01
         np.testing.assert_allclose(line[2], line[0] + 2 * slope, atol=1e-8)
         np.testing.assert_allclose(line[3], line[0] + 5 * slope, atol=1e-8)
-        near = est.predict_outcome(X, treatment=edge - 0.01 * step).draws
+        near = est.predict_outcome(X, treatment=edge - 0.01 * step).mean()
         np.testing.assert_allclose(line[0] - near, 0.01 * slope, atol=0.1 * np.abs(slope).max() * 0.01 + 1e-3)
+        widths = np.array([post.sd() for post in posts])
+        assert (np.diff(widths, axis=0) > 0).all()
+        assert (widths[3] - widths[0] > 5 * (widths[1] - widths[0])).all()
+
+
+def test_contrasts_beyond_the_doses_add_up_and_average_as_single_units_do(dose_model):
+    est, X = dose_model
+    pairs = ((1.4, 0.5), (1.4, 1.2), (1.2, 0.5))
+    a, b, c = (est.effect(X[:20], treatment=high, baseline=low).draws for high, low in pairs)
+    np.testing.assert_allclose(a, b + c, atol=1e-8)
+    post = est.effect(X[:20], treatment=1.4, baseline=0.5)
+    assert post.ate().sd()[0] > 0.5 * post.sd().mean()  # the bend is common to all units
+
+
+def test_doses_within_the_range_are_not_warned_of(dose_model):
+    est, X = dose_model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        est.effect(X[:5], treatment=est.coding_.most, baseline=est.coding_.least)
 
 
 def test_attention_names_the_covariates(dose_model):
@@ -263,3 +286,93 @@ def test_parameters_set_after_the_fit_wait_for_the_next():
     before = est.fit(X, t + X[:, 0], treatment=t).effect(X).draws
     np.testing.assert_array_equal(est.set_params(n_draws=30, n_members=3).effect(X).draws, before)
     assert "2 networks" in str(est.summary())
+
+
+# ---------------------------------------------------------------------- yes/no outcomes and counts
+def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
+
+
+@pytest.fixture(scope="module")
+def yes_no():
+    rng, X = made(600, 4)
+    t = rng.integers(0, 2, 600)
+    eta = 1.5 * (X[:, 0] + np.sin(2 * X[:, 1])) - 0.5
+    p0, p1 = sigmoid(eta), sigmoid(eta + 1 + X[:, 2])
+    y = (rng.random(600) < np.where(t == 1, p1, p0)).astype(float)
+    return TransTEE(**SMALL).fit(X, y, treatment=t), X, (p0, p1), (y, t)
+
+
+def test_probabilities_of_a_yes_no_outcome_lie_between_0_and_1(yes_no):
+    est, X, (p0, p1), (y, t) = yes_no
+    assert est.family_ == "bernoulli"
+    assert np.isnan(est.noise_)
+    post = est.predict_outcome(X, treatment=1)
+    assert post.draws.min() >= 0
+    assert post.draws.max() <= 1
+    assert np.sqrt(np.mean((post.mean() - p1) ** 2)) < 0.14
+    effect = est.effect(X)
+    assert abs(float(effect.ate()) - (p1 - p0).mean()) < 0.08
+    assert np.corrcoef(effect.mean(), p1 - p0)[0, 1] > 0.6
+    np.testing.assert_allclose(effect.draws, post.draws - est.predict_outcome(X, treatment=0).draws, atol=1e-12)
+    assert "differences of probabilities" in str(est.summary())
+    normal = TransTEE(family="gaussian", **SMALL).fit(X, y, treatment=t).predict_outcome(X, treatment=1)
+    outside = np.mean((normal.draws < 0) | (normal.draws > 1))
+    assert outside > 0.05  # what the normal head gives
+    assert np.mean((post.mean() - p1) ** 2) < 1.05 * np.mean((normal.mean() - p1) ** 2)
+
+
+def test_a_yes_no_model_is_saved_with_its_family(yes_no, tmp_path):
+    est, X, *_ = yes_no
+    est.save(tmp_path / "m.safetensors")
+    again = causalsat.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(again.effect(X[:20]).draws, est.effect(X[:20]).draws)
+
+
+def test_mean_counts_are_positive_and_closer_than_those_of_a_normal_head():
+    rng, X = made(600, 4)
+    t = rng.integers(0, 2, 600)
+
+    def mean(level):
+        return np.exp(0.75 * (X[:, 0] + np.sin(2 * X[:, 1])) + 0.5 * level * (1 + X[:, 2]))
+
+    y = rng.poisson(mean(t) * rng.gamma(2, 0.5, 600)).astype(float)
+    error = {}
+    for family in ("negative_binomial", "gaussian"):
+        est = TransTEE(family=family, **SMALL).fit(X, y, treatment=t)
+        post = est.predict_outcome(X, treatment=1)
+        error[family] = np.sqrt(np.mean((post.mean() - mean(1)) ** 2))
+        if family == "negative_binomial":
+            assert post.draws.min() > 0
+            assert est.noise_ == pytest.approx(np.sqrt(0.5), abs=0.25)  # of the gamma: d^2 = 1/2
+            assert abs(float(est.effect(X).ate()) - (mean(1) - mean(0)).mean()) < 0.5
+    assert error["negative_binomial"] < 0.8 * error["gaussian"]
+
+
+def test_villages_of_a_yes_no_outcome_are_averaged_over():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(80), 12)
+    X, t = rng.normal(size=(960, 2)), rng.integers(0, 2, 960)
+    u = 1.2 * rng.normal(size=80)
+    y = (rng.random(960) < sigmoid(X[:, 0] + 1.5 * t + u[groups] - 0.5)).astype(float)
+    est = TransTEE(**SMALL).fit(X, y, treatment=t, groups=groups)
+    assert est.village_ == pytest.approx(1.2, abs=0.35)
+    many = 1.2 * rng.normal(size=4000)
+    truth = np.mean(sigmoid(X[:200, [0]] + 1.0 + many) - sigmoid(X[:200, [0]] - 0.5 + many))
+    assert abs(float(est.effect(X[:200]).ate()) - truth) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("family", "y", "says"),
+    [
+        ("poisson", np.arange(40.0), "family"),
+        ("bernoulli", np.arange(40.0), "0 and 1, and both"),
+        ("negative_binomial", np.linspace(-1, 1, 40), "counts 0, 1, 2"),
+        ("negative_binomial", np.arange(40) + 0.5, "counts 0, 1, 2"),
+        ("negative_binomial", np.zeros(40), "all zero"),
+    ],
+)
+def test_outcomes_that_a_family_cannot_have(family, y, says):
+    _, X = made(40)
+    with pytest.raises(CausalsatError, match=says):
+        TransTEE(family=family, **SMALL).fit(X, y, treatment=np.arange(40) % 2)

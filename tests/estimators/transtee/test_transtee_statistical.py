@@ -43,3 +43,46 @@ def test_unit_effects_of_a_binary_treatment_are_covered():
         error.append(np.mean((post.mean() - tau) ** 2) / tau.var())
     assert 0.80 <= np.mean(inside) <= 0.99
     assert np.mean(error) < 0.4
+
+
+@pytest.mark.filterwarnings("ignore::causalsat.exceptions.DataWarning")
+def test_curves_beyond_the_doses_are_covered():
+    """A quarter and a half of the range beyond it, for curves that bend on, level off or go straight on."""
+    curves = {
+        "sine": lambda X, t: np.sin(3 * t) * (1 + 0.5 * X[:, 1]),
+        "square": lambda X, t: (1 + X[:, 1]) * t**2,
+        "saturation": lambda X, t: 2 * (1 - np.exp(-2 * t)),
+        "line": lambda X, t: t * (1 + X[:, 1]),
+    }
+    for name, curve in curves.items():
+        inside = []
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            X, Z, t = rng.normal(size=(400, 3)), rng.normal(size=(200, 3)), rng.uniform(0, 1, 400)
+            y = curve(X, t) + X[:, 0] + 0.3 * rng.normal(size=400)
+            est = TransTEE(random_state=seed).fit(X, y, treatment=t)
+            for dose in (1.25, 1.5):
+                lower, upper = est.predict_outcome(Z, treatment=dose).interval(0.9).T
+                truth = curve(Z, np.full(200, dose)) + Z[:, 0]
+                inside.append(np.mean((lower < truth) & (truth < upper)))
+        assert np.mean(inside) > 0.85, name
+
+
+def test_effects_on_a_yes_no_outcome_are_covered():
+    inside, average = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, t = rng.normal(size=(600, 4)), rng.integers(0, 2, 600)
+
+        def chance(level, X=X):
+            return 1 / (1 + np.exp(0.5 - 1.5 * (X[:, 0] + np.sin(2 * X[:, 1])) - level * (1 + X[:, 2])))
+
+        y = (rng.random(600) < chance(t)).astype(float)
+        post = TransTEE(random_state=seed).fit(X, y, treatment=t).effect(X)
+        tau = chance(1) - chance(0)
+        lower, upper = post.interval(0.9).T
+        inside.append(np.mean((lower < tau) & (tau < upper)))
+        lower, upper = post.ate().interval(0.9)[0]
+        average.append(lower < tau.mean() < upper)
+    assert 0.80 <= np.mean(inside) <= 0.99
+    assert sum(average) >= 6
