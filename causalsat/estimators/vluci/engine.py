@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from causalsat.core.features import learn_scaler
 from causalsat.core.inputs import FloatArray
 from causalsat.estimators.vluci.basis import Basis, learn_basis
-from causalsat.estimators.vluci.fit import NO_LINK, Design, fit_mode, make_design
+from causalsat.estimators.vluci.fit import NO_LINK, Design, fit_mode, make_design, predictors
+from causalsat.estimators.vluci.laws import law_nodes, normal_nodes
 from causalsat.estimators.vluci.likelihood import Link
 from causalsat.estimators.vluci.network import NetworkFit, NetworkSettings, sample_latents, train
 from causalsat.estimators.vluci.posterior import (
@@ -24,7 +25,7 @@ from causalsat.estimators.vluci.posterior import (
     no_grid,
 )
 
-__all__ = ["Marginal", "Scaling", "Variational", "fit_marginal", "fit_variational", "learn_scaling", "prior_nodes"]
+__all__ = ["Marginal", "Scaling", "Variational", "fit_marginal", "fit_variational", "learn_scaling"]
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,13 @@ class Marginal:
 
     @property
     def n_imputations(self) -> int:
-        """How many draws of the parameters are held."""
+        """Number of draws of the parameters."""
         return len(self.links)
 
     @property
     def expected_move(self) -> float:
         """Average effect, in the outcome's units, less that without confounding: the posterior mean."""
-        return float(self.grid.weight @ (self.grid.ate - self.grid.ate[0])) * self.scaling.effect_unit
+        return float(self.grid.weight @ (self.grid.ate - self.grid.none_ate)) * self.scaling.effect_unit
 
     def design(self, X: FloatArray, t: FloatArray, y: FloatArray) -> Design:
         """Columns for units."""
@@ -102,6 +103,30 @@ class Marginal:
     def at(self, i: int, X: FloatArray, t: FloatArray, y: FloatArray, uniform: FloatArray) -> FloatArray:
         """L of each unit, (n, 1), at the quantiles ``uniform`` (n,) of its posterior under the i-th parameters."""
         return draw_confounder(self.design(X, t, y), self.parameters[i], self.links[i], uniform)[:, None]
+
+    def noise(self, i: int, X: FloatArray, t: FloatArray, y: FloatArray, latent: FloatArray) -> FloatArray:
+        """Noise (n,) of each unit's outcome, in its unit: its residual given X, T and the drawn L (n, 1)."""
+        design = self.design(X, t, y)
+        _, mean, log_sd = predictors(design, self.parameters[i])
+        rho = np.array(self.links[i].rho)[design.arm]
+        return np.asarray((design.y - mean - rho * np.exp(log_sd) * latent[:, 0]) * self.scaling.y_sd)
+
+    def draw_noise(self, i: int, level: FloatArray, n_draws: int, rng: np.random.Generator) -> FloatArray:
+        """New noise (draw, n) of outcomes at treatment levels (n,), in the outcome's unit."""
+        link = self.links[i]
+        arm = level.astype(np.int64) if self.scaling.kinds[0] else np.zeros(len(level), dtype=np.int64)
+        sd = np.exp(self.parameters[i][-2:]) * np.sqrt(1 - np.array(link.rho) ** 2) * self.scaling.y_sd
+        out = np.empty((n_draws, len(level)))
+        for k, law in enumerate((link.noise, link.noise_treated or link.noise)):
+            weight, mean, width = np.array(law).T
+            chosen = rng.choice(len(law), (n_draws, len(level)), p=weight / weight.sum())
+            values = mean[chosen] + width[chosen] * rng.standard_normal(chosen.shape)
+            out = np.where(arm == k, sd[k] * values, out)
+        return out
+
+    def prior_nodes(self, i: int) -> tuple[FloatArray, FloatArray]:
+        """Points (k, 1) and weights (k,) whose average is that over the prior of L under the i-th parameters."""
+        return law_nodes(self.links[i].confounder)
 
     def training(self, X: FloatArray, t: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
         """L (m, n, 1) of the units of all imputations: antithetic in pairs, so that their chance averages out."""
@@ -129,6 +154,10 @@ class Variational:
         x = (X - self.mean) / self.sd
         return sample_latents(network, x, s.treatment(t), s.outcome(y), s.kinds, self.settings, noise)
 
+    def prior_nodes(self, i: int) -> tuple[FloatArray, FloatArray]:
+        """Points (k, d) and weights (k,) whose average is that over the prior of L."""
+        return normal_nodes(self.settings.n_latents)
+
     def training(self, X: FloatArray, t: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
         """L (m, n, d) of the units of all imputations."""
         return np.array([self.draw(i, X, t, y, rng) for i in range(self.n_imputations)])
@@ -153,14 +182,14 @@ def fit_marginal(
     if prior.probability == 0:
         unknown = np.zeros((n_imputations, len(design.group) + 2))
         return Marginal(basis, scaling, no_grid(), [NO_LINK] * n_imputations, unknown)
-    grid, none = evaluate_grid(design, prior, n_grid)
-    links, parameters, mode = [], [], none
-    last: Link | None = None
+    grid, begins = evaluate_grid(design, prior, n_grid)
+    links, parameters, mode = [], [], begins[0]
+    last: tuple[Link, int] | None = None
     noise = rng.standard_normal(((n_imputations + 1) // 2, len(design.group) + 2))
-    for i, (link, _) in enumerate(choose(grid, n_imputations)):
-        if link != last:
-            mode = fit_mode(design, link, none, rounds=4) if link.beta else none
-        last = link
+    for i, (link, _, laws) in enumerate(choose(grid, n_imputations)):
+        if (link, laws) != last:
+            mode = fit_mode(design, link, begins[laws], rounds=4) if link.beta else begins[laws]
+        last = link, laws
         links.append(mode.link)
         parameters.append(draw_parameters(mode, noise[i // 2] if i % 2 == 0 else -noise[i // 2]))
     return Marginal(basis, scaling, grid, links, np.array(parameters))
@@ -187,20 +216,3 @@ def fit_variational(
         train(x, scaling.treatment(t), scaling.outcome(y), weight, kinds, settings, int(seed)) for seed in seeds
     ]
     return Variational(mean, sd, scaling, networks, settings, n_imputations)
-
-
-def prior_nodes(d: int) -> tuple[FloatArray, FloatArray]:
-    """Points (k, d) and weights (k,) whose average is that over N(0, I): Gauss-Hermite, or axis points for d > 1.
-
-    Exact for cubic functions of L (for d > 1, where they have no products).
-
-    Examples
-    --------
-    >>> nodes, weights = prior_nodes(2)
-    >>> float((weights @ nodes[:, 0] ** 2).round(9)), float(weights.sum().round(9))
-    (1.0, 1.0)
-    """
-    reach = np.sqrt(3.0) if d < 3 else np.sqrt(d)
-    nodes = np.concatenate([np.zeros((1, d)), reach * np.eye(d), -reach * np.eye(d)])
-    outer = 1 / (2 * reach**2)
-    return nodes, np.concatenate([[1 - 2 * d * outer], np.full(2 * d, outer)])

@@ -36,12 +36,14 @@ __all__ = ["VLUCI"]
 CHOICES = {
     "inference": ("marginal", "variational"),
     "outcome": ("auto", "continuous", "binary"),
+    "confounder": ("flexible", "normal", "yes/no"),
     "noise": ("flexible", "normal"),
     "device": ("auto", "cpu", "cuda"),
 }
 MINIMA = {"n_latents": 1, "n_imputations": 1, "n_grid": 3, "n_networks": 1}
 MINIMA |= {"hidden": 1, "max_epochs": 1, "warmup": 0, "n_draws": 2}
 RANGES = (("prior_confounding", 0.0, 1.0), ("link_scale", 1e-6, 100.0), ("independence", 0.0, 1e6))
+YES_NO = {"flexible": 0.3, "normal": 0.0, "yes/no": 1.0}  # prior probability of a yes/no confounder
 MIN_UNITS = 20
 
 
@@ -56,17 +58,19 @@ class VLUCI(FittedLevels):
     ``n_imputations`` draws of L and of the model's parameters, and the posteriors are pooled.
 
     **What this assumes, in plain words.** That somebody was treated for reasons that were not measured cannot be seen
-    in data without assumptions, and no method changes that. This one reads it from *shapes*: (1) one normal
-    confounder that is independent of X (a part of L that X predicts does no harm: X stands for it); (2) a logit for
-    the treatment, in which L adds to a smooth function of X; (3) noise in the outcome of one law whatever X is, which
-    may be skewed or heavy-tailed (a mixture of two normal ones) but has the same shape in both arms; (4) functions of
-    X of which few bent and product terms matter (Student-t priors). Where L chose the treated, their outcomes given X
-    are skewed, the controls' the other way, and their mean moves with the propensity along a particular curve; that
-    is all there is to see. Noise skewed in one arm only, a missed nonlinearity or another link look the same. So read
-    ``probability_`` and the intervals as statements *given* the shapes, look at :meth:`sensitivity`, and use
-    :meth:`negative_control` where you can. **For a dose with normal residuals the data
+    in data without assumptions, and no method changes that. This one reads it from *shapes*: (1) one confounder,
+    normal or yes/no, that is independent of X (a part of L that X predicts does no harm: X stands for it); (2) a
+    logit for the treatment, in which L adds to a smooth function of X; (3) noise in the outcome of one law whatever X
+    is, skewed or heavy-tailed as it may be (a mixture of two normal ones), the same in both arms or one of each; (4)
+    functions of X of which few bent and product terms matter (Student-t priors). Where a normal L chose the treated,
+    their outcomes given X are skewed, the controls' the other way, and their mean moves with the propensity along a
+    particular curve; a yes/no L leaves two lumps of unequal size in each arm; that is all there is to see. Results
+    are averaged over the laws of L and of the noise, by how likely the data make them; :meth:`laws` shows each. A
+    skewed L of another law, a missed nonlinearity or another link look like something else. So read
+    ``probability_`` and the intervals as statements *given* the shapes, look at :meth:`laws` and
+    :meth:`sensitivity`, and use :meth:`negative_control` where you can. **For a dose with normal residuals the data
     say nothing at all**: the posterior of the strength is its prior, the point estimate nearly that of X alone, and
-    only the width of the interval is new.
+    only the width of the interval is new. Of a yes/no outcome they say little, and L is taken for normal.
 
     Parameters
     ----------
@@ -101,9 +105,13 @@ class VLUCI(FittedLevels):
         up to 4 (in units of the logit, or of a dose's noise); the share of the outcome's residual variance that L
         explains has a Beta(1, 1/2) prior. Where X does not move the treatment, as in a trial, neither does L: raise
         this if you know better. Of the networks, the prior standard deviation of the coefficients themselves.
+    confounder : {"flexible", "normal", "yes/no"}
+        Law of L, for a continuous outcome under a binary treatment, in the marginal model: averaged over (prior
+        probability of yes/no 0.3, its share learned), or the one that you know.
     noise : {"flexible", "normal"}
         Of a continuous outcome under a binary treatment, in the marginal model: "flexible" learns a shape (of at
-        least 100 units), so that skewness is not taken for a confounder; "normal" sees more where that is known.
+        least 100 units), alike in the arms or (prior probability 0.1) of each arm, so that skewness is not taken for
+        a confounder; "normal" sees more where that is known.
     n_imputations : int
         Draws of L and of the model, each with a fit of the base.
     n_grid : int
@@ -168,6 +176,7 @@ class VLUCI(FittedLevels):
     ([True, False], True)
     """
 
+    confounder: str = "normal"  # for a model of before there was a choice
     # the worlds of the contract tests are randomised trials: little prior weight on confounding, short everything
     _takes_design: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
@@ -188,6 +197,7 @@ class VLUCI(FittedLevels):
         outcome: str = "auto",
         prior_confounding: float = 0.3,
         link_scale: float = 1.0,
+        confounder: str = "flexible",
         noise: str = "flexible",
         n_imputations: int = 10,
         n_grid: int = 9,
@@ -208,6 +218,7 @@ class VLUCI(FittedLevels):
         self.outcome = outcome
         self.prior_confounding = prior_confounding
         self.link_scale = link_scale
+        self.confounder = confounder
         self.noise = noise
         self.n_imputations = n_imputations
         self.n_grid = n_grid
@@ -287,11 +298,13 @@ class VLUCI(FittedLevels):
             return vluci_engine.fit_variational(X, t, y, weight, kinds, *options)
         none = nothing or data.propensity is not None
         probability = 0.0 if none else float(self.prior_confounding)
-        prior = Prior(probability, float(self.link_scale), self.binary_, self.noise == "flexible")
+        prior = Prior(
+            probability, float(self.link_scale), self.binary_, self.noise == "flexible", YES_NO[self.confounder]
+        )
         engine = vluci_engine.fit_marginal(
             X, t, y, weight, kinds, prior, int(self.n_grid), int(self.n_imputations), rng
         )
-        self.probability_ = float(1 - engine.grid.weight[0]) if self.binary_ else float("nan")
+        self.probability_ = engine.grid.probability if self.binary_ else float("nan")
         return engine
 
     def _network_settings(self) -> NetworkSettings:
@@ -383,9 +396,9 @@ class VLUCI(FittedLevels):
 
     def _pooled(self, X: FloatArray, level: Any, baseline: Any) -> FloatArray:
         """Draws (draw, unit) of all members, averaged over the prior of L."""
-        nodes, weights = vluci_engine.prior_nodes(self.latents_.shape[2])
         parts = []
-        for model in self.members_:
+        for i, model in enumerate(self.members_):
+            nodes, weights = self.engine_.prior_nodes(i)
             total: Any = 0.0
             for node, weight in zip(nodes, weights, strict=True):
                 joined = self._with_latent(X, np.tile(node, (len(X), 1)))
@@ -405,6 +418,8 @@ class VLUCI(FittedLevels):
             "source": f"{len(self.members_)} imputations of L, {self.inference} inference",
             "probability of confounding": self.probability_,
         }
+        if isinstance(self.engine_, vluci_engine.Marginal):
+            diagnostics |= vluci_report.law_shares(self.engine_.grid)
         for name in ("known", "treatment_r2", "x_r2"):
             diagnostics[f"latent {name}"] = ", ".join(f"{v:.3f}" for v in getattr(self.report_, name))
         return diagnostics
@@ -493,9 +508,15 @@ class VLUCI(FittedLevels):
         return EffectPosterior(draws, index=index, treatment=level, baseline=baseline, diagnostics=diagnostics)
 
     def counterfactual_outcome(
-        self, X: Any, y: ArrayLike, treatment: ArrayLike | str | None = None, *, level: ArrayLike = 0.0
+        self,
+        X: Any,
+        y: ArrayLike,
+        treatment: ArrayLike | str | None = None,
+        *,
+        level: ArrayLike = 0.0,
+        noise: str = "shared",
     ) -> EffectPosterior:
-        """Outcome that observed units would have had at a level: their own plus the effect of the change.
+        """Outcome that observed units would have had at a level.
 
         Parameters
         ----------
@@ -503,36 +524,66 @@ class VLUCI(FittedLevels):
             As in :meth:`infer_confounders`.
         level : float or array of shape (n,)
             The treatment that they would have had.
+        noise : {"shared", "independent"}
+            Two outcomes of a unit are never seen together, so that nothing says how alike their noise is. "shared":
+            it is the same, and the outcome is the unit's own plus the effect of the change, as if all that X and L
+            leave open had been decided before the treatment. "independent": noise drawn anew from the law of the
+            latent model at that level; intervals are those of an outcome that was decided again. The truth lies
+            between them where some of the noise is the unit's own.
 
         Returns
         -------
         EffectPosterior
             Draws of shape (draw, n), ``kind="outcome"``; where the level is their own, their own outcome.
+
+        Raises
+        ------
+        ParameterError
+            If independent noise is asked of a model that has none to draw from: of a yes/no outcome, fitted with
+            networks, or without a search for confounding.
         """
+        if noise not in ("shared", "independent"):
+            raise ParameterError(f"noise={noise!r}", expected="'shared' or 'independent'")
+        if noise == "independent":
+            self._searched_grid()
+            if self.binary_outcome_:
+                raise ParameterError(
+                    "independent noise of a yes/no outcome",
+                    expected="a continuous outcome",
+                    todo="read counterfactual(), the change of its probability",
+                )
         design, outcome, t, index = self._observed(X, y, treatment)
         other = self._check_level(level, len(t), "level")
-        draws = outcome + self._own(design, outcome, t, other, t)
+        draws = outcome + self._own(design, outcome, t, other, t, anew=noise == "independent")
         return EffectPosterior(
-            draws,
-            index=index,
-            kind="outcome",
-            treatment=level,
-            baseline=None,
-            diagnostics=self._diagnostics(),
+            draws, index=index, kind="outcome", treatment=level, baseline=None, diagnostics=self._diagnostics()
         )
 
     def _own(
-        self, X: FloatArray, y: FloatArray, t: FloatArray, level: FloatArray, baseline: FloatArray
+        self,
+        X: FloatArray,
+        y: FloatArray,
+        t: FloatArray,
+        level: FloatArray,
+        baseline: FloatArray,
+        *,
+        anew: bool = False,
     ) -> FloatArray:
-        rng = np.random.default_rng([self.seed_, 2])
+        """Draws (draw, n) of units' own effects, with ``anew`` also of the change of their noise."""
+        rng, fresh = np.random.default_rng([self.seed_, 2]), np.random.default_rng([self.seed_, 4])
         parts = []
         for i, model in enumerate(self.members_):
-            joined = self._with_latent(X, self.engine_.draw(i, X, t, y, rng))
+            latent = self.engine_.draw(i, X, t, y, rng)
+            joined = self._with_latent(X, latent)
             rows = []
             for c in chunks(len(X)):
                 draws = effect(model, take(joined, c), treatment=level[c], baseline=baseline[c]).draws
                 rows.append(draws[thin(len(draws), self._count())])
-            parts.append(np.concatenate(rows, axis=1))
+            own = np.concatenate(rows, axis=1)
+            if anew:
+                change = self.engine_.draw_noise(i, level, len(own), fresh) - self.engine_.noise(i, X, t, y, latent)
+                own = own + np.where(level == t, 0.0, change)
+            parts.append(own)
         return np.concatenate(parts) + self.shift_ * (level - baseline)
 
     # ------------------------------------------------------------------ checks of the assumptions
@@ -558,6 +609,31 @@ class VLUCI(FittedLevels):
         check_is_fitted(self)
         grid, unit = self._grid()
         return vluci_report.strength_curve(grid, unit, level)
+
+    def laws(self, level: float = 0.9) -> pd.DataFrame:
+        """What each law of the confounder and of the noise says of the average effect.
+
+        Where they disagree and none of them is unlikely, the data do not tell which of them holds.
+
+        Parameters
+        ----------
+        level : float
+            Of the regions.
+
+        Returns
+        -------
+        DataFrame
+            A row for each pair of laws, and for no confounder under each law of the noise: ``probability`` given the
+            data, ``ate`` of the latent model, and ``lower`` and ``upper``, the effects at the strengths consistent
+            with the data under these laws.
+
+        Raises
+        ------
+        ParameterError
+            If the model was fitted with networks, or confounding was ruled out beforehand.
+        """
+        check_is_fitted(self)
+        return vluci_report.law_table(*self._searched_grid(), level)
 
     def likelihood_region(self, level: float = 0.9) -> LikelihoodRegion:
         """Average effects at all strengths of confounding consistent with the data, with no prior of the strength.
@@ -585,15 +661,20 @@ class VLUCI(FittedLevels):
             If the model was fitted with networks, or confounding was ruled out beforehand.
         """
         check_is_fitted(self)
+        grid, unit = self._searched_grid()
+        if not 0 < level < 1:
+            raise ParameterError(f"level={level!r}", expected="a number between 0 and 1")
+        return vluci_report.region_of_grid(grid, unit, level, identified=self.binary_)
+
+    def _searched_grid(self) -> tuple[Grid, float]:
+        """The same, of a fit that did not rule confounding out."""
         grid, unit = self._grid()
         if not len(grid.places):
             raise ParameterError(
                 "a fit that ruled unobserved confounding out (prior_confounding=0, a known propensity, or few units)",
                 expected="a fit that looked at strengths of confounding",
             )
-        if not 0 < level < 1:
-            raise ParameterError(f"level={level!r}", expected="a number between 0 and 1")
-        return vluci_report.region_of_grid(grid, unit, level, identified=self.binary_)
+        return grid, unit
 
     def _grid(self) -> tuple[Grid, float]:
         """Posterior of the strength, and the outcome's unit of its effects."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.estimators.vluci.basis import PRODUCT
+from causalsat.estimators.vluci.laws import Laws, improve, log_prior, volume
 from causalsat.estimators.vluci.likelihood import Link, UnitTerms, unit_terms, unit_values
-from causalsat.estimators.vluci.noise import components, improve, log_prior, volume
 
 __all__ = ["NO_LINK", "Design", "Mode", "fit_mode", "fitted_share", "make_design", "predictors", "start"]
 
@@ -54,7 +54,7 @@ class Design:
 class Mode:
     """Posterior mode at one strength: parameters, minus Hessian with the prior and without, log evidence, scales.
 
-    ``link`` is the strength with the noise of the ``shape`` learned there (empty: normal). ``ate`` is the average
+    ``link`` is the strength with the ``laws`` learned there. ``ate`` is the average
     effect in the model's units.
     """
 
@@ -65,7 +65,7 @@ class Mode:
     evidence: float
     variance: FloatArray
     scale: FloatArray
-    shape: FloatArray
+    laws: Laws
     ate: float
     ate_sd: float
 
@@ -106,34 +106,34 @@ def fit_mode(design: Design, link: Link, near: Mode | None = None, rounds: int =
     """
     if near is None:
         z, variance, scale = start(design)
-        information, shape = _information(design, link, z), np.empty(0)
+        information, laws = _information(design, link, z), Laws()
     else:
-        z, variance, scale, information, shape = near.z, near.variance, near.scale, near.information, near.shape
-    link, slopes = replace(link, noise=components(shape)), np.empty((len(design.t), 0))
+        z, variance, scale, information, laws = near.z, near.variance, near.scale, near.information, near.laws
+    link, slopes = laws.apply(link), np.empty((len(design.t), 0))
     for step in range(rounds):
         precision = _precision(variance)
         last = step == rounds - 1
         z, value, information = _newton(design, link, z, precision, information, tolerance=1e-3 if last else 0.05)
         if not last:
             variance, scale = _scales(design, z, information + np.diag(precision), variance, scale)
-            if len(shape):
-                shape, slopes = improve(_by_shape(design, link, z), design.weight, shape)
-                link = replace(link, noise=components(shape))
+            if len(laws.vector):
+                laws, slopes = improve(_by_laws(design, link, z), design.weight, laws)
+                link = laws.apply(link)
     information = _information(design, link, z)
     hessian = _positive(information + np.diag(precision))
     chol = np.linalg.cholesky(hessian)
     evidence = value + 0.5 * float(np.log(precision).sum()) - float(np.log(np.diag(chol)).sum())
-    evidence += _log_prior(design, variance, scale) + log_prior(shape) + volume(slopes, design.weight)
+    evidence += _log_prior(design, variance, scale) + log_prior(laws) + volume(slopes, design.weight, laws.prior_sd)
     average = _average_weights(design)
     spread = np.linalg.solve(chol, average)
     ate, sd = float(average @ z), float(np.sqrt(spread @ spread))
-    return Mode(link, z, hessian, information, evidence, variance, scale, shape, ate, sd)
+    return Mode(link, z, hessian, information, evidence, variance, scale, laws, ate, sd)
 
 
-def _by_shape(design: Design, link: Link, z: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """Log-likelihood of each unit as a function of the shape of the noise."""
+def _by_laws(design: Design, link: Link, z: FloatArray) -> Callable[[Laws], FloatArray]:
+    """Log-likelihood of each unit as a function of the laws of noise and confounder."""
     f = predictors(design, z)
-    return lambda shape: unit_values(design.t, design.y, f, replace(link, noise=components(shape)))
+    return lambda laws: unit_values(design.t, design.y, f, laws.apply(link))
 
 
 def _positive(matrix: FloatArray) -> FloatArray:

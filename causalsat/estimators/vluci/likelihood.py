@@ -6,20 +6,23 @@ A linear link leaves one dimension of L that matters, U = b'L / |b| ~ N(0, 1):
     continuous Y: mean f_Y(X, T) + rho sd U, noise sd sqrt(1 - rho^2)  binary Y: logit m f_Y(X, T) + loading U
 
 with rho the share of the residual outcome's standard deviation that U explains, one for each arm. The factors m keep
-f on the scale of the probability given X alone, so that they hardly change with beta and rho. Given a continuous Y
-and X, U is normal, and the treatment's probability is the mean of a sigmoid under a normal (Gauss-Hermite, 16 nodes).
+f on the scale of the probability given X alone, so that they hardly change with beta and rho. Noise of a continuous
+Y under a binary T, and U there, may also be mixtures of normal distributions. Given a component of both, Y and X, U
+is normal (or one value), and the treatment's probability is the mean of a sigmoid under a normal (Gauss-Hermite, 16
+nodes).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, log_expit
 
 from causalsat.core.inputs import FloatArray
 
-__all__ = ["NORMAL", "Link", "Noise", "UnitTerms", "log_joint", "unit_terms", "unit_values"]
+__all__ = ["NORMAL", "Law", "Link", "UnitTerms", "log_joint", "unit_terms", "unit_values"]
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -27,8 +30,8 @@ _MORE_NODES, _MORE_WEIGHTS = np.polynomial.hermite_e.hermegauss(40)  # where U i
 _MORE_WEIGHTS = _MORE_WEIGHTS / _MORE_WEIGHTS.sum()
 _LOGISTIC = 3.0 / np.pi**2  # 1 / variance of the logistic distribution
 
-Noise = tuple[tuple[float, float, float], ...]
-NORMAL: Noise = ((1.0, 0.0, 1.0),)
+Law = tuple[tuple[float, float, float], ...]  # weight, mean and sd of each normal component; mean 0, variance 1
+NORMAL: Law = ((1.0, 0.0, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,15 @@ class Link:
     """How strongly U moves treatment (``beta``) and outcome (``rho``, control and treated).
 
     ``beta`` is in units of the logit; of a dose, in units of its noise. A dose has one rho. ``noise`` is the law of
-    the residual of a continuous outcome under a binary treatment: weight, mean and sd of each component of a mixture
-    of normal distributions of mean 0 and variance 1, the same in both arms.
+    the residual of a continuous outcome under a binary treatment, of the control arm alone where ``noise_treated`` is
+    another law with as many components; ``confounder`` is that of U there.
     """
 
     beta: float
     rho: tuple[float, float]
-    noise: Noise = NORMAL
+    noise: Law = NORMAL
+    noise_treated: Law = ()
+    confounder: Law = NORMAL
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,12 @@ def _mean_sigmoid(a: FloatArray, b: FloatArray, sign: FloatArray) -> tuple[Float
     first = (slope @ _WEIGHTS) / mean
     second = ((slope * (1 - 2 * p)) @ _WEIGHTS) / mean - first**2
     return np.log(mean), sign * first, second
+
+
+def _sigmoid(a: FloatArray, sign: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Log sigmoid(sign a), with first and second derivatives in a."""
+    p = expit(sign * a)
+    return log_expit(sign * a), sign * (1 - p), -p * (1 - p)
 
 
 def _loadings(link: Link, arm: FloatArray) -> FloatArray:
@@ -108,8 +119,19 @@ def _pack(value: FloatArray, first: list[FloatArray], second: list[FloatArray]) 
     return UnitTerms(value, np.array([np.broadcast_to(v, value.shape) for v in first]), matrix)
 
 
+def _components(link: Link, t: FloatArray) -> list[tuple[Any, Any, Any, tuple[float, float]]]:
+    """Pairs of a component of the noise and one of U: log weight, mean and sd of the noise, mean and sd of U."""
+    treated = link.noise_treated or link.noise
+    pairs = []
+    for own, other in zip(link.noise, treated, strict=True):
+        weight, mean, sd = own if own == other else (np.where(t > 0, b, a) for a, b in zip(own, other, strict=True))
+        for share, place, width in link.confounder:
+            pairs.append((np.log(weight * share), mean, sd, (place, width)))
+    return pairs
+
+
 def _binary_treatment(t: FloatArray, y: FloatArray, f: tuple[FloatArray, ...], link: Link) -> UnitTerms:
-    parts = [_component(t, y, f, link, *part) for part in link.noise]
+    parts = [_component(t, y, f, link, *pair) for pair in _components(link, t)]
     if len(parts) == 1:
         return parts[0]
     values = np.array([part.value for part in parts])
@@ -123,32 +145,45 @@ def _binary_treatment(t: FloatArray, y: FloatArray, f: tuple[FloatArray, ...], l
 def unit_values(t: FloatArray, y: FloatArray, f: tuple[FloatArray, FloatArray, FloatArray], link: Link) -> FloatArray:
     """Log-likelihood (n,) of each unit for a binary treatment and a continuous outcome, without derivatives."""
     rho = _loadings(link, t)
-    left = np.sqrt(1 - rho**2)
+    rest = np.sqrt(1 - rho**2)
     d = (y - f[1]) * np.exp(-f[2])
     sign, logit = 2 * t - 1, np.sqrt(1 + link.beta**2 * _LOGISTIC) * f[0]
     parts = []
-    for weight, mean, sd in link.noise:
-        spread = np.sqrt(rho**2 + (left * sd) ** 2)
-        q, r = rho / spread, (d - left * mean) / spread
-        width = link.beta * np.sqrt(1 - q**2)
-        p = expit((sign * (logit + link.beta * q * r))[:, None] + width[:, None] * _NODES) @ _WEIGHTS
-        parts.append(np.log(np.maximum(p, 1e-300)) + np.log(weight) - np.log(spread) - 0.5 * r**2)
+    for log_weight, mean, sd, (place, width) in _components(link, t):
+        spread = np.sqrt((rho * width) ** 2 + (rest * sd) ** 2)
+        q, r = rho * width / spread, (d - rho * place - rest * mean) / spread
+        a = sign * (logit + link.beta * (place + width * q * r))
+        if width:
+            p = expit(a[:, None] + (link.beta * width * np.sqrt(1 - q**2))[:, None] * _NODES) @ _WEIGHTS
+            log_p = np.log(np.maximum(p, 1e-300))
+        else:
+            log_p = log_expit(a)
+        parts.append(log_p + log_weight - np.log(spread) - 0.5 * r**2)
     return np.asarray(np.logaddexp.reduce(parts, axis=0) - f[2])
 
 
 def _component(
-    t: FloatArray, y: FloatArray, f: tuple[FloatArray, ...], link: Link, weight: float, mean: float, sd: float
+    t: FloatArray,
+    y: FloatArray,
+    f: tuple[FloatArray, ...],
+    link: Link,
+    log_weight: FloatArray,
+    mean: FloatArray,
+    sd: FloatArray,
+    confounder: tuple[float, float],
 ) -> UnitTerms:
-    """Terms of one normal component of the noise, whose log weight is in the value."""
+    """Terms of one normal component of the noise and one of U, whose log weight is in the value."""
+    place, width = confounder
     rho = _loadings(link, t)
-    left = np.sqrt(1 - rho**2)
-    spread = np.sqrt(rho**2 + (left * sd) ** 2)
-    m, q = np.sqrt(1 + link.beta**2 * _LOGISTIC), rho / spread
-    pull, shrink = link.beta * q, np.exp(-f[2]) / spread
+    rest = np.sqrt(1 - rho**2)
+    spread = np.sqrt((rho * width) ** 2 + (rest * sd) ** 2)
+    m, q, beta = np.sqrt(1 + link.beta**2 * _LOGISTIC), rho * width / spread, link.beta * width
+    pull, shrink = beta * q, np.exp(-f[2]) / spread
     d = (y - f[1]) * shrink
-    r = d - left * mean / spread
-    log_p, p1, p2 = _mean_sigmoid(m * f[0] + pull * r, link.beta * np.sqrt(1 - q**2), 2 * t - 1)
-    value = np.log(weight) - f[2] - np.log(spread) - 0.5 * r**2 + log_p
+    r = d - (rho * place + rest * mean) / spread
+    a, sign = m * f[0] + link.beta * place + pull * r, 2 * t - 1
+    log_p, p1, p2 = _mean_sigmoid(a, beta * np.sqrt(1 - q**2), sign) if width else _sigmoid(a, sign)
+    value = log_weight - f[2] - np.log(spread) - 0.5 * r**2 + log_p
     slope, curve = r - pull * p1, pull**2 * p2 - 1
     first = [m * p1, shrink * slope, d * slope - 1]
     second = [
@@ -215,17 +250,22 @@ def _dose_binary_outcome(t: FloatArray, y: FloatArray, f: tuple[FloatArray, ...]
 
 
 def log_joint(
-    u: FloatArray,
+    z: FloatArray,
     t: FloatArray,
     y: FloatArray,
     f: tuple[FloatArray, FloatArray, FloatArray],
     link: Link,
     kinds: tuple[bool, bool],
+    confounder: tuple[float, float] = (0.0, 1.0),
 ) -> FloatArray:
-    """Log p(U = u, T, Y | X) up to a constant for each unit (rows) at the values u (columns)."""
+    """Log p(z, T, Y | X) up to a constant for each unit (rows) at the values z (columns), z ~ N(0, 1).
+
+    The confounder is U = mean + sd z, of one component of its law.
+    """
     binary_t, binary_y = kinds
+    u = confounder[0] + confounder[1] * z
     rho = _loadings(link, t) if binary_t else np.full(len(t), link.rho[0])
-    out = np.broadcast_to(-0.5 * u**2, (len(t), len(u)))
+    out = np.broadcast_to(-0.5 * z**2, (len(t), len(z)))
     if binary_t:
         logit = (np.sqrt(1 + link.beta**2 * _LOGISTIC) * f[0])[:, None] + link.beta * u
         out = out + log_expit((2 * t - 1)[:, None] * logit)
@@ -238,5 +278,8 @@ def log_joint(
         return np.asarray(out + log_expit((2 * y - 1)[:, None] * logit))
     r = (y - f[1]) * np.exp(-f[2])
     e = (r[:, None] - rho[:, None] * u) / np.sqrt(1 - rho[:, None] ** 2)
-    parts = [np.log(w / sd) - 0.5 * ((e - mean) / sd) ** 2 for w, mean, sd in link.noise]
+    parts = []
+    for own, other in zip(link.noise, link.noise_treated or link.noise, strict=True):
+        w, mean, sd = (np.where(t > 0, b, a)[:, None] for a, b in zip(own, other, strict=True))
+        parts.append(np.log(w / sd) - 0.5 * ((e - mean) / sd) ** 2)
     return np.asarray(out + np.logaddexp.reduce(parts, axis=0))

@@ -9,19 +9,19 @@ else integrated out, is its evidence. So
 is the profile log-likelihood of the average effect psi, no confounding being one of the strengths. A strength has
 three unknowns (the link to the treatment, and to the outcome in each arm), and without confounding two of them mean
 nothing, so that the best of all strengths lies further above the true one than one degree of freedom allows. The
-region therefore holds the psi whose l is within half the chi-squared quantile of three degrees of freedom of the
-highest: the projection of the joint region of all three (Scheffe 1953). Where strengths are hardly told apart, all
-are in it.
+region is therefore the set of the psi whose l is within half the chi-squared quantile of three degrees of freedom of
+the highest: the projection of the joint region of all three (Scheffe 1953). Where strengths are hardly told apart,
+all are in it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 from causalsat.core.inputs import FloatArray
 from causalsat.estimators.vluci.posterior import Grid, curve_points
@@ -34,6 +34,8 @@ __all__ = [
     "LatentReport",
     "LikelihoodRegion",
     "design_effect",
+    "law_shares",
+    "law_table",
     "likelihood_region",
     "region_of_grid",
     "report",
@@ -155,9 +157,15 @@ class LikelihoodRegion:
 
 
 def likelihood_region(
-    ate: FloatArray, sd: FloatArray, evidence: FloatArray, level: float, unknowns: int = UNKNOWNS
+    ate: FloatArray,
+    sd: FloatArray,
+    evidence: FloatArray,
+    level: float,
+    unknowns: int = UNKNOWNS,
+    *,
+    none: NDArray[np.bool_] | None = None,
 ) -> LikelihoodRegion:
-    """Region from strengths, of which the first is no confounding.
+    """Region from strengths, of which some are no confounding.
 
     Parameters
     ----------
@@ -167,6 +175,8 @@ def likelihood_region(
         Of the region.
     unknowns : int
         Degrees of freedom.
+    none : ndarray of bool of shape (k,), optional
+        Which strengths are no confounding; by default the first.
 
     Examples
     --------
@@ -179,18 +189,18 @@ def likelihood_region(
     >>> round(two.lower, 2), round(two.upper, 2)
     (-1.64, 6.64)
     """
-    from scipy.stats import chi2
-
     best = int(np.argmax(evidence))
     slack = 0.5 * float(chi2.ppf(level, unknowns)) - (evidence[best] - evidence)  # for a strength's own normal
     inside = slack >= 0
     half = sd[inside] * np.sqrt(2.0 * slack[inside])
     low, high = float((ate[inside] - half).min()), float((ate[inside] + half).max())
-    return LikelihoodRegion(float(ate[best]), low, high, bool(inside[0]))
+    return LikelihoodRegion(float(ate[best]), low, high, bool(inside[0] if none is None else inside[none].any()))
 
 
 def region_of_grid(grid: Grid, unit: float, level: float, *, identified: bool) -> LikelihoodRegion:
     """Likelihood region of a grid of strengths, in units of the outcome; all strengths where none is identified.
+
+    That is the union of the regions under all laws of noise and confounder that are likely given the data.
 
     Parameters
     ----------
@@ -203,8 +213,11 @@ def region_of_grid(grid: Grid, unit: float, level: float, *, identified: bool) -
     identified : bool
         Whether the data say anything of the strength: of a dose they do not.
     """
-    evidence = grid.evidence if identified else np.zeros_like(grid.evidence)
-    return likelihood_region(grid.ate * unit, grid.ate_sd * unit, evidence, level)
+    relative = grid.evidence if grid.below is None else grid.below
+    relative = relative if identified else np.zeros_like(relative)
+    region = likelihood_region(grid.ate * unit, grid.ate_sd * unit, relative, level, none=grid.none)
+    best = int(np.argmax(grid.evidence if identified else relative))
+    return replace(region, estimate=float(grid.ate[best]) * unit)
 
 
 def strength_curve(grid: Grid, unit: float, level: float) -> pd.DataFrame:
@@ -216,6 +229,44 @@ def strength_curve(grid: Grid, unit: float, level: float) -> pd.DataFrame:
     table["ate"] *= unit
     table["lower"], table["upper"] = (table["ate"] + s * half * table["sd"] * unit for s in (-1, 1))
     return table[["link", "share", "ate", "lower", "upper", "evidence"]]
+
+
+def law_table(grid: Grid, unit: float, level: float) -> pd.DataFrame:
+    """Table of the laws of confounder and noise: probability, that of confounding, average effect and region."""
+    import pandas as pd
+
+    chi = 0.5 * float(chi2.ppf(level, UNKNOWNS))
+    rows = {}
+    for kind in grid.kinds:
+        own = grid.under(noise=kind.noise, confounder=kind.confounder) & ~grid.none
+        without = grid.none & grid.under(noise=kind.noise)
+        if not own.any():
+            continue
+        inside = own & (grid.evidence >= max(grid.evidence[own].max(), grid.evidence[without].max()) - chi)
+        weight = grid.weight[own]
+        rows[kind.confounder, kind.noise] = {
+            "probability": float(weight.sum()),
+            "ate": float(weight @ grid.ate[own] / max(weight.sum(), 1e-300)) * unit,
+            "lower": float(grid.ate[inside].min()) * unit if inside.any() else float("nan"),
+            "upper": float(grid.ate[inside].max()) * unit if inside.any() else float("nan"),
+        }
+    for noise in dict.fromkeys(kind.noise for kind in grid.kinds):
+        own = grid.none & grid.under(noise=noise)
+        ate = float(grid.ate[own][0]) * unit
+        probability = float(grid.weight[own].sum())
+        rows["none", noise] = {"probability": probability, "ate": ate, "lower": ate, "upper": ate}
+    index = pd.MultiIndex.from_tuples(rows, names=["confounder", "noise"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def law_shares(grid: Grid) -> dict[str, str]:
+    """Posterior probabilities of the laws, for a summary; empty where there is one of each."""
+    shares = {}
+    for name, label in (("confounder", "confounder, if there is one"), ("noise", "noise of the outcome")):
+        values = list(dict.fromkeys(getattr(kind, name) for kind in grid.kinds))
+        if len(values) > 1:
+            shares[label] = ", ".join(f"{value} {grid.share_of(**{name: value}):.2f}" for value in values)
+    return shares
 
 
 def summary_table(ate_draws: FloatArray, n_imputations: int) -> pd.DataFrame:

@@ -89,6 +89,36 @@ def test_counterfactuals_know_more_of_a_unit_than_its_covariates():
     assert other.kind == "outcome"
 
 
+def test_noise_of_the_other_outcome_is_shared_or_drawn_anew():
+    """Realised counterfactuals with noise of their own are covered where it is drawn anew, not where it is shared."""
+    w, model = strong()
+    args, other = (w.X, w.outcome, w.treatment), 1 - w.treatment
+    noise = np.random.default_rng(3).standard_normal(len(w.X))
+    own_noise = w.outcome - outcome_without_noise(w, w.treatment)
+    assert own_noise.std() == pytest.approx(1, abs=0.1)
+    realised = outcome_without_noise(w, other) + noise
+    covered = {}
+    for kind in ("shared", "independent"):
+        post = model.counterfactual_outcome(*args, level=other, noise=kind)
+        low, high = post.interval(0.9).T
+        covered[kind] = np.mean((low <= realised) & (realised <= high))
+    assert 0.8 < covered["independent"] < 0.98
+    assert covered["shared"] < 0.75
+    same = model.counterfactual_outcome(*args, level=w.treatment, noise="independent")
+    np.testing.assert_allclose(same.draws, np.broadcast_to(w.outcome, same.draws.shape))
+    with pytest.raises(ParameterError, match="noise"):
+        model.counterfactual_outcome(*args, noise="own")
+    with pytest.raises(ParameterError, match="ruled"):
+        fit(w, prior_confounding=0.0, n_imputations=1).counterfactual_outcome(*args, noise="independent")
+
+
+def outcome_without_noise(w, t):
+    """What hidden_confounding writes down, without e."""
+    X, L = w.X, w.confounder[:, 0]
+    g = X[:, 0] + X[:, 1] ** 2 / 2 + np.sin(2 * X[:, 2]) + X[:, 3] * X[:, 4] / 2
+    return g + t * w.tau + 2.0 * L
+
+
 def test_without_a_confounder_the_prior_shrinks_and_the_interval_holds_the_truth():
     """The errors stay below those of a model that must find a confounder, in four studies that have none."""
     studies = [world(strength=0.0, seed=seed, n=1000) for seed in range(4)]

@@ -186,10 +186,10 @@ def test_chosen_strengths_are_quantiles_of_the_average_effect():
     y = X[:, 1] + t + rng.standard_normal(n)
     basis = learn_basis(X)
     design = make_design(basis.apply(X), basis.kinds, t, y, np.ones(n), (True, False))
-    grid, none = evaluate_grid(design, Prior(1.0, 2.0), 5)
+    grid, (none, *_) = evaluate_grid(design, Prior(1.0, 2.0), 5)
     assert grid.weight.sum() == pytest.approx(1)
-    assert grid.weight[0] == pytest.approx(0, abs=1e-12)  # prior probability 1 rules out none
-    effects = np.array([effect for _, effect in choose(grid, 200)])
+    assert grid.weight[grid.none].sum() == pytest.approx(0, abs=1e-12)  # prior probability 1 rules out none
+    effects = np.array([effect for _, effect, _ in choose(grid, 200)])
     assert (np.diff(effects) >= 0).all()
     assert effects.mean() == pytest.approx(grid.weight @ grid.ate, abs=0.02)
     assert grid.ate.min() < none.ate < grid.ate.max()
