@@ -434,7 +434,7 @@ class EffectEstimator(TableEstimator):
 
     def _outcome_may_shift(self, y: FloatArray) -> bool:
         """Whether strata's levels may be taken from the outcome: not if it is yes/no, or has a family of its own."""
-        return getattr(self, "family", "gaussian") == "gaussian" and not bool(np.isin(y, (0.0, 1.0)).all())
+        return getattr(self, "family", "gaussian") in ("gaussian", "auto") and not bool(np.isin(y, (0.0, 1.0)).all())
 
     def predict(self, X: Any) -> FloatArray:
         """Posterior mean of the effect of treatment 1 against 0, shape (n,)."""
