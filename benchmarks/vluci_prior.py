@@ -35,11 +35,11 @@ def moves(cell: str, seed: int) -> Row:
     joined = np.column_stack([X, L])
     row["true L"] = float(base.fit(joined, y, treatment=t).effect(joined).ate()) - float(tau.mean())
     for prior in PRIORS:
-        weight = grid.weight * np.r_[1.0, np.full(len(grid.weight) - 1, prior / (1 - prior))]
+        weight = grid.weight * np.where(grid.none, 1.0, prior / (1 - prior))
         weight /= weight.sum()
         median = np.quantile(grid.ate, 0.5, weights=weight, method="inverted_cdf")
-        row[f"median {prior}"] = float(median - grid.ate[0]) * unit
-        row[f"mean {prior}"] = float(weight @ (grid.ate - grid.ate[0])) * unit
+        row[f"median {prior}"] = float(median - grid.none_ate) * unit
+        row[f"mean {prior}"] = float(weight @ (grid.ate - grid.none_ate)) * unit
     return row
 
 

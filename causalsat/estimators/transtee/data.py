@@ -103,7 +103,8 @@ def make_units(
     table : ndarray of shape (K, ...) or None
         Structured treatments.
     propensity_weights : bool
-        Whether weights are multiplied by those of :func:`inverse_propensity`.
+        Whether weights are multiplied by those of :func:`inverse_propensity`; not by those of levels whose inverse
+        probabilities are in them already (``data.balanced``).
     seed : int
         Of the shuffle.
     family : {"gaussian", "bernoulli", "negative_binomial"}
@@ -118,7 +119,7 @@ def make_units(
     groups = None if data.groups is None or data.n_groups == len(data.y) else _recode(data.groups[order])
     if propensity_weights:
         known = None if data.propensity is None else data.propensity[order]
-        weight = weight * inverse_propensity(X, level, dose, coding, groups, weight, known)
+        weight = weight * inverse_propensity(X, level, dose, coding, groups, weight, known, balanced=data.balanced)
     return Units(
         X=np.ascontiguousarray(X),
         basis=coding.basis(level, dose),

@@ -84,7 +84,8 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
     regularizer, alpha : {None, "tr", "ptr"} and float, default None and 0.5
         Adversary that predicts the treatment (TR), or its mean and variance (PTR), from the mean token; its weight.
     propensity_weights : bool, default False
-        Weight units by the inverse of the (generalised) propensity of their treatment.
+        Weight units by the inverse of the (generalised) propensity of their treatment. A known probability that
+        differs between units weights them by itself, once.
     max_epochs, patience : int, default 32, 10
         Most epochs, and epochs without a better prediction of held-out units until training stops.
     batch_size : int, default 0

@@ -206,6 +206,8 @@ def inverse_propensity(
     groups: Any,
     weight: FloatArray,
     known: FloatArray | None,
+    *,
+    balanced: bool = False,
 ) -> FloatArray:
     """Stabilised weights p(t) / p(t | x) with mean 1, shape (n,).
 
@@ -226,9 +228,18 @@ def inverse_propensity(
         Survey weights.
     known : ndarray of shape (n,) or None
         Known probability of treatment 1.
+    balanced : bool
+        Whether the inverse probabilities of the levels are in ``weight`` already.
+
+    Examples
+    --------
+    >>> X, level, e = np.zeros((4, 1)), np.array([1.0, 0.0, 1.0, 0.0]), np.array([0.5, 0.5, 0.8, 0.8])
+    >>> binary = TreatmentCoding("binary", (0.0, 1.0))
+    >>> inverse_propensity(X, level, None, binary, None, 1 / np.array([0.5, 0.5, 0.8, 0.2]), e, balanced=True)
+    array([1., 1., 1., 1.])
     """
     ratio = np.ones(len(level))
-    if coding.levels:
+    if coding.levels and not balanced:
         ratio = _level_ratio(X, level, coding, groups, weight, known)
     dose = level if coding.kind == "dose" else dosage
     if dose is not None:

@@ -53,6 +53,8 @@ REGION_FALL = (
 SPREAD_FALL = 10.0  # of the evidence, beyond which imputations stand for no strength
 MAX_TILT = 50.0
 YES_NO = 0.3  # prior probability that a confounder is yes or no, and not normal
+SHARES_APART = 1.0  # logits, beyond which two shares of yes are two peaks of the likelihood
+LAW_SKIP = 6.0  # below the highest of other laws, at which arms that differ are not searched
 MIN_LAW = 0.01  # posterior probability of laws that are not ruled out
 LAW_FALL = 3.0  # below the highest evidence, of laws that are not ruled out either
 BY_ARM = 0.1  # prior probability that noise has a law of its own in each arm
@@ -183,13 +185,15 @@ class _Axes:
 class _Surface:
     """Evidence under one kind of laws: table (3, r, s, 3) of evidence, effect and sd, and the mode at its top.
 
-    ``begin`` is the mode without confounding, with the laws from which the search starts.
+    ``begin`` is the mode without confounding, with the laws at the top; ``starts`` are the shares of yes (1,), or
+    nothing (0,) of a normal confounder, from which a search goes out.
     """
 
     kind: LawKind
     begin: Mode
     table: FloatArray
     top: Mode
+    starts: tuple[FloatArray, ...]
 
     @property
     def highest(self) -> float:
@@ -221,7 +225,7 @@ def evaluate_grid(design: Design, prior: Prior, n_grid: int) -> tuple[Grid, list
     strengths: list[_Strengths | None] = []
     for f, surface in enumerate(surfaces):
         usable = (np.isfinite(surface.table[:, :, middle[0], 0]).sum(axis=1) >= 2).all()
-        if not usable or surface.highest < best - MAX_FALL:
+        if not usable or surface.highest < best - LAW_SKIP:
             strengths.append(None)
             continue
         surfaces[f] = surface = _search(design, surface.kind, begins[surface.kind.noise], none, axes, outer, surface)
@@ -257,24 +261,41 @@ def _search(
 ) -> _Surface:
     """Evidence along rho, from none outwards, at each beta and at some of the shifts.
 
-    Of a yes/no confounder that is the highest of the searches that begin with different shares of yes.
+    Of a yes/no confounder that is the highest of the searches that begin with different shares of yes, and after the
+    first search of those that begin with the shares at its peaks.
     """
     table = np.full((len(axes.betas), len(axes.places), len(axes.shifts), 3), np.nan)
-    surface = known or _Surface(kind, without, table, without)
-    starts = [np.array([share]) for share in SHARE_STARTS] if kind.confounder == "yes/no" else [np.empty(0)]
+    starts = tuple(np.array([v]) for v in SHARE_STARTS) if kind.confounder == "yes/no" else (np.empty(0),)
+    surface = known or _Surface(kind, without, table, without, starts)
     best = -np.inf if known is None else known.top.evidence - none.evidence
-    for share in starts:
+    peaks: list[Mode] = []
+    for share in surface.starts:
         begin = replace(without, laws=Laws(without.laws.noise, share))
         table, top = _search_from(design, begin, none, axes, columns)
         higher = ~(surface.table[..., 0] >= table[..., 0]) & np.isfinite(table[..., 0])
-        merged = np.where(higher[..., None], table, surface.table)
-        if top is not None and top.evidence - none.evidence > best:
-            best, surface = (
-                top.evidence - none.evidence,
-                replace(surface, begin=replace(begin, laws=top.laws), top=top),
-            )
-        surface = replace(surface, table=merged)
-    return surface
+        surface = replace(surface, table=np.where(higher[..., None], table, surface.table))
+        if top is not None:
+            peaks.append(top)
+            if top.evidence - none.evidence > best:
+                best = top.evidence - none.evidence
+                surface = replace(surface, begin=replace(begin, laws=top.laws), top=top)
+    return replace(surface, starts=_distinct_shares(peaks, none.evidence)) if peaks and known is None else surface
+
+
+def _distinct_shares(peaks: list[Mode], none: float) -> tuple[FloatArray, ...]:
+    """Shares of yes at the peaks of searches, the highest first, without those that are lower or the same peak.
+
+    One where the evidence is hardly above that of no confounding: it says nothing of the share there.
+    """
+    ordered = sorted(peaks, key=lambda mode: -mode.evidence)
+    highest = ordered[0]
+    kept = [highest.laws.share]
+    if len(kept[0]) and highest.evidence > none + LAW_FALL:
+        for mode in ordered[1:]:
+            apart = min(float(np.abs(mode.laws.share - other).max()) for other in kept)
+            if apart > SHARES_APART and mode.evidence > highest.evidence - LAW_FALL:
+                kept.append(mode.laws.share)
+    return tuple(kept)
 
 
 def _search_from(

@@ -8,9 +8,11 @@ from scipy.special import expit
 from scipy.stats import bernoulli, multivariate_normal, nbinom, norm
 from sklearn.linear_model import LogisticRegression
 
-from causalsat.estimators.transtee import families
+from causalsat import TransTEE
+from causalsat.estimators.transtee import families, fit
 from causalsat.estimators.transtee import head as head
 from causalsat.estimators.transtee import training as training
+from causalsat.estimators.transtee.data import make_units
 from causalsat.estimators.transtee.families import Family
 from causalsat.estimators.transtee.fit import training_units
 from causalsat.estimators.transtee.network import TokenNetwork
@@ -251,6 +253,24 @@ def test_propensity_weights_balance_a_confounder():
     assert abs(weighted) < 0.25 < 0.6 < np.cov(X[:, 0], dose)[0, 1]
     known = inverse_propensity(X, t, None, TreatmentCoding("binary", (0.0, 1.0)), None, ones, np.full(4000, 0.5))
     assert np.ptp(known) < 0.1
+
+
+def test_a_known_probability_weights_units_once(monkeypatch):
+    """The base class has weighted by 1 / P(own arm) already: propensity_weights does not do so again."""
+    rng, kept = np.random.default_rng(0), []
+    X, e = np.arange(40.0)[:, None], np.tile([0.2, 0.5, 0.8, 0.5], 10)
+    t = np.tile([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0], 5)
+
+    def keep(*args, **options):
+        kept.append(make_units(*args, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(fit, "make_units", keep)
+    short = {"n_members": 2, "max_epochs": 1, "n_draws": 4, "random_state": 0}
+    TransTEE(propensity_weights=True, **short).fit(X, rng.normal(size=40), treatment=t, propensity=e)
+    own = np.where(t == 1, 1 / e, 1 / (1 - e))
+    place = np.argsort(kept[0].X[:, 0])  # back to the order of the rows
+    np.testing.assert_allclose(kept[0].weight[place], own / own.mean())
 
 
 # ---------------------------------------------------------------------- yes/no outcomes and counts
