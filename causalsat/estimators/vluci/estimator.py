@@ -633,7 +633,10 @@ class VLUCI(FittedLevels):
             If the model was fitted with networks, or confounding was ruled out beforehand.
         """
         check_is_fitted(self)
-        return vluci_report.law_table(*self._searched_grid(), level)
+        grid, unit = self._searched_grid()
+        if not grid.kinds:
+            raise ParameterError("a model of a version that knew one law only", expected="a new fit")
+        return vluci_report.law_table(grid, unit, level)
 
     def likelihood_region(self, level: float = 0.9) -> LikelihoodRegion:
         """Average effects at all strengths of confounding consistent with the data, with no prior of the strength.
