@@ -39,7 +39,7 @@ from uganda_estimators import Uganda, features_without_folds, held_out_effects
 from uganda_seeds import paired, standardised
 
 import causalsat
-from causalsat.encoders.coordinates import COORDINATES, WAVES, learn_box, waves
+from causalsat.encoders.places import COORDINATES, WAVES, learn_box, waves
 
 FIRST_SEED, FOLD_SEED, CONFIRMED_FROM = 10_000, 100, 48
 NOTE = (

@@ -39,7 +39,7 @@ from uganda_design import BASELINE, CHIP_PX, RESOLUTION_M, features, survey
 from uganda_estimators import Uganda, held_out_effects
 
 import causalsat
-from causalsat.encoders.coordinates import learn_box, waves
+from causalsat.encoders.places import learn_box, waves
 from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores, rate
 from causalsat.simulate.fields import fractal, stream
 

@@ -21,7 +21,7 @@ from causalsat.base import effect, final_estimator
 from causalsat.core.inputs import learn_imputation
 from causalsat.design import Design
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
-from causalsat.encoders.coordinates import COORDINATES, PLACE, WAVES
+from causalsat.encoders.places import COORDINATES, PLACE, WAVES
 from causalsat.evaluation import (
     BlpResult,
     CrossfitEffects,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalsat.base import final_estimator
-from causalsat.encoders.coordinates import PLACE
+from causalsat.encoders.places import PLACE
 
 
 @dataclass(frozen=True)

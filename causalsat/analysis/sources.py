@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from causalsat.core.files import whole_file, writing
 from causalsat.core.fingerprint import fingerprint
+from causalsat.encoders import RandomConvFeatures, SequenceEncoder
 from causalsat.exceptions import ColumnError, DataWarning, ImageryError, ParameterError
 from causalsat.mapping.compute import image_encoders
 from causalsat.study.dates import column_days
@@ -85,7 +86,6 @@ def resolve_source(study: Any, source: Any, random_state: int) -> Any:
     Imagery is encoded as :func:`causalsat.image_model` does, a sequence by :class:`causalsat.SequenceEncoder`.
     """
     from causalsat.analysis.main import image_model
-    from causalsat.encoders import RandomConvFeatures, SequenceEncoder
 
     keywords = {"covariates", "imagery", "both"}
     if isinstance(source, str) and source not in keywords:

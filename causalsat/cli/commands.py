@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+import causalsat
 from causalsat.cli.reply import INTERRUPTED, UNUSABLE, answer
 from causalsat.exceptions import CatalogError, CausalsatError, ParameterError
 from causalsat.version import __version__
@@ -33,10 +34,8 @@ app = typer.Typer(
 
 def _data_sets(incomplete: str) -> list[str]:
     """Names of the catalogue that begin so, for the completion of the shell."""
-    from causalsat.catalog import load_catalog
-
     try:
-        return [name for name in load_catalog() if name.startswith(incomplete)]
+        return [name for name in causalsat.load_catalog() if name.startswith(incomplete)]
     except CatalogError:
         return []
 
@@ -82,14 +81,13 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log of eac
 
 def opened_imagery(imagery: str, catalog: Path | None, network: bool = False) -> Any:
     """The imagery of a path, or of a catalogue entry with its bands, scale, nodata and mask."""
-    from causalsat.catalog import load_catalog, load_imagery
-    from causalsat.imagery import open_imagery
+    from causalsat.catalog import load_imagery
 
     if imagery.isidentifier() and not Path(imagery).exists():
-        known = load_catalog(catalog)
+        known = causalsat.load_catalog(catalog)
         if imagery in known or catalog is not None:
             return load_imagery(imagery, known, network=network)
-    return open_imagery(imagery, network=network)
+    return causalsat.open_imagery(imagery, network=network)
 
 
 def _study(
@@ -108,8 +106,6 @@ def _study(
     """The study of a units file with the given roles, or of a catalogue entry with them in the place of its own."""
     names = [name.strip() for name in covariates.split(",") if name.strip()] or None
     if Path(source).suffix:
-        from causalsat.study import Study
-
         if catalog is not None and not (imagery or "").isidentifier():
             raise ParameterError(
                 f"--catalog with the units file {source}",
@@ -122,7 +118,7 @@ def _study(
                 expected="--outcome and --treatment",
                 todo=f"causalsat check {source} --outcome COLUMN --treatment COLUMN --lon COLUMN --lat COLUMN",
             )
-        return Study.from_file(
+        return causalsat.Study.from_file(
             source,
             outcome=outcome,
             treatment=treatment,
@@ -133,8 +129,6 @@ def _study(
             imagery=opened_imagery(imagery, catalog, network) if imagery else None,
             **design,
         )
-    from causalsat.catalog import load_study
-
     given: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
     given |= {
         "covariates": names,
@@ -142,7 +136,7 @@ def _study(
         "imagery": opened_imagery(imagery, catalog, network) if imagery else None,
     }
     chosen = {key: value for key, value in given.items() if value is not None}
-    return load_study(source, catalog=catalog, network=network, **chosen)
+    return causalsat.load_study(source, catalog=catalog, network=network, **chosen)
 
 
 def _design(
@@ -256,15 +250,14 @@ def run(
     causalsat run simulated_trial --out outputs/first
     """
     with answer("run", as_json, verbose, quiet) as reply:
-        from causalsat.analysis import analyse, image_model
         from causalsat.analysis.folder import check_folder
 
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         folder = out or Path("outputs") / loaded.name
         check_folder(folder, loaded, overwrite=overwrite)  # before the analysis, which may take hours
-        model = image_model(loaded, size_m=size_m, random_state=seed)
-        analysis = analyse(loaded, model, random_state=seed, progress=not quiet)
+        model = causalsat.image_model(loaded, size_m=size_m, random_state=seed)
+        analysis = causalsat.analyse(loaded, model, random_state=seed, progress=not quiet)
         written = analysis.write(folder, resolution=resolution, progress=not quiet, overwrite=overwrite)
         files = {path.name: str(path) for path in written}
         reply.result = {"study": loaded.name, "folder": str(folder), "files": files}
@@ -304,12 +297,10 @@ def map_(
     """
     with answer("map", as_json, verbose, quiet) as reply:
         from causalsat.base import final_estimator
-        from causalsat.mapping import map_effects, map_risk
-        from causalsat.persistence import load
 
         shapes = _polygons(districts, district_name)  # before the map, which may take hours
-        fitted, source = load(model), opened_imagery(imagery, catalog, network)
-        mapper = map_effects if hasattr(final_estimator(fitted)[1], "effect") else map_risk
+        fitted, source = causalsat.load(model), opened_imagery(imagery, catalog, network)
+        mapper = causalsat.map_effects if hasattr(final_estimator(fitted)[1], "effect") else causalsat.map_risk
         result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
         files = {name: str(path) for name in ("path", "png", "html") if (path := getattr(result, name)) is not None}
         if shapes is not None:
@@ -340,9 +331,7 @@ def _districts(
     result: Any, model: Any, imagery: Any, districts: Any, name: str | None, resolution: float | None, quiet: bool
 ) -> dict[str, str]:
     """Mean effects of districts beside a map, and on its page."""
-    from causalsat.mapping import district_effects
-
-    means = district_effects(model, imagery, districts, resolution, name=name, progress=not quiet)
+    means = causalsat.district_effects(model, imagery, districts, resolution, name=name, progress=not quiet)
     files = {"districts": str(means.write(result.path.with_suffix(".districts.csv")))}
     if result.html is not None:
         files["html"] = str(result.to_html(result.html, imagery, districts=means))
@@ -364,9 +353,7 @@ def catalog_(
     causalsat catalog uganda_yop
     """
     with answer("catalog", as_json, verbose, quiet) as reply:
-        from causalsat.catalog import load_catalog
-
-        loaded = load_catalog(catalog)
+        loaded = causalsat.load_catalog(catalog)
         if name is not None:
             text = loaded[name].model_dump_json(indent=1, exclude_none=True)
             reply.result, reply.text = {"name": name, "entry": json.loads(text)}, text

@@ -14,12 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.encoders import places as _places
 from causalsat.encoders.base import feature_array
-from causalsat.encoders.coordinates import COORDINATES, learn_box, names_of, waves
 from causalsat.encoders.dense.window import LinearHead
 from causalsat.encoders.networks.module_encoder import as_transformer
+from causalsat.encoders.places import COORDINATES, check_keep, check_units, learn_box, names_of, waves
 from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.encoders.reduce import Reduction, learn_reduction
-from causalsat.encoders.units import check_keep, check_units
 from causalsat.exceptions import ImageryError, ParameterError
 
 __all__ = ["ImageEncoder"]

@@ -1,8 +1,12 @@
-"""Places of units on imagery: distinct windows, and their features, chip by chip or wall to wall."""
+"""Places of units on imagery: distinct windows, and their features, chip by chip or wall to wall.
+
+Units are checked here for geometry, coordinate reference system and kept columns; their coordinates, and smooth
+functions of those, may stand among the features.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +16,14 @@ from numpy.typing import NDArray
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.chips import Float32Array
 from causalsat.encoders.dense.boxes import valid_shares
-from causalsat.exceptions import DataError
+from causalsat.exceptions import ColumnError, DataError
 
 __all__ = [
     "Encoded",
     "Places",
     "as_chips",
+    "check_keep",
+    "check_units",
     "distinct_places",
     "encode_places",
     "of_places",
@@ -25,7 +31,117 @@ __all__ = [
     "valid_share",
 ]
 
+
 FloatArray = NDArray[np.float64]
+
+COORDINATES = ("east", "north")
+MARGIN = 0.1  # of the extent of the training places, around them
+HALF_WAVES = {f"wave_e{i}n{s - i}": (i, s - i) for s in (2, 3) for i in range(s + 1)}
+WAVES = tuple(HALF_WAVES)
+PLACE = COORDINATES + WAVES
+
+
+def names_of(coordinates: bool | str) -> tuple[str, ...]:
+    """Names of the columns that a setting of ``coordinates`` adds."""
+    if coordinates == "smooth":
+        return PLACE
+    return COORDINATES if coordinates else ()
+
+
+def learn_box(east: FloatArray, north: FloatArray) -> FloatArray:
+    """Corner and extent, shape (2, 2), of the box around places, with a margin; an extent of zero becomes one."""
+    low = np.array([east.min(), north.min()])
+    extent = np.array([np.ptp(east), np.ptp(north)])
+    return np.array([low - MARGIN * extent, np.where(extent > 0, (1 + 2 * MARGIN) * extent, 1.0)])
+
+
+def waves(east: FloatArray, north: FloatArray, box: FloatArray) -> dict[str, FloatArray]:
+    """Products of cosines with two or three half waves across the box, of about unit variance over it.
+
+    They are the eigenfunctions of the Laplace operator on the box with free edges, after the constant and the first
+    ones, which the coordinates stand for. Outside the box they keep the value of its nearest point.
+
+    Examples
+    --------
+    >>> box = learn_box(np.array([0.0, 10.0]), np.array([0.0, 10.0]))
+    >>> {name: round(float(v[0]), 2) for name, v in waves(np.array([5.0]), np.array([5.0]), box).items()}
+    {'wave_e0n2': -1.41, 'wave_e1n1': 0.0, 'wave_e2n0': -1.41, 'wave_e0n3': -0.0, 'wave_e1n2': -0.0, \
+'wave_e2n1': -0.0, 'wave_e3n0': -0.0}
+    """
+    x, y = (np.clip((v - box[0, k]) / box[1, k], 0, 1) for k, v in enumerate((east, north)))
+    return {name: np.sqrt(2) * np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for name, (i, j) in HALF_WAVES.items()}
+
+
+def check_units(X: Any) -> Any:
+    """GeoSeries of a table's units; refuses tables without geometry, CRS or units.
+
+    Parameters
+    ----------
+    X : GeoDataFrame or GeoSeries
+    """
+    geometry = _geometry(X)
+    if not len(geometry):
+        raise DataError("no units at all (0 rows)", expected="at least one unit")
+    if geometry.crs is None:
+        raise DataError(
+            "units without a coordinate reference system",
+            expected="a geometry whose CRS is known",
+            todo="say which it is, for example units.set_crs('EPSG:4326')",
+        )
+    absent = np.asarray(geometry.isna() | geometry.is_empty)
+    if absent.any():
+        shown = ", ".join(repr(label) for label in geometry.index[absent][:5])
+        raise DataError(
+            f"{int(absent.sum())} of {len(absent)} units have no geometry, at index {shown}",
+            expected="a place for each unit",
+            todo="drop those units, or find their coordinates",
+        )
+    return geometry
+
+
+def _geometry(X: Any) -> Any:
+    if hasattr(X, "crs") and not hasattr(X, "columns") and hasattr(X, "geometry"):
+        return X
+    if hasattr(X, "crs") and hasattr(X, "columns"):
+        try:
+            return X.geometry
+        except AttributeError:
+            pass
+    kind = type(X).__name__
+    columns = f" with columns {', '.join(map(str, list(X.columns)[:6]))}" if hasattr(X, "columns") else ""
+    raise DataError(
+        f"a {kind}{columns}, which has no geometry to read imagery at",
+        expected="a GeoDataFrame with a geometry column",
+        todo="geopandas.GeoDataFrame(table, geometry=geopandas.points_from_xy(table.lon, table.lat), "
+        "crs='EPSG:4326'), or Study(...).X; in a ColumnTransformer name the column 'geometry'",
+    )
+
+
+def check_keep(X: Any, keep: Sequence[str], prefix: str) -> None:
+    """Refuse kept columns that are absent, not numeric, or named like image features."""
+    if isinstance(keep, str):
+        raise ColumnError(f"keep={keep!r}", expected="a list of column names", todo=f"keep=[{keep!r}]")
+    columns = list(getattr(X, "columns", ()))
+    for name in keep:
+        if name not in columns:
+            raise ColumnError(
+                f"keep names {name!r}, which is not a column of X",
+                expected=f"one of {', '.join(map(str, columns[:10]))}",
+                todo="check the spelling; in a ColumnTransformer pass covariates beside the encoder instead",
+            )
+        if getattr(X[name].dtype, "kind", "O") not in "fiub":
+            raise ColumnError(
+                f"kept column {name!r} holds {X[name].dtype}, not numbers",
+                expected="numeric or boolean columns",
+                todo="encode it (sklearn.preprocessing.OneHotEncoder) or leave it out",
+            )
+        if name.startswith(prefix) and name[len(prefix) :].isdigit():
+            raise ColumnError(
+                f"kept column {name!r} is named like an image feature",
+                expected="other names",
+                todo="rename it, or pass prefix=",
+            )
+
 
 _CHIP_BYTES = 64 << 20  # chips read at a time
 _WINDOW_BYTES = 64 << 20  # pixels of a dense window

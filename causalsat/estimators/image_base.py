@@ -22,7 +22,7 @@ from causalsat.core import inputs
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.encoders import chips as _chips
 from causalsat.encoders import places as _places
-from causalsat.encoders.units import check_units
+from causalsat.encoders.places import check_units
 from causalsat.exceptions import ColumnError, DataError, ImageryError, ParameterError
 
 __all__ = ["ImageEffectEstimator", "ImageFitData", "Images"]

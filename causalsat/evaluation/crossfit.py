@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.base import effect
 from causalsat.core import inputs
 from causalsat.core.inputs import aligned, take
 from causalsat.core.tables import Tabular
@@ -255,8 +256,6 @@ def _fit_fold(
 ) -> tuple[FloatArray, Any]:
     import sklearn
     from sklearn.base import clone
-
-    from causalsat.base import effect
 
     steps = getattr(model, "steps", None)
     prefix = "" if steps is None else f"{steps[-1][0]}__"

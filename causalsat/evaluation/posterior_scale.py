@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.base import effect
 from causalsat.core.inputs import aligned
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
@@ -95,8 +96,6 @@ def out_of_fold_draws(effects: CrossfitEffects, X: Any) -> FloatArray:
     DataError
         If the models were not kept or the units are not as many.
     """
-    from causalsat.base import effect
-
     if not effects.models:
         raise DataError("cross-fitted effects without models", todo="call crossfit_effects(..., return_models=True)")
     if len(X) != len(effects):

@@ -22,6 +22,7 @@ from causalsat.mapping.grid import region_geometry
 from causalsat.mapping.job import job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
 from causalsat.mapping.outputs import blocks_of, count_mapped, finished_tags, map_notes, model_words
+from causalsat.mapping.plan import plan_of
 from causalsat.mapping.result import MapResult, draw, page_wanted
 from causalsat.mapping.tiles import Tile, open_job, read_tile, remove_job, tile_path, vanished
 from causalsat.version import __version__
@@ -249,8 +250,6 @@ def _tell(job: MapJob, tiles: list[Tile], side: int) -> None:
     import sys
 
     from tqdm import tqdm
-
-    from causalsat.mapping.plan import plan_of
 
     tqdm.write(str(plan_of(job, tiles, side)), file=sys.stderr)
 

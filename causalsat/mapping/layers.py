@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat import base
 from causalsat.exceptions import DataError, ParameterError
+from causalsat.mapping.draw_kernels import moments
 from causalsat.posterior import draw_quantiles
 
 __all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "posterior_bands", "spread"]
@@ -97,8 +98,6 @@ def posterior_bands(
     given: str | None = None,
 ) -> NDArray[np.float32]:
     """Mean, sd, interval, P(effect > 0) or P(tested), and the support (n,) of rows of features, shape (6, n)."""
-    from causalsat.mapping.draw_kernels import moments
-
     posterior = estimator.risk(features, given=given) if quantity == "risk" else estimator.effect(features)
     mean, sd, positive, draws = moments(posterior.draws)
     # sorted in single precision, as the map's own numbers are: it takes half as long

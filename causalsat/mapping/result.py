@@ -11,6 +11,7 @@ from causalsat.core.optional import is_installed, require
 from causalsat.core.warn import warn
 from causalsat.exceptions import IgnoredWarning
 from causalsat.mapping.compute import BANDS
+from causalsat.plots.maps import save_map
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -124,8 +125,6 @@ class MapResult:
 def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, units: str, title: str) -> MapResult:
     """Draw the picture and the page (see ``page_wanted``); returns the result with their paths."""
     if png is not False and png is not None:
-        from causalsat.plots.maps import save_map
-
         target = result.path.with_suffix(".png") if png is True else Path(png)
         save_map(result.path, target, sites=sites, units=units, title=title, note=result.note)
         result = replace(result, png=target)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.plots import geography, style
+from causalsat.plots.salience import show_image, show_salience
 from causalsat.posterior import draw_quantiles
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ def plot_cluster_images(
     matplotlib Figure
     """
     import matplotlib.pyplot as plt
-
-    from causalsat.plots.salience import show_image, show_salience
 
     rows = list(range(1, estimator.n_clusters_ + 1)) if clusters is None else list(clusters)
     if n < 1 or not rows:

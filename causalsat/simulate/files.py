@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from causalsat.core.tables import write_csv
+from causalsat.simulate.landscape import SCALE
+from causalsat.simulate.moderators import COVARIATES
 
 if TYPE_CHECKING:
     from causalsat.study import Study
@@ -20,8 +22,6 @@ TRUTH_COLUMNS = ["tau", "mu0", "baseline", "scene"]
 def make_study(trial: Any) -> Study:
     """Study of the trial; imagery in memory, scaled to reflectance 0..1."""
     from causalsat.imagery import open_imagery
-    from causalsat.simulate.landscape import SCALE
-    from causalsat.simulate.moderators import COVARIATES
     from causalsat.study import Study
 
     observational = trial.settings.variant == "confounded"

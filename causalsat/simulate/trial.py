@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from causalsat.exceptions import ParameterError
 from causalsat.simulate import moderators
 from causalsat.simulate.fields import stream
+from causalsat.simulate.files import make_study, write_trial
 from causalsat.simulate.landscape import Landscape, render_landscape
 from causalsat.simulate.moderators import COVARIATES
 
@@ -92,8 +93,6 @@ class SimulatedTrial:
 
     def study(self) -> Study:
         """The trial as a :class:`causalsat.Study`, without the truth."""
-        from causalsat.simulate.files import make_study
-
         return make_study(self)
 
     def write(self, folder: str | Path) -> dict[str, Path]:
@@ -106,8 +105,6 @@ class SimulatedTrial:
             degrees, without the truth), ``units_truth`` and ``places_truth`` (CSV), ``tau`` (GeoTIFF), ``region``
             (GeoPackage), ``truth`` (JSON).
         """
-        from causalsat.simulate.files import write_trial
-
         return write_trial(self, Path(folder))
 
 

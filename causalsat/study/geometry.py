@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from causalsat.exceptions import ColumnError, DataError, DataWarning
+from causalsat.study.building import check_table
 from causalsat.study.columns import list_names, numeric_column, require_column
 
 LON_WORDS = ("lon", "long", "longitude", "lng", "easting", "gps_longitude", "geo_long", "x_coord")
@@ -80,8 +81,6 @@ def units_frame(frame: pd.DataFrame, places: Any, lon: str | None, lat: str | No
 
 def places_frame(places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:
     """Further places: by the units' lon and lat columns, or by their own geometry where they lack those."""
-    from causalsat.study.building import check_table
-
     frame = check_table(places, "places")
     if getattr(frame, "active_geometry_name", None) is not None and not {lon, lat} <= set(frame.columns):
         return _with_crs(frame, None if frame.crs is not None else crs)

@@ -10,7 +10,7 @@ from shapely import Point
 import causalsat
 from causalsat.analysis.modifiers import BesideImages, beside_images
 from causalsat.analysis.places import effects_at_places
-from causalsat.encoders.coordinates import PLACE
+from causalsat.encoders.places import PLACE
 from causalsat.evaluation import rate
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, ParameterError
 from causalsat.simulate import satellite_trial

@@ -135,9 +135,9 @@ def test_an_error_is_json_too():
 
 
 def test_a_defect_is_told_with_code_70(monkeypatch):
-    import causalsat.catalog
+    import causalsat
 
-    monkeypatch.setattr(causalsat.catalog, "load_catalog", lambda path: 1 / 0)
+    monkeypatch.setattr(causalsat, "load_catalog", lambda path: 1 / 0)
     told = reply(["catalog", "--json"], status="error", code=70)
     assert told["error"]["kind"] == "ZeroDivisionError"
     done = RUN.invoke(app, ["catalog"])
@@ -149,12 +149,12 @@ def test_a_defect_is_told_with_code_70(monkeypatch):
 
 
 def test_an_interruption_exits_with_130(monkeypatch):
-    import causalsat.catalog
+    import causalsat
 
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(causalsat.catalog, "load_catalog", interrupt)
+    monkeypatch.setattr(causalsat, "load_catalog", interrupt)
     with pytest.raises(SystemExit) as stop:
         main(["catalog"])
     assert stop.value.code == 130
@@ -184,16 +184,16 @@ def test_warnings_and_log_go_to_standard_error_as_far_as_asked():
 def test_warnings_are_in_the_json(monkeypatch):
     import warnings
 
-    import causalsat.catalog
+    import causalsat
     from causalsat.exceptions import DataWarning
 
-    known = causalsat.catalog.load_catalog()
+    known = causalsat.load_catalog()
 
     def load(path):
         warnings.warn("something", DataWarning, stacklevel=1)
         return known
 
-    monkeypatch.setattr(causalsat.catalog, "load_catalog", load)
+    monkeypatch.setattr(causalsat, "load_catalog", load)
     assert reply(["catalog", "--json", "--quiet"])["warnings"] == [{"kind": "DataWarning", "message": "something"}]
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from causalsat.encoders.dense.fused import FusedConv, fuses
-from causalsat.encoders.dense.kernels import pool_rectified
-from causalsat.encoders.dense.winograd import fits, winograd
+from causalsat.encoders.dense.fast import FusedConv, fits, fuses, pool_rectified, winograd
 
 
 def images(channels: int, side: tuple[int, int], n: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:

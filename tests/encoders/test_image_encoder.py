@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from causalsat import load, open_imagery, save
 from causalsat.encoders import ImageEncoder, RandomConvFeatures, TorchvisionEncoder
-from causalsat.encoders.coordinates import learn_box, waves
+from causalsat.encoders.places import learn_box, waves
 from causalsat.exceptions import ColumnError, DataError, ImageryError, ParameterError
 
 SIDE, PIXEL, LEFT, TOP = 300, 10.0, 300_000.0, 400_000.0

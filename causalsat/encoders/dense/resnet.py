@@ -13,9 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from causalsat.encoders.dense.fused import FusedConv, fuses
-from causalsat.encoders.dense.kernels import pool_rectified
-from causalsat.encoders.dense.winograd import fits, winograd
+from causalsat.encoders.dense.fast import FusedConv, fits, fuses, pool_rectified, winograd
 from causalsat.exceptions import ParameterError
 
 __all__ = ["STRIDES", "DenseResNet", "Geometry", "build_dense"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks.training import TrainSettings, train_network
 
 __all__ = ["Start", "TunedFold", "build_tuned", "place_sums", "ridge_start", "stages", "train_tuned"]
@@ -243,8 +244,6 @@ def _loss(
     tuned: Any, images: Any, targets: Any, rows: NDArray[np.bool_], criterion: Any, settings: TrainSettings
 ) -> float:
     import torch
-
-    from causalsat.encoders.device import resolve_device
 
     device, chosen = resolve_device(settings.device), torch.from_numpy(np.flatnonzero(rows))
     tuned.to(device).eval()

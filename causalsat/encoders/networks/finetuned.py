@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.chips import Float32Array
+from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks import finetune_network as network
 from causalsat.encoders.networks.finetune_network import Start
 from causalsat.encoders.networks.module_encoder import as_transformer
@@ -256,8 +257,6 @@ class FineTunedEncoder(AnsweringEncoder, BaseEstimator):
     def _answers(self, fold: int, images: Float32Array) -> FloatArray:
         """Answers of a fold's network in the outcome's units; e as a probability."""
         import torch
-
-        from causalsat.encoders.device import resolve_device
 
         device, tuned = resolve_device(self.device), self._network(fold)
         tuned.to(device).eval()

@@ -16,7 +16,7 @@ from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks.module_encoder import as_transformer
-from causalsat.encoders.networks.self_supervised_network import OBJECTIVES
+from causalsat.encoders.networks.self_supervised_network import OBJECTIVES, build_module, train_self_supervised
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.exceptions import DataError, ImageryError, ParameterError
 
@@ -105,8 +105,6 @@ class SelfSupervisedEncoder(ChipEncoder):
 
     def _learn_chips(self, X: Any) -> None:
         """Train the network; of a sequence every frame is an image."""
-        from causalsat.encoders.networks.self_supervised_network import train_self_supervised
-
         view = _chips.open_chips(X, minimum_px=_MIN_PX)
         chips = view.take(slice(None))
         self._remember(view.spec)
@@ -155,8 +153,6 @@ class SelfSupervisedEncoder(ChipEncoder):
         module = getattr(self, "_module", None)
         if module is None:
             import torch
-
-            from causalsat.encoders.networks.self_supervised_network import build_module
 
             module = build_module(len(self.bands_), self.width, self.objective, None)
             module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self.weights_.items()})

@@ -16,7 +16,7 @@ from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.dense import window as dense_window
-from causalsat.encoders.dense.kernels import standardised
+from causalsat.encoders.dense.fast import standardised
 from causalsat.encoders.dense.resnet import DenseResNet, build_dense
 from causalsat.encoders.dense.window import LinearHead
 from causalsat.encoders.device import resolve_device, use_half

@@ -13,13 +13,37 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder, feature_array
 from causalsat.encoders.chips import ChipView, Float32Array
+from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.networks.training import TrainSettings
+from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.encoders.reduce import Reduction, count_varying, learn_reduction
-from causalsat.encoders.sequence import frames as _frames
 from causalsat.encoders.sequence import temporal
+from causalsat.encoders.sequence.network import AttentionShape, build_network
 from causalsat.exceptions import DataError, ParameterError
 
-__all__ = ["SequenceEncoder"]
+__all__ = ["SequenceEncoder", "centre", "crop", "frame_encoder"]
+
+
+def frame_encoder(encoder: Any) -> Any:
+    """A clone of the frame encoder; torch modules wrapped."""
+    if encoder is None:
+        return RandomConvFeatures(statistics=True)
+    return as_transformer(encoder)
+
+
+def centre(size: int, scale: float) -> tuple[int, int]:
+    """Offset and side of a centre crop: the pixel of the place stays at the crop's ``side // 2``."""
+    side = max(1, round(size * scale))
+    return size // 2 - side // 2, side
+
+
+def crop(frames: Float32Array, scale: float) -> Float32Array:
+    """Centre crop of frames (..., y, x)."""
+    if scale == 1.0:
+        return frames
+    (top, height), (left, width) = (centre(n, scale) for n in frames.shape[-2:])
+    return frames[..., top : top + height, left : left + width]
+
 
 FloatArray = NDArray[np.float64]
 
@@ -184,8 +208,8 @@ class SequenceEncoder(ChipEncoder):
         self.encoders_: list[Any] = []
         names: list[str] = []
         for scale in self._scales():
-            encoder = _frames.frame_encoder(self.encoder)
-            encoder.fit(self._label(_frames.crop(frames, scale)))
+            encoder = frame_encoder(self.encoder)
+            encoder.fit(self._label(crop(frames, scale)))
             self.encoders_.append(encoder)
             names += self._own_names(encoder, scale, frames)
         self.frame_names_ = names
@@ -194,7 +218,7 @@ class SequenceEncoder(ChipEncoder):
         if hasattr(encoder, "get_feature_names_out"):
             own = [str(name) for name in encoder.get_feature_names_out()]
         else:
-            one = feature_array(encoder.transform(self._label(_frames.crop(frames[:1], scale))))
+            one = feature_array(encoder.transform(self._label(crop(frames[:1], scale))))
             own = [f"f{j}" for j in range(one.shape[1])]
         return own if len(self._scales()) == 1 else [f"x{scale:g}_{name}" for name in own]
 
@@ -221,10 +245,10 @@ class SequenceEncoder(ChipEncoder):
             frames = self._fill(chips, days).reshape(-1, *chips.shape[2:])
             features = []
             for scale, encoder in zip(self._scales(), self.encoders_, strict=True):
-                crop = _frames.crop(frames, scale)
-                valid = np.isfinite(crop).all(axis=1).reshape(len(crop), -1)
+                centres = crop(frames, scale)
+                valid = np.isfinite(centres).all(axis=1).reshape(len(centres), -1)
                 share = valid.sum(axis=1) / float(valid.shape[1])
-                features.append(self._missing(feature_array(encoder.transform(self._label(crop))), share))
+                features.append(self._missing(feature_array(encoder.transform(self._label(centres))), share))
             out[part] = np.hstack(features).reshape(len(chips), self.n_time_, -1)
         return out
 
@@ -245,7 +269,7 @@ class SequenceEncoder(ChipEncoder):
         return temporal.pool(features, years, self.date_means_, self.pooling)
 
     def _dense_encoders(self) -> bool:
-        encoders = getattr(self, "encoders_", None) or [_frames.frame_encoder(self.encoder)]
+        encoders = getattr(self, "encoders_", None) or [frame_encoder(self.encoder)]
         return all(hasattr(encoder, "dense") for encoder in encoders)
 
     @available_if(_dense_encoders)
@@ -275,7 +299,7 @@ class SequenceEncoder(ChipEncoder):
         days, parts = temporal.chip_days(window, self.n_time_, None), []
         pixels = self._fill(pixels[None], days)[0]
         for scale, encoder in zip(self._scales(), self.encoders_, strict=True):
-            shift, side = _frames.centre(int(size_px), scale)
+            shift, side = centre(int(size_px), scale)
             dates = []
             for frame in pixels:
                 share = temporal.share_of_squares(np.isfinite(frame).all(axis=0), top + shift, left + shift, side)
@@ -311,8 +335,6 @@ class SequenceEncoder(ChipEncoder):
         self._module = None
 
     def _shape(self) -> Any:
-        from causalsat.encoders.sequence.network import AttentionShape
-
         return AttentionShape(len(self.token_sd_), self.n_outputs)
 
     def _tokens(self, features: FloatArray, years: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -343,8 +365,6 @@ class SequenceEncoder(ChipEncoder):
         module = getattr(self, "_module", None)
         if module is None:
             import torch
-
-            from causalsat.encoders.sequence.network import build_network
 
             module = build_network(self._shape(), None)
             module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self.weights_.items()})

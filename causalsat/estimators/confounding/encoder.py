@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 
+from causalsat.encoders.random_conv.pyramid import PyramidFeatures
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.exceptions import DataError
 
@@ -42,8 +43,6 @@ def fit_encoder(
     by_fold : list of ndarray of shape (n, d), or None
         Features of the units for each fold, of an encoder that is trained on outcomes.
     """
-    from causalsat.encoders.random_conv.pyramid import PyramidFeatures
-
     images = data.images
     if np.isinf(np.asarray(images.chips)).any():
         raise DataError("infinite pixels (inf)", expected="finite numbers, or NaN where a pixel is invalid")
