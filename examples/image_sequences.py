@@ -52,7 +52,8 @@ print(found)
 
 # %% [markdown]
 # The RATE ratio is the gain from treating first those with the largest predicted effects, in standard errors. The
-# regression says what drives it: the data more than the model.
+# regression says what drives it, with standard errors from villages that all combinations have in common: no two of
+# them are independent, since they are judged on the same people.
 
 # %%
 found.plot("rate_ratio", title="What detects heterogeneity").figure.savefig("outputs/image_sequences/compare.png")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +17,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.analysis import sources as parts
 from causalsat.analysis.describe import describe_effects
+from causalsat.analysis.drivers import Replicates, differences, regress
 from causalsat.core.inputs import check_groups, learn_imputation
 from causalsat.core.tables import Tabular
+from causalsat.core.warn import warn
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
 from causalsat.evaluation import blp, crossfit_nuisances, dr_scores, gates, rate
-from causalsat.exceptions import DataError, ParameterError
-from causalsat.inference.folds import assign_folds
+from causalsat.evaluation.rate import half_sample
+from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.inference.folds import fold_labels, seeded, split_folds
+from causalsat.inference.robust import effective_clusters
 from causalsat.plots.comparison import plot_comparison
 from causalsat.study.fitting import given_roles
 
-__all__ = ["Comparison", "DEFAULT_METRICS", "Judged", "METRICS", "compare", "regress", "resolve_metrics"]
+__all__ = ["Comparison", "DEFAULT_METRICS", "Judged", "METRICS", "compare", "resolve_metrics"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-
-_ENOUGH_STUDIES = 5
-
-
-def regress(rows: pd.DataFrame, attributes: Mapping[str, Any]) -> pd.DataFrame:
-    """Ordinary least squares of ``value`` on sources, models and studies.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        ``study, source, model, seed, value`` of one metric.
-    attributes : mapping
-        Numbers in the place of the names of "source" or "model".
-
-    Returns
-    -------
-    DataFrame
-        ``estimate, se, lower, upper, p_value`` of every column.
-    """
-    import statsmodels.api as sm
-
-    unknown = set(attributes) - {"source", "model"}
-    if unknown:
-        raise ParameterError(f"attributes of {sorted(unknown)}", expected="of 'source' and 'model'")
-    design = pd.DataFrame({"constant": np.ones(len(rows))}, index=rows.index)
-    for factor in ("source", "model", "study"):
-        design = design.join(_columns(rows[factor], factor, attributes.get(factor)))
-    studies = rows["study"].nunique()
-    labels = rows["study"] if studies >= _ENOUGH_STUDIES else rows["source"] + "\n" + rows["model"]
-    codes = pd.factorize(labels)[0]
-    fit = sm.OLS(rows["value"].to_numpy(), design).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
-    lower, upper = fit.conf_int(0.05).to_numpy().T
-    table = pd.DataFrame(
-        {"estimate": fit.params, "se": fit.bse, "lower": lower, "upper": upper, "p_value": fit.pvalues}
-    )
-    table.attrs = {"r2": float(fit.rsquared), "n": len(rows), "clusters": int(codes.max()) + 1}
-    return table
-
-
-def _columns(values: pd.Series, factor: str, numbers: Any) -> pd.DataFrame:
-    """Indicators against the first level, or the attributes of each level."""
-    levels = list(values.unique())
-    if numbers is None:
-        return pd.DataFrame({f"{factor}={x}": (values == x).astype(float) for x in levels[1:]}, index=values.index)
-    table = pd.DataFrame(numbers).T if isinstance(numbers, Mapping) else pd.DataFrame(numbers)
-    missing = [level for level in levels if level not in table.index]
-    if missing:
-        raise ParameterError(f"no attributes of {factor} {missing[0]!r}", expected=f"a row for each {factor}")
-    result = table.loc[values].astype(float)
-    return result.set_axis(values.index).add_prefix(f"{factor} ")
+Split = tuple[IntArray, IntArray]  # training and test rows
+LOG = logging.getLogger(__name__)
 
 
 Metric = Callable[["Judged"], Any]
@@ -104,7 +61,9 @@ class Judged:
     truth : ndarray of shape (n,) or None
         True effects, in simulations.
     n_bootstrap, random_state : int
-        Half-samples of the RATE and their seed.
+        Half-samples of clusters and their seed.
+    design : Design or None
+        The study's; metrics take clusters, strata and weights from it where it is there.
     """
 
     tau: FloatArray
@@ -116,37 +75,84 @@ class Judged:
     truth: FloatArray | None = None
     n_bootstrap: int = 200
     random_state: int = 0
+    design: Any = None
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        """Clusters and weights as ``rate``, ``blp`` and ``gates`` take them."""
+        if self.design is not None:
+            return {"design": self.design}
+        return {"groups": self.groups, "weights": self.weights}
+
+    @cached_property
+    def clusters(self) -> IntArray:
+        """Cluster of each unit as codes, shape (n,)."""
+        groups = self.groups if self.design is None else self.design.inference_clusters
+        codes = check_groups(groups, len(self.tau))
+        return np.arange(len(self.tau)) if codes is None else codes
+
+    @cached_property
+    def weight(self) -> FloatArray:
+        """Survey weight of each unit, shape (n,); ones where there are none."""
+        weights = self.weights if self.design is None else self.design.weights
+        return np.ones(len(self.tau)) if weights is None else np.asarray(weights, dtype=float)
+
+    @property
+    def n_clusters(self) -> float:
+        """Effective number of clusters: fewer than there are where they are uneven."""
+        return float(effective_clusters(self.weight, self.clusters))
+
+    @cached_property
+    def halves(self) -> FloatArray:
+        """Half-samples of clusters, shape (n_bootstrap, clusters), 1 where drawn, else -1: the same in all cells."""
+        rng, count = np.random.default_rng(self.random_state), int(self.clusters.max()) + 1
+        return np.array([2.0 * half_sample(count, rng) - 1 for _ in range(self.n_bootstrap)]).reshape(-1, count)
 
     def rate(self, method: str) -> Any:
         """RATE of the effects' ranks within folds."""
         return rate(
             self.tau,
             self.scores,
-            groups=self.groups,
-            weights=self.weights,
             folds=self.fold,
             method=method,
             n_bootstrap=self.n_bootstrap,
             random_state=self.random_state,
+            **self.roles,
         )
+
+    def replicates(self, estimate: float, se: float, influence: FloatArray) -> FloatArray:
+        """An estimate over the half-samples, shape (n_bootstrap,), from each unit's influence on it, shape (n,)."""
+        pushes = np.bincount(self.clusters, influence)
+        pushes -= pushes.mean()
+        size = float(np.sqrt((pushes**2).sum() * len(pushes) / max(len(pushes) - 1, 1)))
+        return estimate + (self.halves @ pushes) * (se / size if size > 0 else 0.0)
 
 
 def _of_rate(method: str, *, ratio: bool) -> Metric:
-    def metric(judged: Judged) -> tuple[float, float]:
-        result = judged.rate(method)
-        return (result.ratio, 1.0) if ratio else (result.estimate, result.se)
+    def metric(judged: Judged) -> tuple[float, float, FloatArray]:
+        found = judged.rate(method)
+        if not ratio:
+            return found.estimate, found.se, found.replicates
+        return found.ratio, 1.0, found.replicates / found.se if found.se > 0 else np.zeros_like(found.replicates)
 
     return metric
 
 
-def _blp_slope(judged: Judged) -> tuple[float, float]:
-    result = blp(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
-    return result.slope, result.slope_se
+def _blp_slope(judged: Judged) -> tuple[float, float, FloatArray]:
+    found = blp(judged.tau, judged.scores, folds=judged.fold, **judged.roles)
+    w, fold = judged.weight, judged.fold
+    means = np.bincount(fold, w * judged.tau) / np.maximum(np.bincount(fold, w), 1e-300)
+    x = judged.tau - means[fold]
+    influence = w * x * (judged.scores - found.ate - found.slope * x) / float(w @ x**2)
+    return found.slope, found.slope_se, judged.replicates(found.slope, found.slope_se, influence)
 
 
-def _gates_difference(judged: Judged) -> tuple[float, float]:
-    result = gates(judged.tau, judged.scores, groups=judged.groups, weights=judged.weights, folds=judged.fold)
-    return result.difference, result.difference_se
+def _gates_difference(judged: Judged) -> tuple[float, float, FloatArray]:
+    found = gates(judged.tau, judged.scores, folds=judged.fold, **judged.roles)
+    sign = np.where(found.group == len(found.estimate) - 1, 1.0, np.where(found.group == 0, -1.0, 0.0))
+    share = judged.weight / np.bincount(found.group, judged.weight)[found.group]
+    influence = sign * share * (judged.scores - found.estimate[found.group])
+    return found.difference, found.difference_se, judged.replicates(found.difference, found.difference_se, influence)
 
 
 def _truth(judged: Judged) -> FloatArray:
@@ -156,7 +162,7 @@ def _truth(judged: Judged) -> FloatArray:
 
 
 def _sqrt_pehe(judged: Judged) -> float:
-    return float(np.sqrt(np.average((judged.tau - _truth(judged)) ** 2, weights=judged.weights)))
+    return float(np.sqrt(np.average((judged.tau - _truth(judged)) ** 2, weights=judged.weight)))
 
 
 def _correlation(judged: Judged) -> float:
@@ -209,39 +215,83 @@ class Comparison(Tabular):
     Attributes
     ----------
     rows : DataFrame
-        One row a study, source, model, fold seed and metric: ``value, se``.
+        One row a study, source, model, fold seed and metric: ``value, se``, and ``error``, which says why there is no
+        value ("" where there is one).
     effects : dict of (source, model) to list of Judged
-        Out-of-fold effects, one for each fold seed.
+        Out-of-fold effects, one for each fold seed that did not fail.
     seconds : DataFrame
         CPU seconds of fitting, by source and model; 0 for what was read from the folder.
     study : Study or None
         What was analysed; None where several comparisons were joined.
+    replicates : dict of (study, source, model, metric) to Replicates
+        Each metric over half-samples of clusters that the cells of a study share, the mean over fold seeds.
     """
 
     rows: pd.DataFrame
     effects: Mapping[tuple[str, str], list[Judged]] = field(repr=False)
     seconds: pd.DataFrame = field(repr=False)
     study: Any = field(default=None, repr=False)
+    replicates: Mapping[tuple[str, str, str, str], Replicates] = field(default_factory=dict, repr=False)
 
     def to_dataframe(self, metric: str | None = None) -> pd.DataFrame:
         """Table of one row a source, model and metric.
 
-        Columns ``value`` (mean over studies and fold seeds), ``se`` (clustered by site, mean over fold seeds; over
-        several studies, the error of their mean), ``seed_sd`` (standard deviation over fold seeds) and ``n`` (rows
-        averaged). The ratio of a RATE has standard error 1 by construction.
+        Columns ``value`` (mean over studies and fold seeds), ``se`` (clustered by site, with the effects as given;
+        over several studies, the error of their mean), ``seed_sd`` (standard deviation over fold seeds), ``n`` (rows
+        averaged), and ``difference, difference_se, p_value`` from the first source and model, see
+        :meth:`differences`. The ratio of a RATE has standard error 1 by construction. Where something failed, a
+        column ``error`` says why.
         """
-        rows = self.rows if metric is None else self.rows[self.rows["metric"] == metric]
-        if not len(rows):
-            raise ParameterError(f"metric={metric!r}", expected=f"one of {', '.join(self.rows['metric'].unique())}")
+        rows = self.rows if metric is None else self._rows_of(metric)
         one = rows.groupby(["study", "source", "model", "metric"], sort=False)["value"].agg(["mean", "std"])
         one["se"] = rows.groupby(["study", "source", "model", "metric"], sort=False)["se"].mean()
         grouped = one.groupby(["source", "model", "metric"], sort=False)
         table = pd.DataFrame({"value": grouped["mean"].mean(), "se": grouped["se"].apply(_joined_error)})
-        several: pd.Series = grouped["mean"].std() / np.sqrt(grouped.size())
-        table["se"] = np.where(grouped.size() > 1, several, table["se"])
+        studies: pd.Series = grouped["mean"].count()
+        several: pd.Series = grouped["mean"].std() / np.sqrt(studies)
+        table["se"] = np.where(studies > 1, several, table["se"])
         table["seed_sd"] = grouped["std"].mean()
-        table["n"] = rows.groupby(["source", "model", "metric"], sort=False).size()
-        return table.reset_index()
+        table["n"] = rows.groupby(["source", "model", "metric"], sort=False)["value"].count()
+        gaps = pd.concat({name: self.differences(str(name)) for name in rows["metric"].unique()}, names=["metric"])
+        gaps = gaps.reorder_levels(["source", "model", "metric"]).rename(columns={"se": "difference_se"})
+        table = table.join(gaps[["difference", "difference_se", "p_value"]])
+        errors = _errors(rows)
+        return (table.join(errors).fillna({"error": ""}) if len(errors) else table).reset_index()
+
+    def differences(self, metric: str = "rate_ratio", reference: tuple[str, str] | None = None) -> pd.DataFrame:
+        """Each cell less a reference cell on the same units.
+
+        Within one study the standard error is from half-samples of its clusters, the same for both cells, times the
+        square root of 2: effects that were cross-fitted depend on each other's outcomes, so that without any
+        heterogeneity a difference varies twice as much as half-samples of the given effects show; with heterogeneity
+        the p-values are conservative. Over several studies it is from the studies' differences. The p-values are not
+        corrected for the number of cells. There is no standard error for metrics of the truth or of one's own in one
+        study, where what the models were trained on decides.
+
+        Parameters
+        ----------
+        metric : str
+            Which metric.
+        reference : (source, model), optional
+            Default: the first of each.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by source and model: ``difference, se, lower, upper`` (95 %), ``p_value``.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such metric or cell.
+        """
+        rows = self._rows_of(metric)
+        cells = list(rows[["source", "model"]].drop_duplicates().itertuples(index=False, name=None))
+        chosen = cells[0] if reference is None else tuple(reference)
+        if chosen not in cells:
+            raise ParameterError(f"reference={reference!r}", expected="one of " + ", ".join(map(repr, cells)))
+        found = differences(rows, self._replicates_of(metric), chosen)
+        return found.reindex(pd.MultiIndex.from_tuples(cells, names=["source", "model"]))
 
     def table(self, metric: str) -> pd.DataFrame:
         """One metric, sources down and models across."""
@@ -251,11 +301,12 @@ class Comparison(Tabular):
         ]
 
     def drivers(self, metric: str = "rate_ratio", attributes: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """Multivariate regression of what drives a metric, with statsmodels.
+        """Multivariate regression of what drives a metric.
 
-        Ordinary least squares of the metric's rows on the sources and the models (against the first of each), and
-        on the studies where several were joined; standard errors are clustered by combination of source and model,
-        or by study where there are at least five.
+        Ordinary least squares of the cells (means over fold seeds, which are no replicates) on the sources and the
+        models, against the first of each, with a level for each study. With at least as many studies as parameters
+        and five, standard errors are clustered by study. With fewer they are from half-samples of the clusters of
+        each study, as in :meth:`differences`, and speak of these studies only.
 
         Parameters
         ----------
@@ -268,17 +319,27 @@ class Comparison(Tabular):
         Returns
         -------
         DataFrame
-            Rows ``constant``, ``source=...``, ``model=...`` or attributes: ``estimate, se, lower, upper, p_value``.
+            Rows ``constant`` (the reference cell), ``source=...``, ``model=...`` or attributes: ``estimate, se,
+            lower, upper`` (95 %), ``p_value``; rows ``study=...`` have an estimate only. ``attrs`` has ``r2``, ``n``
+            (cells), ``clusters`` and ``errors``, which says of what.
 
         Raises
         ------
         ParameterError
             If there is no such metric, or an attribute is missing for a source or model.
+        DataError
+            If there are fewer clusters than parameters and five, or the columns depend on each other.
         """
+        return regress(self._rows_of(metric), self._replicates_of(metric), attributes or {})
+
+    def _rows_of(self, metric: str) -> pd.DataFrame:
         rows = self.rows[self.rows["metric"] == metric]
         if not len(rows):
             raise ParameterError(f"metric={metric!r}", expected=f"one of {', '.join(self.rows['metric'].unique())}")
-        return regress(rows, attributes or {})
+        return rows
+
+    def _replicates_of(self, metric: str) -> dict[tuple[str, str, str], Replicates]:
+        return {key[:3]: values for key, values in self.replicates.items() if key[3] == metric}
 
     def quintiles(self, source: str, model: str, **options: Any) -> pd.DataFrame:
         """Effect groups of one combination described by spectral indices and land cover.
@@ -290,6 +351,8 @@ class Comparison(Tabular):
                 f"source={source!r}, model={model!r}",
                 expected="one of " + ", ".join(f"({a!r}, {b!r})" for a, b in self.effects),
             )
+        if not self.effects[source, model]:
+            raise DataError(f"source={source!r}, model={model!r} failed in every fold seed", todo="see rows['error']")
         judged = self.effects[source, model][0]
         return describe_effects(self.study, judged.tau, folds=judged.fold, scores=judged.scores, **options)
 
@@ -302,23 +365,43 @@ class Comparison(Tabular):
         blocks = []
         for metric in self.rows["metric"].unique():
             result = self.to_dataframe(metric)
-            result["cell"] = [
-                f"{v:.3f} ({s:.3f})" if np.isfinite(s) else f"{v:.3f}" for v, s in result[["value", "se"]].values
-            ]
+            result["cell"] = [_shown(v, s) for v, s in result[["value", "se"]].values]
             wide = result.pivot(index="source", columns="model", values="cell")
             wide = wide.loc[result["source"].unique(), result["model"].unique()]
             blocks.append(f"{metric}\n{wide.rename_axis(None).rename_axis(None, axis=1).to_string()}")
+        failures = _errors(self.rows).reset_index()
+        told = failures.drop_duplicates(["source", "model", "error"]) if len(failures) else failures
+        blocks += [f"{row.source}, {row.model}: {row.error}" for row in told.itertuples()]
         return "\n\n".join(blocks)
 
     def join(self, *others: Comparison) -> Comparison:
         """Comparisons of several studies as one, for tables and drivers over studies."""
         everything = [self, *others]
-        rows = [c.rows for c in everything]
-        labels = [name for part in rows for name in part["study"].unique()]
-        if len(set(labels)) < len(labels):
-            rows = [part.assign(study=f"{k}: " + part["study"]) for k, part in enumerate(rows)]
+        labels = [name for c in everything for name in c.rows["study"].unique()]
+        prefixes = [f"{k}: " if len(set(labels)) < len(labels) else "" for k in range(len(everything))]
+        rows = [c.rows.assign(study=prefix + c.rows["study"]) for c, prefix in zip(everything, prefixes, strict=True)]
         seconds = sum((c.seconds for c in everything[1:]), start=self.seconds)
-        return Comparison(pd.concat(rows, ignore_index=True), {}, seconds, None)
+        replicates = {
+            (prefix + study, *cell): values
+            for c, prefix in zip(everything, prefixes, strict=True)
+            for (study, *cell), values in c.replicates.items()
+        }
+        return Comparison(pd.concat(rows, ignore_index=True), {}, seconds, None, replicates)
+
+
+def _shown(value: float, se: float) -> str:
+    if not np.isfinite(value):
+        return "failed"
+    return f"{value:.3f} ({se:.3f})" if np.isfinite(se) else f"{value:.3f}"
+
+
+def _errors(rows: pd.DataFrame) -> pd.Series:
+    """Why cells have no value, by source, model and metric; empty where nothing failed."""
+    if "error" not in rows:
+        return pd.Series([], dtype=object, name="error")
+    failed = rows[rows["error"].fillna("") != ""]
+    by = failed.groupby(["source", "model", "metric"], sort=False)["error"]
+    return by.agg(lambda texts: "; ".join(dict.fromkeys(texts))) if len(failed) else failed["error"]
 
 
 def _joined_error(errors: pd.Series) -> float:
@@ -358,14 +441,16 @@ def compare(
         Default: :class:`causalsat.BayesianLinearEffect` and :class:`causalsat.DoublyRobustEffect`.
     metrics : sequence of str or mapping, optional
         Of ``autoc, qini, rate_ratio, qini_ratio, blp_slope, gates_difference, sqrt_pehe, correlation`` (the last two
-        need ``truth``), or functions of a :class:`Judged` that return a value or a value and its standard error.
+        need ``truth``), or functions of a :class:`Judged` that return a value, or a value and its standard error.
     cv : int or splitter
-        Folds over the study's clusters, or a scikit-learn splitter such as :class:`SpatialBlockCV`.
+        Folds over the study's clusters, or a scikit-learn splitter such as :class:`SpatialBlockCV`, whose training
+        rows are used as they are: a buffer stays out.
     fold_seeds : sequence of int
-        Seeds of the folds; each gives a row.
+        Seeds of the folds; each gives a row. With several, a splitter is used with each as its ``random_state``.
     folder : path-like, optional
         Where finished folds are kept under a key of their content: a killed run goes on where it stopped, and a
-        source or model more computes only what is new.
+        source or model more computes only what is new. Functions and classes count by their code; what cannot be
+        told apart is refused.
     truth : array of shape (n,), optional
         True effects, in simulations.
     scores : array of shape (n,), optional
@@ -381,10 +466,15 @@ def compare(
     -------
     Comparison
 
+    Warns
+    -----
+    DataWarning
+        If a model fails: its cell says why, and the others go on. If all of them fail, the first error is raised.
+
     Raises
     ------
     ParameterError
-        If a source, model or metric cannot be used.
+        If a source, model or metric cannot be used, or has no key for the folder.
     DataError
         If truth or scores do not fit the units.
     ImageryError
@@ -399,7 +489,7 @@ def compare(
     ...     trial.study(), ["covariates"], [DoublyRobustEffect()], ["autoc"], cv=3, n_bootstrap=20, progress=False
     ... )
     >>> found.to_dataframe().columns.tolist()
-    ['source', 'model', 'metric', 'value', 'se', 'seed_sd', 'n']
+    ['source', 'model', 'metric', 'value', 'se', 'seed_sd', 'n', 'difference', 'difference_se', 'p_value']
     """
     if sources is None:
         sources = [*(["covariates"] if study.covariates else []), *(["imagery"] if study.imagery is not None else [])]
@@ -413,19 +503,84 @@ def compare(
     true = _one_a_unit(truth, study, "truth")
     functions = resolve_metrics(metrics, truth=true is not None)
     gamma = _scores(study, random_state) if scores is None else _one_a_unit(scores, study, "scores")
+    splits = _splits(study, cv, fold_seeds)
     work = _Work(study, chosen, fitted, None if folder is None else Path(folder), progress)
-    result = work.effects(cv, fold_seeds)
+    result = work.effects(splits)
     shared = {"scores": gamma, "groups": study.groups, "weights": study.weights, "truth": true}
-    shared |= {"n_bootstrap": n_bootstrap, "random_state": random_state}
-    judged = {pair: [Judged(*values, **shared) for values in runs] for pair, runs in result.items()}
-    rows = [
-        {"study": study.name, "source": source, "model": model, "seed": seed, "metric": name, **_value(metric(item))}
-        for (source, model), runs in judged.items()
-        for seed, item in zip(fold_seeds, runs, strict=True)
-        for name, metric in functions.items()
-    ]
+    shared |= {"n_bootstrap": n_bootstrap, "random_state": random_state, "design": study.design}
+    judged = {pair: [_judged(run, shared) for run in runs] for pair, runs in result.items()}
+    rows, replicates = _judge(study.name, judged, tuple(splits), functions)
     seconds = pd.DataFrame(work.seconds).T.reindex(index=list(chosen), columns=list(fitted))
-    return Comparison(pd.DataFrame(rows), judged, seconds, study)
+    effects = {pair: [run for run in runs if isinstance(run, Judged)] for pair, runs in judged.items()}
+    return Comparison(rows, effects, seconds, study, replicates)
+
+
+@dataclass(frozen=True, eq=False)
+class _Failure:
+    """Why a source and a model have no effects with a fold seed."""
+
+    error: Exception
+    where: str
+
+    def __str__(self) -> str:
+        first = (str(self.error).strip().splitlines() or [""])[0]
+        return f"{self.where}: {type(self.error).__name__}: {first}"
+
+
+def _judged(run: Any, shared: Mapping[str, Any]) -> Judged | _Failure:
+    return run if isinstance(run, _Failure) else Judged(*run, **shared)
+
+
+def _judge(
+    study: str,
+    judged: Mapping[tuple[str, str], list[Judged | _Failure]],
+    seeds: tuple[int, ...],
+    metrics: Mapping[str, Metric],
+) -> tuple[pd.DataFrame, dict[tuple[str, str, str, str], Replicates]]:
+    """Rows of all cells, and their metrics over half-samples of clusters.
+
+    Raises
+    ------
+    Exception
+        The first of them, where nothing has a value by some metric.
+    """
+    rows, replicates = [], {}
+    failures: dict[str, list[_Failure]] = {name: [] for name in metrics}
+    for (source, model), runs in judged.items():
+        for name, metric in metrics.items():
+            draws = []
+            for seed, item in zip(seeds, runs, strict=True):
+                found = _value(metric, name, item)
+                row = {"study": study, "source": source, "model": model, "seed": seed, "metric": name}
+                if isinstance(found, _Failure):
+                    failures[name].append(found)
+                    rows.append({**row, "value": np.nan, "se": np.nan, "error": str(found)})
+                    continue
+                value, se, repeated = found
+                rows.append({**row, "value": value, "se": se, "error": ""})
+                draws.append(repeated)
+            if draws and all(repeated is not None and len(repeated) > 1 for repeated in draws):
+                clusters = min(run.n_clusters for run in runs if isinstance(run, Judged))
+                replicates[study, source, model, name] = Replicates(np.mean(draws, axis=0), clusters)
+    for name, found_failures in failures.items():
+        if len(found_failures) == sum(row["metric"] == name for row in rows):
+            first = found_failures[0]
+            first.error.add_note(f"in {first.where}; nothing else worked either")
+            raise first.error
+    return pd.DataFrame(rows), replicates
+
+
+def _value(metric: Metric, name: str, item: Judged | _Failure) -> tuple[float, float, FloatArray | None] | _Failure:
+    """A metric's value, standard error and values over half-samples, or why there is none."""
+    if isinstance(item, _Failure):
+        return item
+    try:
+        found = metric(item)
+        parts_of = found if isinstance(found, tuple) else (found,)
+        value, se, repeated = (*parts_of, *(np.nan, None)[len(parts_of) - 1 :])
+        return float(value), float(se), repeated
+    except Exception as error:
+        return _Failure(error, f"metric {name}")
 
 
 def _default_models(random_state: int) -> dict[str, Any]:
@@ -435,11 +590,6 @@ def _default_models(random_state: int) -> dict[str, Any]:
         "BayesianLinearEffect": BayesianLinearEffect(prior="normal", random_state=random_state),
         "DoublyRobustEffect": DoublyRobustEffect(random_state=random_state),
     }
-
-
-def _value(found: Any) -> dict[str, float]:
-    value, se = found if isinstance(found, tuple) else (found, np.nan)
-    return {"value": float(value), "se": float(se)}
 
 
 def _one_a_unit(values: Any, study: Any, role: str) -> FloatArray | None:
@@ -474,45 +624,56 @@ class _Work:
     progress: bool
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def effects(
-        self, cv: Any, seeds: Sequence[int]
-    ) -> dict[tuple[str, str], list[tuple[FloatArray, FloatArray, IntArray]]]:
+    def effects(self, splits: Mapping[int, list[Split]]) -> dict[tuple[str, str], list[Any]]:
+        """For each source and model, one (means, sds, folds) or failure a fold seed."""
         from tqdm.auto import tqdm
 
-        n = len(self.study)
-        digest = parts.study_digest(self.study)
+        digest = "" if self.folder is None else parts.study_digest(self.study)
         result: dict[tuple[str, str], list[Any]] = {(s, m): [] for s in self.sources for m in self.models}
-        folds = {seed: _assign(self.study, cv, seed) for seed in seeds}
-        total = len(result) * sum(len(np.unique(fold)) for fold in folds.values())
+        total = len(result) * sum(map(len, splits.values()))
         with tqdm(total=total, desc="comparing", unit="fold", disable=not self.progress) as bar:
             for name, source in self.sources.items():
                 self.seconds[name] = dict.fromkeys(self.models, 0.0)
-                for fold in folds.values():
-                    out = {model: np.empty((2, n)) for model in self.models}
-                    for k in np.unique(fold):
-                        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-                        for model, values in self._fold(digest, name, source, train, test):
-                            out[model][:, test] = values
-                            bar.update()
-                    for model, values in out.items():
-                        result[name, model].append((values[0], values[1], fold))
+                for seed, folds in splits.items():
+                    out: dict[str, Any] = {model: np.empty((2, len(self.study))) for model in self.models}
+                    for k, (train, test) in enumerate(folds):
+                        left = {m: model for m, model in self.models.items() if not isinstance(out[m], _Failure)}
+                        for label, values in self._fold(digest, name, source, left, train, test):
+                            if isinstance(values, Exception):
+                                where = f"fold {k} of {len(folds)}, fold seed {seed}"
+                                out[label] = _Failure(values, where)
+                                _tell(name, label, out[label])
+                            else:
+                                out[label][:, test] = values
+                        bar.update(len(self.models))
+                    fold = fold_labels(folds)
+                    for label, values in out.items():
+                        run = values if isinstance(values, _Failure) else (values[0], values[1], fold)
+                        result[name, label].append(run)
         return result
 
     def _fold(
-        self, digest: str, name: str, source: Any, train: IntArray, test: IntArray
-    ) -> Iterator[tuple[str, FloatArray]]:
+        self, digest: str, name: str, source: Any, models: Mapping[str, Any], train: IntArray, test: IntArray
+    ) -> Iterator[tuple[str, FloatArray | Exception]]:
+        """Effects of a fold by each model, or the error that it stopped with."""
         from sklearn.base import clone
 
-        encoded: tuple[Any, Any] | None = None
-        for label, model in self.models.items():
+        encoded: tuple[Any, Any] | Exception | None = None
+        for label, model in models.items():
             key = "" if self.folder is None else parts.fold_key(digest, source, model, train, test)
             values = parts.read_fold(self.folder, key, len(test))
-            if values is None:
-                if encoded is None:
-                    encoded = _encode(source, self.study, train, test)
-                values = self._fit(clone(model), encoded, train, name, label)
-                parts.write_fold(self.folder, key, values)
-            yield label, values
+            if values is not None:
+                yield label, values
+                continue
+            if encoded is None:
+                encoded = _attempt(_encode, source, self.study, train, test)
+            if isinstance(encoded, Exception):
+                yield label, encoded
+                continue
+            found = _attempt(self._fit, clone(model), encoded, train, name, label)
+            if not isinstance(found, Exception):
+                parts.write_fold(self.folder, key, found)
+            yield label, found
 
     def _fit(self, model: Any, encoded: tuple[Any, Any], train: IntArray, name: str, label: str) -> FloatArray:
         import time
@@ -521,7 +682,25 @@ class _Work:
         model.fit(encoded[0], self.study.y[train], **_roles(self.study, model, train))
         posterior = model.effect(encoded[1])
         self.seconds[name][label] += time.process_time() - start
-        return np.stack([posterior.mean(), posterior.sd()]).astype(np.float64)
+        values = np.stack([posterior.mean(), posterior.sd()]).astype(np.float64)
+        if not np.isfinite(values[0]).all():
+            raise DataError(f"{int((~np.isfinite(values[0])).sum())} of {values.shape[1]} effects are not finite")
+        return values
+
+
+def _attempt(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What the work gives, or the error with which it stopped; an interrupt goes on its way."""
+    try:
+        return work(*arguments)
+    except Exception as error:
+        LOG.info("a fold failed", exc_info=error)
+        return error
+
+
+def _tell(source: str, model: str, failure: _Failure) -> None:
+    warn(
+        f"source {source!r} with model {model!r} failed in {str(failure).rstrip('.')}. The others go on", DataWarning
+    )
 
 
 def _encode(source: Any, study: Any, train: IntArray, test: IntArray) -> tuple[Any, Any]:
@@ -537,19 +716,16 @@ def _encode(source: Any, study: Any, train: IntArray, test: IntArray) -> tuple[A
 
 def _roles(study: Any, model: Any, rows: IntArray) -> dict[str, Any]:
     known = inspect.signature(model.fit).parameters
-    return {k: np.asarray(v)[rows] for k, v in given_roles(study).items() if k in known}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    return {k: np.asarray(v)[rows] for k, v in given_roles(study).items() if takes_any or k in known}
 
 
-def _assign(study: Any, cv: Any, seed: int) -> IntArray:
-    """Fold of each unit: whole clusters, or what a splitter says."""
-    if isinstance(cv, int | np.integer):
-        groups = check_groups(study.groups, len(study))
-        return assign_folds(int(cv), np.random.default_rng(seed), groups=groups, treatment=study.treatment)
-    if isinstance(cv, str) or not hasattr(cv, "split"):
-        raise ParameterError(f"cv={cv!r}", expected="a number of folds, or a splitter with split(X, y, groups)")
-    fold = np.full(len(study), -1, dtype=np.int64)
-    for k, (_, test) in enumerate(cv.split(study.X, study.y, groups=study.groups)):
-        fold[test] = k
-    if (fold < 0).any():
-        raise DataError(f"{cv!r} never holds out {int((fold < 0).sum())} units", expected="each unit once")
-    return fold
+def _splits(study: Any, cv: Any, seeds: Sequence[int]) -> dict[int, list[Split]]:
+    """Training and test rows of each fold, for each fold seed."""
+    codes = check_groups(study.groups, len(study))
+    return {
+        seed: split_folds(
+            own, study.X, study.y, study.treatment, groups=study.groups, codes=codes, rng=np.random.default_rng(seed)
+        )
+        for seed, own in zip(seeds, seeded(cv, seeds), strict=True)
+    }

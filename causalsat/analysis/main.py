@@ -41,6 +41,7 @@ from causalsat.evaluation import (
     rate,
 )
 from causalsat.exceptions import ParameterError
+from causalsat.inference.folds import seeded
 from causalsat.inference.sensitivity import partially_linear
 from causalsat.posterior import EffectPosterior
 from causalsat.report.page import flat_metrics
@@ -291,6 +292,7 @@ def analyse(
     *,
     n_folds: int = 5,
     fold_seeds: Sequence[int] = (0,),
+    cv: Any = None,
     n_permutations: int = 499,
     n_bootstrap: int = 200,
     level: float = 0.9,
@@ -311,6 +313,10 @@ def analyse(
         Folds over clusters of the out-of-fold effects and of the nuisance models.
     fold_seeds : sequence of int
         Seeds of the folds; the RATE is reported for each of them.
+    cv : splitter, optional
+        Folds of the out-of-fold effects in the place of ``n_folds`` over clusters, such as
+        :class:`causalsat.evaluation.SpatialBlockCV`, whose training rows are used as they are: a buffer stays out.
+        With several fold seeds it is used with each as its ``random_state``.
     n_permutations, n_bootstrap : int
         Draws of the permutation test and of the RATE's standard error.
     level : float
@@ -338,10 +344,9 @@ def analyse(
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
     y, t = study.y, design.treatment
-    options: dict[str, Any] = {"cv": n_folds, "level": level, "progress": progress}
-    fits = tuple(
-        crossfit_effects(model, study.X, y, design=design, random_state=seed, **options) for seed in fold_seeds
-    )
+    options: dict[str, Any] = {"design": design, "level": level, "progress": progress}
+    folds = zip(fold_seeds, seeded(n_folds if cv is None else cv, fold_seeds), strict=True)
+    fits = tuple(crossfit_effects(model, study.X, y, cv=own, random_state=seed, **options) for seed, own in folds)
     LOG.info("fitting the model on all units")
     study.fit(model)
     trained = _is_trained_on_labels(model)

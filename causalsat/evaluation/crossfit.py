@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ from causalsat.core.tables import Tabular
 from causalsat.design import Design, make_design
 from causalsat.design.design import roles_of
 from causalsat.evaluation import checks
-from causalsat.exceptions import DataError, ParameterError
-from causalsat.inference.folds import assign_folds
+from causalsat.exceptions import DataError
+from causalsat.inference.folds import fold_labels, split_folds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +119,8 @@ def crossfit_effects(
         strata imply are those of all units, also where a fold leaves a stratum one arm.
     cv : int or scikit-learn splitter
         Number of folds, stratified by the clusters' arm and balanced in units; or an object with
-        ``split(X, y, groups)`` whose test folds cover each unit once, such as :class:`SpatialBlockCV`.
+        ``split(X, y, groups)`` whose test folds cover each unit once, such as :class:`SpatialBlockCV`. Models are
+        fitted on the training rows that it gives, which may leave a buffer out.
     random_state : int or numpy.random.Generator
         Seed of the folds, where cv is a number. The folds do not depend on the order of the rows if groups are
         given.
@@ -163,16 +163,16 @@ def crossfit_effects(
     given = {"treatment": treatment, "groups": groups, "strata": strata}
     given |= {"sample_weight": sample_weight, "propensity": propensity}
     roles = _resolve(X, n, roles_of(design, given))
-    fold = _folds(cv, X, outcome, roles, random_state)
-    tasks = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
-    runs = _run(tasks, model, X, outcome, roles, level, n_jobs, progress, return_models)
+    splits = _splits(cv, X, outcome, roles, random_state)
+    runs = _run(splits, model, X, outcome, roles, level, n_jobs, progress, return_models)
     out = np.empty((4, n))
     models = []
-    for (_, _, test), (summary, fitted) in zip(tasks, runs, strict=True):
+    for (_, test), (summary, fitted) in zip(splits, runs, strict=True):
         out[:, test] = summary
         models.append(fitted)
     tau, sd, lower, upper = out
-    return CrossfitEffects(tau, sd, lower, upper, level, fold, index, tuple(models) if return_models else ())
+    kept = tuple(models) if return_models else ()
+    return CrossfitEffects(tau, sd, lower, upper, level, fold_labels(splits), index, kept)
 
 
 def _resolve(X: Any, n: int, given: dict[str, Any]) -> _Roles:
@@ -201,35 +201,21 @@ def _resolve(X: Any, n: int, given: dict[str, Any]) -> _Roles:
     return _Roles(arrays, names)
 
 
-def _folds(cv: Any, X: Any, y: FloatArray, roles: _Roles, random_state: Any) -> IntArray:
-    n = len(y)
+def _splits(cv: Any, X: Any, y: FloatArray, roles: _Roles, random_state: Any) -> list[tuple[IntArray, IntArray]]:
     groups, t = roles.arrays.get("groups"), roles.arrays["treatment"]
-    if isinstance(cv, int | np.integer):
-        codes = None if groups is None else checks.codes(groups, n)
-        rng = np.random.default_rng(random_state)
-        return assign_folds(int(cv), rng, groups=codes, treatment=(t > t.min()).astype(float))
-    if isinstance(cv, str) or not hasattr(cv, "split"):
-        raise ParameterError(f"cv={cv!r}", expected="a number of folds, or a splitter with split(X, y, groups)")
-    fold = np.full(n, -1, dtype=np.int64)
-    for k, (_, test) in enumerate(_split(cv, X, y, groups)):
-        if (fold[test] >= 0).any():
-            raise DataError(f"{cv!r} holds out some units twice", expected="test folds that cover each unit once")
-        fold[test] = k
-    if (fold < 0).any():
-        raise DataError(f"{cv!r} never holds out {int((fold < 0).sum())} of {n} units", expected="each unit once")
-    for k in np.unique(fold):
-        if len(np.unique(t[fold != k])) < 2:
-            raise DataError(f"without fold {k} only one treatment is left", todo="take other folds")
-    return fold
-
-
-def _split(cv: Any, X: Any, y: FloatArray, groups: Any) -> Iterator[tuple[IntArray, IntArray]]:
-    table = X if hasattr(X, "shape") else np.asarray(X)
-    yield from cv.split(table, y, groups=groups)
+    return split_folds(
+        cv,
+        X,
+        y,
+        (t > t.min()).astype(float) if isinstance(cv, int | np.integer) else t,
+        groups=groups,
+        codes=None if groups is None else checks.codes(groups, len(y)),
+        rng=np.random.default_rng(random_state),
+    )
 
 
 def _run(
-    tasks: list[tuple[Any, IntArray, IntArray]],
+    splits: list[tuple[IntArray, IntArray]],
     model: Any,
     X: Any,
     y: FloatArray,
@@ -241,8 +227,8 @@ def _run(
 ) -> list[tuple[FloatArray, Any]]:
     from tqdm.auto import tqdm
 
-    bar = {"total": len(tasks), "desc": "folds", "disable": not progress}
-    calls = ((model, X, y, roles, train, test, level, keep) for _, train, test in tasks)
+    bar = {"total": len(splits), "desc": "folds", "disable": not progress}
+    calls = ((model, X, y, roles, train, test, level, keep) for train, test in splits)
     if n_jobs == 1:
         return [_fit_fold(*call) for call in tqdm(calls, **bar)]
     from joblib import Parallel, delayed

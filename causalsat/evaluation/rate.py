@@ -27,7 +27,7 @@ from causalsat.inference.robust import effective_clusters, t_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RateResult", "TocCurve", "rate", "toc"]
+__all__ = ["RateResult", "TocCurve", "half_sample", "rate", "toc"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -276,7 +276,7 @@ def rate(
     boot = np.empty((replicates, 1 + len(grid)))
     rng = np.random.default_rng(random_state)
     for b in range(replicates):
-        half = _half_sample(n_groups, rng)
+        half = half_sample(n_groups, rng)
         boot[b, 0], boot[b, 1:], _ = _curve(*ranked.take(half), grid, method)
     se = boot[:, 1:].std(axis=0, ddof=1) if replicates > 1 else np.full(len(grid), np.nan)
     toc_curve = TocCurve(grid, curve, np.where(se < 1e-14, 0.0, se), ate, n, n_groups, replicates)
@@ -345,7 +345,7 @@ def _rank(priority: FloatArray, scores: FloatArray, clusters: IntArray, weights:
     return _Ranked(scores[order], clusters[order], sorted_weights, ties)
 
 
-def _half_sample(n_groups: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def half_sample(n_groups: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A uniformly drawn half of the clusters: fair coins, then the excess turned over at random."""
     size = n_groups // 2
     bits = np.frombuffer(rng.bytes((n_groups + 7) // 8), dtype=np.uint8)

@@ -66,6 +66,9 @@ class SpatialBlockCV:
         Seed of the grid's origin and of the shuffle.
     geometry : GeoSeries or array of shape (n, 2), optional
         Places of the units, where X is not a GeoDataFrame.
+    buffer_m : float
+        Units within so many metres of a unit of the test fold are left out of its training rows, so that what is
+        correlated over that distance, or chips that overlap, cannot reach the test fold.
 
     Examples
     --------
@@ -75,17 +78,30 @@ class SpatialBlockCV:
     200
     """
 
-    def __init__(self, block_m: float, n_splits: int = 5, random_state: int = 0, geometry: Any = None) -> None:
+    def __init__(
+        self,
+        block_m: float,
+        n_splits: int = 5,
+        random_state: int = 0,
+        geometry: Any = None,
+        *,
+        buffer_m: float = 0.0,
+    ) -> None:
         if not np.isfinite(block_m) or block_m <= 0:
             raise ParameterError(f"block_m={block_m!r}", expected="a positive number of metres")
+        if not np.isfinite(buffer_m) or buffer_m < 0:
+            raise ParameterError(f"buffer_m={buffer_m!r}", expected="metres, 0 for no buffer")
         self.block_m = float(block_m)
         self.n_splits = checks.count(n_splits, "n_splits", 2)
         self.random_state = random_state
         self.geometry = geometry
+        self.buffer_m = float(buffer_m)
 
     def __repr__(self) -> str:
-        """Say the block size and the folds."""
-        return f"SpatialBlockCV(block_m={self.block_m:g}, n_splits={self.n_splits}, random_state={self.random_state})"
+        """Say the block size, the folds and the buffer."""
+        buffer = f", buffer_m={self.buffer_m:g}" if self.buffer_m else ""
+        options = f"n_splits={self.n_splits}, random_state={self.random_state}{buffer}"
+        return f"SpatialBlockCV(block_m={self.block_m:g}, {options})"
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds."""
@@ -93,7 +109,15 @@ class SpatialBlockCV:
 
     def blocks(self, X: Any, groups: ArrayLike | None = None) -> IntArray:
         """Block of each unit, shape (n,): connected blocks, where clusters span several, count as one."""
+        return self._blocks(self._places(X), groups)
+
+    def _places(self, X: Any) -> FloatArray:
         xy = metres(X if self.geometry is None else self.geometry)
+        if self.geometry is not None and X is not None and len(X) != len(xy):
+            raise DataError(f"geometry= of {len(xy)} places for {len(X)} units", expected="one place a unit")
+        return xy
+
+    def _blocks(self, xy: FloatArray, groups: ArrayLike | None) -> IntArray:
         origin = np.random.default_rng(self.random_state).uniform(0, self.block_m, size=2)
         cell = np.floor((xy - xy.min(axis=0) + origin) / self.block_m).astype(np.int64)
         _, block = np.unique(cell, axis=0, return_inverse=True)
@@ -125,9 +149,10 @@ class SpatialBlockCV:
         Raises
         ------
         DataError
-            If there are fewer blocks than folds.
+            If there are fewer blocks than folds, or the buffer leaves a fold nothing to train on.
         """
-        block = self.blocks(X, groups)
+        xy = self._places(X)
+        block = self._blocks(xy, groups)
         count = int(block.max()) + 1
         if count < self.n_splits:
             raise DataError(
@@ -137,7 +162,23 @@ class SpatialBlockCV:
             )
         fold = assign_folds(self.n_splits, np.random.default_rng(self.random_state), groups=block)
         for k in range(self.n_splits):
-            yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+            train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+            if self.buffer_m:
+                train = train[_distance_to(xy[test], xy[train]) > self.buffer_m]
+            if not len(train):
+                raise DataError(
+                    f"no unit is further than the buffer of {self.buffer_m:g} m from fold {k}",
+                    expected="units to train on",
+                    todo="take a smaller buffer",
+                )
+            yield train, test
+
+
+def _distance_to(places: FloatArray, xy: FloatArray) -> FloatArray:
+    """Metres from each of xy (n, 2) to the nearest of the places (m, 2)."""
+    from scipy.spatial import KDTree
+
+    return np.asarray(KDTree(places).query(xy)[0], dtype=float)
 
 
 @dataclass(frozen=True, eq=False)

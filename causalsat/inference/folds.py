@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import DataError, ParameterError
+from causalsat.core.warn import warn
+from causalsat.exceptions import DataError, DataWarning, ParameterError
 
-__all__ = ["assign_folds", "cluster_arms", "content_order"]
+__all__ = ["assign_folds", "cluster_arms", "content_order", "fold_labels", "seeded", "split_folds"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -141,6 +144,129 @@ def assign_folds(
         fold[clusters] = _deal(size[clusters], n_splits, start)
         start += len(clusters)
     return fold[codes]
+
+
+def split_folds(
+    cv: Any,
+    X: Any,
+    y: FloatArray,
+    treatment: FloatArray,
+    *,
+    groups: Any = None,
+    codes: IntArray | None = None,
+    rng: np.random.Generator,
+) -> list[tuple[IntArray, IntArray]]:
+    """Training and test rows of each fold, as a number of folds or a splitter says.
+
+    The training rows are those that the splitter gives, which may be fewer than the rest: a buffer stays out.
+
+    Parameters
+    ----------
+    cv : int or splitter
+        Number of folds over clusters, or an object with ``split(X, y, groups)``.
+    X, y : table of n units and array of shape (n,)
+        What the splitter is handed.
+    treatment : ndarray of shape (n,)
+        Treatment; folds that a number asks for are stratified by whether it is positive.
+    groups, codes : arrays of shape (n,), optional
+        Clusters as the splitter is handed them, and as codes 0, 1, ...
+    rng : numpy.random.Generator
+        Source of the shuffle, for a number of folds.
+
+    Raises
+    ------
+    ParameterError
+        If cv is neither.
+    DataError
+        If the test folds do not cover each unit once, a fold trains on what it tests, or has one arm to train on.
+
+    Warns
+    -----
+    DataWarning
+        If the splitter has units of one cluster in training and test rows.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import KFold
+    >>> y, t = np.zeros(4), np.array([0.0, 1, 0, 1])
+    >>> split_folds(KFold(2), y[:, None], y, t, rng=np.random.default_rng(0))
+    [(array([2, 3]), array([0, 1])), (array([0, 1]), array([2, 3]))]
+    """
+    if isinstance(cv, int | np.integer):
+        fold = assign_folds(int(cv), rng, groups=codes, treatment=treatment)
+        return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in np.unique(fold)]
+    if isinstance(cv, str) or not hasattr(cv, "split"):
+        raise ParameterError(f"cv={cv!r}", expected="a number of folds, or a splitter with split(X, y, groups)")
+    table, n = X if hasattr(X, "shape") else np.asarray(X), len(y)
+    given = [(_rows(a, n, cv), _rows(b, n, cv)) for a, b in cv.split(table, y, groups=groups)]
+    splits = [(train, test) for train, test in given if len(test)]
+    held = np.bincount(np.concatenate([test for _, test in splits] or [np.empty(0, dtype=int)]), minlength=n)
+    if (held > 1).any():
+        raise DataError(f"{cv!r} holds out some units twice", expected="test folds that cover each unit once")
+    if (held < 1).any():
+        raise DataError(f"{cv!r} never holds out {int((held < 1).sum())} of {n} units", expected="each unit once")
+    for k, (train, test) in enumerate(splits):
+        if len(np.intersect1d(train, test)):
+            raise DataError(f"fold {k} of {cv!r} trains on units that it tests", expected="disjoint rows")
+        if len(np.unique(treatment[train])) < 2:
+            raise DataError(
+                f"without fold {k} only one treatment is left, in {len(train)} units to train on",
+                todo="take other folds, or a smaller buffer",
+            )
+    if codes is not None and (split := sum(bool(len(np.intersect1d(codes[a], codes[b]))) for a, b in splits)):
+        warn(
+            f"{cv!r} has units of one cluster in both the training and the test rows of {split} of {len(splits)} "
+            "folds: what is judged there was seen. Take a splitter that keeps groups whole, such as GroupKFold",
+            DataWarning,
+        )
+    return splits
+
+
+def _rows(values: Any, n: int, cv: Any) -> IntArray:
+    """Positions that a splitter gave, in order."""
+    rows = np.asarray(values)
+    if rows.dtype == bool and rows.shape == (n,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or (len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n)):
+        raise DataError(
+            f"rows of type {rows.dtype} and shape {rows.shape} from {cv!r}", expected=f"positions below {n}"
+        )
+    return np.unique(rows.astype(np.int64))
+
+
+def fold_labels(splits: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
+    """The fold in which each unit is tested, shape (n,).
+
+    Examples
+    --------
+    >>> fold_labels([(np.array([0]), np.array([1, 2])), (np.array([1]), np.array([0]))])
+    array([1, 0, 0])
+    """
+    fold = np.empty(sum(len(test) for _, test in splits), dtype=np.int64)
+    for k, (_, test) in enumerate(splits):
+        fold[test] = k
+    return fold
+
+
+def seeded(cv: Any, seeds: Sequence[Any]) -> list[Any]:
+    """The splitter for each of several fold seeds: with that ``random_state``; a number of folds as it is.
+
+    Raises
+    ------
+    ParameterError
+        If a splitter without ``random_state`` would give the same folds for every seed.
+    """
+    if len(seeds) < 2 or isinstance(cv, int | np.integer) or not hasattr(cv, "split"):
+        return [cv] * len(seeds)
+    if not hasattr(cv, "random_state") or getattr(cv, "shuffle", True) is False:
+        raise ParameterError(
+            f"{len(seeds)} fold seeds for {cv!r}, whose folds do not depend on a seed",
+            expected="one fold seed, or a splitter with a random_state that shuffles",
+        )
+    copies = [copy(cv) for _ in seeds]
+    for own, seed in zip(copies, seeds, strict=True):
+        own.random_state = seed
+    return copies
 
 
 def _deal(size: IntArray, n_splits: int, start: int) -> IntArray:

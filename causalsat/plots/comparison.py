@@ -32,7 +32,8 @@ def plot_comparison(table: Any, *, level: float = 0.95, title: str = "", units: 
     Parameters
     ----------
     table : DataFrame
-        One metric's rows of ``Comparison.to_dataframe``: ``source, model, metric, value, se``.
+        One metric's rows of ``Comparison.to_dataframe``: ``source, model, metric, value, se``, and ``error`` where
+        something failed, which is shown in the place of a dot.
     level : float
         Level of the normal intervals.
     title, units : str
@@ -60,6 +61,10 @@ def plot_comparison(table: Any, *, level: float = 0.95, title: str = "", units: 
         colour = style.COLOURS[number % len(style.COLOURS)]
         ax.hlines(at, value - half, value + half, color=colour, linewidth=2.2, alpha=0.7)
         ax.plot(value, at, "o", color=colour, markersize=7, markeredgecolor="white", label=model)
+        if "error" in rows:
+            left = ax.get_yaxis_transform()  # shares of the width, rows as they are
+            for row in at[rows["error"].fillna("").to_numpy() != ""]:
+                ax.text(0.01, row, "failed", transform=left, color=colour, fontsize=9, va="center")
     if metrics[0] not in ("sqrt_pehe",):
         ax.axvline(0, color=style.INK, linewidth=0.9)
     if metrics[0] == "blp_slope":

@@ -140,6 +140,23 @@ def test_bad_studies_are_refused_before_anything_is_fitted():
         causalsat.image_model(study, covariates="yes")
 
 
+def test_folds_of_a_buffered_splitter():
+    study = satellite_trial("smooth", n_units=240, n_sites=40, size_px=320, seed=5).study()
+    model = causalsat.image_model(study, causalsat.DoublyRobustEffect(n_splits=2, random_state=0), n_components=2)
+    cv = causalsat.evaluation.SpatialBlockCV(1_500, n_splits=2, buffer_m=300)
+    run = {"cv": cv, "n_folds": 2, "n_permutations": 9, "n_bootstrap": 5, "progress": False}
+    found = causalsat.analyse(study, model, fold_seeds=(0, 1), **run)
+    assert cv.random_state == 0
+    for seed, effects in zip((0, 1), found.crossfit, strict=True):
+        own = causalsat.evaluation.SpatialBlockCV(1_500, n_splits=2, buffer_m=300, random_state=seed)
+        splits = list(own.split(study.X, groups=study.groups))
+        assert all((effects.fold[test] == k).all() for k, (_, test) in enumerate(splits))
+        alone = causalsat.evaluation.crossfit_effects(
+            model, study.X, study.y, design=study.design, cv=own, progress=False
+        )
+        np.testing.assert_array_equal(alone.tau, effects.tau)
+
+
 def test_default_model_uses_the_studys_chip_size():
     study = satellite_trial("smooth", n_units=200, n_sites=40, size_px=384, seed=0).study()
     assert causalsat.image_model(study).named_steps["images"].size_m == 960

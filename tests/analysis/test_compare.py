@@ -9,7 +9,7 @@ from causalsat.analysis.sources import Covariates, study_digest
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
 from causalsat.estimators.meta.learners import TLearnerEffect
 from causalsat.evaluation import SpatialBlockCV, crossfit_effects
-from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 from causalsat.study import Study
 
 mpl.use("Agg")
@@ -52,7 +52,7 @@ class Counting(DoublyRobustEffect):
 
     def fit(self, X, y=None, *, treatment=None, groups=None, propensity=None):
         if type(self).fits >= type(self).fail_after:
-            raise RuntimeError("killed")
+            raise KeyboardInterrupt("killed")
         type(self).fits += 1
         return super().fit(X, y, treatment=treatment, groups=groups, propensity=propensity)
 
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path, counting):
     whole = compare(study, SOURCES, {"DR": counting()}, **run)
     assert counting.fits == 9
     counting.fits, counting.fail_after = 0, 5
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         compare(study, SOURCES, {"DR": counting()}, folder=tmp_path, **run)
     assert len(list(tmp_path.glob("*.npy"))) == 5
     counting.fits, counting.fail_after = 0, 10**6
@@ -184,6 +184,101 @@ def test_strata_are_a_part_of_the_key():
     assert study_digest(with_strata) != study_digest(with_strata.replace(strata=None))
 
 
+class Failing(DoublyRobustEffect):
+    """Fails where the first column is named ``x2``."""
+
+    def fit(self, X, y=None, **roles):
+        if X.columns[0] == "x2":
+            raise ValueError("x2 is not for me\nand more")
+        return super().fit(X, y, **roles)
+
+
+def test_one_failing_model_does_not_end_the_rest(tmp_path):
+    import matplotlib.pyplot as plt
+
+    study, _ = make_study(n_sites=24)
+    run = {"metrics": ["autoc", "blp_slope"], "cv": 3, "n_bootstrap": 10, "fold_seeds": (0, 1), "progress": False}
+    models = {"fails": Failing(), "works": DoublyRobustEffect()}
+    with pytest.warns(DataWarning, match=r"source 'noise' with model 'fails' failed in fold 0 of 3, fold seed 1"):
+        out = compare(study, SOURCES, models, folder=tmp_path, **run)
+    alone = compare(study, SOURCES, {"works": DoublyRobustEffect()}, **run)
+    working = out.rows[out.rows["model"] == "works"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(working, alone.rows)
+    failed = out.rows[out.rows["error"] != ""]
+    assert set(zip(failed["source"], failed["model"], strict=True)) == {("noise", "fails")}
+    assert failed["value"].isna().all()
+    assert (failed["error"].str.endswith("ValueError: x2 is not for me")).all()
+    table = out.to_dataframe("autoc").set_index(["source", "model"])
+    assert "x2 is not for me" in table.loc[("noise", "fails"), "error"]
+    assert (table.drop(index=[("noise", "fails")])["error"] == "").all()
+    assert table.loc[("noise", "fails"), "n"] == 0
+    assert np.isnan(table.loc[("noise", "fails"), "difference"])
+    assert "failed" in str(out)
+    assert "noise, fails: fold 0 of 3, fold seed 0: ValueError: x2 is not for me" in str(out)
+    assert out.effects["noise", "fails"] == []
+    assert out.drivers("autoc").attrs["n"] == 5
+    with pytest.raises(DataError, match="failed in every fold seed"):
+        out.quintiles("noise", "fails")
+    ax = out.plot("autoc")
+    assert [t.get_text() for t in ax.texts] == ["failed"]
+    plt.close(ax.figure)
+
+
+def test_where_everything_fails_the_first_error_is_raised():
+    study, _ = make_study(n_sites=24)
+    run = {"models": [Failing()], "metrics": ["autoc"], "cv": 3, "n_bootstrap": 5, "progress": False}
+    with pytest.warns(DataWarning), pytest.raises(ValueError, match="not for me") as caught:
+        compare(study, {"noise": SOURCES["noise"]}, **run)
+    assert "fold 0 of 3, fold seed 0" in caught.value.__notes__[0]
+
+    def broken(judged):
+        return 1 / 0
+
+    run["metrics"] = ["autoc", broken]
+    with pytest.raises(ZeroDivisionError):
+        compare(study, {"signal": SOURCES["signal"]}, **run)
+
+
+class Buffered:
+    """Folds by site that leave a third of the other sites out of training."""
+
+    def __init__(self):
+        self.left_out = {}
+
+    def split(self, X, y=None, groups=None):
+        group = np.asarray(groups)
+        for k in range(3):
+            test = np.flatnonzero(group % 3 == k)
+            left = np.flatnonzero((group % 3 != k) & (group // 3 % 3 == k))
+            self.left_out[k] = left
+            yield np.setdiff1d(np.arange(len(group)), np.concatenate([test, left])), test
+
+
+def test_rows_that_a_splitter_leaves_out_do_not_enter_a_fit():
+    study, _ = make_study(n_sites=36)
+    cv = Buffered()
+    run = {"sources": {"signal": SOURCES["signal"]}, "models": [DoublyRobustEffect()], "metrics": ["autoc"], "cv": cv}
+    run |= {"n_bootstrap": 5, "progress": False, "scores": np.zeros(len(study))}
+    before = compare(study, **run).effects["signal", "DoublyRobustEffect"][0]
+    assert (before.fold == np.asarray(study.groups) % 3).all()
+    for k in range(3):
+        units = study.units.copy()
+        units.loc[units.index[cv.left_out[k]], "y"] += 1000.0
+        after = compare(study.replace(units=units), **run).effects["signal", "DoublyRobustEffect"][0]
+        np.testing.assert_array_equal(after.tau[after.fold == k], before.tau[before.fold == k])
+        assert not np.allclose(after.tau[after.fold != k], before.tau[before.fold != k])
+
+
+def test_several_fold_seeds_move_a_splitters_folds():
+    study, _ = make_study(n_sites=24)
+    run = {"sources": {"signal": SOURCES["signal"]}, "models": [DoublyRobustEffect()], "metrics": ["autoc"]}
+    run |= {"n_bootstrap": 5, "progress": False, "fold_seeds": (0, 1)}
+    first, second = compare(study, cv=SpatialBlockCV(2500, n_splits=3), **run).effects["signal", "DoublyRobustEffect"]
+    assert (first.fold != second.fold).any()
+    with pytest.raises(ParameterError, match="do not depend on a seed"):
+        compare(study, cv=Buffered(), **run)
+
+
 def test_sources_are_fitted_on_training_folds_only():
     seen = []
 
@@ -228,21 +323,111 @@ def additive(noise=0.0, studies=1, seeds=4):
     return Comparison(pd.DataFrame(rows), {}, pd.DataFrame())
 
 
-def test_drivers_recover_additive_contributions():
-    table = additive(noise=0.02).drivers("autoc")
-    assert table.index.tolist() == ["constant", "source=b", "source=c", "model=N"]
-    np.testing.assert_allclose(table["estimate"], [3, 1, 2, -0.5], atol=0.06)
-    assert (table["lower"] < table["upper"]).all()
+def test_drivers_recover_additive_contributions_over_studies():
+    table = additive(noise=0.02, studies=12).drivers("autoc")
+    assert table.index.tolist() == [
+        "constant",
+        "source=b",
+        "source=c",
+        "model=N",
+        *(f"study=s{k}" for k in range(1, 12)),
+    ]
+    np.testing.assert_allclose(table["estimate"].iloc[:4], [3.55, 1, 2, -0.5], atol=0.04)
+    assert (table["lower"] < table["upper"])[:4].all()
+    assert table.attrs["clusters"] == 12
+    assert table.attrs["errors"] == "studies"
+    assert table.loc["study=s5", "estimate"] == pytest.approx(0.5, abs=0.06)
+    assert table.loc["study=s5":, ["se", "p_value"]].isna().all(axis=None)
     numbers = {"source": {"a": {"dates": 1}, "b": {"dates": 2}, "c": {"dates": 3}}}
-    by_number = additive(noise=0.02).drivers("autoc", numbers)
+    by_number = additive(noise=0.02, studies=12).drivers("autoc", numbers)
     assert by_number.loc["source dates", "estimate"] == pytest.approx(1, abs=0.05)
-    over = additive(noise=0.02, studies=6).drivers("autoc")
-    assert over.attrs["clusters"] == 6
-    assert over.loc["study=s5", "estimate"] == pytest.approx(0.5, abs=0.06)
     with pytest.raises(ParameterError, match="no attributes"):
         additive().drivers("autoc", {"source": {"a": {"dates": 1}}})
     with pytest.raises(ParameterError, match="metric"):
         additive().drivers("speed")
+
+
+def test_over_studies_a_driver_is_the_t_test_of_the_studies_own_differences():
+    from scipy.stats import ttest_1samp
+
+    comparison = additive(noise=0.5, studies=12, seeds=2)
+    cells = comparison.rows.groupby(["study", "source", "model"])["value"].mean().unstack(["source", "model"])
+    gap = (cells["b"] - cells["a"]).mean(axis=1)
+    row = comparison.drivers("autoc").loc["source=b"]
+    assert row["estimate"] == pytest.approx(gap.mean())
+    assert row["se"] == pytest.approx(gap.std() / np.sqrt(12))
+    assert row["p_value"] == pytest.approx(ttest_1samp(gap, 0).pvalue)
+    pair = cells["b", "M"] - cells["a", "M"]
+    difference = comparison.differences("autoc").loc[("b", "M")]
+    assert difference["difference"] == pytest.approx(pair.mean())
+    assert difference["p_value"] == pytest.approx(ttest_1samp(pair, 0).pvalue)
+
+
+def test_too_few_clusters_are_refused():
+    with pytest.raises(DataError, match=r"1 studies for 4 parameters.*at least 9 studies"):
+        additive(seeds=20).drivers("autoc")
+    with pytest.raises(DataError, match="6 studies for 4 parameters"):
+        additive(studies=6).drivers("autoc")
+    study, tau = make_study(n_sites=8)
+    models = {"DR": DoublyRobustEffect(n_splits=2), "T": TLearnerEffect(n_bootstrap=2)}
+    run = {"metrics": ["autoc"], "cv": 2, "n_bootstrap": 20, "scores": tau, "progress": False}
+    with pytest.raises(DataError, match="8 effective clusters for 4 parameters"):
+        compare(study, SOURCES, models, **run).drivers("autoc")
+    alike = {name: {"x": k, "twice x": 2 * k} for k, name in enumerate("abc")}
+    with pytest.raises(DataError, match=r"3 columns .* only 2"):
+        additive(studies=12).drivers("autoc", {"source": alike, "model": {"M": {"z": 1}, "N": {"z": 2}}})
+
+
+def test_two_sources_and_one_model_have_drivers(found):
+    rows = found.rows[found.rows["source"].isin(["signal", "noise"]) & (found.rows["model"] == "DR")]
+    two = Comparison(rows, {}, found.seconds, None, found.replicates)
+    table = two.drivers("autoc")
+    assert table.index.tolist() == ["constant", "source=noise"]
+    gap = two.differences("autoc").loc[("noise", "DR")]
+    assert table.loc["source=noise", "estimate"] == pytest.approx(gap["difference"])
+    assert table.loc["source=noise", "p_value"] == pytest.approx(gap["p_value"])
+    assert gap["p_value"] < 1e-4
+
+
+def test_fold_seeds_are_no_replicates(found):
+    """The same seed given five times changes neither a standard error nor a p-value."""
+    study, _ = make_study(n_sites=24)
+    run = {"models": [DoublyRobustEffect()], "metrics": ["autoc"], "cv": 3, "n_bootstrap": 50, "progress": False}
+    one = compare(study, SOURCES, fold_seeds=(0,), **run)
+    rows = pd.concat([one.rows.assign(seed=k) for k in range(5)], ignore_index=True)
+    five = Comparison(rows, {}, one.seconds, study, one.replicates)
+    pd.testing.assert_frame_equal(one.drivers("autoc"), five.drivers("autoc"))
+    pd.testing.assert_frame_equal(one.differences("autoc"), five.differences("autoc"))
+
+
+def test_differences_are_paired_on_half_samples_of_clusters(found):
+    from causalsat.evaluation import rate
+
+    table = found.differences("autoc")
+    assert table.loc[("signal", "DR"), "difference"] == 0
+    assert np.isnan(table.loc[("signal", "DR"), "p_value"])
+    pairs = []
+    for seed in (0, 1):
+        judged = [found.effects[s, "DR"][seed] for s in ("noisy", "signal")]
+        first, second = (
+            rate(j.tau, j.scores, groups=j.groups, folds=j.fold, n_bootstrap=50, random_state=0) for j in judged
+        )
+        pairs.append(first - second)
+    row = table.loc[("noisy", "DR")]
+    assert row["difference"] == pytest.approx(np.mean([p.estimate for p in pairs]))
+    draws = np.mean([p.replicates for p in pairs], axis=0)
+    assert row["se"] == pytest.approx(np.sqrt(2) * draws.std(ddof=1))
+    shown = found.to_dataframe("autoc").set_index(["source", "model"])
+    assert shown.loc[("noisy", "DR"), "difference_se"] == pytest.approx(row["se"])
+    assert found.differences("autoc", ("noise", "T")).loc[("signal", "DR"), "difference"] > 0.5
+    assert found.differences("sqrt_pehe")["se"].isna().all()
+    for metric in ("blp_slope", "gates_difference"):  # half-samples agree with the metric's own standard error
+        own = found.to_dataframe(metric).set_index(["source", "model"])["se"]
+        for (_, *cell, name), repeated in found.replicates.items():
+            if name == metric:
+                assert repeated.values.std(ddof=1) == pytest.approx(own[tuple(cell)], rel=0.4)
+    with pytest.raises(ParameterError, match="reference"):
+        found.differences("autoc", ("signal", "X"))
 
 
 def test_the_standard_error_over_studies_is_that_of_their_mean():

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from causalsat import DoublyRobustEffect, EffectPosterior
 from causalsat.evaluation import SpatialBlockCV, crossfit_effects
-from causalsat.exceptions import DataError, ParameterError, TreatmentError
+from causalsat.exceptions import DataError, DataWarning, ParameterError, TreatmentError
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
 
@@ -155,6 +155,53 @@ def test_two_processes_give_the_same():
         for j in (1, 2)
     )
     np.testing.assert_array_equal(one, two)
+
+
+def test_rows_within_a_buffer_do_not_enter_a_fit():
+    """Outcomes of the units that a buffer removes are changed by a thousand: nothing of that fold moves."""
+    X, y, t, groups = trial()
+    place = np.random.default_rng(1).uniform(0, 100_000, size=(60, 2))[groups]
+    cv = SpatialBlockCV(20_000, n_splits=3, geometry=place, buffer_m=12_000)
+    run = {"treatment": t, "groups": groups, "cv": cv, "progress": False, "return_models": True}
+    before = crossfit_effects(DoublyRobustEffect(), X, y, **run)
+    for k, (train, test) in enumerate(cv.split(X, y, groups)):
+        removed = np.setdiff1d(np.arange(len(y)), np.concatenate([train, test]))
+        assert len(removed)
+        changed = y.copy()
+        changed[removed] += 1000.0
+        after = crossfit_effects(DoublyRobustEffect(), X, changed, **run)
+        np.testing.assert_array_equal(after.tau[test], before.tau[test])
+        np.testing.assert_array_equal(after.sd[test], before.sd[test])
+        assert (before.fold[test] == k).all()
+        assert not np.allclose(np.delete(after.tau, test), np.delete(before.tau, test))
+
+
+class Given:
+    """A splitter that gives what it was given."""
+
+    def __init__(self, *splits):
+        self.splits = splits
+
+    def split(self, X, y=None, groups=None):
+        yield from self.splits
+
+
+def test_splitters_that_cannot_be_used_and_those_that_split_clusters():
+    from sklearn.model_selection import KFold
+
+    X, y, t, groups = trial()
+    rows, run = np.arange(len(y)), {"treatment": t, "progress": False}
+    half = rows < 180
+    masks = crossfit_effects(Memory(), X, y, cv=Given((half, ~half), (~half, half)), **run)
+    assert masks.fold.tolist() == (~half * 0 + half).astype(int).tolist()
+    with pytest.raises(DataError, match="trains on units that it tests"):
+        crossfit_effects(Memory(), X, y, cv=Given((rows, rows[half]), (rows[half], rows[~half])), **run)
+    with pytest.raises(DataError, match="positions below 360"):
+        crossfit_effects(Memory(), X, y, cv=Given((rows + 1, rows)), **run)
+    with pytest.raises(DataError, match="in 0 units to train on"):
+        crossfit_effects(Memory(), X, y, cv=Given((rows[:0], rows)), **run)
+    with pytest.warns(DataWarning, match="units of one cluster in both"):
+        crossfit_effects(Memory(), X, y, groups=groups, cv=KFold(3, shuffle=True, random_state=0), **run)
 
 
 def test_bad_input():

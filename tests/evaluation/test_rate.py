@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from causalsat.evaluation import rate, toc
 from causalsat.evaluation.permutation import rank_weights
-from causalsat.evaluation.rate import _half_sample
+from causalsat.evaluation.rate import half_sample
 from causalsat.exceptions import DataError, ParameterError
 
 
@@ -146,9 +146,9 @@ def test_ranks_within_folds_ignore_the_level_of_a_fold():
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 100])
-def test_half_samples_are_halves_and_uniform(n):
+def testhalf_samples_are_halves_and_uniform(n):
     rng = np.random.default_rng(0)
-    halves = np.array([_half_sample(n, rng) for _ in range(4000)])
+    halves = np.array([half_sample(n, rng) for _ in range(4000)])
     assert (halves.sum(axis=1) == n // 2).all()
     np.testing.assert_allclose(halves.mean(axis=0), (n // 2) / n, atol=0.04)
     together = halves[:, 0] & halves[:, -1]

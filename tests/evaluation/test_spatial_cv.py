@@ -67,7 +67,36 @@ def test_works_as_a_splitter_of_features_with_the_geometry_given():
     assert "60000" in repr(SpatialBlockCV(60_000, 5))
 
 
+def test_a_buffer_keeps_training_units_away_from_the_test_fold():
+    from scipy.spatial.distance import cdist
+
+    xy = places()
+    plain, buffered = SpatialBlockCV(25_000, 4), SpatialBlockCV(25_000, 4, buffer_m=6_000)
+    lost = 0
+    for (train, test), (near, same) in zip(plain.split(xy), buffered.split(xy), strict=True):
+        np.testing.assert_array_equal(test, same)
+        distance = cdist(xy[train], xy[test]).min(axis=1)
+        np.testing.assert_array_equal(near, train[distance > 6_000])
+        lost += len(train) - len(near)
+    assert lost > 40
+    assert repr(buffered).endswith("buffer_m=6000)")
+    assert "buffer" not in repr(plain)
+
+
+def test_a_buffer_in_degrees_is_in_metres():
+    points = gpd.GeoDataFrame(geometry=gpd.points_from_xy([32.0, 32.02, 32.04, 32.06], [1.0] * 4), crs=4326)
+    sizes = [[len(train) for train, _ in SpatialBlockCV(2_000, 4, buffer_m=b).split(points)] for b in (2_000, 2_300)]
+    assert sum(sizes[0]) == 12  # 0.02 degrees of longitude are 2,226 m here
+    assert sum(sizes[1]) == 12 - 6
+
+
 def test_bad_blocks():
+    with pytest.raises(ParameterError, match="buffer_m"):
+        SpatialBlockCV(10, buffer_m=-1)
+    with pytest.raises(DataError, match="smaller buffer"):
+        list(SpatialBlockCV(25_000, 4, buffer_m=1e6).split(places()))
+    with pytest.raises(DataError, match="one place a unit"):
+        list(SpatialBlockCV(1e4, 2, geometry=places(20)).split(np.zeros((10, 7))))
     with pytest.raises(ParameterError, match="block_m"):
         SpatialBlockCV(0)
     with pytest.raises(ParameterError, match="n_splits"):
