@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Sequence
@@ -50,6 +51,9 @@ __all__ = ["Analysis", "analyse", "image_model"]
 
 FloatArray = NDArray[np.float64]
 LOG = logging.getLogger(__name__)
+
+BY_LABELS = ("sklearn.feature_selection", "sklearn.cross_decomposition", "sklearn.discriminant_analysis")
+FEATURES_BY_FEATURES = ("sklearn.impute",)  # whose regressions predict features
 
 
 def image_model(
@@ -218,9 +222,10 @@ class Analysis:
     def verdict(self) -> str:
         """One sentence on whether the heterogeneity is real."""
         beside = beside_images(self.model, self.study.covariates)
+        slope = f"{self.blp.slope:.2f} with standard error {self.blp.slope_se:.2f}"
         if self.permutation is None:
             return (
-                f"Observational study: AUTOC ratio {self.autoc[0].ratio:.2f}, calibration slope {self.blp.slope:.2f} "
+                f"Observational study: AUTOC ratio {self.autoc[0].ratio:.2f}, calibration slope {slope} "
                 "for effects that follow "
                 f"{beside.joined('what the images show', 'or')}. Nobody drew the assignment, so that no permutation "
                 "test decides, and an unmeasured confounder can look like an effect that varies."
@@ -234,7 +239,7 @@ class Analysis:
             )
         return (
             f"The effect varies with {beside.joined('what the images show', 'or')} (permutation test p = {p:.3f}, "
-            f"AUTOC ratio {ratio:.2f}, calibration slope {self.blp.slope:.2f})."
+            f"AUTOC ratio {ratio:.2f}, calibration slope {slope})."
         )
 
     def __str__(self) -> str:
@@ -349,7 +354,7 @@ def analyse(
     fits = tuple(crossfit_effects(model, study.X, y, cv=own, random_state=seed, **options) for seed, own in folds)
     LOG.info("fitting the model on all units")
     study.fit(model)
-    trained = _is_trained_on_labels(model)
+    trained = is_trained_on_labels(model)
     latents, covariates, modify = _features(_without_labels(model, study, random_state) if trained else model, study)
     features = np.column_stack([latents, covariates])
     nuisances = _nuisances(features, y, design, n_folds, random_state)
@@ -401,16 +406,48 @@ def _in_the_population(study: Any) -> Any:
     return study.subset(weights > 0)
 
 
-def _is_trained_on_labels(model: Any) -> bool:
-    """Whether a step before the estimator is trained on outcomes or treatment."""
-    return any(getattr(step, "requests_roles", False) for _, step in getattr(model, "steps", [])[:-1])
+def is_trained_on_labels(model: Any) -> bool:
+    """Whether a step before the estimator, or a part of one, is trained on outcomes or treatment.
+
+    Encoders of this package say so. Transformers of scikit-learn and others are known by their module, by the tag of
+    their target, or by a ``fit`` that demands ``y``.
+
+    Examples
+    --------
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.feature_selection import SelectKBest
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from causalsat import DoublyRobustEffect
+    >>> [is_trained_on_labels(make_pipeline(step, DoublyRobustEffect())) for step in (PCA(), SelectKBest())]
+    [False, True]
+    """
+    return any(_reads_labels(step) for _, step in getattr(model, "steps", [])[:-1])
+
+
+def _reads_labels(step: Any) -> bool:
+    from sklearn.utils import get_tags
+
+    module = type(step).__module__
+    if getattr(step, "requests_roles", False):
+        return True
+    if not hasattr(step, "fit") or isinstance(step, type) or module.startswith(FEATURES_BY_FEATURES):
+        return False
+    if module.startswith(BY_LABELS) and type(step).__name__ != "VarianceThreshold":
+        return True
+    outcome = inspect.signature(step.fit).parameters.get("y")
+    if outcome is not None and outcome.default is inspect.Parameter.empty:
+        return True
+    if not hasattr(step, "get_params"):
+        return False
+    parts = step.get_params(deep=True).values()
+    return bool(get_tags(step).target_tags.required) or any(_reads_labels(part) for part in parts)
 
 
 def _without_labels(model: Any, study: Any, random_state: int) -> Any:
     """Features of the units' images made without labels, for nuisances and tests: a fitted default pipeline.
 
-    Features of an encoder that was trained on these outcomes hold the units' own noise, so that a test along them
-    rejects, and outcome models follow them, whatever is true.
+    Features of an encoder (or a selection of features) that was trained on these outcomes hold the units' own noise,
+    so that a test along them rejects, and outcome models follow them, whatever is true.
     """
     from sklearn.pipeline import Pipeline
 

@@ -286,18 +286,19 @@ def _heterogeneity_section(analysis: Any, figures: dict[str, Path]) -> Section:
             analysis.verdict(),
             "Effects are predicted for clusters that the model has not seen. The TOC shows how much larger the "
             "effect is among the units ranked first in their fold than among all; AUTOC is the area under it. The "
-            "calibration slope is 1 where predicted differences are right on average and 0 where they are noise; its "
-            "standard error takes the predictions as given and is too small for cross-fitted ones. "
+            "calibration slope is 1 where predicted differences are right on average and 0 where they are noise. "
+            "The standard errors of the slope and of the highest group less the lowest, and the p-values of AUTOC "
+            "and QINI, allow for predictions that were cross-fitted. "
             + (
                 ""
                 if analysis.permutation is None
-                else "The permutation test assigns the treatment anew as it was assigned, and decides: AUTOC and "
-                "QINI of cross-fitted predictions are only roughly normal, so their p-values are a guide."
+                else "The permutation test assigns the treatment anew as it was assigned, and decides: the others "
+                "are approximations, and where predictions are mostly right conservative ones."
             ),
             *(
                 [
-                    "The model's encoder was trained on outcomes: the permutation test and the outcome models use "
-                    "image features made without labels."
+                    "A step of the model before its estimator is trained on outcomes: the permutation test and the "
+                    "outcome models use image features made without labels."
                 ]
                 if analysis.label_free
                 else []

@@ -208,7 +208,7 @@ def _code_kinds(kinds: Any, treated: Any, labels: Mapping[Any, str] | None, cont
 
 
 def arm_names(values: Any, labels: Mapping[Any, str] | None) -> dict[Any, str]:
-    """The arms of a column of more than two codes that all have a Stata label of words; empty for anything else.
+    """The arms of a column of more than two words, or codes that all have a Stata label of words; else empty.
 
     Examples
     --------
@@ -217,14 +217,19 @@ def arm_names(values: Any, labels: Mapping[Any, str] | None) -> dict[Any, str]:
     {0: 'Control', 1: 'Cash', 2: 'Goats'}
     >>> arm_names(pd.Series([0, 1, 2, 1]), {0: "none"})
     {}
+    >>> arm_names(pd.Series(["goats", "control", "cash"]), None)
+    {'cash': 'cash', 'control': 'control', 'goats': 'goats'}
     """
     import pandas as pd
 
+    kinds = pd.Series(pd.unique(values.dropna()))
+    if len(kinds) < 3:
+        return {}
+    if kinds.dtype.kind not in "mM" and _as_numbers(kinds) is None:
+        return {str(kind): str(kind) for kind in sorted(kinds, key=str)}
     if not labels:
         return {}
-    present = sorted(pd.unique(values.dropna()))
-    if len(present) < 3:
-        return {}
+    present = sorted(kinds)
     named = {plain(code): str(_named(code, labels)) for code in present}
     return {} if any(re.fullmatch(r"[\s\d.,%+-]*", name) for name in named.values()) else named
 

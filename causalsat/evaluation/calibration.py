@@ -39,7 +39,8 @@ class BlpResult(Tabular):
     ate, ate_se : float
         Average effect with its cluster-robust standard error.
     slope, slope_se : float
-        Heterogeneity loading: 1 where the predicted differences are right on average, 0 where they are noise.
+        Heterogeneity loading: 1 where the predicted differences are right on average, 0 where they are noise. The
+        standard error allows for predictions that were cross-fitted, where ``folds`` says so.
     p_value : float
         One-sided test of slope <= 0: a small value says that there is heterogeneity and it was found.
     p_value_calibrated : float
@@ -184,9 +185,11 @@ def blp(
 
     Notes
     -----
-    The inference takes the predictions as given, fold by fold. Under no heterogeneity predictions that were
-    cross-fitted on the same units depend on each other's scores, see
-    :func:`causalsat.evaluation.permutation_test`.
+    Without ``folds`` the inference takes the predictions as given: from other data. With ``folds`` they are
+    cross-fitted on the units that are scored, and each pair of units from two folds enters the slope twice: by its
+    prediction and by its score. Without heterogeneity the slope's variance is then twice that of given predictions
+    (of a learner that weighs a pair alike both ways, as regressions do), and the standard error is multiplied by the
+    square root of 2. Where predictions are mostly right it is conservative. Coverage: ``benchmarks/RESULTS.md``.
 
     Examples
     --------
@@ -211,7 +214,8 @@ def blp(
     regressors = np.column_stack([np.ones(len(gamma)), centred / spread])
     found = _projected(gamma, regressors, w, None if given["groups"] is None else cluster, design)
     df = float(found.df[1])
-    slope, slope_se = found.estimate[1] / spread, found.se[1] / spread
+    widening = 1.0 if folds is None else checks.CROSSFIT_WIDENING
+    slope, slope_se = found.estimate[1] / spread, widening * found.se[1] / spread
     return BlpResult(
         ate=float(found.estimate[0]),
         ate_se=float(found.se[0]),
@@ -238,7 +242,8 @@ def gates(
 ) -> GatesResult:
     """Average effects by quantile group of the predicted effect, cluster-robust.
 
-    Groups are formed within folds by weighted mid-ranks, so that units of equal prediction stay together.
+    Groups are formed within folds by weighted mid-ranks, so that units of equal prediction stay together. With
+    ``folds`` the standard errors of the difference and of the trend allow for cross-fitting, as :func:`blp` does.
 
     Parameters
     ----------
@@ -285,7 +290,8 @@ def gates(
     given_groups = None if given["groups"] is None else cluster
     found = _projected(gamma, membership, w, given_groups, design, contrasts)
     estimate, difference, trend = found.estimate[:k], float(found.estimate[k]), float(found.estimate[k + 1])
-    difference_se, trend_se = float(found.se[k]), float(found.se[k + 1])
+    widening = 1.0 if folds is None else checks.CROSSFIT_WIDENING
+    difference_se, trend_se = (widening * float(found.se[j]) for j in (k, k + 1))
     return GatesResult(
         estimate=estimate,
         se=found.se[:k],

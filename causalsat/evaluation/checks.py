@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from causalsat.core import inputs
 from causalsat.exceptions import DataError, ParameterError
 
+# standard errors of contrasts between units that cross-fitted predictions ranked, over those that take them as given
+CROSSFIT_WIDENING = float(np.sqrt(2))
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 

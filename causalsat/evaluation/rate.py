@@ -21,8 +21,9 @@ from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.design.design import roles_of
 from causalsat.evaluation import checks
+from causalsat.evaluation.permutation import contributions
 from causalsat.exceptions import ParameterError
-from causalsat.inference.robust import effective_clusters, t_interval
+from causalsat.inference.robust import t_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +82,7 @@ class RateResult(Tabular):
     ratio : float
         estimate / se (0 where both are 0).
     p_value : float
-        Two-sided, from t with ``df`` degrees of freedom. Only for priorities that are independent of the scores:
-        see :func:`rate`.
+        Two-sided, from t with ``df`` degrees of freedom, of ``ratio / widening``.
     method : str
         "autoc" or "qini"; of a difference, that of both.
     toc : TocCurve
@@ -90,7 +90,11 @@ class RateResult(Tabular):
     replicates : ndarray of shape (n_bootstrap,)
         Bootstrap replicates of the estimate.
     df : float
-        Effective number of clusters less 1: few or uneven clusters have heavier tails than the normal.
+        Degrees of freedom that the clusters' contributions c show, ``3 (sum c^2)^2 / sum c^4 - 2``, at least 1: few
+        or uneven clusters have heavier tails than the normal.
+    widening : float
+        By how much more the estimate varies than ``se`` says: the square root of 2 for cross-fitted priorities
+        (``folds=``), else 1. In ``p_value`` and ``interval``, not in ``se`` and ``ratio``.
     paired : tuple
         Identifies scores, groups, weights, q and half-samples: only results with the same ones are subtracted.
     """
@@ -104,10 +108,11 @@ class RateResult(Tabular):
     replicates: FloatArray
     df: float = np.inf
     paired: tuple[Any, ...] = ()
+    widening: float = 1.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Interval from the t distribution: lower, upper."""
-        lower, upper = t_interval(self.estimate, self.se, self.df, checks.level(level))
+        lower, upper = t_interval(self.estimate, self.se * self.widening, self.df, checks.level(level))
         return float(lower), float(upper)
 
     def to_dataframe(self, level: float = 0.95) -> pd.DataFrame:
@@ -147,6 +152,7 @@ class RateResult(Tabular):
             curve,
             self.paired,
             min(self.df, other.df),
+            max(self.widening, other.widening),
         )
 
 
@@ -241,13 +247,13 @@ def rate(
 
     Notes
     -----
-    The p-value takes the priority as fixed: it is right for priorities from other data. Priorities that were
-    cross-fitted on the very units that are scored depend on the scores of the other folds. Without heterogeneity
-    the ratio then varies more than its standard error says. Pooled priorities lower it, because a fold whose own
-    effect is large was predicted by models that did not see it; with ``folds=`` it is centred at zero and exceeds
-    its nominal limit too often. With heterogeneity pooled priorities understate the RATE, the more the stronger a
-    model shrinks. Figures: ``benchmarks/RESULTS.md``. To decide whether there is heterogeneity use
-    :func:`causalsat.evaluation.permutation_test`.
+    The standard error takes the priority as fixed: it is right for priorities from other data. Priorities that were
+    cross-fitted on the very units that are scored depend on the scores of the other folds: each pair of units from
+    two folds enters twice, so that without heterogeneity the variance is twice as large. With ``folds=`` the p-value
+    and the interval allow for that; where priorities are mostly right they are conservative. Pooled priorities
+    (without ``folds``) also lower the RATE, because a fold whose own effect is large was predicted by models that
+    did not see it, and understate it the more the stronger a model shrinks. Figures: ``benchmarks/RESULTS.md``. In a
+    trial :func:`causalsat.evaluation.permutation_test` decides whether there is heterogeneity.
 
     Examples
     --------
@@ -284,8 +290,26 @@ def rate(
     if isinstance(random_state, int | np.integer):
         parts = (gamma, cluster, np.ones(n) if w is None else w, grid)
         paired = (n, n_groups, method, int(random_state), *(zlib.crc32(part.tobytes()) for part in parts))
-    df = max(float(effective_clusters(np.ones(n) if w is None else w, cluster)) - 1, 1.0)
-    return _result(estimate, boot[:, 0], method, toc_curve, paired, df)
+    part = contributions(s, gamma, cluster, np.ones(n) if w is None else w, method)
+    widening = 1.0 if folds is None else checks.CROSSFIT_WIDENING
+    return _result(estimate, boot[:, 0], method, toc_curve, paired, observed_df(part), widening)
+
+
+def observed_df(part: FloatArray) -> float:
+    """Degrees of freedom of a sum of squares of clusters' contributions, from their own fourth powers.
+
+    A normal contribution of variance v has a fourth moment of ``3 v^2``, so that ``3 (sum c^2)^2 / sum c^4 - 2``
+    estimates ``(sum v)^2 / sum v^2`` (Satterthwaite 1946).
+
+    Examples
+    --------
+    >>> observed_df(np.random.default_rng(0).standard_normal(100_000)) > 90_000
+    True
+    >>> observed_df(np.array([5.0, 0.1, 0.1, 0.1]))  # one cluster has it all
+    1.0
+    """
+    fourth = float((part**4).sum())
+    return max(3 * float((part**2).sum()) ** 2 / fourth - 2, 1.0) if fourth > 0 else float(max(len(part) - 1, 1))
 
 
 def _result(
@@ -295,6 +319,7 @@ def _result(
     curve: TocCurve,
     paired: tuple[Any, ...],
     df: float,
+    widening: float,
 ) -> RateResult:
     from scipy.stats import t
 
@@ -304,8 +329,8 @@ def _result(
         estimate, se, ratio = 0.0, 0.0, 0.0
     else:
         ratio = estimate / se if se > 0 else float("nan")
-    p_value = float(2 * t.sf(abs(ratio), df))
-    return RateResult(float(estimate), se, float(ratio), p_value, method, curve, replicates, df, paired)
+    p_value = float(2 * t.sf(abs(ratio) / widening, df))
+    return RateResult(float(estimate), se, float(ratio), p_value, method, curve, replicates, df, paired, widening)
 
 
 def _normal_quantile(level: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
-from causalsat.core.inputs import align, align_outcome, aligned
+from causalsat.core.inputs import align, align_all, align_outcome, align_rows, labels_of
 from causalsat.design.adjustment import balancing_weights, stratum_levels
 from causalsat.design.design import Design, make_design, warn_contradicted
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
@@ -56,6 +56,8 @@ class Nuisances:
         The fold in which the unit was held out.
     clipped : ndarray of bool of shape (n,)
         Units whose propensity was clipped.
+    index : pandas.Index or None
+        Labels of the units, where X, the outcome or the treatment had any: :func:`dr_scores` goes by them.
     """
 
     mu0: FloatArray
@@ -64,6 +66,7 @@ class Nuisances:
     m: FloatArray
     fold: NDArray[np.int64]
     clipped: NDArray[np.bool_]
+    index: Any = None
 
 
 def crossfit_nuisances(
@@ -179,10 +182,12 @@ def crossfit_nuisances(
     e = np.clip(raw, min_propensity, 1 - min_propensity)
     clipped = e != raw
     warn_clipped(clipped, t, min_propensity)
-    return Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=e * mu1 + (1 - e) * mu0, fold=fold, clipped=clipped)
+    labels = (labels_of(values) for values in (X, y, treatment))
+    index = next((own for own in labels if own is not None), None)
+    m = e * mu1 + (1 - e) * mu0
+    return Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=m, fold=fold, clipped=clipped, index=index)
 
 
-@aligned("y", "treatment")
 def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> FloatArray:
     r"""Doubly robust score of each unit, shape (n,); its conditional mean is the conditional effect.
 
@@ -192,9 +197,15 @@ def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> Float
     Parameters
     ----------
     y, treatment : array of shape (n,)
-        Outcome and 0/1 treatment, in the order of the units of the nuisances.
+        Outcome and 0/1 treatment. With labels (Series) they are put into the order of the units of the nuisances;
+        arrays must be in it: nobody can notice an outcome and a treatment that were shuffled together.
     nuisances : Nuisances
         From :func:`crossfit_nuisances`.
+
+    Raises
+    ------
+    DataError
+        If y or treatment have other labels than the nuisances, or another number of units.
 
     Examples
     --------
@@ -203,7 +214,17 @@ def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> Float
     >>> dr_scores([3.0, 1.0], [1, 0], known)
     array([ 6., -2.])
     """
-    outcome, t, nu = np.asarray(y, dtype=float), np.asarray(treatment, dtype=float), nuisances
+    nu = nuisances
+    if nu.index is None:
+        given = {"y": y, **align_all(y, {"treatment": treatment}, "y")}
+    else:
+        given = {role: align_rows(nu.index, own, role, "X") for role, own in (("y", y), ("treatment", treatment))}
+    outcome, t = (np.asarray(own, dtype=float) for own in given.values())
+    for role, own in (("y", outcome), ("treatment", t)):
+        if own.shape != nu.mu0.shape:
+            raise DataError(
+                f"{role} of shape {own.shape} for nuisances of {len(nu.mu0)} units", expected="one value a unit"
+            )
     treated = t * (outcome - nu.mu1) / nu.propensity
     control = (1 - t) * (outcome - nu.mu0) / (1 - nu.propensity)
     return np.asarray(nu.mu1 - nu.mu0 + treated - control)

@@ -104,8 +104,8 @@ def _two_arms(a: Any, treated: int, control: int) -> Iterator[Finding]:
             "warning",
             "arms",
             f"{in_arm[1]} clusters have treated and {in_arm[0]} have control units",
-            "cluster-robust standard errors are too small with fewer than 10 clusters in an arm: use "
-            f"randomisation inference (evaluation.permutation_test) beside them{folds}",
+            "so few clusters leave few degrees of freedom: intervals of averages allow for them (CR2, Satterthwaite) "
+            f"and are wide, and those of single places rest on a model of so few clusters{folds}",
             in_arm,
         )
 
@@ -123,7 +123,8 @@ def clusters(study: Any, a: Any) -> Iterator[Finding]:
             "warning",
             "clusters",
             f"{n} clusters, fewer than {FEW_CLUSTERS}",
-            "cluster-robust standard errors are too small: report randomisation inference too, and use few folds",
+            "intervals of averages allow for few clusters (CR2, Satterthwaite) and are wide; where effects differ "
+            "between places so few clusters hardly show: use few folds and few effect moderators",
         )
     if not a.is_binary:
         return

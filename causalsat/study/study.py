@@ -251,7 +251,7 @@ class Study:
 
     @property
     def arms(self) -> dict[Any, str]:
-        """Code and name of each of several arms, where value labels name them; empty for two arms and for doses."""
+        """Code and name of each of several arms, by value labels or as words; empty for two arms and for doses."""
         column = self.roles["treatment"]
         return arm_names(self.units[column], self.value_labels.get(column))
 

@@ -159,3 +159,45 @@ def test_an_encoder_trained_on_outcomes_finds_no_heterogeneity_where_none_is(lan
         p_values.append(found.permutation.p_value)
     assert np.mean(np.array(p_values) <= 0.05) <= 0.25
     assert np.median(p_values) > 0.1
+
+
+@pytest.mark.parametrize("selector", ["SelectKBest", "PLSRegression", "TargetEncoder", "SelectFromModel", "nested"])
+def test_steps_that_read_outcomes_are_known(selector):
+    from sklearn.compose import make_column_transformer
+    from sklearn.cross_decomposition import PLSRegression
+    from sklearn.decomposition import PCA
+    from sklearn.feature_selection import SelectFromModel, SelectKBest, VarianceThreshold
+    from sklearn.linear_model import Lasso
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler, TargetEncoder
+
+    from causalsat.analysis.main import is_trained_on_labels
+
+    step = {
+        "SelectKBest": SelectKBest(),
+        "PLSRegression": PLSRegression(),
+        "TargetEncoder": TargetEncoder(),
+        "SelectFromModel": SelectFromModel(Lasso()),
+        "nested": make_column_transformer((make_pipeline(PCA(), SelectKBest()), ["a"])),
+    }[selector]
+    images = causalsat.ImageEncoder(None, 100)
+    assert is_trained_on_labels(make_pipeline(images, step, causalsat.DoublyRobustEffect()))
+    plain = (StandardScaler(), VarianceThreshold(), make_column_transformer((PCA(), ["a"])))
+    assert not is_trained_on_labels(make_pipeline(images, *plain, causalsat.DoublyRobustEffect()))
+
+
+@pytest.mark.statistical
+def test_features_selected_by_the_outcome_find_no_heterogeneity_where_none_is(landscape):
+    from sklearn.feature_selection import SelectKBest, f_regression
+    from sklearn.pipeline import Pipeline
+
+    p_values = []
+    for seed in range(6):
+        study = blocked(landscape, seed, gap=0.0, shares=(0.5, 0.5))
+        images = causalsat.image_model(study, n_components=20, covariates="ignore").steps[0]
+        selected = ("chosen", SelectKBest(f_regression, k=3))
+        found = quick(study, Pipeline([images, selected, ("effect", causalsat.DoublyRobustEffect(random_state=0))]))
+        assert found.label_free
+        p_values.append(found.permutation.p_value)
+    assert np.mean(np.array(p_values) <= 0.05) <= 1 / 3
+    assert np.median(p_values) > 0.1

@@ -110,6 +110,15 @@ def test_arms_are_codes_that_all_have_a_label_of_words():
     assert arm_names(pd.Series([0, 1, 2]), {0: "0", 1: "50", 2: "100 %"}) == {}
 
 
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_arms_that_are_words_are_their_own_names(dtype):
+    words = pd.Series(["goats", "control", "cash", None, "cash"], dtype=dtype)
+    assert arm_names(words, None) == {"cash": "cash", "control": "control", "goats": "goats"}
+    assert arm_names(pd.Series(["control", "cash"], dtype=dtype), None) == {}
+    assert arm_names(pd.Series(["0", "1", "2"], dtype=dtype), None) == {}
+    assert arm_names(pd.Series(pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-03"])), None) == {}
+
+
 # ---------------------------------------------------------------------- codes of arms where a dose is expected
 OF_DOSES = [
     kind

@@ -155,12 +155,30 @@ def testhalf_samples_are_halves_and_uniform(n):
     assert together.mean() == pytest.approx((n // 2) / n * (n // 2 - 1) / (n - 1), abs=0.03)
 
 
+def test_few_uneven_clusters_reject_no_more_often_than_nominal():
+    """20 clusters of lognormal sizes, priorities from other data: before, .09 of trials at 5 %.
+
+    200 trials: three Monte Carlo standard errors are .046. The degrees of freedom are far fewer than 19, and not
+    those of the largest clusters alone, under which almost nothing was rejected.
+    """
+    rng = np.random.default_rng(3)
+    rejected, df = [], []
+    for k in range(200):
+        code = np.repeat(np.arange(20), np.maximum(1, np.round(10 * rng.lognormal(-0.5, 1, 20))).astype(int))
+        scores = rng.standard_normal(20)[code] + 2 * rng.standard_normal(len(code))
+        found = rate(rng.standard_normal(len(code)), scores, groups=code, n_bootstrap=60, random_state=k)
+        rejected.append(found.p_value <= 0.05)
+        df.append(found.df)
+    assert 0 < np.mean(rejected) <= 0.05 + 0.046
+    assert 4 < np.median(df) < 16
+
+
 def test_tables():
     result = rate(*clustered(0)[:2], n_bootstrap=20)
     row = result.to_dataframe().iloc[0]
     assert row["estimate"] == result.estimate
     assert row["lower"] == pytest.approx(result.estimate - student.ppf(0.975, result.df) * result.se)
-    assert result.df == pytest.approx(result.toc.n_groups - 1, rel=0.5)
+    assert 30 < result.df < result.toc.n_groups
     curve = result.toc.to_dataframe()
     assert list(curve.columns) == ["q", "toc", "se", "lower", "upper"]
     assert curve["q"].iloc[-1] == 1

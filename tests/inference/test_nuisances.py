@@ -49,6 +49,24 @@ def test_scores_are_doubly_robust(outcome, propensity, unbiased):
         assert scores.mean() - 1 > 20 * se
 
 
+@pytest.mark.parametrize("labelled", ["X", "y"])
+def test_scores_go_by_the_labels_of_the_nuisances(labelled):
+    """Outcome and treatment shuffled together are put back by their labels; arrays in another order cannot be."""
+    X, y, t, e = confounded(300)
+    labels = [f"v{i}" for i in range(len(y))]
+    outcome, treated = pd.Series(y, labels), pd.Series(t, labels)
+    table = pd.DataFrame(X, labels) if labelled == "X" else X
+    nuisances = crossfit_nuisances(table, outcome, treated, propensity=e)
+    expected = dr_scores(y, t, nuisances)
+    order = np.random.default_rng(0).permutation(len(y))
+    np.testing.assert_array_equal(dr_scores(outcome.iloc[order], treated.iloc[order], nuisances), expected)
+    np.testing.assert_array_equal(dr_scores(outcome.iloc[order], treated, nuisances), expected)
+    with pytest.raises(DataError, match="y has other labels than X"):
+        dr_scores(outcome.reset_index(drop=True), treated, nuisances)
+    with pytest.raises(DataError, match="y of shape"):
+        dr_scores(y[1:], t[1:], nuisances)
+
+
 def test_scores_regress_on_the_modifier_of_the_effect():
     X, y, t, e = confounded()
     nuisances = crossfit_nuisances(X, y, t, propensity=e)

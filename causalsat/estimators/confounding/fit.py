@@ -159,7 +159,8 @@ def _fold_clusters(data: ImageFitData, n_splits: int) -> IntArray:
 
 def take_units(nuisances: Nuisances, rows: IntArray) -> Nuisances:
     """Nuisances of some units, by position."""
-    return Nuisances(**{field.name: getattr(nuisances, field.name)[rows] for field in fields(Nuisances)})
+    values = {field.name: getattr(nuisances, field.name) for field in fields(Nuisances)}
+    return Nuisances(**{name: None if own is None else own[rows] for name, own in values.items()})
 
 
 def _encoder(
