@@ -13,7 +13,7 @@ training follows the last bits. Across machines, and on a GPU, nothing is promis
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, ClassVar
@@ -200,6 +200,29 @@ class TableEstimator(BaseEstimator):
         state: dict[str, Any] = dict(super().__getstate__())
         return {name: value for name, value in state.items() if name not in self._transient}
 
+    # ------------------------------------------------------------------ after loading
+    def _try_out(self) -> None:
+        """Use the fit once on two average units; raises where a part of it is missing or of another shape."""
+        design = self._trial_design()
+        if design.shape[1] != len(self.design_names_) or not isinstance(self.role_names_, tuple | list):
+            raise ValueError(f"{design.shape[1]} columns for {len(self.design_names_)} names")
+        for draws in self._trial_draws(design):
+            if draws.ndim != 2 or draws.shape[1] != len(design) or not np.isfinite(draws).all():
+                raise ValueError(f"draws of shape {draws.shape} for {len(design)} units, or not finite")
+        neighbours.support(self.support_reference_, self._support_features(design))
+        self._summary()
+
+    def _trial_design(self) -> FloatArray:
+        """Checked features of two average units."""
+        means = np.asarray(self.imputation_.means, dtype=float)
+        if int(self.n_features_in_) != len(means):
+            raise ValueError(f"{self.n_features_in_} features and {len(means)} means")
+        return self.imputation_.apply(np.tile(means, (2, 1)), self.design_names_[: len(means)])
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        """Everything that is drawn for checked features; written by the contracts."""
+        return ()
+
     # ------------------------------------------------------------------ checks on input
     def _check_fit(self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any) -> FitData:
         values = self._resolve_roles(X, treatment, groups, sample_weight, propensity)
@@ -338,6 +361,9 @@ class EffectEstimator(TableEstimator):
     @abstractmethod
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         """Draws (draw, unit) of the effect for checked features; the levels have one value a unit."""
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        yield self._effect_draws(design, np.ones(len(design)), np.zeros(len(design)))
 
     # ------------------------------------------------------------------ the contract
     def fit(
@@ -514,6 +540,10 @@ class OutcomeEstimator(EffectEstimator):
     @abstractmethod
     def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
         """Draws (draw, unit) of the mean potential outcome at treatment levels, one a unit."""
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        yield from super()._trial_draws(design)
+        yield self._outcome_draws(design, np.zeros(len(design)))
 
     def predict_outcome(self, X: Any, *, treatment: ArrayLike = 1.0) -> EffectPosterior:
         """Posterior of the mean potential outcome under a treatment, at a village of which nothing is known.

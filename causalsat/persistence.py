@@ -2,7 +2,8 @@
 
 Loading runs no code from the file: it looks classes up by name among causalsat's and scikit-learn's estimators
 and dataclasses, makes empty instances and fills in their attributes. Anything else is refused. A checksum of all of
-it is in the file, so that a damaged file is not taken for a model; memory is bounded by the size of the file. What a
+it is in the file, so that a damaged file is not taken for a model, and what was loaded is used once on an average
+unit, so that a file without a part is not taken for one either; memory is bounded by the size of the file. What a
 model remembers may be addresses of imagery, which are read when it is used and not when it is loaded.
 """
 
@@ -10,11 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import math
 import os
 import re
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.files import add_arrays, whole_file, writing
-from causalsat.exceptions import ModelFileError, OutputError
+from causalsat.exceptions import CausalsatError, ModelFileError, OutputError
 from causalsat.moved_classes import MOVED
 from causalsat.version import __version__
 
@@ -34,6 +39,7 @@ FORMAT = 1
 CHECKSUM = "causalsat-sha256"
 _MODULE = re.compile(r"(causalsat|sklearn)(\.[A-Za-z_]\w*)*")
 _ARRAY_KINDS = "biuf"
+_SIMPLE = ("sklearn.preprocessing._data", "sklearn.decomposition", "sklearn.linear_model", "sklearn.impute._base")
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -70,6 +76,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
     arrays: dict[str, NDArray[Any]] = {}
     header = {"format": FORMAT, "version": __version__, "model": _encode(model, arrays, type(model).__name__)}
+    header["arrays"] = _shapes(arrays)
     text, target = json.dumps(header), Path(path)
     try:
         with writing(target), whole_file(target) as temporary:
@@ -97,7 +104,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     ModelFileError
-        If the file is not there, is damaged, is not a causalsat model or names a class that is not allowed.
+        If the file is not there, is damaged, was saved by a later version, is not a causalsat model or names a class
+        that is not allowed; or if the model in it cannot be used, because arrays are missing or have other shapes.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -126,12 +134,16 @@ def load(path: str | os.PathLike[str]) -> Any:
             expected=f"format {FORMAT} (this is causalsat {__version__})",
             todo="load it with the version that saved it",
         )
+    _check_version(header, source.name)
+    _check_shapes(header, arrays, source.name)
     try:
-        return _decode(header["model"], arrays)
+        model = _decode(header["model"], arrays)
     except ModelFileError:
         raise
     except Exception as error:  # a header that is JSON but not ours
         raise ModelFileError(f"{source.name} is damaged ({type(error).__name__}: {error})", todo=_REMEDY) from error
+    _try_out(model, source.name)
+    return model
 
 
 _REMEDY = "save the model again with causalsat.save"
@@ -165,6 +177,62 @@ def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
     sha = hashlib.sha256(text.encode())
     add_arrays(sha, arrays)
     return sha.hexdigest()
+
+
+# ---------------------------------------------------------------------- what was read is whole
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    return {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+
+
+def _check_version(header: Mapping[str, Any], name: str) -> None:
+    """Refuse what a later version saved, which may mean something else by it."""
+    version = header.get("version", "0")
+    numbers, own = (re.findall(r"\d+", str(text).partition("+")[0])[:3] for text in (version, __version__))
+    if not numbers or [int(n) for n in numbers] > [int(n) for n in own]:
+        raise ModelFileError(
+            f"{name} was saved by causalsat {str(version)[:40]}",
+            expected=f"a file of this version, {__version__}, or of an earlier one",
+            todo="load it with the version that saved it: pip install --upgrade causalsat",
+        )
+
+
+def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], name: str) -> None:
+    """Refuse arrays that are not those of the header, which lists them in files of this version."""
+    listed = header.get("arrays")
+    if listed is None:
+        return
+    present = _shapes(arrays)
+    if not isinstance(listed, dict) or listed != present:
+        known = listed if isinstance(listed, dict) else {}
+        wrong = sorted(key for key in {*known, *present} if known.get(key) != present.get(key))
+        raise ModelFileError(
+            f"{name} is damaged: arrays {', '.join(wrong[:5])} are missing or of another shape than its header says",
+            todo="copy it again, or " + _REMEDY,
+        )
+
+
+def _try_out(model: Any, name: str) -> None:
+    """Use what was loaded once, so that missing or misshapen parts are found here and not in the middle of a map."""
+    for step in [step for _, step in model.steps] if hasattr(model, "steps") else [model]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if hasattr(type(step), "_try_out"):
+                    step._try_out()
+                elif type(step).__module__.startswith(_SIMPLE) and hasattr(step, "n_features_in_"):
+                    (step.transform if hasattr(step, "transform") else step.predict)(
+                        np.zeros((1, step.n_features_in_))
+                    )
+        except ModelFileError:
+            raise
+        except CausalsatError as error:  # such as a package that is not installed: said again when it is used
+            LOG.info("%s could not be tried: %s", name, error)
+        except Exception as error:
+            raise ModelFileError(
+                f"{name} is damaged: its {type(step).__name__} cannot be used ({type(error).__name__}: {error})",
+                expected="all parts of a fitted model, in their shapes",
+                todo="copy it again, or " + _REMEDY,
+            ) from error
 
 
 # ---------------------------------------------------------------------- encoding
@@ -236,8 +304,14 @@ def _encode_object(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> A
     if not _allowed(kind) or not _MODULE.fullmatch(kind.__module__):
         raise _refuse(value, where)
     transient = set(getattr(kind, "_transient", ()))
-    fields = {k: v for k, v in vars(value).items() if k not in transient}
+    fields = {k: v for k, v in vars(value).items() if k not in transient and not _is_memory(kind, k)}
+    fields |= {k: None for k in vars(value) if _is_memory(kind, k)}
     return {"$object": name, "state": {k: _encode(v, arrays, f"{where}.{k}") for k, v in fields.items()}}
+
+
+def _is_memory(kind: type, attribute: str) -> bool:
+    """Whether an attribute is scikit-learn's ``memory``: a folder of pickles, which would be loaded from there."""
+    return attribute == "memory" and kind.__module__.startswith("sklearn.")
 
 
 def _refuse(value: Any, where: str) -> ModelFileError:
@@ -329,8 +403,36 @@ def _decode_object(code: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any
     for key, value in code["state"].items():
         if key.startswith("__"):
             raise ModelFileError(f"attribute {key!r} in a model header", todo=_REMEDY)
-        vars(made)[key] = _decode(value, arrays)
+        vars(made)[key] = None if _is_memory(kind, key) else _decode(value, arrays)
+    for name, default in _defaults(kind).items():
+        if name in vars(made):
+            continue
+        if default is inspect.Parameter.empty:
+            raise ModelFileError(f"a {kind.__name__} without its {name!r} in a model header", todo=_REMEDY)
+        vars(made)[name] = default() if isinstance(default, _Factory) else default  # of before there was this one
     return made
+
+
+class _Factory:
+    """What makes a field's default."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def __call__(self) -> Any:
+        return self.make()
+
+
+@lru_cache(maxsize=512)
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Defaults of a dataclass's fields, or of an estimator's parameters; ``Parameter.empty`` where there is none."""
+    if dataclasses.is_dataclass(kind):
+        empty, missing = inspect.Parameter.empty, dataclasses.MISSING
+        made = {f.name: _Factory(f.default_factory) for f in dataclasses.fields(kind) if f.default_factory != missing}
+        return {f.name: empty if f.default is missing else f.default for f in dataclasses.fields(kind)} | made
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.kind in named}
 
 
 def _resolve(name: str) -> Any:

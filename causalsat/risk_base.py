@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,9 @@ class SelectiveEstimator(TableEstimator):
     @abstractmethod
     def _tested_draws(self, X: FloatArray) -> FloatArray:
         """Draws (draw, unit) of P(T = 1) for checked features."""
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        yield self._tested_draws(design)
 
     # ------------------------------------------------------------------ the contract
     def fit(
@@ -161,6 +165,11 @@ class RiskEstimator(ClassifierMixin, SelectiveEstimator):  # type: ignore[misc]
     @abstractmethod
     def _both_draws(self, X: FloatArray) -> FloatArray:
         """Draws (draw, unit) of P(T = 1, Y = 1) for checked features."""
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        yield from super()._trial_draws(design)
+        yield self._positive_draws(design)
+        yield self._both_draws(design)
 
     # ------------------------------------------------------------------ the contract
     def risk(self, X: Any, *, given: str | None = None) -> EffectPosterior:

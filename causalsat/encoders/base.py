@@ -94,6 +94,17 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         """Fewest rows and columns of a chip that the fitted encoder can use."""
         return 1
 
+    def _try_out(self) -> None:
+        """Encode a chip once; raises where a part of the fit is missing or of another shape."""
+        side = max(self._minimum_px(), 8)
+        time = (int(self.n_time_),) if self.n_time_ else ()
+        chip = np.linspace(0.0, 1.0, side * side, dtype=np.float32).reshape(side, side)
+        chips = np.broadcast_to(chip, (1, *time, len(self.bands_), side, side)) + np.float32(0)
+        features = np.asarray(self._encode_view(_chips.open_chips(chips, minimum_px=1)))
+        names = self.get_feature_names_out()
+        if features.shape[-1] != len(names):
+            raise ValueError(f"{features.shape[-1]} features and {len(names)} names")
+
     # ------------------------------------------------------------------ chips
     def _remember(self, spec: ChipSpec) -> None:
         """Keep the bands and the number of dates of the training chips."""

@@ -232,6 +232,16 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.asarray([*self._image_names(), *self._coordinate_names(), *self.keep], dtype=object)
 
+    def _try_out(self) -> None:
+        """Encode a chip and reduce features once; raises where a part of the fit is missing or of another shape."""
+        for encoder in self.encoders_:
+            if hasattr(type(encoder), "_try_out"):
+                encoder._try_out()
+        scores = self.reduction_.apply(np.zeros((1, len(self.feature_names_))))
+        names = self.get_feature_names_out()
+        if scores.shape[1] != len(self._image_names()) or len(names) < scores.shape[1]:
+            raise ValueError(f"{scores.shape[1]} components and {len(names)} names")
+
     # ------------------------------------------------------------------ parts
     def _sources(self) -> list[tuple[str, Any, int]]:
         """Every (name, imagery, size in pixels); parameters are checked here."""

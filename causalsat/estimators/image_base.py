@@ -174,6 +174,18 @@ class ImageEffectEstimator(EffectEstimator):
             **self._checked_roles(y, values, len(images.unit_image)),
         )
 
+    def _trial_design(self) -> FloatArray:
+        means, indicators = self.covariate_imputation_.means, self.covariate_imputation_.indicators
+        average = np.concatenate([np.zeros(self.n_image_features_), means, np.zeros(len(indicators))])
+        if len(self.covariate_names_) != len(means) + len(indicators):
+            raise ValueError(f"{len(self.covariate_names_)} names of covariates")
+        shape = tuple(int(k) for k in self.chip_shape_)
+        chips = np.linspace(0.0, 1.0, int(np.prod(shape)), dtype=np.float32).reshape(1, *shape)
+        features = np.asarray(self.encoder_.transform(chips))
+        if features.shape != (1, self.n_image_features_):
+            raise ValueError(f"features of shape {features.shape} of a chip for {self.n_image_features_}")
+        return np.tile(average, (2, 1))
+
     def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
         """Design (n, image features + covariates) and labels of the units; each distinct image is encoded once.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
@@ -19,7 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import causalsat
 from causalsat.exceptions import ModelFileError
-from causalsat.persistence import _decode, _encode, digest, load, save
+from causalsat.persistence import CHECKSUM, _checksum, _decode, _encode, digest, load, save
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
@@ -198,3 +199,108 @@ def test_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(ModelFileError):
         causalsat.save(FunctionTransformer(np.log), path)
     assert path.read_bytes() == before
+
+
+# ---------------------------------------------------------------------- files with a right checksum and wrong parts
+def _parts(path):
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["causalsat"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def _write(path, header, arrays):
+    text = json.dumps(header)
+    save_file(arrays, path, metadata={"causalsat": text, CHECKSUM: _checksum(text, arrays)})
+
+
+def _fitted(kind):
+    treatment, y = np.arange(40) % 2, X[:, 0] + np.arange(40) % 2
+    if kind == "pipeline":
+        return make_pipeline(StandardScaler(), causalsat.DoublyRobustEffect(random_state=0)).fit(
+            X, y, doublyrobusteffect__treatment=treatment
+        )
+    estimators = {
+        "linear": causalsat.BayesianLinearEffect(n_draws=20, n_chains=1, random_state=0),
+        "robust": causalsat.DoublyRobustEffect(random_state=0),
+        "learner": causalsat.TLearnerEffect(n_bootstrap=5, random_state=0),
+        "process": causalsat.GaussianProcessEffect(n_draws=20, random_state=0),
+    }
+    return estimators[kind].fit(X, y, treatment=treatment)
+
+
+def _states(node):
+    """Every state of an object in a header."""
+    if isinstance(node, dict):
+        if "$object" in node:
+            yield node["state"]
+        for value in node.values():
+            yield from _states(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _states(value)
+
+
+@pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
+@pytest.mark.parametrize("kind", ["linear", "robust", "learner", "process", "pipeline"])
+@pytest.mark.parametrize("listed", [True, False], ids=["with the list of arrays", "of before there was one"])
+def test_missing_and_misshapen_parts_are_refused_on_loading(kind, listed, tmp_path):
+    """What loads gives the predictions of before; everything else is one error on loading."""
+    model = _fitted(kind)
+    save(model, tmp_path / "m")
+    header, arrays = _parts(tmp_path / "m")
+    if not listed:
+        del header["arrays"]
+    expected, refused, loaded = model.predict(X), 0, 0
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        changed, kept = json.loads(json.dumps(header)), dict(arrays)
+        if number % 2:
+            name = rng.choice(sorted(n for n, a in arrays.items() if a.size > 1))
+            how = (lambda a: a[:-1], lambda a: np.concatenate([a, a[-1:]]), lambda a: a.reshape(1, *a.shape))[
+                number % 3
+            ]
+            kept[name] = np.ascontiguousarray(how(kept[name]))
+        else:
+            states = [state for state in _states(changed["model"]) if state]
+            state = states[rng.integers(len(states))]
+            del state[sorted(state)[rng.integers(len(state))]]
+        _write(tmp_path / "changed", changed, kept)
+        try:
+            again = load(tmp_path / "changed")
+        except ModelFileError as error:
+            assert "What to do: " in str(error)
+            refused += 1
+            continue
+        assert not (listed and number % 2)
+        loaded += 1
+        np.testing.assert_allclose(again.predict(X), expected, atol=0.25)  # a draw fewer moves a mean a little
+    assert refused > 25
+    assert refused + loaded == 60
+
+
+@pytest.mark.parametrize(
+    ("version", "loads"), [("0.0.9", True), ("0.1.0", True), ("0.2.0", False), ("1.0.0.dev1", False)]
+)
+def test_files_of_a_later_version_are_refused(version, loads, tmp_path):
+    save(StandardScaler().fit(X), tmp_path / "m")
+    header, arrays = _parts(tmp_path / "m")
+    _write(tmp_path / "m", {**header, "version": version}, arrays)
+    if loads:
+        assert load(tmp_path / "m").n_features_in_ == 3
+        return
+    with pytest.raises(ModelFileError, match=rf"saved by causalsat {version}.*upgrade causalsat"):
+        load(tmp_path / "m")
+
+
+def test_a_folder_of_pickles_survives_neither_saving_nor_loading(tmp_path):
+    """Scikit-learn's ``memory`` would load pickles from a folder that the file names."""
+    model = make_pipeline(StandardScaler(), RidgeCV(), memory=str(tmp_path / "cache")).fit(X, X[:, 0])
+    save(model, tmp_path / "m")
+    header, arrays = _parts(tmp_path / "m")
+    assert header["model"]["state"]["memory"] is None
+    header["model"]["state"]["memory"] = str(tmp_path / "evil")
+    _write(tmp_path / "m", header, arrays)
+    again = load(tmp_path / "m")
+    assert again.memory is None
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    again.fit(X, X[:, 0])
+    assert not (tmp_path / "evil").exists()

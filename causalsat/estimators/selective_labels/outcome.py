@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -251,6 +251,11 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
         inside = np.where(t == 1, (score + r * e) / np.sqrt(1 - r**2), -score)
         density = heckman.log_normal_cdf(inside)[0] - t * (np.log(sigma) + 0.5 * e**2 + 0.5 * np.log(2 * np.pi))
         return float(np.average(logsumexp(density, axis=0) - np.log(len(density)), weights=weight))
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        yield from super()._trial_draws(design)
+        yield self.draws_.outcome @ self._rows(design).T
+        yield self.departures_ @ self._rows(design).T
 
     def _tested_draws(self, X: FloatArray) -> FloatArray:
         from scipy.special import ndtr

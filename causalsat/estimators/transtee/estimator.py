@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -509,6 +509,19 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         return self._draws(X, (treatment, None), (baseline, None))
+
+    def _trial_design(self) -> FloatArray:
+        base = EffectEstimator if self.backbone is None else ImageEffectEstimator
+        return base._trial_design(self)
+
+    def _trial_draws(self, design: FloatArray) -> Iterable[FloatArray]:
+        """At two of the levels; a graph or text needs its module, which no file holds."""
+        kind, n = self.coding_.kind, len(design)
+        if kind != "structured" or self.treatment_module is not None:
+            low, high = (0.0, 1.0) if kind in ("dose", "structured") else (self.coding_.levels[k] for k in (0, -1))
+            dosage = np.ones(n) if kind == "dosage" else None
+            yield self._draws(design, (np.full(n, high), dosage), (np.full(n, low), dosage))
+            yield self._draws(design, (np.full(n, low), dosage))
 
     def _outcome_draws(self, X: FloatArray, level: FloatArray) -> FloatArray:
         return self._draws(X, (level, None))
