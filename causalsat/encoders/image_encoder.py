@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core.fitting import unfitted_unless_finished
+from causalsat.core.ground import middle_of
 from causalsat.encoders import places as _places
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.dense.window import LinearHead
@@ -79,6 +80,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     box_ : ndarray of shape (2, 2)
         With ``coordinates="smooth"``, lower corner and extent of the waves' region: the training places and a tenth
         of their extent around them.
+    middle_ : float
+        With ``coordinates`` in degrees, the longitude in the middle of the training places, from which others are
+        counted, so that those on both sides of 180 degrees are neighbours.
 
     Notes
     -----
@@ -188,9 +192,11 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         features, usable = self._join(encoded, places, geometry)
         self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
         self.n_places_ = int(usable.sum())
+        first = sources[0][1].grid
+        if self.coordinates and first.crs.is_geographic:
+            self.middle_ = middle_of(*first.points(places.geometry[usable]))[0]
         if self.coordinates == "smooth":
-            first = sources[0][1].grid
-            self.box_ = learn_box(*first.points(places.geometry[usable]))
+            self.box_ = learn_box(*self._coordinates(places.geometry[usable]))
         self.feature_names_ = self._feature_names([name for name, _, _ in sources], encoded)
         return self._table(X, features, usable, places)
 
@@ -209,6 +215,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         sources = self._sources()
         geometry = check_units(X)
+        for _, image, _ in sources:
+            image.size_px(float(np.max(self.size_m)), geometry, tell=False)  # elsewhere a side may have other metres
         check_keep(X, self.keep, self.prefix)
         places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
         heads = self._heads()
@@ -274,6 +282,14 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             for name, image in images.items()
             for length in lengths
         ]
+
+    def _coordinates(self, geometry: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """East and north of places; longitudes run on across 180 degrees, around the training places."""
+        east, north = self._sources()[0][1].grid.points(geometry)
+        middle = getattr(self, "middle_", None)
+        if middle is None:
+            return east, north
+        return np.where(np.abs(east - middle) > 180, middle + (east - middle + 180) % 360 - 180, east), north
 
     def _bar(self, total: int) -> Any:
         from tqdm.auto import tqdm
@@ -391,7 +407,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         scores[usable] = features[usable] if reduced else self.reduction_.apply(features[usable])
         table = pd.DataFrame(scores[places.unit_place], index=X.index, columns=self._image_names())
         if self.coordinates:
-            east, north = self._sources()[0][1].grid.points(check_units(X))
+            east, north = self._coordinates(check_units(X))
             table[list(COORDINATES)] = np.column_stack([east, north])
             if self.coordinates == "smooth":
                 table = table.assign(**waves(east, north, self.box_))

@@ -222,7 +222,8 @@ class ImageEffectEstimator(EffectEstimator):
         asks for, encode once.
         """
         if self._reads(X):
-            geometry, size = check_units(X), self._size_px()
+            geometry = check_units(X)
+            size = self._size_px(geometry)
             places = _places.distinct_places(geometry, [(self.imagery, size)])
             key = _digest(places.windows[0], places.unit_place)
             if (remembered := self._from_memory(key)) is not None:
@@ -274,7 +275,7 @@ class ImageEffectEstimator(EffectEstimator):
     def _read_unit_chips(self, X: Any) -> NDArray[np.float32]:
         """Chips (n, [time,] band, y, x) of all units of X, NaN where invalid."""
         if self._reads(X):
-            size = self._size_px()
+            size = self._size_px(X.geometry)
             chips = np.empty((len(X), *self.imagery.leading, size, size), dtype=np.float32)
             for position, batch in _places.read_chips(self.imagery, X.geometry, size):
                 chips[position] = batch
@@ -302,9 +303,10 @@ class ImageEffectEstimator(EffectEstimator):
             )
         return True
 
-    def _size_px(self) -> int:
+    def _size_px(self, geometry: Any) -> int:
+        """Side of chips in pixels; refuses places where it has other metres on the ground."""
         assert self.size_m is not None
-        return int(self.imagery.size_px(float(self.size_m)))
+        return int(self.imagery.size_px(float(self.size_m), geometry, tell=False))
 
     def _open(self, X: Any, *, fitting: bool = False) -> _chips.ChipView:
         view = _chips.open_chips(X)

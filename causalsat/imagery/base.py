@@ -136,7 +136,7 @@ class Imagery(ABC):
         """Shape of the dimensions before y and x: (time, band) or (band,)."""
         return (len(self.days), len(self.bands)) if self.has_time else (len(self.bands),)
 
-    def size_px(self, size_m: float, geometry: Any = None) -> int:
+    def size_px(self, size_m: float, geometry: Any = None, *, tell: bool = True) -> int:
         """Pixels in a side of ``size_m`` metres, at least 1.
 
         Parameters
@@ -144,6 +144,8 @@ class Imagery(ABC):
         size_m : float
         geometry : GeoSeries or GeoDataFrame, optional
             Places at which it is checked that a side has so many metres on the ground.
+        tell : bool
+            Whether to warn of sides that are a little off.
 
         Raises
         ------
@@ -153,7 +155,7 @@ class Imagery(ABC):
         if not np.isfinite(size_m) or size_m <= 0:
             raise ParameterError(f"size_m={size_m!r}", expected="a positive number of metres")
         if geometry is not None:
-            check_ground_size(self.grid, geometry, float(size_m), self.name)
+            check_ground_size(self.grid, geometry, float(size_m), self.name, tell=tell)
         return max(1, round(size_m / self.resolution_m))
 
     def windows(self, geometry: Any, size_px: int) -> tuple[IntArray, IntArray]:

@@ -33,6 +33,7 @@ __all__ = [
     "union_grid",
 ]
 
+_LOOKED_AT = 200  # places at which the size of chips is looked at
 _SIZE_TOLD, _SIZE_REFUSED = 0.05, 0.1  # how far a chip's side may be off on the ground
 _EARTH_M = (6.3e6, 6.4e6)  # half axes of ellipsoids of the Earth
 _GROUND_TOLERANCE = 0.02  # a projection whose metre is off by more than this at the centre is measured on the ground
@@ -233,7 +234,7 @@ def ground_pixels(grid: Grid, x: FloatArray, y: FloatArray) -> tuple[FloatArray,
     return np.where(bad, np.nan, along), np.where(bad, np.nan, across)
 
 
-def check_ground_size(grid: Grid, geometry: Any, size_m: float, name: str) -> None:
+def check_ground_size(grid: Grid, geometry: Any, size_m: float, name: str, *, tell: bool = True) -> None:
     """Refuse places where a square of so many metres is not so large on the ground.
 
     All chips of a raster have one number of pixels. In degrees and in projections that stretch, such as Web
@@ -252,12 +253,13 @@ def check_ground_size(grid: Grid, geometry: Any, size_m: float, name: str) -> No
     x, y = grid.points(geometry)
     if not len(x):
         return
+    few = _spread_out(x, y)
+    x, y, labels = x[few], y[few], getattr(geometry, "geometry", geometry).index[few]
     sides = np.stack(ground_pixels(grid, x, y)) / grid.resolution_m
     off = np.nanmax(np.abs(np.log(sides)), axis=0, initial=0.0)
     worst = int(np.nanargmax(off)) if len(off) else 0
     if not off[worst] > np.log1p(_SIZE_TOLD):
         return
-    labels = getattr(geometry, "geometry", geometry).index
     along, across = (float(side) * size_m for side in sides[:, worst])
     what = (
         f"size_m={size_m:g} in {name}, whose CRS is {grid.crs.name}, is {along:.0f} m from north to south and "
@@ -266,7 +268,16 @@ def check_ground_size(grid: Grid, geometry: Any, size_m: float, name: str) -> No
     todo = f"warp the imagery to metres on the ground there: gdalwarp -t_srs {_utm(x[worst], y[worst], grid)}"
     if off[worst] > np.log1p(_SIZE_REFUSED):
         raise ParameterError(what, expected=f"within {_SIZE_REFUSED:.0%} of it", todo=f"{todo}; or pass size_px=")
-    warn(f"{what}; {todo}", ImageryWarning)
+    if tell:
+        warn(f"{what}; {todo}", ImageryWarning)
+
+
+def _spread_out(x: FloatArray, y: FloatArray) -> IntArray:
+    """Positions of all places, or of many those at the edges and some between: scales change slowly over a raster."""
+    if len(x) <= _LOOKED_AT:
+        return np.arange(len(x))
+    edges = [int(v.argmin()) for direction in (x, y, x + y, x - y) for v in (direction, -direction)]
+    return np.unique([*edges, *np.linspace(0, len(x) - 1, _LOOKED_AT).astype(np.int64)])
 
 
 def _utm(x: float, y: float, grid: Grid) -> str:

@@ -20,7 +20,9 @@ from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.mapping import compute
 from causalsat.mapping import job as _job
 from causalsat.mapping.compute import MapJob, valid_share
-from causalsat.mapping.grid import read_polygons, region_geometry
+from causalsat.mapping.grid import read_polygons, region_geometry, turned_region
+from causalsat.mapping.tiles import Tile
+from causalsat.mapping.weights import cell_areas, check_weights, weights_of_tile
 from causalsat.posterior import EffectPosterior
 from causalsat.study.columns import require_column
 
@@ -37,6 +39,7 @@ _DRIVERS = {
 }  # fmt: skip
 _FEW_CELLS = 4
 _PROBE = 3
+_COVERED = 0.99  # share of a district that its weights cover, below which it is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +104,16 @@ class DistrictEffects(Tabular):
             write_csv(self.to_dataframe(), path, index_label="district")
             return path
         table = self.table.reset_index(names="district")
+        options = {}
+        if _DRIVERS.get(ending) == "GeoJSON":  # RFC 7946: longitude and latitude, in two parts at 180 degrees
+            table, options = table.to_crs("EPSG:4326"), {"RFC7946": "YES"}
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=path.parent, prefix=f"{path.name[:48]}.") as work:  # a shapefile is several
                 if ending == ".parquet":
                     table.to_parquet(Path(work, path.name))
                 else:
-                    table.to_file(Path(work, path.name), driver=_DRIVERS[ending])
+                    table.to_file(Path(work, path.name), driver=_DRIVERS[ending], **options)
                 for made in Path(work).iterdir():
                     os.replace(made, path.with_name(made.name))
         return path
@@ -127,6 +133,7 @@ def district_effects(
     *,
     name: str | None = None,
     weights: Any = None,
+    weights_per: str = "pixel",
     covariates: Mapping[str, float] | None = None,
     size_m: float | None = None,
     level: float = 0.9,
@@ -141,9 +148,9 @@ def district_effects(
     carried over all cells and averaged within the polygons; the interval of a district is that of these averages.
     The standard deviations of single cells, combined as if independent, would give intervals many times too narrow.
 
-    The mean is over a district's land unless ``weights`` says otherwise. Where a trial's units live in settlements,
-    the land between them is another kind of place, and what holds in settlements is carried over: intervals of means
-    over people, who live where the trial was, are the more reliable ones.
+    The mean is over a district's land, cells by their area on the ground, unless ``weights`` says otherwise. Where a
+    trial's units live in settlements, the land between them is another kind of place, and what holds in settlements
+    is carried over: intervals of means over people, who live where the trial was, are the more reliable ones.
 
     Parameters
     ----------
@@ -159,8 +166,11 @@ def district_effects(
     name : str, optional
         Column with the districts' names; default the index.
     weights : Imagery, optional
-        One band of weights, such as people a pixel: the mean over people instead of over area. Cells without a
-        valid weight count 0.
+        One band of weights, such as people: the mean over people instead of over area. In any coordinate system and
+        resolution; its pixels count by the share that lies in a cell, and invalid ones, where nobody lives, nothing.
+    weights_per : {"pixel", "km2"}
+        Whether the weights are counts, such as people in a pixel, or densities, such as people a km2. In degrees and
+        other systems whose pixels are not of one size the two differ.
     covariates, size_m, level, min_valid, tile_px
         As for :func:`causalsat.map_effects`.
     progress : bool
@@ -180,29 +190,33 @@ def district_effects(
     Warns
     -----
     DataWarning
-        For districts of fewer than four cells, or without a valid cell.
+        For districts of fewer than four cells, without a valid cell, or that the weights do not cover.
     """
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
-    polygons = _polygons(districts, imagery.crs, name)
+    check_weights(weights, weights_per)
+    polygons, shapes = _polygons(districts, imagery, name)
     job = _job.make_job(
-        model, imagery, polygons.geometry.union_all(), resolution, covariates,
+        model, imagery, shapes.union_all(), resolution, covariates,
         size_m=size_m, level=level, min_valid=min_valid, folder=Path(),
     )  # fmt: skip
     side = _job.tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
-    sums = _Sums(len(polygons))
-    for points, district in _tiles(job, polygons, side, progress):
-        sums.lay(district)
+    sums, areas = _Sums(len(polygons)), cell_areas(job.grid)
+    for tile, points, cell, district in _tiles(job, shapes, side, progress):
+        if weights is None:
+            mass, covered = areas(points.geometry.x.to_numpy(), points.geometry.y.to_numpy()), np.ones(len(cell))
+        else:
+            mass, covered = (v[cell] for v in weights_of_tile(weights, job.grid, tile, weights_per))
+        sums.lay(district, covered)
         keep = valid_share(imagery, points, job.chip_px) >= job.min_valid
         if keep.any():
-            mass = _weights(weights, points[keep], job.grid.resolution_m)
-            _add(job, points[keep], district[keep], mass, sums)
+            _add(job, points[keep], district[keep], mass[keep], sums)
     return _result(sums, polygons, level, job.grid.resolution_m)
 
 
 # ---------------------------------------------------------------------- set-up
-def _polygons(districts: Any, crs: Any, name: str | None) -> gpd.GeoDataFrame:
-    """Districts in the imagery's system, indexed by unique names."""
+def _polygons(districts: Any, imagery: Any, name: str | None) -> tuple[gpd.GeoDataFrame, gpd.GeoSeries]:
+    """Districts in the imagery's system, indexed by unique names, and the same at the imagery's longitudes."""
     import geopandas as gpd
 
     if isinstance(districts, str | Path):
@@ -217,35 +231,22 @@ def _polygons(districts: Any, crs: Any, name: str | None) -> gpd.GeoDataFrame:
         raise DataError(
             "districts with repeated names", expected="one row a district", todo="districts.dissolve(...)"
         )
-    shapes = [region_geometry(districts.geometry.iloc[[k]], crs) for k in range(len(districts))]
-    return gpd.GeoDataFrame(geometry=shapes, index=list(labels), crs=crs)
+    shapes = [region_geometry(districts.geometry.iloc[[k]], imagery.crs) for k in range(len(districts))]
+    frame = gpd.GeoDataFrame(geometry=shapes, index=list(labels), crs=imagery.crs)
+    return frame, gpd.GeoSeries([turned_region(shape, imagery) for shape in shapes], crs=imagery.crs)
 
 
-def _tiles(job: MapJob, polygons: Any, side: int, progress: bool) -> Iterator[tuple[Any, IntArray]]:
-    """Cell centres of each tile that lie in a district, and the position of the district."""
+def _tiles(job: MapJob, shapes: Any, side: int, progress: bool) -> Iterator[tuple[Tile, Any, IntArray, IntArray]]:
+    """Each tile with its cell centres that lie in a district, which of its cells these are, and whose."""
     from tqdm import tqdm
 
-    tree = polygons.geometry.sindex
+    tree = shapes.sindex
     for tile in tqdm(_job.tiles_of(job, side), desc="districts", unit="tile", disable=not progress):
         x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
         points = compute._cell_points(job, x, y)
         cell, district = tree.query(points.geometry, predicate="within")
         if len(cell):  # districts that overlap each have all of their cells
-            yield points.iloc[cell].reset_index(drop=True), district.astype(np.int64)
-
-
-def _weights(weights: Any, points: Any, resolution_m: float) -> FloatArray:
-    """Weight of each cell: the mean of the raster's valid pixels in it."""
-    if weights is None:
-        return np.ones(len(points))
-    out = np.zeros(len(points))
-    for position, chips in weights.iter_chips(points.geometry, weights.size_px(resolution_m)):
-        values = chips.reshape(len(chips), -1)
-        seen = np.isfinite(values)
-        out[position] = np.where(seen, values, 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-    if (out < 0).any():
-        raise DataError("negative weights", expected="people, areas or other numbers that are not below 0")
-    return out
+            yield tile, points.iloc[cell].reset_index(drop=True), cell, district.astype(np.int64)
 
 
 # ---------------------------------------------------------------------- sums
@@ -255,12 +256,14 @@ class _Sums:
     def __init__(self, n: int) -> None:
         self.cells, self.valid = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.mass, self.support, self.lone = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.covered = np.zeros(n)
         self.draws: FloatArray | None = None
         self.probe: tuple[Any, FloatArray] | None = None
 
-    def lay(self, district: IntArray) -> None:
-        """Count the cells of a tile."""
+    def lay(self, district: IntArray, covered: FloatArray) -> None:
+        """Count the cells of a tile, and how much of them the weights cover."""
         self.cells += np.bincount(district, minlength=len(self.cells))
+        self.covered += np.bincount(district, covered, len(self.cells))
 
     def add(self, draws: FloatArray, support: FloatArray, district: IntArray, mass: FloatArray) -> None:
         """Add draws (draw, cell) of some cells."""
@@ -319,6 +322,7 @@ def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> Di
             expected="districts on the imagery",
             todo="check the coordinate systems, or take a finer resolution",
         )
+    _tell_of_coverage(sums, bare, polygons.index)
     for mask, reason in ((few, f"fewer than {_FEW_CELLS} cells"), (bare, "no cell with valid imagery and weight")):
         if mask.any():
             shown = ", ".join(map(str, polygons.index[mask][:5]))
@@ -338,3 +342,17 @@ def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> Di
     table["sd_independent"] = np.where(bare, np.nan, np.sqrt(sums.lone) / np.where(sums.mass > 0, sums.mass, 1))
     table["support"] = np.where(bare, np.nan, sums.support / np.where(sums.mass > 0, sums.mass, 1))
     return DistrictEffects(posterior, table, level, resolution_m)
+
+
+def _tell_of_coverage(sums: _Sums, bare: Any, names: Any) -> None:
+    """Warn of districts that the weights raster covers in part: their means are of that part."""
+    share = sums.covered / np.maximum(sums.cells, 1)
+    part = (share < _COVERED) & ~bare & (sums.cells > 0)
+    if part.any():
+        shown = ", ".join(f"{name} ({s:.0%})" for name, s in zip(names[part][:5], share[part][:5], strict=True))
+        warnings.warn(
+            f"the weights cover {int(part.sum())} districts in part: {shown}; their means are over the part that is "
+            "covered",
+            DataWarning,
+            stacklevel=4,
+        )

@@ -18,7 +18,7 @@ from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.mapping.cluster import check_client, on_cluster
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
-from causalsat.mapping.grid import region_geometry
+from causalsat.mapping.grid import region_of
 from causalsat.mapping.job import job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
 from causalsat.mapping.outputs import blocks_of, count_mapped, finished_tags, map_notes, model_words
@@ -182,7 +182,7 @@ def make_map(
     folder = path.with_name(path.name + ".tiles")
     refuse_link(folder, "the tiles of a map")
     job = make_job(
-        model, imagery, region_geometry(region, imagery.crs, region_crs), resolution, covariates,
+        model, imagery, region_of(region, imagery, region_crs), resolution, covariates,
         size_m=size_m, level=level, min_valid=min_valid, folder=folder.absolute(), quantity=quantity, given=given,
         others=others, learned_error=learned_error,
     )  # fmt: skip

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS
 
 from causalsat.exceptions import DataError, ImageryError, MapWarning, ParameterError
+from causalsat.imagery.files import is_remote
+from causalsat.imagery.grid import ground_pixels
 
-__all__ = ["MapGrid", "grid_over", "read_polygons", "region_geometry", "to_coordinates"]
+__all__ = ["MapGrid", "grid_over", "read_polygons", "region_geometry", "region_of", "to_coordinates", "turned_region"]
 
 FloatArray = NDArray[np.float64]
+
+_GROUND_TOLERANCE = 0.02  # as for pixels of imagery: below, what the projection says is taken
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,49 @@ def to_coordinates(transform: Any, col: Any, row: Any) -> tuple[FloatArray, Floa
     return a * col + b * row + c, d * col + e * row + f
 
 
+def region_of(region: Any, imagery: Any, region_crs: Any = None) -> Any:
+    """Region in the imagery's coordinate system and at its longitudes, as one shapely geometry; None stays None.
+
+    The parameters and errors are those of :func:`region_geometry`.
+    """
+    return turned_region(region_geometry(region, imagery.crs, region_crs), imagery)
+
+
+def turned_region(geometry: Any, imagery: Any) -> Any:
+    """A region at the longitudes of the imagery, where that counts them from 0 to 360 or on across 180 degrees.
+
+    Parameters
+    ----------
+    geometry : shapely geometry or None
+        In the imagery's coordinate system.
+    imagery : Imagery
+        Gives ``crs`` and ``bounds``.
+
+    Returns
+    -------
+    shapely geometry or None
+        As it is where no whole turn brings more of it onto the imagery; else all of it that lies there.
+    """
+    import shapely
+    from shapely.affinity import translate
+
+    if geometry is None or not imagery.crs.is_geographic:
+        return geometry
+    left, bottom, right, top = imagery.bounds
+    frame = shapely.box(left, bottom, right, top)
+    parts = [translate(geometry, turn).intersection(frame) for turn in (-360.0, 360.0)]
+    parts = [part for part in parts if part.area > 0]
+    return shapely.union_all([geometry.intersection(frame), *parts]) if parts else geometry
+
+
 def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
     """Region in the imagery's coordinate system, as one shapely geometry; None stays None.
 
     Parameters
     ----------
     region : GeoDataFrame, GeoSeries, shapely geometry, (west, south, east, north), path or None
-        Polygons, or bounds. A bare geometry and bounds are in ``region_crs``, else in the imagery's system.
+        Polygons, or bounds. A bare geometry and bounds are in ``region_crs``, else in the imagery's system. Bounds in
+        degrees whose west is greater than their east lie across 180 degrees.
     crs : pyproj.CRS
         Coordinate system of the imagery.
     region_crs : optional
@@ -92,7 +133,7 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
     if region is None:
         return None
     series = _as_series(region, crs, region_crs)
-    series = series[series.notna() & ~series.is_empty]
+    series = series[series.notna() & ~series.is_empty].force_2d()
     if not len(series):
         raise DataError("a region without geometry", expected="at least one polygon")
     if series.crs is None:
@@ -101,7 +142,10 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
         )
     if series.crs != crs:
         west, south, east, north = series.total_bounds
+        was_projected = not series.crs.is_geographic
         series = series.segmentize(max(east - west, north - south, 1e-9) / 100).to_crs(crs)
+        if was_projected and crs.is_geographic:
+            series = series.explode(index_parts=False).map(_unwrapped)
     geometry = series.make_valid().union_all()
     if geometry.area <= 0:
         raise DataError(
@@ -113,19 +157,24 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
 
 
 def read_polygons(path: str | os.PathLike[str]) -> Any:
-    """GeoDataFrame of a vector file: what GDAL reads, or GeoParquet.
+    """GeoDataFrame of a local vector file: what GDAL reads, or GeoParquet.
 
     Raises
     ------
     DataError
-        If the file is not there, cannot be read or holds no geometry.
+        If the path is an address on the net, the file is not there, cannot be read or holds no geometry.
     """
     import geopandas as gpd
 
     text = os.fspath(path)
     kinds = "a vector file of polygons, such as GeoPackage, GeoJSON, GeoParquet or Shapefile"
-    local = "://" not in text and not text.startswith("/vsi")
-    if local and not os.path.exists(text):
+    if is_remote(text):
+        raise DataError(
+            f"{text} lies on the net",
+            expected="a local file: nothing is fetched unless it is asked for",
+            todo="download it, or read it from there yourself and pass the table: geopandas.read_file(address)",
+        )
+    if not text.startswith("/vsi") and not os.path.exists(text):
         raise DataError(f"{text} does not exist", expected=kinds, todo="check the path")
     try:
         frame = gpd.read_parquet(text) if text.endswith((".parquet", ".geoparquet", ".pq")) else gpd.read_file(text)
@@ -159,9 +208,29 @@ def _as_series(region: Any, crs: Any, region_crs: Any) -> Any:
             f"region={region!r}",
             expected="a GeoDataFrame, a shapely polygon, (west, south, east, north), a path, or None",
         )
+    if bounds[0] > bounds[2] and _in_degrees(region_crs or crs) and -180 <= bounds[2] < bounds[0] <= 180:
+        bounds[2] += 360
     if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
         raise DataError(f"region bounds {tuple(bounds)}", expected="(west, south, east, north) with west < east")
     return gpd.GeoSeries([shapely.box(*bounds)], crs=region_crs or crs)
+
+
+def _in_degrees(crs: Any) -> bool:
+    return bool(CRS.from_user_input(crs).is_geographic)
+
+
+def _unwrapped(polygon: Any) -> Any:
+    """A polygon whose longitudes run on across 180 degrees, where its border jumps to the other side."""
+    import shapely
+
+    lon = shapely.get_coordinates(polygon.exterior if polygon.geom_type == "Polygon" else polygon)[:, 0]
+    if not len(lon) or np.abs(np.diff(lon)).max(initial=0) <= 180:
+        return polygon
+
+    def unwrap(xy: FloatArray) -> FloatArray:
+        return np.column_stack([lon[0] + (xy[:, 0] - lon[0] + 180) % 360 - 180, xy[:, 1]])
+
+    return shapely.transform(polygon, unwrap)
 
 
 def grid_over(imagery: Any, geometry: Any, resolution: float | None, *, tell: bool = True) -> MapGrid:
@@ -185,7 +254,7 @@ def grid_over(imagery: Any, geometry: Any, resolution: float | None, *, tell: bo
     ImageryError
         If the region lies outside the imagery.
     """
-    pixel_m = float(np.mean(imagery.resolution_m))
+    pixel_m = _ground_m(imagery, geometry)
     rows, cols = (int(v) for v in imagery.shape[-2:])
     window = _pixel_window(imagery, geometry, rows, cols)
     if resolution is None:
@@ -210,6 +279,17 @@ def grid_over(imagery: Any, geometry: Any, resolution: float | None, *, tell: bo
         width=int(col1 - col0),
         resolution_m=cell * pixel_m,
     )
+
+
+def _ground_m(imagery: Any, geometry: Any) -> float:
+    """Side of a square with a pixel's area on the ground in the region's middle, or the imagery's own."""
+    usual = float(np.mean(imagery.resolution_m))
+    if geometry is None or not hasattr(imagery, "grid"):
+        return usual
+    west, south, east, north = geometry.bounds
+    x, y = (np.array([middle]) for middle in ((west + east) / 2, (south + north) / 2))
+    here = float(np.sqrt(np.prod([side[0] for side in ground_pixels(imagery.grid, x, y)])))
+    return here if np.isfinite(here) and abs(here / usual - 1) > _GROUND_TOLERANCE else usual
 
 
 def _whole_pixels(resolution: float, pixel_m: float, tell: bool) -> int:
@@ -246,6 +326,4 @@ def _pixel_window(imagery: Any, geometry: Any, rows: int, cols: int) -> tuple[in
 
 
 def _wkt(crs: Any) -> str:
-    from pyproj import CRS
-
     return str(CRS.from_user_input(crs).to_wkt())

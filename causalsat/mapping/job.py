@@ -22,7 +22,7 @@ from causalsat.mapping.compute import (
     largest_chip_px,
     required_columns,
 )
-from causalsat.mapping.grid import grid_over, to_coordinates
+from causalsat.mapping.grid import MapGrid, grid_over, to_coordinates
 from causalsat.mapping.tiles import Tile, plan_tiles
 from causalsat.version import __version__
 
@@ -67,10 +67,12 @@ def make_job(
             f"a model ({type(model).__name__}) without an ImageEncoder and without columns",
             expected="a Pipeline with an ImageEncoder, or size_m= for a model that was fitted on chips",
         )
+    grid = grid_over(imagery, geometry, resolution)
+    _check_chips(model, imagery, grid, geometry, size_m)
     return MapJob(
         model=model,
         imagery=imagery,
-        grid=grid_over(imagery, geometry, resolution),
+        grid=grid,
         region=None if geometry is None else bytes(geometry.wkb),
         columns=columns,
         size_m=size_m,
@@ -79,6 +81,22 @@ def make_job(
         others=tuple((other, same_features(model, other)) for other in ready),
         **more,
     )
+
+
+def _check_chips(model: Any, imagery: Any, grid: MapGrid, geometry: Any, size_m: float | None) -> None:
+    """Refuse a region where the model's chips have other metres on the ground, before any work."""
+    import geopandas as gpd
+
+    cols, rows = np.meshgrid(*(np.linspace(0.5, n - 0.5, 12) for n in (grid.width, grid.height)))
+    x, y = to_coordinates(grid.transform, cols.ravel(), rows.ravel())
+    places = gpd.GeoSeries(gpd.points_from_xy(x, y), index=[f"{a:.6g}, {b:.6g}" for a, b in zip(x, y, strict=True)])
+    places = places.set_crs(grid.crs)
+    inside = np.ones(len(places), dtype=bool) if geometry is None else places.within(geometry).to_numpy()
+    if not inside.any():
+        return
+    encoders = [e for e in image_encoders(model) if e.imagery is imagery]
+    for size in {size_m or 0.0, *(float(np.max(e.size_m)) for e in encoders)} - {0.0}:
+        imagery.size_px(size, places[inside])
 
 
 def ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:

@@ -13,15 +13,17 @@ import numpy as np
 
 from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.mapping.compute import MapJob, fitted_encoders, surroundings, tile_values
-from causalsat.mapping.grid import region_geometry
+from causalsat.mapping.grid import region_of, to_coordinates
 from causalsat.mapping.job import make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
 from causalsat.mapping.tiles import Tile
+from causalsat.mapping.weights import ground_area_km2
 
 __all__ = ["MapPlan", "plan_map", "plan_of"]
 
 _COPIES = 4  # of a window's pixels that are alive at once
 _DRAWS = 1000  # of a cell, in double precision: what a chunk's posterior takes at most about
+_AREA_TOLERANCE = 0.04  # of a projection's areas, as of its lengths a fiftieth
 _TRIED = 7  # tiles that are looked at for one with valid imagery
 
 
@@ -161,7 +163,7 @@ def plan_map(
     if price_per_hour is not None and not price_per_hour >= 0:
         raise ParameterError(f"price_per_hour={price_per_hour!r}", expected="a number of at least 0, or None")
     job = make_job(
-        model, imagery, region_geometry(region, imagery.crs, region_crs), resolution, covariates,
+        model, imagery, region_of(region, imagery, region_crs), resolution, covariates,
         size_m=size_m, min_valid=min_valid, level=0.9, folder=Path(), learned_error=learned_error,
         others=check_layers(model, others, learned_error),
     )  # fmt: skip
@@ -187,12 +189,21 @@ def plan_of(job: MapJob, tiles: Sequence[Tile], side: int) -> MapPlan:
         n_cells=cells,
         tile_px=side,
         resolution_m=job.grid.resolution_m,
-        area_km2=cells * (job.grid.resolution_m / 1000) ** 2,
+        area_km2=_area_km2(job, tiles),
         pixels_read=int(pixels),
         bytes_read=int(4 * layers * pixels),
         flops=float(flops * dates) if surroundings(job) else float("nan"),
         worker_bytes=int(_COPIES * 4 * layers * window**2 + _network_bytes(job, window) + 3 * 8 * _DRAWS * job.chunk),
     )
+
+
+def _area_km2(job: MapJob, tiles: Sequence[Tile]) -> float:
+    """Area of the tiles' cells: that of the cell in the middle of each tile, times its cells."""
+    rows, cols = (np.array([t.row + t.height / 2 for t in tiles]), np.array([t.col + t.width / 2 for t in tiles]))
+    sizes = np.array([t.height * t.width for t in tiles], dtype=float)
+    nominal = (job.grid.resolution_m / 1000) ** 2
+    area = ground_area_km2(job.grid, *to_coordinates(job.grid.transform, cols, rows))
+    return float(area @ sizes) if np.abs(area / nominal - 1).max() > _AREA_TOLERANCE else float(nominal * sizes.sum())
 
 
 def _network_bytes(job: MapJob, window: int) -> float:

@@ -282,7 +282,7 @@ def _covered(
             "longitude and latitude are swapped: exchange lon= and lat=",
         )
         return
-    size_px = SMALL_WINDOW_PX if size_m is None else source.size_px(size_m)
+    size_px = SMALL_WINDOW_PX if size_m is None else source.size_px(size_m, geometry[~outside])
     valid = np.zeros(len(geometry))
     for positions, chips in source.iter_chips(geometry[~outside], size_px):
         flat = np.isfinite(np.asarray(chips)).reshape(len(chips), -1)

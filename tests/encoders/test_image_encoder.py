@@ -414,3 +414,32 @@ def test_imagery_without_variation_is_refused(units: gpd.GeoDataFrame) -> None:
         ImageEncoder(flat, 200, SMALL).fit(units)
     with pytest.raises(DataError, match="same at all"):
         ImageEncoder(flat, 200, Counting(), n_components=1).fit(units)
+
+
+@pytest.mark.parametrize("coordinates", [True, "smooth"])
+def test_coordinates_run_on_across_180_degrees(coordinates):
+    """Places on both sides of 180 degrees have the coordinates that a raster without a seam gives them."""
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(1, 20, 3600)).astype("float32")
+
+    def image(west: float) -> Any:
+        y, x = -16 - 0.1 * (np.arange(20) + 0.5), west + 0.1 * (np.arange(3600) + 0.5)
+        turned = np.roll(pixels, -round((west + 180) * 10), axis=2)
+        return open_imagery(
+            xr.DataArray(turned, dims=("band", "y", "x"), coords={"y": y, "x": x}).rio.write_crs("EPSG:4326")
+        )
+
+    lon, lat = rng.uniform(177, 183, 30), rng.uniform(-17.5, -16.5, 30)
+    places = gpd.GeoDataFrame(geometry=gpd.points_from_xy((lon + 180) % 360 - 180, lat), crs="EPSG:4326")
+    tables = []
+    for west in (-180.0, 0.0):
+        encoder = ImageEncoder(image(west), 30_000, encoder=SMALL, n_components=2, coordinates=coordinates).fit(
+            places
+        )
+        tables.append(encoder.transform(places))
+    east = tables[0]["east"].to_numpy()
+    np.testing.assert_allclose(np.diff(east), np.diff(lon), atol=1e-9)
+    waves_of = [c for c in tables[0] if c.startswith("wave")]
+    assert bool(waves_of) == (coordinates == "smooth")
+    np.testing.assert_allclose(tables[0][waves_of], tables[1][waves_of], atol=1e-9)
+    np.testing.assert_allclose(np.diff(tables[0]["east"]), np.diff(tables[1]["east"]), atol=1e-9)

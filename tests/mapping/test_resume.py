@@ -27,8 +27,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from map_toys import places
-from map_toys import toy_model
+from map_toys import places, toy_model
+from causalsat import map_effects, open_imagery
 imagery = open_imagery({raster!r})
 model = toy_model(imagery, places(60, imagery.shape, margin=45), 240.0, pause=0.03)
 print("mapping", flush=True)
