@@ -433,7 +433,7 @@ def test_coordinates_run_on_across_180_degrees(coordinates):
     places = gpd.GeoDataFrame(geometry=gpd.points_from_xy((lon + 180) % 360 - 180, lat), crs="EPSG:4326")
     tables = []
     for west in (-180.0, 0.0):
-        encoder = ImageEncoder(image(west), 30_000, encoder=SMALL, n_components=2, coordinates=coordinates).fit(
+        encoder = ImageEncoder(image(west), 70_000, encoder=SMALL, n_components=2, coordinates=coordinates).fit(
             places
         )
         tables.append(encoder.transform(places))
