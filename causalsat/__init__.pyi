@@ -32,6 +32,7 @@ from causalsat.encoders.sequence.encoder import SequenceEncoder as SequenceEncod
 from causalsat.estimators.clusters.estimator import ImageEffectClusters as ImageEffectClusters
 from causalsat.estimators.confounding.estimator import ImageConfounding as ImageConfounding
 from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
+from causalsat.estimators.econml import EconMLEffect as EconMLEffect
 from causalsat.estimators.forest.estimator import BayesianForestEffect as BayesianForestEffect
 from causalsat.estimators.gaussian_process.estimator import GaussianProcessEffect as GaussianProcessEffect
 from causalsat.estimators.linear.estimator import BayesianLinearEffect as BayesianLinearEffect

@@ -1,4 +1,4 @@
-"""Scikit-learn learners under a bootstrap of clusters: defaults, weights, fits."""
+"""Learners under a bootstrap of clusters: defaults, weights, fits, and how much wider few clusters make it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.exceptions import DataError
 from causalsat.inference.folds import cluster_arms
 
-__all__ = ["default_classifier", "default_regressor", "draw_weights", "fit_learner", "takes_weights"]
+__all__ = [
+    "MIN_CLUSTERS",
+    "check_clusters",
+    "clusters_by_arm",
+    "default_classifier",
+    "default_regressor",
+    "draw_weights",
+    "fit_learner",
+    "small_sample_factor",
+    "takes_weights",
+]
 
 FloatArray = NDArray[np.float64]
+
+MIN_CLUSTERS = 2  # of each arm: of one alone, nothing says how clusters differ
 
 
 def default_regressor() -> Any:
@@ -89,3 +102,68 @@ def draw_weights(
         members = np.flatnonzero(strata == stratum)
         np.add.at(times, rng.choice(members, size=len(members)), 1.0)
     return times[codes]
+
+
+def small_sample_factor(n_clusters: tuple[float, float], n_features: int) -> float:
+    """How much wider than a bootstrap of clusters an interval must be where clusters are few.
+
+    The bootstrap's variance, as the sandwich without correction, misses the degrees of freedom that the learners
+    use (MacKinnon and White 1985). An arm of n clusters has df = n - (p + 1), at least n / 2, and its variance is
+    multiplied by n / df, by 3 for two clusters, of which the Bayesian bootstrap shows a third. The arms' variances
+    are as one over their clusters; those of their sum's degrees of freedom are Satterthwaite's (1946). The factor is
+    the root of the sum's correction times the ratio of 95 % quantiles of Student's t and of the normal.
+
+    Parameters
+    ----------
+    n_clusters : tuple of two floats
+        Clusters of each arm; one with units of both counts as half a cluster of each.
+    n_features : int
+        p, the features.
+
+    Examples
+    --------
+    >>> [round(small_sample_factor(n, 4), 2) for n in ((20, 20), (1000, 1000), (37, 3))]
+    [1.19, 1.0, 2.88]
+    """
+    from scipy.stats import norm, t
+
+    n = np.asarray(n_clusters, dtype=float)
+    df = np.maximum(np.maximum(n - (n_features + 1), n / 2), 0.5)
+    seen = 1 / n
+    right = seen * np.maximum(n / df, np.where(n <= MIN_CLUSTERS, 3.0, 1.0))
+    joint = right.sum() ** 2 / (right**2 / df).sum()
+    return float(np.sqrt(right.sum() / seen.sum()) * t.ppf(0.95, joint) / norm.ppf(0.95))
+
+
+def clusters_by_arm(treatment: FloatArray, groups: NDArray[np.int64] | None) -> tuple[float, float]:
+    """Clusters of the control and of the treated arm; half of all each where the treatment is a dose."""
+    codes = np.arange(len(treatment)) if groups is None else groups
+    if not np.isin(treatment, (0.0, 1.0)).all():
+        n_clusters = int(codes.max()) + 1
+        return n_clusters / 2, n_clusters / 2
+    control, treated, mixed = np.bincount(cluster_arms(codes, treatment), minlength=3)
+    return control + mixed / 2, treated + mixed / 2
+
+
+def check_clusters(treatment: FloatArray, groups: NDArray[np.int64] | None) -> None:
+    """Refuse an arm, or a dose, that is seen in one cluster only.
+
+    Raises
+    ------
+    DataError
+        If an arm, or all units of a dose, are in fewer than ``MIN_CLUSTERS`` clusters.
+    """
+    if groups is None:
+        return
+    binary = bool(np.isin(treatment, (0.0, 1.0)).all())
+    arms = [("treated", 1.0), ("control", 0.0)] if binary else [("all", None)]
+    for name, value in arms:
+        rows = slice(None) if value is None else treatment == value
+        n = len(np.unique(groups[rows]))
+        if n < MIN_CLUSTERS:
+            raise DataError(
+                f"{name} units in {n} cluster",
+                expected=f"units of each arm in at least {MIN_CLUSTERS} clusters: one alone does not show how much "
+                "clusters differ",
+                todo="use data with more clusters; groups are the units of assignment, such as villages",
+            )

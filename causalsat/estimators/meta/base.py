@@ -17,8 +17,15 @@ from causalsat.core.warn import warn
 from causalsat.estimators.levels import is_binary
 from causalsat.estimators.meta.shrinkage import shrinkage_draws
 from causalsat.exceptions import DataError, IgnoredWarning
-from causalsat.inference.bootstrap import draw_weights, fit_learner, takes_weights
-from causalsat.inference.folds import cluster_arms, content_order
+from causalsat.inference.bootstrap import (
+    check_clusters,
+    clusters_by_arm,
+    draw_weights,
+    fit_learner,
+    small_sample_factor,
+    takes_weights,
+)
+from causalsat.inference.folds import content_order
 from causalsat.inference.lack_of_fit import LackOfFit, check_ratio, lack_of_fit, with_slopes
 from causalsat.inference.nuisances import predict_mean
 from causalsat.posterior import draw_quantiles
@@ -28,14 +35,12 @@ __all__ = [
     "MetaLearner",
     "Regression",
     "in_sample_left_over",
-    "small_sample_factor",
 ]
 
 IntArray = NDArray[np.int64]
 Learners = tuple[Any, ...]
 
 MIN_ARM = 3
-MIN_CLUSTERS = 2  # of each arm: of one alone, nothing says how clusters differ
 
 
 class Regression(NamedTuple):
@@ -126,7 +131,7 @@ class MetaLearner(EffectEstimator):
 
         if is_binary(data.treatment):
             _check_arms(data.treatment)
-        _check_clusters(data)
+        check_clusters(data.treatment, data.groups)
         counts = not all(takes_weights(learner) for learner in self._learners())
         if counts and data.weighted:
             warn("a learner takes no sample_weight: fitted without", IgnoredWarning)
@@ -152,7 +157,7 @@ class MetaLearner(EffectEstimator):
             drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)
             weight = drawn if counts else drawn * data.sample_weight
             models.append(tuple(_fitted(r, counts) for r in self._regressions(data, known, weight, counts=counts)))
-        widening = small_sample_factor(_clusters_by_arm(data), data.X.shape[1])
+        widening = small_sample_factor(clusters_by_arm(data.treatment, data.groups), data.X.shape[1])
         tau = self._replicates(models, widening, data.X)
         share = data.sample_weight / data.sample_weight.sum()
         scaler = learn_scaler(data.X[:, self._support_columns()], data.sample_weight)
@@ -243,63 +248,6 @@ class MetaLearner(EffectEstimator):
             "a bootstrap does not see the bias of a shrunken learner; draws of effects allow for what is left out.",
         )
         return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
-
-
-def small_sample_factor(n_clusters: tuple[float, float], n_features: int) -> float:
-    """How much wider than a bootstrap of clusters an interval must be where clusters are few.
-
-    The bootstrap's variance, as the sandwich without correction, misses the degrees of freedom that the learners
-    use (MacKinnon and White 1985). An arm of n clusters has df = n - (p + 1), at least n / 2, and its variance is
-    multiplied by n / df, by 3 for two clusters, of which the Bayesian bootstrap shows a third. The arms' variances
-    are as one over their clusters; those of their sum's degrees of freedom are Satterthwaite's (1946). The factor is
-    the root of the sum's correction times the ratio of 95 % quantiles of Student's t and of the normal.
-
-    Parameters
-    ----------
-    n_clusters : tuple of two floats
-        Clusters of each arm; one with units of both counts as half a cluster of each.
-    n_features : int
-        p, the features.
-
-    Examples
-    --------
-    >>> [round(small_sample_factor(n, 4), 2) for n in ((20, 20), (1000, 1000), (37, 3))]
-    [1.19, 1.0, 2.88]
-    """
-    from scipy.stats import norm, t
-
-    n = np.asarray(n_clusters, dtype=float)
-    df = np.maximum(np.maximum(n - (n_features + 1), n / 2), 0.5)
-    seen = 1 / n
-    right = seen * np.maximum(n / df, np.where(n <= MIN_CLUSTERS, 3.0, 1.0))
-    joint = right.sum() ** 2 / (right**2 / df).sum()
-    return float(np.sqrt(right.sum() / seen.sum()) * t.ppf(0.95, joint) / norm.ppf(0.95))
-
-
-def _clusters_by_arm(data: FitData) -> tuple[float, float]:
-    """Clusters of the control and of the treated arm; half of all each where the treatment is a dose."""
-    codes = np.arange(len(data.y)) if data.groups is None else data.groups
-    if not is_binary(data.treatment):
-        return data.n_groups / 2, data.n_groups / 2
-    control, treated, mixed = np.bincount(cluster_arms(codes, data.treatment), minlength=3)
-    return control + mixed / 2, treated + mixed / 2
-
-
-def _check_clusters(data: FitData) -> None:
-    """Refuse an arm, or a dose, that is seen in one cluster only."""
-    if data.groups is None:
-        return
-    arms = [("treated", 1.0), ("control", 0.0)] if is_binary(data.treatment) else [("all", None)]
-    for name, value in arms:
-        rows = slice(None) if value is None else data.treatment == value
-        n = len(np.unique(data.groups[rows]))
-        if n < MIN_CLUSTERS:
-            raise DataError(
-                f"{name} units in {n} cluster",
-                expected=f"units of each arm in at least {MIN_CLUSTERS} clusters: one alone does not show how much "
-                "clusters differ",
-                todo="use data with more clusters; groups are the units of assignment, such as villages",
-            )
 
 
 def _in_order(data: FitData, order: IntArray, codes: IntArray) -> FitData:
