@@ -84,7 +84,8 @@ print(f"farms where it pays: {pays.mean():.0%}; of these it truly pays on {np.me
 print(f"correlation of predicted and true gain {np.corrcoef(gain.mean(), truth)[0, 1]:.2f}")
 
 # %% [markdown]
-# What does the dose's query read? Attention says where the network looks, not by how much the effect changes.
+# What does the dose's query read? Attention says where networks look, not by how much the effect changes, and the
+# networks of an ensemble often read differently: the axis has the correlation of their weights.
 
 # %%
 plot_attention(model.attention(farms, treatment=100.0)).figure.savefig(out / "attention.png", dpi=120)

@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.preprocessing import StandardScaler
 
 from causalsat.base import Summary
 from causalsat.core.features import learn_scaler
@@ -298,23 +299,52 @@ class Units:
         return Units(X, W, y, t, np.unique(groups, return_inverse=True)[1], None)
 
 
-class WeightedPipeline(Pipeline):
-    """A Pipeline whose last step takes ``sample_weight``, as EconML passes it."""
+class StandardisedRegressor(RegressorMixin, BaseEstimator):
+    """A regressor on standardised features that takes ``sample_weight``: EconML passes none to a Pipeline."""
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> WeightedPipeline:
-        """Fit all steps, the last one to weighted units."""
-        options = {} if sample_weight is None else {f"{self.steps[-1][0]}__sample_weight": sample_weight}
-        super().fit(X, y, **options)
+    def __init__(self, model: Any = None) -> None:
+        self.model = model
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Learn the features' scales, and fit the model to weighted units."""
+        self.scaler_ = StandardScaler().fit(X, sample_weight=sample_weight)
+        self.model_ = clone(self.model).fit(self.scaler_.transform(X), y, sample_weight=sample_weight)
         return self
+
+    def predict(self, X: Any) -> Any:
+        """What the model predicts."""
+        return self.model_.predict(self.scaler_.transform(X))
+
+
+class StandardisedClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier on standardised features that takes ``sample_weight``."""
+
+    def __init__(self, model: Any = None) -> None:
+        self.model = model
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Learn the features' scales, and fit the model to weighted units."""
+        self.scaler_ = StandardScaler().fit(X, sample_weight=sample_weight)
+        self.model_ = clone(self.model).fit(self.scaler_.transform(X), y, sample_weight=sample_weight)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Classes."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> Any:
+        """Probabilities of the classes."""
+        return self.model_.predict_proba(self.scaler_.transform(X))
 
 
 def _default(*, binary: bool) -> Any:
     """The estimator where none is given."""
-    regressor = WeightedPipeline(default_regressor().steps)
+    regressor = StandardisedRegressor(default_regressor()[-1])
     if binary:
         from econml.dr import LinearDRLearner
 
-        classifier = WeightedPipeline(default_classifier().steps)
+        classifier = StandardisedClassifier(default_classifier()[-1])
         return LinearDRLearner(
             model_propensity=classifier, model_regression=regressor, min_propensity=MIN_PROPENSITY, cv=FOLDS
         )

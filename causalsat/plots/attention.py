@@ -53,7 +53,14 @@ def plot_attention(
     ax.set_yticks(at, list(means.index))
     ax.set_xlim(0, None)
     ax.set_ylim(-0.6, len(means) - 0.1)
-    return style.tidy(ax, title=title, x="attention (mean; line: middle 80 % of units)", grid="x")
+    words = f"attention (mean; line: middle 80 % of units{_agreement(attention)})"
+    return style.tidy(ax, title=title, x=words, grid="x")
+
+
+def _agreement(attention: Any) -> str:
+    """How far the networks of the ensemble agree, for an axis; empty of a single one."""
+    value = attention.agreement
+    return f"; correlation of networks {value:.2f}" if np.isfinite(value) else ""
 
 
 def show_attention(
@@ -91,6 +98,6 @@ def show_attention(
     picture = ax.imshow(
         cells * cells.size, cmap="magma", extent=extent, alpha=1.0 if chip is None else 0.55, interpolation="bilinear"
     )
-    ax.figure.colorbar(picture, ax=ax, shrink=0.8, label="attention, times the even share")
+    ax.figure.colorbar(picture, ax=ax, shrink=0.8, label=f"attention, times the even share{_agreement(attention)}")
     ax.axis("off")
     return ax  # type: ignore[no-any-return]

@@ -1,5 +1,7 @@
 """Pictures of attention show the numbers they are given."""
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -27,6 +29,11 @@ def test_bars_are_means_in_order(attention):
     assert len(plot_attention(attention, most=2).patches) == 2
     with pytest.raises(ParameterError):
         plot_attention(attention, most=0)
+
+
+def test_the_axis_says_how_far_networks_agree(attention):
+    assert "networks" not in plot_attention(attention).get_xlabel()
+    assert "correlation of networks 0.38" in plot_attention(replace(attention, agreement=0.38)).get_xlabel()
 
 
 def test_heat_map_lies_over_the_chip(attention):

@@ -553,7 +553,9 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
     ) -> Attention:
         """Weights, of sum 1 for a unit, with which the treatment's query reads each covariate and cell of the image.
 
-        They are averages over heads and members, and say where the network looks, not how the effect changes.
+        They are averages over heads and over the networks of the ensemble, with the spread over the networks and
+        how far they agree. They say where networks look, not how the effect changes; where ``agreement`` is low, as
+        it often is, they explain nothing.
 
         Parameters
         ----------
@@ -565,7 +567,8 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         Returns
         -------
         Attention
-            ``covariates`` (n, p) with ``names``, ``cells`` (n, time, y, x) or None.
+            ``covariates`` (n, p) with ``names``, ``cells`` (n, time, y, x) or None, their spread over the networks
+            ``covariates_sd`` and ``cells_sd``, and ``agreement``.
         """
         from causalsat.estimators.transtee.draws import unit_features
 

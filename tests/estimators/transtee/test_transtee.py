@@ -9,6 +9,8 @@ import torch
 
 import causalsat
 from causalsat import TransTEE
+from causalsat.estimators.transtee.report import split_attention
+from causalsat.estimators.transtee.shapes import NetworkShape
 from causalsat.exceptions import CausalsatError, DataError, DataWarning, ParameterError, TreatmentError
 
 SMALL = {"n_members": 3, "width": 8, "n_features": 16, "n_draws": 120, "random_state": 0}
@@ -91,6 +93,20 @@ def test_attention_names_the_covariates(dose_model):
     assert list(found.to_dataframe().columns) == ["x0", "x1", "x2"]
     np.testing.assert_allclose(found.covariates.sum(axis=1), 1)
     assert found.cells is None
+    assert found.covariates_sd.shape == (20, 3)
+    assert -1 <= found.agreement <= 1
+
+
+def test_attention_has_the_spread_over_the_networks():
+    one, other = np.array([[0.7, 0.2, 0.1]]), np.array([[0.1, 0.2, 0.7]])
+    shape = NetworkShape(n_members=2, n_columns=3, n_basis=1)
+    found = split_attention(np.array([one, other]), shape, ("a", "b", "c"), [0])
+    np.testing.assert_allclose(found.covariates, [[0.4, 0.2, 0.4]])
+    np.testing.assert_allclose(found.covariates_sd, [[0.6 / np.sqrt(2), 0, 0.6 / np.sqrt(2)]], atol=1e-12)
+    assert found.agreement == pytest.approx(np.corrcoef(one[0], other[0])[0, 1])
+    alone = split_attention(one[None], shape, ("a", "b", "c"), [0])
+    assert np.isnan(alone.covariates_sd).all()
+    assert np.isnan(alone.agreement)
 
 
 def test_regularisers_and_propensity_weights_keep_the_answer():
