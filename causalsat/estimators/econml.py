@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -207,13 +208,13 @@ class EconMLEffect(FittedLevels):
         X = np.empty((len(units.y), 0)) if units.X is None else units.X
         scaler = learn_scaler(X, units.weight)
         centre, scale = np.atleast_1d(scaler.mean), np.atleast_1d(scaler.scale_or_one)
-        means = [linear_coefficients(lambda x, m=m: point_effects(m, x), X, centre, scale) for m in self.models_]
+        means = [linear_coefficients(partial(point_effects, m), X, centre, scale) for m in self.models_]
         if any(mean is None for mean in means):
             return None
         beta = np.array(means)
         if self.inference_ == "bootstrap":
             return LinearCurve(centre, scale, beta[0] + self.widening_ * (beta[1:] - beta[1:].mean(axis=0)))
-        covariance = linear_covariance(lambda x: standard_errors(self.models_[0], x), X, centre, scale)
+        covariance = linear_covariance(partial(standard_errors, self.models_[0]), X, centre, scale)
         if covariance is None:
             return None
         return LinearCurve(centre, scale, beta[0] + normal_draws(covariance, int(self.n_draws), rng))
