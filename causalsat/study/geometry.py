@@ -91,6 +91,7 @@ def _with_crs(frame: Any, crs: Any) -> Any:
     own = frame.copy()
     if own.active_geometry_name != "geometry":
         own = own.drop(columns="geometry", errors="ignore").rename_geometry("geometry")
+    own["geometry"] = own.geometry.force_2d()  # altitudes tell no places apart
     if crs is None:
         return own
     wanted = parse_crs(crs)

@@ -16,6 +16,8 @@ from causalsat.study.report import Finding
 
 SMALL_WINDOW_PX = 4
 FAR_KM = 300.0
+AREA_MARGIN = 3.0  # degrees around a projection's area of use, in which neighbours still use it
+NEAR_ORIGIN = 10_000.0  # metres from a projection's origin, where kilometres of its area lie
 
 
 def coordinates(study: Any, a: Any) -> Iterator[Finding]:
@@ -44,7 +46,7 @@ def coordinates(study: Any, a: Any) -> Iterator[Finding]:
         )
         return
     labels = units.index[~gone]
-    yield from _degrees(study, x, y, labels) if units.crs.is_geographic else _metres(study, x, y)
+    yield from _degrees(study, x, y, labels) if units.crs.is_geographic else _metres(study, x, y, labels)
 
 
 def _xy(frame: Any) -> tuple[Any, Any]:
@@ -106,15 +108,79 @@ def _far(x: Any, y: Any, labels: Any) -> Iterator[Finding]:
         )
 
 
-def _metres(study: Any, x: Any, y: Any) -> Iterator[Finding]:
+def _metres(study: Any, x: Any, y: Any, labels: Any) -> Iterator[Finding]:
+    """Projected coordinates that are degrees, zero, swapped, scaled, or off the area that the projection is for."""
+    crs = study.units.crs
+    span = f"coordinates from {x.min():.7g}, {y.min():.7g} to {x.max():.7g}, {y.max():.7g} in {crs.name}"
+    zero = (x == 0) & (y == 0)
+    if zero.any() and not zero.all():
+        yield Finding(
+            "error",
+            "coordinates",
+            f"{int(zero.sum()):,} units at x 0, y 0 of {crs.name}",
+            "zeros stand for missing: replace them by empty cells, or leave these units out",
+            list(labels[zero]),
+        )
+    x, y, labels = x[~zero], y[~zero], labels[~zero]
     if _is_lonlat(x, y) and len(x) > 1:
         yield Finding(
             "error",
             "coordinates",
-            f"coordinates from {x.min():.5g}, {y.min():.5g} to {x.max():.5g}, {y.max():.5g} in {study.crs.name}, "
-            "which is in metres",
+            f"{span}, which is in {crs.axis_info[0].unit_name}s",
             "they look like degrees: pass crs='EPSG:4326'",
         )
+        return
+    outside = _outside_area(crs, x, y)
+    near_origin = len(x) > 1 and bool((np.abs(x) < NEAR_ORIGIN).all() and (np.abs(y) < NEAR_ORIGIN).all())
+    if near_origin and not _outside_area(crs, 1000 * x, 1000 * y, 0.0).any():
+        outside = _outside_area(crs, x, y, 0.0)  # kilometres of a zone lie just beside it
+    if not outside.any():
+        lon, lat = _lonlat(crs, x, y)
+        yield from _far(lon, lat, labels)
+        return
+    unit = float(crs.axis_info[0].unit_conversion_factor)
+    ways = {
+        "x and y look swapped: exchange lon= and lat=": (y, x),
+        "they look like kilometres: multiply them by 1000": (1000 * x, 1000 * y),
+        "they look like millimetres or were multiplied by 1000: divide them": (x / 1000, y / 1000),
+    }
+    name = crs.axis_info[0].unit_name
+    if unit == 1:
+        ways[f"they look like feet, not {name}s: multiply them by 0.3048"] = 0.3048 * x, 0.3048 * y
+    else:
+        ways[f"they look like metres, not {name}s: divide them by {unit:g}"] = x / unit, y / unit
+    todo = next(
+        (words for words, (a, b) in ways.items() if not _outside_area(crs, a[outside], b[outside], 0.0).any()),
+        "check that crs= is the system that they are in, and these rows",
+    )
+    yield Finding(
+        "error" if outside.mean() > 0.5 else "warning",
+        "coordinates",
+        f"{int(outside.sum()):,} of {len(x):,} places lie outside the area that {crs.name} is for, such as "
+        f"{list_names(labels[outside], 3)}; {span}",
+        todo,
+        list(labels[outside]),
+    )
+
+
+def _lonlat(crs: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    from pyproj import Transformer
+
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    return np.asarray(lon, dtype=float), np.asarray(lat, dtype=float)
+
+
+def _outside_area(crs: Any, x: Any, y: Any, margin: float = AREA_MARGIN) -> Any:
+    """Which places lie so many degrees outside the area that a projection is made for; none where it does not say."""
+    area = crs.area_of_use
+    if area is None or not len(x):
+        return np.zeros(len(x), dtype=bool)
+    lon, lat = _lonlat(crs, x, y)
+    finite = np.isfinite(lon) & np.isfinite(lat)
+    width = (area.east - area.west) % 360 or 360.0
+    beside = (np.where(finite, lon, 0.0) - area.west + margin) % 360
+    inside = (beside <= width + 2 * margin) | (width + 2 * margin >= 360)
+    return ~(finite & inside & (lat >= area.south - margin) & (lat <= area.north + margin))
 
 
 def shared(study: Any, a: Any) -> Iterator[Finding]:
@@ -163,7 +229,7 @@ def distinct_places(units: Any) -> Any:
     if not there.any():
         return None
     codes = np.full(len(units), -1)
-    codes[there] = pd.factorize(pd.Series(units.geometry[there].to_wkb()))[0]
+    codes[there] = pd.factorize(pd.Series(units.geometry[there].force_2d().to_wkb()))[0]
     codes[~there] = codes.max() + 1 + np.arange((~there).sum())
     return codes
 

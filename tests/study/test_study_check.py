@@ -239,3 +239,47 @@ def test_uganda_leaks_are_found_and_the_rest_is_in_order():
     assert not honest.errors
     assert not honest.warnings, str(honest)
     assert "49 of 327 clusters" in honest.about("mixed clusters")[0].what
+
+
+# ---------------------------------------------------------------------- projected places
+def _projected(crs: str, north: float = 0.0) -> pd.DataFrame:
+    frame = clean()
+    points = gpd.GeoSeries.from_xy(frame["lon"], frame["lat"] + north, crs=4326).to_crs(crs)
+    return frame.assign(lon=points.x, lat=points.y)
+
+
+def _first_at_zero(frame):
+    frame.loc[frame.index[:9], ["lon", "lat"]] = 0.0
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("change", "piece", "todo"),
+    [
+        (lambda f: f.assign(lon=f["lat"], lat=f["lon"]), "300 of 300 places lie outside the area", "look swapped"),
+        (lambda f: f.assign(lon=f["lon"] / 1e3, lat=f["lat"] / 1e3), "300 of 300 places", "multiply them by 1000"),
+        (lambda f: f.assign(lon=f["lon"] * 1e3, lat=f["lat"] * 1e3), "300 of 300 places", "divide them"),
+        (lambda f: f.assign(lon=f["lon"] / 0.3048, lat=f["lat"] / 0.3048), "300 of 300 places", "look like feet"),
+        (_first_at_zero, "9 units at x 0, y 0 of WGS 84 / UTM zone 36N", "empty cells"),
+        (lambda f: _one(f, "lon", 9e6), "1 of 300 places lie outside", "check that crs="),
+    ],
+)
+def test_projected_places_that_are_none_are_found(change, piece, todo):
+    report = check(change(_projected("EPSG:32636", north=40.0)), crs="EPSG:32636")
+    found = report.about("coordinates")
+    assert found, str(report)
+    assert piece in found[0].what
+    assert todo in found[0].todo
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32636", "EPSG:32635", "EPSG:3857", "EPSG:21096", "ESRI:102022"])
+def test_projected_places_in_order(crs):
+    assert not check(_projected(crs), crs=crs).about("coordinates")
+
+
+def test_altitudes_make_no_places():
+    frame = clean()
+    points = gpd.points_from_xy(frame["lon"], frame["lat"], np.arange(len(frame)) * 1.0)
+    high = gpd.GeoDataFrame(frame.drop(columns=["lon", "lat"]), geometry=points, crs=4326)
+    found = check(high, lon=None, lat=None)
+    assert "300 units at 60 distinct places" in found.about("shared places")[0].what
