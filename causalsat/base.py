@@ -27,6 +27,7 @@ from causalsat.core import features as neighbours
 from causalsat.core import inputs
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray, align, align_all, align_outcome, without_zero_weights
+from causalsat.core.needed import with_adjusting_columns
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
 from causalsat.core.treatment import warn_of_arm_codes
 from causalsat.core.warn import warn
@@ -595,6 +596,8 @@ def call_final_step(model: Any, X: Any, method: str, **options: Any) -> Any:
         )
     if transformers is None:
         return getattr(estimator, method)(X, **options)
+    if method in ("effect", "support"):
+        X = with_adjusting_columns(model, X)
     latents = transformers.transform(X)
     result = getattr(estimator, method)(latents, **options)
     if isinstance(result, EffectPosterior) and not inputs.is_dataframe(latents):
@@ -614,7 +617,8 @@ def effect(model: Any, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLik
     model : EffectEstimator or Pipeline
         Fitted model.
     X : array, DataFrame, GeoDataFrame or DataArray
-        Units, in the form that the model was fitted on.
+        Units, in the form that the model was fitted on. A table may lack the columns on which the effect does not
+        depend, such as covariates that only adjust.
     treatment, baseline : float or array of shape (n,)
         The levels to contrast.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from causalsat import base
 from causalsat.core.fingerprint import fingerprint
+from causalsat.core.needed import modifier_columns, modifies, required_columns
 from causalsat.encoders.dense.boxes import valid_shares
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
@@ -248,7 +249,7 @@ def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int
 def _complete(estimator: Any, features: Any) -> tuple[Any, NDArray[np.int64]]:
     """Leave out rows that the encoder could not encode; fill columns on which the effect does not depend."""
     means = getattr(getattr(estimator, "imputation_", None), "means", None)
-    columns = _modifier_columns(estimator)
+    columns = modifier_columns(estimator)
     names = getattr(estimator, "feature_names_in_", None)
     frame = hasattr(features, "iloc")
     if frame and names is not None:
@@ -269,19 +270,6 @@ def _complete(estimator: Any, features: Any) -> tuple[Any, NDArray[np.int64]]:
     import pandas as pd
 
     return pd.DataFrame(table[keep], columns=list(names) if names is not None else None), keep
-
-
-def _modifier_columns(estimator: Any) -> NDArray[np.bool_] | None:
-    """Mask over the features: those on which the effect may depend; None where the estimator does not say."""
-    if not hasattr(estimator, "_support_columns") or not hasattr(estimator, "imputation_"):
-        return None
-    n_features = len(estimator.imputation_.means)
-    mask = np.zeros(len(estimator.design_names_), dtype=bool)
-    mask[estimator._support_columns()] = True
-    indicators = mask[n_features:]
-    mask = mask[:n_features]
-    mask[estimator.imputation_.indicators[indicators]] = True
-    return mask
 
 
 def _limit_torch(job: MapJob) -> None:
@@ -360,7 +348,7 @@ def constant_columns(model: Any, covariates: Mapping[str, float] | None) -> dict
             todo="check the spelling",
         )
     _, estimator = base.final_estimator(model)
-    missing = [name for name in needed if name not in given and _modifies(estimator, name)]
+    missing = [name for name in needed if name not in given and modifies(estimator, name)]
     if missing:
         raise ColumnError(
             f"the effects of this model depend on {', '.join(map(repr, missing))}, which cells of a map do not have",
@@ -369,33 +357,3 @@ def constant_columns(model: Any, covariates: Mapping[str, float] | None) -> dict
             "modifiers='img*' so that the effect depends on the imagery alone",
         )
     return {name: given.get(name, float("nan")) for name in needed}
-
-
-def required_columns(model: Any) -> list[str]:
-    """Columns, besides the geometry, that the model's first step asks for."""
-    steps = getattr(model, "steps", None)
-    first = steps[0][1] if steps else model
-    names = [str(name) for name in getattr(first, "feature_names_in_", ())]
-    if hasattr(first, "transformers_"):
-        asked: list[str] = []
-        for _, transformer, columns in first.transformers_:
-            if isinstance(transformer, str) and transformer == "drop":
-                continue
-            chosen = np.asarray(names, dtype=object)
-            listed = [columns] if isinstance(columns, str) else list(np.atleast_1d(np.asarray(columns, dtype=object)))
-            asked += [str(c) if isinstance(c, str) else str(chosen[c]) for c in listed]
-        names = list(dict.fromkeys(asked))
-    elif hasattr(first, "imagery") and hasattr(first, "size_m"):
-        names = [str(name) for name in getattr(first, "keep", ())]
-    return [name for name in names if name != "geometry"]
-
-
-def _modifies(estimator: Any, column: str) -> bool:
-    """Whether the effect may depend on a column; encoded names such as scaler__age and area_north count."""
-    mask = _modifier_columns(estimator)
-    if mask is None:
-        return True
-    names = [str(name).rpartition("__")[2] for name in estimator.design_names_[: len(mask)]]
-    return any(
-        hit and (name == column or name.startswith(f"{column}_")) for name, hit in zip(names, mask, strict=True)
-    )

@@ -13,6 +13,7 @@ import numpy as np
 
 from causalsat import base
 from causalsat.core.fingerprint import fingerprint
+from causalsat.core.needed import required_columns
 from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.mapping.compute import (
     MapJob,
@@ -20,7 +21,6 @@ from causalsat.mapping.compute import (
     image_encoders,
     imagery_digest,
     largest_chip_px,
-    required_columns,
 )
 from causalsat.mapping.grid import MapGrid, grid_over, to_coordinates
 from causalsat.mapping.tiles import Tile, plan_tiles
