@@ -13,10 +13,10 @@ training follows the last bits. Across machines, and on a GPU, nothing is promis
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat.core import features as neighbours
-from causalsat.core import inputs
+from causalsat.core import inputs, memory
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray, align, align_all, align_outcome, without_zero_weights
 from causalsat.core.needed import with_adjusting_columns
@@ -38,7 +38,13 @@ from causalsat.inference import nuisances as scoring
 from causalsat.persistence import save
 from causalsat.posterior import EffectPosterior
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["EffectEstimator", "OutcomeEstimator", "Summary", "TableEstimator", "effect", "final_estimator", "support"]
+
+INSTEAD_OF_EFFECT = "predict(X) for means, effect_table(X) for intervals, average_effect(X) for averages"
+IN_PARTS = "the same call on a part of the units at a time"
 
 
 @dataclass(frozen=True)
@@ -310,6 +316,7 @@ class TableEstimator(BaseEstimator):
                 expected="finite numbers or missing values (NaN)",
                 todo="check a division or a logarithm",
             )
+        inputs.check_feature_magnitudes(table, getattr(self, "feature_names_in_", range(table.shape[1])))
         return np.ascontiguousarray(table)  # the layout decides the last bits of sums, which samplers magnify
 
     def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
@@ -464,8 +471,13 @@ class EffectEstimator(TableEstimator):
         return getattr(self, "family", "gaussian") in ("gaussian", "auto") and not bool(np.isin(y, (0.0, 1.0)).all())
 
     def predict(self, X: Any) -> FloatArray:
-        """Posterior mean of the effect of treatment 1 against 0, shape (n,)."""
-        return np.asarray(self.effect(X).mean(), dtype=float)
+        """Posterior mean of the effect of treatment 1 against 0, shape (n,).
+
+        Of more than 10,000 units the draws are made for a chunk of them at a time.
+        """
+        if len(np.shape(X)) < 1 or memory.number_of_rows(X) <= memory.WHOLE_ROWS:
+            return np.asarray(self.effect(X).mean(), dtype=float)
+        return np.concatenate([part.mean() for part in self._effects_by_chunk(X, 1.0, 0.0)]).astype(float, copy=False)
 
     def effect(self, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0) -> EffectPosterior:
         """Posterior of the conditional effect of ``treatment`` against ``baseline``.
@@ -485,10 +497,88 @@ class EffectEstimator(TableEstimator):
         design, index = self._check_predict(X, effect_only=True)
         named = (("treatment", treatment), ("baseline", baseline))
         levels = [self._check_level(align(X, value, name), len(index), name) for name, value in named]
+        memory.announce(
+            len(index), lambda: self._effect_draws(design[:2], levels[0][:2], levels[1][:2]), INSTEAD_OF_EFFECT
+        )
         draws = self._effect_draws(design, *levels)
         return EffectPosterior(
             draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
         )
+
+    def effect_table(
+        self, X: Any, *, level: float = 0.9, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0
+    ) -> pd.DataFrame:
+        """The table of ``effect(X).to_dataframe(level)``, with the draws of a chunk of units held at a time.
+
+        Parameters
+        ----------
+        X, treatment, baseline
+            As in :meth:`effect`.
+        level : float
+            Level of the intervals.
+
+        Returns
+        -------
+        DataFrame of shape (n, 5)
+            mean, sd, lower, upper and prob_positive of each unit.
+        """
+        import pandas as pd
+
+        tables = [part.to_dataframe(level) for part in self._effects_by_chunk(X, treatment, baseline)]
+        return pd.concat(tables).set_axis(pd.Index(inputs.unit_index(X), name="unit"), axis=0)
+
+    def average_effect(
+        self,
+        X: Any,
+        *,
+        weights: ArrayLike | None = None,
+        treatment: ArrayLike = 1.0,
+        baseline: ArrayLike = 0.0,
+    ) -> EffectPosterior:
+        """Average over the units: ``effect(X).ate(weights)``, with the draws of a chunk of units held at a time.
+
+        Parameters
+        ----------
+        X, treatment, baseline
+            As in :meth:`effect`.
+        weights : array of shape (n,), optional
+            Weight of each unit, such as its population.
+
+        Returns
+        -------
+        EffectPosterior
+            Of one unit labelled "ATE".
+
+        Raises
+        ------
+        DataError
+            If the weights are not finite and non-negative, or sum to zero.
+        """
+        n = memory.number_of_rows(X)
+        w = np.ones(n) if weights is None else np.asarray(align(X, weights, "weights"), dtype=float)
+        if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
+            raise DataError("weights", expected=f"{n} finite, non-negative numbers with a positive sum")
+        total, start = np.zeros(1), 0
+        for part in self._effects_by_chunk(X, treatment, baseline):
+            total = total + part.draws @ (w[start : start + len(part)] / w.sum())
+            start += len(part)
+        return EffectPosterior(
+            total[:, None],
+            index=np.array(["ATE"]),
+            treatment=treatment,
+            baseline=baseline,
+            diagnostics=self._diagnostics(),
+        )
+
+    def _effects_by_chunk(self, X: Any, treatment: Any, baseline: Any) -> Iterator[EffectPosterior]:
+        """Effects of a chunk of units at a time; a row of all of them is one joint draw."""
+        levels = [np.asarray(align(X, v, name)) for v, name in ((treatment, "treatment"), (baseline, "baseline"))]
+
+        def evaluate(part: Any, rows: slice) -> EffectPosterior:
+            t, b = (level if level.ndim == 0 else level[rows] for level in levels)
+            return self.effect(part, treatment=t, baseline=b)
+
+        return memory.in_chunks(X, evaluate)
 
     def score(
         self,
@@ -569,6 +659,7 @@ class OutcomeEstimator(EffectEstimator):
         """
         design, index = self._check_predict(X)
         level = self._check_level(align(X, treatment, "treatment"), len(index), "treatment")
+        memory.announce(len(index), lambda: self._outcome_draws(design[:2], level[:2]), IN_PARTS)
         return EffectPosterior(
             self._outcome_draws(design, level),
             index=index,

@@ -20,6 +20,7 @@ __all__ = [
     "ImageryError",
     "ImageryNotFoundError",
     "ImageryWarning",
+    "LargeResultWarning",
     "MapWarning",
     "MissingExtraError",
     "ModelFileError",
@@ -27,6 +28,7 @@ __all__ = [
     "OverlapWarning",
     "ParameterError",
     "ResumeError",
+    "TooLargeError",
     "TreatmentError",
     "TreatmentWarning",
 ]
@@ -118,6 +120,10 @@ class OutputError(CausalsatError, OSError):
     __str__ = Exception.__str__
 
 
+class TooLargeError(CausalsatError, MemoryError):
+    """A result that takes more memory than there is; nothing of it was made."""
+
+
 class MissingExtraError(ParameterError, ImportError):
     """A package of an optional extra is not installed."""
 
@@ -146,6 +152,10 @@ class MapWarning(DataWarning):
 
 class IgnoredWarning(DataWarning):
     """Something that was asked for was left out, such as weights that a learner does not take."""
+
+
+class LargeResultWarning(CausalsatWarning):
+    """A result that takes much memory, where a smaller one would do."""
 
 
 class OverlapWarning(CausalsatWarning):

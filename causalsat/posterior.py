@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["EffectPosterior", "coefficient_table", "draw_quantiles"]
 
 FloatArray = NDArray[np.floating[Any]]
+CHUNK_BYTES = 256 << 20  # of draws that are copied at a time
+MAX_DENSE = 10_000_000  # entries of a table of units by groups
 
 
 def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatArray:
@@ -165,7 +167,7 @@ class EffectPosterior(Tabular):
     def sd(self) -> FloatArray:
         """Posterior standard deviation of each unit, shape (unit,)."""
         ddof = 1 if self.n_draws > 1 else 0
-        return np.asarray(self.draws.std(axis=0, ddof=ddof))
+        return np.concatenate([self.draws[:, rows].std(axis=0, ddof=ddof) for rows in self._chunks()])
 
     def quantile(self, q: ArrayLike) -> FloatArray:
         """Posterior quantiles, shape (unit,) for one q and (q, unit) for several.
@@ -178,7 +180,13 @@ class EffectPosterior(Tabular):
         probs = np.asarray(q, dtype=float)
         if not ((probs >= 0) & (probs <= 1)).all():
             raise ParameterError(f"quantile {q!r}", expected="values between 0 and 1")
-        return draw_quantiles(self.draws, probs)
+        parts = [draw_quantiles(self.draws[:, rows], probs) for rows in self._chunks()]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def _chunks(self) -> list[slice]:
+        """Units at a time for what copies the draws: all of them where they are few."""
+        size = max(1, CHUNK_BYTES // max(self.n_draws * self.draws.dtype.itemsize, 1))
+        return [slice(start, start + size) for start in range(0, len(self), size)] or [slice(0, 0)]
 
     def interval(self, level: float = 0.9) -> FloatArray:
         """Equal-tailed credible interval of each unit, shape (unit, 2): lower, upper.
@@ -257,12 +265,19 @@ class EffectPosterior(Tabular):
         if missing.any():
             raise DataError(f"{int(missing.sum())} units without a group", todo="name a group for each unit")
         w = self._weights(weights)
-        membership = np.zeros((len(self), len(labels)))
-        membership[np.arange(len(self)), codes] = w
-        total = membership.sum(axis=0)
+        total = np.bincount(codes, w, minlength=len(labels))
         if (total <= 0).any():
             raise DataError("a group whose weights sum to zero", expected="positive weight in each group")
-        return replace(self, draws=self.draws @ (membership / total), index=np.asarray(labels))
+        membership: Any
+        if len(self) * len(labels) <= MAX_DENSE:
+            membership = np.zeros((len(self), len(labels)))
+            membership[np.arange(len(self)), codes] = w / total[codes]
+        else:
+            from scipy.sparse import csr_array
+
+            places = (np.arange(len(self)), codes)
+            membership = csr_array((w / total[codes], places), shape=(len(self), len(labels)))
+        return replace(self, draws=self.draws @ membership, index=np.asarray(labels))
 
     def _aligned(self, values: Any, role: str) -> Any:
         """Values in the order of the units, where they have labels."""

@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.base import TableEstimator, call_final_step
-from causalsat.core import inputs
+from causalsat.core import inputs, memory
 from causalsat.core.features import learn_scaler, warn_of_unresolved
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray, align_outcome
@@ -191,6 +191,7 @@ class RiskEstimator(ClassifierMixin, SelectiveEstimator):  # type: ignore[misc]
         if given not in GIVEN:
             raise ParameterError(f"given={given!r}", expected="None, 'tested' or 'untested'")
         design, index = self._check_predict(X)
+        memory.announce(len(index), lambda: self._positive_draws(design[:2]), "predict_proba(X) for means")
         if given is None:
             draws = self._positive_draws(design)
         elif given == "tested":
@@ -202,7 +203,11 @@ class RiskEstimator(ClassifierMixin, SelectiveEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any, *, given: str | None = None) -> FloatArray:
         """Posterior mean of P(Y = 0) and P(Y = 1), shape (n, 2); ``given`` as in :meth:`risk`."""
-        p = self.risk(X, given=given).mean()
+        if len(np.shape(X)) < 1 or memory.number_of_rows(X) <= memory.WHOLE_ROWS:
+            p = self.risk(X, given=given).mean()
+        else:
+            parts = memory.in_chunks(X, lambda part, _: self.risk(part, given=given))
+            p = np.concatenate([part.mean() for part in parts])
         return np.column_stack([1.0 - p, p])
 
     def predict(self, X: Any) -> NDArray[np.int64]:

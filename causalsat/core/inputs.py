@@ -312,6 +312,10 @@ def _identical(one: Any, other: Any) -> bool:
 FloatArray = NDArray[np.float64]
 
 
+MAX_MAGNITUDE = 1e100  # squares and their sums stay finite
+MIN_PROBABILITY = 1e-10  # below, one unit has all the weight
+
+
 @dataclass(frozen=True)
 class FitData:
     """What an estimator's ``_fit`` receives: checked, complete, numeric.
@@ -510,7 +514,56 @@ def check_outcome(y: Any, n: int) -> FloatArray:
             expected="a finite outcome for each unit",
             todo="drop those units or model who is missing (SelectiveLabelsRisk)",
         )
+    check_magnitude(out, f"the outcome y{_named(y)}")
     return out
+
+
+def check_magnitude(values: FloatArray, what: str) -> None:
+    """Refuse numbers whose squares leave what a computer can hold; missing ones are passed over.
+
+    Raises
+    ------
+    DataError
+        If a value is larger than 1e100, or all differences are smaller than 1e-100; names the value.
+
+    Examples
+    --------
+    >>> check_magnitude(np.array([1.0, 1e300]), "column 'income'")
+    Traceback (most recent call last):
+    causalsat.exceptions.DataError: column 'income' has the value 1e+300 at row 1. Expected: numbers...
+    """
+    size = np.abs(values)
+    if not size.size or not np.isfinite(size).any():
+        return
+    row = int(np.nanargmax(np.where(np.isfinite(size), size, np.nan)))
+    if size[row] > MAX_MAGNITUDE:
+        raise DataError(
+            f"{what} has the value {values[row]:g} at row {row}",
+            expected=f"numbers up to {MAX_MAGNITUDE:g} in size",
+            todo="check the column for a code for missing, or write it in another unit",
+        )
+    span = float(np.nanmax(values) - np.nanmin(values))
+    if 0 < span < 1 / MAX_MAGNITUDE:
+        raise DataError(
+            f"{what} varies by {span:g} only, from {np.nanmin(values):g} to {np.nanmax(values):g}",
+            expected=f"differences of at least {1 / MAX_MAGNITUDE:g}",
+            todo="write it in another unit, or leave it out",
+        )
+
+
+def check_feature_magnitudes(X: FloatArray, names: Any) -> None:
+    """The same for every column of a table of features, which are named."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.nanmax(np.abs(X), axis=0, initial=0.0)
+        span = np.nanmax(X, axis=0, initial=-np.inf) - np.nanmin(X, axis=0, initial=np.inf)
+    for j in np.flatnonzero((size > MAX_MAGNITUDE) | ((span > 0) & (span < 1 / MAX_MAGNITUDE))):
+        check_magnitude(X[:, j], f"column {names[j]!r}")
+
+
+def _named(values: Any) -> str:
+    """The name of a column that has one, for messages."""
+    name = getattr(values, "name", None)
+    return f" ({name!r})" if isinstance(name, str) else ""
 
 
 def check_treatment(treatment: Any, n: int, *, binary: bool) -> FloatArray:
@@ -530,6 +583,7 @@ def check_treatment(treatment: Any, n: int, *, binary: bool) -> FloatArray:
             expected="a treatment for each unit",
             todo="drop those units, or code them as control if that is what they are",
         )
+    check_magnitude(t, f"the treatment{_named(treatment)}")
     values = np.unique(t)
     if n == 1:
         raise TreatmentError("1 sample", expected="treated and control units", todo="pass more units")
@@ -584,11 +638,12 @@ def check_weights(weights: Any, n: int) -> FloatArray:
             f"sample_weight with {what if w.sum() != 0 else 'every weight zero'}",
             expected="finite, non-negative weights with a positive sum",
         )
+    w = w / w.max()  # the mean of weights of 1e308 would not be finite
     return w / w.mean()
 
 
 def check_arm_weights(treatment: FloatArray, weight: FloatArray) -> None:
-    """Refuse weights that leave an arm of a binary treatment next to one unit.
+    """Refuse weights that leave an arm of a binary treatment, or all units of a dose, next to one unit.
 
     Examples
     --------
@@ -597,13 +652,17 @@ def check_arm_weights(treatment: FloatArray, weight: FloatArray) -> None:
     Traceback (most recent call last):
     causalsat.exceptions.DataError: sample_weight gives one of 3 control units 100.0 % of their weight...
     """
-    if not np.isin(treatment, (0.0, 1.0)).all() or np.ptp(weight) == 0:
+    if np.ptp(weight) == 0:
         return
-    for arm, name in ((0.0, "control"), (1.0, "treated")):
-        w = weight[treatment == arm]
+    binary = np.isin(treatment, (0.0, 1.0)).all()
+    arms = (
+        {"control ": treatment == 0, "treated ": treatment == 1} if binary else {"": np.ones(len(weight), dtype=bool)}
+    )
+    for name, arm in arms.items():
+        w = weight[arm]
         if len(w) > 2 and w.max() > 0.98 * w.sum():
             raise DataError(
-                f"sample_weight gives one of {len(w)} {name} units {100 * w.max() / w.sum():.1f} % of their weight",
+                f"sample_weight gives one of {len(w)} {name}units {100 * w.max() / w.sum():.1f} % of their weight",
                 expected="weights under which an arm has more than one unit",
                 todo="check the column: a code for missing (such as 99999), or a sum, among the weights",
             )
@@ -617,10 +676,10 @@ def check_propensity(propensity: Any, n: int) -> FloatArray | None:
     if e.ndim == 0:
         e = np.full(n, float(e))
     _one_per_unit(e, n, "propensity")
-    if not np.isfinite(e).all() or (e <= 0).any() or (e >= 1).any():
+    if not np.isfinite(e).all() or (np.minimum(e, 1 - e) < MIN_PROBABILITY).any():
         raise DataError(
-            f"propensity from {np.nanmin(e):g} to {np.nanmax(e):g}",
-            expected="probabilities strictly between 0 and 1",
+            f"propensity{_named(propensity)} from {np.nanmin(e):.17g} to {np.nanmax(e):.17g}",
+            expected=f"probabilities strictly between 0 and 1, by at least {MIN_PROBABILITY:g}",
             todo="drop units that could not have been treated, or not have been control",
         )
     return e

@@ -163,15 +163,21 @@ class MetaLearner(EffectEstimator):
         scaler = learn_scaler(data.X[:, self._support_columns()], data.sample_weight)
         left = self._draw_lack_of_fit(data, known, tau, scaler.mean, scaler.scale, counts, rng)
         ate = tau @ share
-        effect_sd = np.sqrt(np.maximum(tau**2 @ share - ate**2, 0.0))
+        square = np.array([row**2 @ share for row in tau])
+        effect_sd = np.sqrt(np.maximum(square - ate**2, 0.0))
         resampling = "copies of clusters" if counts else "exponential weights of clusters"
         return Fitted(models, resampling, widening, scaler.mean, scaler.scale, left, ate, effect_sd)
 
     def _replicates(self, models: list[Learners], widening: float, X: FloatArray) -> FloatArray:
         """Effects (replicate, unit), spread about their mean for the small number of clusters."""
-        tau = np.array([self._tau(learners, X) for learners in models])
+        tau = np.empty((len(models), len(X)))
+        for row, learners in zip(tau, models, strict=True):
+            row[:] = self._tau(learners, X)
         centre = tau.mean(axis=0)
-        return np.asarray(centre + widening * (tau - centre))
+        tau -= centre  # in place: the replicates are held once
+        tau *= widening
+        tau += centre
+        return tau
 
     def _draw_lack_of_fit(
         self,
@@ -213,7 +219,8 @@ class MetaLearner(EffectEstimator):
         left: LackOfFit | None = getattr(self, "lack_of_fit_", None)  # older files have none
         if left is not None:
             tau += left.draws(self._linear_design(X, self.centre_, self.scale_))
-        return np.asarray(tau * (treatment - baseline))
+        tau *= treatment - baseline
+        return tau
 
     def _diagnostics(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
 from causalsat.base import Summary
+from causalsat.core import memory
 from causalsat.core.inputs import FitData, FloatArray, check_whole_numbers
 from causalsat.core.warn import warn
 from causalsat.estimators.selective_labels import heckman, sweep
@@ -213,7 +214,9 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
 
     def predict(self, X: Any) -> FloatArray:
         """Posterior mean of the outcome of each unit, tested or not, shape (n,)."""
-        return np.asarray(self.outcome(X).mean(), dtype=float)
+        if len(np.shape(X)) < 1 or memory.number_of_rows(X) <= memory.WHOLE_ROWS:
+            return np.asarray(self.outcome(X).mean(), dtype=float)
+        return np.concatenate([part.mean() for part in memory.in_chunks(X, lambda part, _: self.outcome(part))])
 
     def departure(self, X: Any) -> EffectPosterior:
         r"""Posterior of how far the decision departs from the outcome, :math:`x'\beta_\Delta`, in probits.

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from causalsat.base import EffectEstimator, OutcomeEstimator, Summary
+from causalsat.base import INSTEAD_OF_EFFECT, EffectEstimator, OutcomeEstimator, Summary
 from causalsat.core import features as support
-from causalsat.core import inputs
+from causalsat.core import inputs, memory
 from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
 from causalsat.estimators.transtee.families import FAMILIES
@@ -421,6 +421,8 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         n = len(index)
         pairs = [(treatment, dosage, "treatment"), (baseline, baseline_dosage, "baseline")]
         levels = [self._check_levels(value, dose, n, name, treatments) for value, dose, name in pairs]
+        few = [(level[:2], None if dose is None else dose[:2]) for level, dose in levels]
+        memory.announce(n, lambda: self._draws(design[:2], few[0], few[1], treatments), INSTEAD_OF_EFFECT)
         draws = self._draws(design, levels[0], levels[1], treatments)
         return EffectPosterior(
             draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
