@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.inputs import FitData
 from causalsat.core.warn import warn
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 
-__all__ = ["assign_folds", "cluster_arms", "content_order", "fold_labels", "seeded", "split_folds"]
+__all__ = [
+    "assign_folds",
+    "cluster_arms",
+    "content_order",
+    "in_content_order",
+    "fold_labels",
+    "seeded",
+    "split_folds",
+]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -293,3 +303,16 @@ def _check_enough(arm: IntArray, size: IntArray, n_splits: int) -> None:
                 expected="at least as many clusters in each arm as folds",
                 todo="take fewer folds (n_splits, cv), or more clusters",
             )
+
+
+def in_content_order(data: FitData) -> tuple[FitData, IntArray]:
+    """The units in the order of their content, clusters numbered in that of theirs, and each unit's position before.
+
+    Treatment decides last: units whose arms change their names stay in their order.
+    """
+    keys = (data.treatment, data.sample_weight, data.y, *data.X.T)
+    order, codes = content_order(keys, data.groups)
+    per_unit = ("X", "y", "treatment", "sample_weight", "propensity", "strata")
+    values = {name: getattr(data, name) for name in per_unit}
+    taken = {name: None if v is None else v[order] for name, v in values.items()}
+    return replace(data, **taken, groups=None if data.groups is None else codes[order]), order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,11 +9,13 @@ from numpy.typing import NDArray
 
 from causalsat.base import OutcomeEstimator, Summary
 from causalsat.core.inputs import FitData, check_whole_numbers, select_columns
-from causalsat.estimators.forest import trees as _forest
-from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
+from causalsat.core.warn import warn
+from causalsat.estimators.forest import fit, trees
+from causalsat.estimators.levels import FittedLevels, check_coding
 from causalsat.exceptions import DataError, DataWarning, ParameterError
-from causalsat.inference import nuisances
-from causalsat.inference.folds import assign_folds
+from causalsat.inference.bootstrap import check_clusters
+from causalsat.inference.chains import ChainPolicy, warn_of_chains
+from causalsat.inference.folds import in_content_order
 from causalsat.posterior import draw_quantiles
 
 __all__ = ["BayesianForestEffect"]
@@ -22,26 +23,25 @@ __all__ = ["BayesianForestEffect"]
 FloatArray = NDArray[np.float64]
 
 MIN_UNITS = 10
-NEVER_SPLIT = 1e-30  # prior probability of a split where nothing modifies the effect: trees of one leaf
-ATTEMPTS = 5
+POLICY = ChainPolicy(r_hat=1.1, ess_per_chain=15)  # sums of trees mix slowly; enough for means and 90 % intervals
 
 
 class BayesianForestEffect(FittedLevels, OutcomeEstimator):
     r"""Bayesian causal forest (Hahn, Murray and Carvalho 2020, equation 2.3) with village effects.
 
-    .. math:: y_i = \mu(x_i, \hat\pi_i) + t_i\,(\tau_0 + \tau(x_i)) + u_{g(i)} + e_i,
+    .. math:: y_i = \mu(x_i, \hat\pi_i) + (t_i - \bar t)\,(\tau_0 + \tau(x_i)) + u_{g(i)} + e_i,
               \quad e_i \sim N(0, \sigma^2 / w_i)
 
     with :math:`\mu` and :math:`\tau` sums of trees with priors of their own, :math:`\hat\pi` the propensity and u
-    the villages' random effects. The effect is linear in a dose, which is centred and scaled; the outcome is
-    standardised before sampling. Each chain has its own seed and starts at a draw around a linear regression's
-    average effect, so that R-hat means what it says; the prior of :math:`\tau_0` is wide (one standard deviation of
-    the outcome) around that start.
+    the villages' random effects. Treatment is measured from its mean, so that no arm is the reference: with the arms'
+    labels swapped the effects change their sign and, but for Monte Carlo error, nothing else. The effect is linear in
+    a dose, which is scaled too; the outcome is standardised before sampling. Each chain has its own seed and starts
+    at a draw around a linear regression's average effect, so that R-hat means what it says; the prior of
+    :math:`\tau_0` is wide (one standard deviation of the outcome) around that start.
 
-    The defaults were chosen on simulated trials (``benchmarks/meta_and_forest.py``): an effect forest with the prior
-    of a prognostic one (splits with probability 0.95 (1 + depth)^-2, not BCF's 0.25 (1 + depth)^-3) and chains from
-    single leaves instead of one grow-from-root chain widen unit intervals that are otherwise too narrow: in twelve
-    trials of 40 villages 90 % intervals of new places covered 92 %, standard error 2 %.
+    The effect forest has the prior of a prognostic one (splits with probability 0.95 (1 + depth)^-2, not BCF's
+    0.25 (1 + depth)^-3), and chains start at single leaves instead of one grow-from-root chain: intervals of units
+    are otherwise too narrow (``benchmarks/RESULTS.md``).
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         check_whole_numbers(self, least)
         if not np.isreal(self.effect_scale) or not 0 < self.effect_scale < np.inf:
             raise ParameterError(f"effect_scale={self.effect_scale!r}", expected="a positive number")
-        _forest.load_stochtree()
+        trees.load_stochtree()
 
     # ------------------------------------------------------------------ fit
     def _fit(self, data: FitData) -> None:
@@ -164,155 +164,50 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
                 todo="pass more units, or use BayesianLinearEffect",
             )
         check_coding(data.treatment)
-        self._containers: list[Any] | None = None
-        self._prognostic_containers: list[Any] | None = None
-        self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
-        weight = data.sample_weight
-        mean = float(np.average(data.treatment, weights=weight))
-        spread = float(np.sqrt(np.average((data.treatment - mean) ** 2, weights=weight)))
-        self.binary_ = is_binary(data.treatment)
-        self.t_centre_, self.t_scale_ = (0.0, 1.0) if self.binary_ else (mean, 2 * spread)
-        self.y_mean_ = float(np.average(data.y, weights=weight))
-        self.y_scale_ = float(np.sqrt(np.average((data.y - self.y_mean_) ** 2, weights=weight)))
-        self.has_group_effects_ = bool(self.group_effects) and data.groups is not None
-        if self.y_scale_ <= 1e-12 * max(abs(self.y_mean_), 1.0):
-            self._constant_outcome(data)
-            return
-        self._sample(data)
-
-    def _constant_outcome(self, data: FitData) -> None:
-        warnings.warn("the outcome has one value only: every effect is 0", DataWarning, stacklevel=4)
-        shape = (int(self.n_chains), int(self.n_draws))
-        self.forests_: list[NDArray[np.uint8]] = []
-        self.prognostic_forests_: list[NDArray[np.uint8]] = []
-        self.shift_, self.propensity_surface_ = np.zeros(shape[0]), None
-        self.intercept_, self.ate_draws_, self.noise_draws_ = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        self.effect_sd_draws_, self.split_share_ = np.zeros(shape), np.zeros(data.X.shape[1])
-        self.diagnostics_: dict[str, Any] = {"source": "no sampling: constant outcome"}
-
-    def _sample(self, data: FitData) -> None:
-        data = _forest.with_weight(data)
-        rng = _forest.generator(self.random_state)
-        pi = self._propensity(data, rng)
-        self.propensity_surface_ = None if pi is None else _forest.propensity_surface(data.X, pi, binary=self.binary_)
-        table = data.X if pi is None else np.column_stack([data.X, pi])
-        outcome = (data.y - self.y_mean_) / self.y_scale_
-        dose = (data.treatment - self.t_centre_) / self.t_scale_
-        mean_dose = float(np.average(dose, weights=data.sample_weight))
-        centred = dose - mean_dose
-        options = self._options(data)
-        models, shifts, intercepts = [], [], []  # one a chain
-        estimate, error = _forest.preliminary_effect(data.X, outcome, centred, data.sample_weight, data.groups)
-        for _ in range(int(self.n_chains)):
-            start = estimate if data.weighted else estimate + error * rng.standard_normal()
-            y, level = _forest.centre_outcome(outcome - start * centred)
-            model = _sample_chain(options, rng, X_train=table, Z_train=dose, y_train=y)
-            intercept = np.zeros(int(self.n_draws)) if data.weighted else model.tau_0_samples[0]
-            if self.has_group_effects_:
-                intercept = self._redraw_intercept(model, table, dose, y, data, rng)
-            models.append(model)
-            shifts.append(level - start * mean_dose)  # what was taken from the outcome's level
-            intercepts.append(start + intercept)
-        self.shift_ = np.array(shifts)
-        self._keep(models, np.array(intercepts), table, data.sample_weight)
-
-    def _keep(self, models: list[Any], intercepts: FloatArray, table: FloatArray, weight: FloatArray) -> None:
-        """Store the chains' forests, in units of the outcome where they are numbers, and what they say."""
-        up = self.y_scale_ / self.t_scale_
-        self._containers = [model.forest_container_tau for model in models]
-        self._prognostic_containers = [model.forest_container_mu for model in models]
-        self.forests_ = [_forest.compress(container) for container in self._containers]
-        self.prognostic_forests_ = [_forest.compress(container) for container in self._prognostic_containers]
-        self.intercept_ = up * intercepts
-        self.noise_draws_ = self.y_scale_ * np.sqrt([np.asarray(m.global_var_samples, dtype=float) for m in models])
-        n_features, width = len(self.design_names_), table.shape[1]
-        splits = np.sum([c.get_overall_split_counts(width) for c in self._containers], axis=0)
-        self.split_share_ = splits[:n_features] / max(float(splits.sum()), 1.0)
-        forests = np.array([_forest.forest_draws(container, table) for container in self._containers])
-        tau, share = up * (intercepts[:, :, None] + forests), weight / weight.sum()
-        self.ate_draws_ = np.asarray(tau @ share)
-        self.effect_sd_draws_ = np.sqrt(np.maximum(tau**2 @ share - self.ate_draws_**2, 0.0))
-        self.diagnostics_ = _forest.chain_diagnostics({"ATE": self.ate_draws_, "noise": self.noise_draws_})
-        _forest.warn_if_not_converged(self.diagnostics_)
-
-    @staticmethod
-    def _redraw_intercept(
-        model: Any, table: FloatArray, dose: FloatArray, y: FloatArray, data: FitData, rng: np.random.Generator
-    ) -> FloatArray:
-        """Draws of the intercept with the villages' effects integrated out, shape (draw,).
-
-        Stochtree updates the intercept given the villages' effects and those given the intercept: where villages
-        were treated as a whole, the two hardly move together, and short chains understate the uncertainty.
-        """
-        assert data.groups is not None  # only called with village effects
-        mean = _forest.forest_draws(model.forest_container_mu, table)
-        residual = y - mean - dose * _forest.forest_draws(model.forest_container_tau, table)
-        found = model.rfx_container.extract_parameter_samples()
-        effects = np.asarray(found["beta_samples"], dtype=float).reshape(-1, len(residual))
-        noise = np.asarray(model.global_var_samples, dtype=float)
-        between = _forest.village_variance(effects, rng)
-        return _forest.draw_intercept(residual, dose, data.sample_weight, data.groups, noise, between, rng)
-
-    def _options(self, data: FitData) -> dict[str, Any]:
-        modifiers = [int(j) for j in self.modifier_positions_]
-        leaf = max(1, min(5, len(data.y) // 8))  # stochtree stops where a tree can neither grow nor be pruned
-        options: dict[str, Any] = {
-            "num_gfr": int(self.n_warm_start),
-            "num_burnin": int(self.n_tune),
-            "num_mcmc": int(self.n_draws),
-            "general_params": {
-                "standardize": False,
-                "propensity_covariate": "none",
-                "sigma2_global_init": 1.0,
-                "sigma2_global_shape": 1.5,  # a weak prior, without which a perfect fit has no noise variance
-                "sigma2_global_scale": 0.005,
-                "num_threads": int(self.n_threads),
-            },
-            "prognostic_forest_params": {"num_trees": int(self.n_prognostic_trees), "min_samples_leaf": leaf},
-            "treatment_effect_forest_params": {
-                "min_samples_leaf": leaf,
-                "num_trees": int(self.n_effect_trees),
-                "alpha": 0.95 if modifiers else NEVER_SPLIT,
-                "beta": 2.0,
-                "sigma2_leaf_init": float(self.effect_scale) ** 2 / int(self.n_effect_trees),
-                "keep_vars": modifiers or [0],
-            },
-        }
-        if data.weighted:
-            # stochtree 0.4.5 multiplies the noise variance by these, though its documentation says that it divides
-            options["observation_weights"] = 1.0 / data.sample_weight
-            # stochtree 0.4.5 draws the intercept without the weights: the forest alone carries it
-            options["treatment_effect_forest_params"]["sample_intercept"] = False
+        if self.group_effects:
+            check_clusters(data.treatment, data.groups)
+        positions = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
+        data, _ = in_content_order(data)
+        rng = fit.generator(self.random_state)
+        units = fit.scale_units(
+            data, fit.propensity_values(data, self.propensity_model, rng), group_effects=bool(self.group_effects)
+        )
+        if units.constant:
+            warn("the outcome has one value only: every effect is 0", DataWarning)
+            fitted = fit.constant_outcome(data.X.shape[1], self._settings())
         else:
-            options["treatment_effect_forest_params"]["tau_0_prior_var"] = 1.0
-        if self.has_group_effects_:
-            options["rfx_group_ids_train"] = data.groups
-            options["random_effects_params"] = {"model_spec": "intercept_only"}
-        return options
+            fitted = fit.fit_forests(units, positions, self._settings(), rng)
+            warn_of_chains(fitted.diagnostics, advice="raise n_tune and n_draws", policy=POLICY)
+        self._store(units, positions, fitted)
 
-    def _propensity(self, data: FitData, rng: np.random.Generator) -> FloatArray | None:
-        """The propensity as a covariate, or None where it is the same for all units."""
-        if data.propensity is not None:
-            return data.propensity if np.ptp(data.propensity) > 1e-9 else None
-        weight = data.sample_weight if data.weighted else None
-        binary, model = self.binary_, self.propensity_model
-        if model is None or (isinstance(model, str) and model == "constant"):
-            if binary:
-                nuisances.warn_predictable(data.X, data.treatment, data.groups, weight)
-            return None
-        if isinstance(model, str) and (model != "logistic" or not binary):
-            raise ParameterError(
-                f"propensity_model={model!r}" + ("" if binary else " for a treatment that is not 0/1"),
-                expected="None, 'constant', 'logistic' (binary treatment) or a scikit-learn estimator",
-            )
-        learner = nuisances.default_propensity_model() if isinstance(model, str) else model
-        keys = (data.y, data.treatment, *data.X.T)
-        arms = data.treatment if binary else None
-        fold = assign_folds(5, rng, n=len(data.y), groups=data.groups, treatment=arms, keys=keys)
-        import sklearn
+    def _settings(self) -> fit.Settings:
+        return fit.Settings(
+            n_chains=int(self.n_chains),
+            n_draws=int(self.n_draws),
+            n_tune=int(self.n_tune),
+            n_warm_start=int(self.n_warm_start),
+            n_prognostic_trees=int(self.n_prognostic_trees),
+            n_effect_trees=int(self.n_effect_trees),
+            effect_scale=float(self.effect_scale),
+            n_threads=int(self.n_threads),
+        )
 
-        with sklearn.config_context(enable_metadata_routing=False):  # weights go to our own learner by name
-            return nuisances.crossfit_predictions(learner, data.X, data.treatment, fold, weight)
+    def _store(self, units: fit.Units, positions: NDArray[np.int64], fitted: fit.Fitted) -> None:
+        self.modifier_positions_, self.binary_ = positions, units.binary
+        self.has_group_effects_ = units.group_effects
+        self.t_centre_, self.t_scale_ = units.t_centre, units.t_scale
+        self.y_mean_, self.y_scale_ = units.y_mean, units.y_scale
+        pi = units.propensity
+        self.propensity_surface_ = (
+            None if pi is None else fit.propensity_surface(units.features, pi, binary=units.binary)
+        )
+        self._containers: list[Any] | None = fitted.containers
+        self._prognostic_containers: list[Any] | None = fitted.prognostic_containers
+        self.forests_, self.prognostic_forests_ = fitted.forests, fitted.prognostic_forests
+        self.shift_, self.intercept_ = fitted.shift, fitted.intercept
+        self.ate_draws_, self.effect_sd_draws_ = fitted.ate_draws, fitted.effect_sd_draws
+        self.noise_draws_, self.split_share_ = fitted.noise_draws, fitted.split_share
+        self.diagnostics_ = fitted.diagnostics
 
     # ------------------------------------------------------------------ effects and outcomes
     def _slopes(self, X: FloatArray) -> FloatArray:
@@ -320,7 +215,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         tau = np.repeat(self.intercept_.reshape(-1, 1), len(X), axis=1)
         if self.forests_:
             table = np.column_stack([X, np.zeros(len(X))])  # the propensity's column: the effect never splits on it
-            raw = np.concatenate([_forest.forest_draws(forest, table) for forest in self._forest_containers()])
+            raw = np.concatenate([trees.forest_draws(forest, table) for forest in self._forest_containers()])
             tau += raw * (self.y_scale_ / self.t_scale_)
         return np.asarray(tau)
 
@@ -331,10 +226,10 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         if not self.forests_:
             return np.full((self.intercept_.size, len(X)), self.y_mean_)
         surface = self.propensity_surface_
-        pi = np.zeros(len(X)) if surface is None else _forest.propensity_at(surface, X, binary=self.binary_)
+        pi = np.zeros(len(X)) if surface is None else fit.propensity_at(surface, X, binary=self.binary_)
         table = np.column_stack([X, pi])
         chains = zip(self.shift_, self._forest_containers(prognostic=True), strict=True)
-        mu = np.concatenate([shift + _forest.forest_draws(forest, table) for shift, forest in chains])
+        mu = np.concatenate([shift + trees.forest_draws(forest, table) for shift, forest in chains])
         return self.y_mean_ + self.y_scale_ * mu + self._slopes(X) * (level - self.t_centre_)
 
     def _forest_containers(self, *, prognostic: bool = False) -> list[Any]:
@@ -344,7 +239,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         if containers is None:
             codes = self.prognostic_forests_ if prognostic else self.forests_
             n_trees = int(self.n_prognostic_trees if prognostic else self.n_effect_trees)
-            containers = [_forest.rebuild(code, n_trees, leaf_constant=prognostic) for code in codes]
+            containers = [trees.rebuild(code, n_trees, leaf_constant=prognostic) for code in codes]
             setattr(self, name, containers)
         return containers
 
@@ -376,19 +271,3 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
         info = {"units": self.n_units_, "clusters": self.n_groups_, **self._diagnostics()}
         notes = (f"90 % equal-tailed intervals; splits of the effect forest: {used}",)
         return Summary("Bayesian causal forest", table, info, notes)
-
-
-def _sample_chain(options: dict[str, Any], rng: np.random.Generator, **data: FloatArray) -> Any:
-    """One sampled BCFModel; a start at which stochtree stops (tiny, perfectly fitted samples) is tried again."""
-    for _ in range(ATTEMPTS):
-        options["general_params"]["random_seed"] = int(rng.integers(1, 2**31 - 1))
-        model = _forest.load_stochtree().BCFModel()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model.sample(**data, **options)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error)
-        else:
-            return model
-    raise DataError(f"stochtree stopped: {reason}", expected="more units, or an outcome that is not fitted perfectly")

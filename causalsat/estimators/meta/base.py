@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from causalsat.inference.bootstrap import (
     small_sample_factor,
     takes_weights,
 )
-from causalsat.inference.folds import content_order
+from causalsat.inference.folds import in_content_order
 from causalsat.inference.lack_of_fit import LackOfFit, check_ratio, lack_of_fit, with_slopes
 from causalsat.inference.nuisances import predict_mean
 from causalsat.posterior import draw_quantiles
@@ -135,9 +135,7 @@ class MetaLearner(EffectEstimator):
         counts = not all(takes_weights(learner) for learner in self._learners())
         if counts and data.weighted:
             warn("a learner takes no sample_weight: fitted without", IgnoredWarning)
-        keys = (data.treatment, data.sample_weight, data.y, *data.X.T)
-        order, codes = content_order(keys, data.groups)
-        data = _in_order(data, order, codes)
+        data, order = in_content_order(data)
         # weights go to our own learners by name; the base class has checked what is finite
         with sklearn.config_context(
             enable_metadata_routing=False, assume_finite=True, skip_parameter_validation=True
@@ -255,13 +253,6 @@ class MetaLearner(EffectEstimator):
             "a bootstrap does not see the bias of a shrunken learner; draws of effects allow for what is left out.",
         )
         return Summary(f"{type(self).__name__.removesuffix('Effect')} of effects", table, info, notes)
-
-
-def _in_order(data: FitData, order: IntArray, codes: IntArray) -> FitData:
-    """The units in an order, with these cluster codes."""
-    arrays = ("X", "y", "treatment", "sample_weight", "propensity", "strata")
-    taken: dict[str, Any] = {name: None if (v := getattr(data, name)) is None else v[order] for name in arrays}
-    return replace(data, **taken, groups=None if data.groups is None else codes[order])
 
 
 def _fitted(regression: Regression, counts: bool) -> Any:
