@@ -123,6 +123,12 @@ def per_band(value: Any, count: int, what: str, times: int | None = None) -> Gai
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise ImageryError(f"{what}={value!r}", expected="a number, or one for each band") from error
+    if not np.isfinite(array).all() or (what == "scale" and not array.all()):
+        raise ImageryError(
+            f"{what}={_shown(array.ravel())}",
+            expected="finite numbers" + (" other than 0" if what == "scale" else ""),
+            todo="if it is the file's, correct it: gdal_edit -scale -offset; or pass scale=1 to read what is stored",
+        )
     if array.ndim == 0:
         return float(array)
     if array.shape == (count,):

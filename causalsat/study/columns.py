@@ -30,6 +30,15 @@ def require_column(frame: pd.DataFrame, name: Any, role: str, what: str = "units
             expected=f"one of {list_names(frame.columns)}",
             todo=f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "check the spelling",
         )
+    values = frame[name]
+    if isinstance(values, pd.Series) and values.dtype == object:
+        nested = next((v for v in values if isinstance(v, list | dict | set | np.ndarray)), None)
+        if nested is not None:
+            raise ColumnError(
+                f"{role} {name!r} holds objects of type {type(nested).__name__}, such as {str(nested)[:60]}",
+                expected="one number or one text in a cell",
+                todo="take what is needed out of them, such as units[name].str[0], before",
+            )
     return name
 
 
@@ -50,7 +59,7 @@ def resolve_covariates(frame: pd.DataFrame, covariates: Any, roles: Mapping[str,
                     expected=f"a pattern for some of {list_names(frame.columns)}",
                     todo="check the pattern, or list the columns",
                 )
-            found += matches
+            found += [require_column(frame, c, "covariates") if isinstance(c, str) else c for c in matches]
             continue
         column = require_column(frame, name, "covariates")
         if column in taken and taken[column] in ("outcome", "treatment", "place"):

@@ -74,9 +74,7 @@ def read_units(
         if name.endswith(".dta"):
             return _read_stata(file, options)
         if name.endswith(VECTOR):
-            import geopandas as gpd
-
-            return gpd.read_file(file, **options), {}
+            return _read_vector(file, options), {}
     except DataError:
         raise
     except Exception as error:  # each reader has its own errors; the user needs one that names the file
@@ -253,6 +251,25 @@ def _with_whole_numbers(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def _read_vector(file: Path, options: dict[str, Any]) -> Any:
+    """The table of a vector file; whole numbers beside missing values that doubles do not hold as text."""
+    import geopandas as gpd
+
+    frame = gpd.read_file(file, **options)
+    far = [c for c in frame.columns if frame[c].dtype.kind == "f" and frame[c].abs().max() >= MAX_DOUBLE]
+    if not far or {"rows", "bbox", "mask", "where", "sql", "columns", "engine"} & set(options):
+        return frame
+    import pyarrow as pa
+    from pyogrio.raw import read_arrow
+
+    passed = {"layer": options["layer"]} if "layer" in options else {}
+    exact = read_arrow(file, columns=far, read_geometry=False, **passed)[1]
+    for column in (c for c in far if pa.types.is_integer(exact.schema.field(c).type)):
+        values = [None if v is None else str(v) for v in exact.column(column).to_pylist()]
+        frame[column] = pd.Series(values, index=frame.index, dtype=object)
+    return frame
+
+
 def _read_stata(file: Path, options: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, dict[Any, str]]]:
     frame = pd.read_stata(file, convert_categoricals=False, **options)
     repeated: tuple[str, ...] = ()
@@ -265,7 +282,9 @@ def _read_stata(file: Path, options: dict[str, Any]) -> tuple[pd.DataFrame, dict
         if isinstance(labelled[column].dtype, pd.CategoricalDtype):
             pairs = pd.DataFrame({"code": frame[column], "label": labelled[column].astype(object)})
             pairs = pairs.dropna().drop_duplicates()
-            tables[str(column)] = {c: str(v) for c, v in zip(pairs["code"], pairs["label"], strict=True) if c != v}
+            tables[str(column)] = {
+                c: str(v) for c, v in zip(pairs["code"], pairs["label"], strict=True) if c != v and str(v)
+            }
     if repeated:
         warnings.warn(
             f"{file.name}: one value label stands for two codes in {list_names(repeated, 6)}, whose value labels "

@@ -6,9 +6,11 @@ Each cell writes a raster and compares our pixels with rasterio's masked read of
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -341,13 +343,39 @@ def rasters(draw):
     mask = draw(st.sampled_from([None, "some"])) if form in ("GTiff", "COG") else None
     crs = draw(st.sampled_from(["EPSG:32636", "EPSG:4326", "EPSG:3857"]))
     scale = draw(st.sampled_from([None, (0.5, 1.0)]))
-    return dtype, data, nodata, mask, crs, scale, profile
+    virtual = draw(st.sampled_from([None, "nodata", "masks"])) if form == "GTiff" and scale is None else None
+    return dtype, data, nodata, mask, crs, scale, profile, virtual
+
+
+def as_vrt(path: Path, kind: str, data: np.ndarray) -> Path:
+    """A VRT of a file whose bands have each their nodata value, or each its mask in another file."""
+    target = path.with_name("any.vrt")
+    copy_raster(path, target, driver="VRT")
+    masks = path.with_name("any_masks.tif")
+    with rasterio.open(path) as source:
+        profile = {**source.profile, "driver": "GTiff", "dtype": "uint8", "nodata": None}
+    with rasterio.open(masks, "w", **profile) as sink:
+        sink.write(np.where(data % 2 == 0, 0, 255).astype("uint8"))
+    parts = target.read_text().split("</VRTRasterBand>")
+    n = len(data)
+    for k in range(n):
+        if kind == "nodata":
+            text = re.sub(r"\s*<NoDataValue>.*?</NoDataValue>", "", parts[k])
+            parts[k] = re.sub(r"(<VRTRasterBand [^>]*>)", rf"\1<NoDataValue>{k}</NoDataValue>", text)
+        else:
+            parts[k] += (
+                '<MaskBand><VRTRasterBand dataType="Byte"><SimpleSource><SourceFilename relativeToVRT="1">'
+                f"any_masks.tif</SourceFilename><SourceBand>{k + 1}</SourceBand></SimpleSource>"
+                "</VRTRasterBand></MaskBand>"
+            )
+    target.write_text("</VRTRasterBand>".join(parts))
+    return target
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=rasters(), row=st.integers(-30, 45), col=st.integers(-30, 45), size=st.integers(1, 40))
 def test_any_small_raster_is_read_as_rasterio_reads_it(tmp_path, made, row, col, size):
-    dtype, data, nodata, mask, crs, scale, profile = made
+    dtype, data, nodata, mask, crs, scale, profile, virtual = made
     path = tmp_path / "any.tif"
     for old in tmp_path.glob("any*"):
         old.unlink()
@@ -365,6 +393,8 @@ def test_any_small_raster_is_read_as_rasterio_reads_it(tmp_path, made, row, col,
             if scale and profile["driver"] == "GTiff":
                 sink.scales, sink.offsets = (scale[0],) * len(data), (scale[1],) * len(data)
     stated = scale is not None and profile["driver"] == "GTiff"
+    if virtual:
+        path = as_vrt(path, virtual, data)
     imagery = open_imagery(path, scale="file" if stated else None)
     expected = theirs(str(path))
     if stated:
@@ -376,3 +406,7 @@ def test_any_small_raster_is_read_as_rasterio_reads_it(tmp_path, made, row, col,
     np.testing.assert_array_equal(out[0], cut)
     np.testing.assert_array_equal(imagery.read_window(row, col, size, size), cut)
     assert valid[0] == pytest.approx(np.isfinite(cut).mean())
+    x = corner[0] + side * (col + size // 2 + 0.5), corner[1] - side * (row + size // 2 + 0.5)
+    place = geopandas.GeoSeries.from_xy([x[0]], [x[1]], crs=crs)
+    chips = imagery.chips(place, size_px=size, min_valid=0, on_invalid="mask")
+    np.testing.assert_array_equal(np.asarray(chips)[0], cut)

@@ -256,6 +256,16 @@ def test_one_scale_and_offset_of_a_file(tmp_path):
         open_imagery(path, scale="file", offset=1.0)
 
 
+@pytest.mark.parametrize("gain", [(0.0, 10.0), (np.nan, 0.0), (1.0, np.inf), (np.inf, 0.0)])
+def test_scales_that_no_number_survives_are_refused(tmp_path, gain):
+    path = tif(tmp_path / "a.tif", numbers("uint16")[None], scales=(gain[0],), offsets=(gain[1],))
+    with pytest.raises(ImageryError, match=r"Expected: finite numbers.*gdal_edit"):
+        open_imagery(path, scale="file")
+    np.testing.assert_array_equal(whole(open_imagery(path, scale=1))[0], numbers("uint16"))
+    with pytest.raises(ImageryError, match="finite numbers"):
+        open_imagery(tif(tmp_path / "b.tif", numbers("uint16")[None]), scale=gain[0], offset=gain[1])
+
+
 def scenes(folder: Path, gains) -> Path:
     """Scenes whose reflectance is 0.15 everywhere, each stored with its own scale and offset; None: not stated."""
     for year, (stored, gain) in gains.items():

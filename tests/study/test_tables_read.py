@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 
@@ -116,7 +117,7 @@ def test_what_is_written_is_read(tmp_path, kind, form):
 
 
 # ---------------------------------------------------------------------- any small table
-NUMBERS = st.one_of(st.none(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
+NUMBERS = st.one_of(st.none(), st.integers(-(2**53), 2**53), st.floats(-1e300, 1e300))
 WORDS = st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1))
 COLUMNS = st.one_of(
     st.lists(NUMBERS, min_size=4, max_size=4),
@@ -125,13 +126,8 @@ COLUMNS = st.one_of(
 )
 
 
-def as_pandas_reads(text: str | None, values: list) -> bool:
-    """Whether a text is a number to pandas, so that a column of nothing else is no text."""
-    return text is None or all(v is None or not isinstance(v, str) for v in values)
-
-
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(columns=st.lists(COLUMNS, min_size=1, max_size=3), form=st.sampled_from([csv, tsv, parquet]))
+@given(columns=st.lists(COLUMNS, min_size=1, max_size=3), form=st.sampled_from([csv, tsv, parquet, stata]))
 def test_any_small_table_is_read_as_it_was_written(tmp_path, columns, form):
     frame = pd.DataFrame({f"c{k}": pd.Series(values, dtype=_dtype(values)) for k, values in enumerate(columns)})
     frame["id"] = np.arange(4)
@@ -140,8 +136,8 @@ def test_any_small_table_is_read_as_it_was_written(tmp_path, columns, form):
         warnings.simplefilter("ignore", DataWarning)
         read, _ = read_units(path)
     assert list(read.columns) == list(frame.columns)
-    with open(path, "rb") as raw:
-        plain = pd.read_parquet(raw) if form is parquet else pd.read_csv(raw, sep="\t" if form is tsv else ",")
+    readers = {parquet: pd.read_parquet, stata: pd.read_stata, tsv: pd.read_table, csv: pd.read_csv}
+    plain = readers[form](path)
     for name, values in zip(frame.columns, columns, strict=False):
         if frame[name].dtype.kind == "f":
             expected = plain[name].to_numpy(float)  # the same digits as pandas, to the last bit
@@ -199,8 +195,46 @@ def test_words_stated_to_be_missing_are(tmp_path):
     assert frame["edu"].isna().tolist() == [True, False, True]  # pandas' own words too
 
 
-@pytest.mark.parametrize("missing", ["", None])
-def test_a_label_of_two_codes_spares_the_other_columns(tmp_path, missing):
+@pytest.mark.parametrize("form", [parquet, geopackage])
+def test_numbers_of_17_digits_beside_a_missing_one_stay_apart(tmp_path, form):
+    """Both formats hold them as whole numbers, which pandas and geopandas read as doubles."""
+    numbers = [12345678901234567, 12345678901234568, None]
+    frame = pd.DataFrame({"id": pd.array(numbers, dtype="Int64"), "n": [1.5, None, 2.0**60]})
+    if form is parquet:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"id": numbers, "n": [1.5, None, 2.0**60]}), tmp_path / "t.parquet")
+        path = tmp_path / "t.parquet"
+    else:
+        path = form(frame, tmp_path)
+    read, _ = read_units(path)
+    assert read["id"].tolist() == ["12345678901234567", "12345678901234568", None]
+    same(read["n"], [1.5, None, 2.0**60])
+
+
+def test_an_empty_value_label_is_none(tmp_path):
+    frame = pd.DataFrame({"t": [0, 1, 0, 1], "y": [1.0, 2, 3, 4]})
+    frame.to_stata(tmp_path / "t.dta", write_index=False, value_labels={"t": {0: "", 1: "Treatment"}})
+    assert read_units(tmp_path / "t.dta")[1] == {"t": {1: "Treatment"}}
+
+
+def test_objects_in_cells_are_refused_where_they_have_a_role(tmp_path):
+    """As GeoJSON may hold them; elsewhere they are let be."""
+    features = [
+        {"type": "Feature", "properties": {"y": k, "d": k % 2, "o": {"a": [k]}, "code": "07"},
+         "geometry": {"type": "Point", "coordinates": [32, 0.1 * k, 1200.5]}} for k in range(4)
+    ]  # fmt: skip
+    (tmp_path / "t.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    made = Study.from_file(tmp_path / "t.geojson", outcome="y", treatment="d", cluster="code")
+    assert list(made.groups) == ["07"] * 4
+    assert not made.units.geometry.has_z.any()
+    for roles in ({"cluster": "o"}, {"covariates": ["o"]}, {"covariates": "o*"}, {"weights": "o"}):
+        with pytest.raises(ColumnError, match=r"'o' holds objects of type dict.*one number or one text"):
+            Study.from_file(tmp_path / "t.geojson", outcome="y", treatment="d", **roles)
+
+
+def test_a_label_of_two_codes_spares_the_other_columns(tmp_path):
     frame = pd.DataFrame({"t": [0, 1, 0, 1], "q": [1, 2, 3, 1], "y": [1.0, 2, 3, 4]})
     tables = {"t": {0: "Control", 1: "Treatment"}, "q": {1: "a", 2: "b", 3: "b"}}
     frame.to_stata(tmp_path / "t.dta", write_index=False, value_labels=tables)
