@@ -84,7 +84,7 @@ def agreement(weights: FloatArray) -> float:
     rows = weights.reshape(len(weights), -1)
     if len(rows) < 2 or (np.ptp(rows, axis=1) < 1e-12).any():
         return float("nan")
-    pairs = np.corrcoef(rows)[np.triu_indices(len(rows), k=1)]
+    pairs = np.atleast_2d(np.corrcoef(rows))[np.triu_indices(len(rows), k=1)]
     return float(pairs.mean())
 
 
