@@ -206,15 +206,20 @@ def village_spread(draws: Mapping[str, FloatArray], dose: FloatArray) -> FloatAr
     return np.sqrt(variance)
 
 
-def average_effects(posterior: Posterior, X: FloatArray, weight: FloatArray) -> FloatArray:
-    """Weighted average over units of the effect of treatment 1 against 0, shape (draw,); some units at a time."""
-    n_draws = len(posterior.draws["treatment"])
-    total, step = np.zeros(n_draws), max(1, BLOCK // n_draws)
+def average_effects(posterior: Posterior, X: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weighted mean and standard deviation over units of the effect of treatment 1 against 0, in the outcome's units.
+
+    Each has shape (draw,); some units at a time.
+    """
+    n_draws, share = len(posterior.draws["treatment"]), weight / weight.sum()
+    total, squares, step = np.zeros(n_draws), np.zeros(n_draws), max(1, BLOCK // n_draws)
     for first in range(0, len(weight), step):
         rows = slice(first, first + step)
         one = np.ones(len(X[rows]))
-        total += posterior.effects(X[rows], one, 0.0 * one) @ weight[rows]
-    return np.asarray(total / weight.sum())
+        effects = posterior.effects(X[rows], one, 0.0 * one)
+        total += effects @ share[rows]
+        squares += effects**2 @ share[rows]
+    return total, np.sqrt(np.maximum(squares - total**2, 0.0))
 
 
 def prior_of(posterior: Posterior, layout: Layout, n_draws: int, rng: np.random.Generator) -> Posterior:

@@ -26,6 +26,7 @@ from causalsat.posterior import EffectPosterior, draw_quantiles
 __all__ = ["BayesianLinearEffect"]
 
 SCALES = {
+    "outcome_effect_sd": "sd of effects",
     "effect_sd": "sd of effects",
     "group_sd": "sd of villages",
     "slope_sd": "sd of village effects on treatment",
@@ -33,21 +34,30 @@ SCALES = {
     "stratum_slope_sd": "sd of stratum effects on treatment",
 }
 UNITS = {"gaussian": "the outcome's units", "bernoulli": "the logit"}
+PREDICTORS = {"gaussian": "", "bernoulli": " (logit)"}  # what is added to rows on the predictor's scale
 
 
 def coefficient_table(
     draws: Mapping[str, FloatArray], names: Sequence[str], strata: Sequence[str], family: str
 ) -> Any:
-    """Average effect, interactions and stratum effects, then scales: mean, sd, 90 % interval, P(> 0)."""
+    """Average effect, interactions and stratum effects, then scales: mean, sd, 90 % interval, P(> 0).
+
+    Of outcomes that are not normal, the average and the sd of effects are in the outcome's units (probabilities or
+    means), and rows on the predictor say so.
+    """
     import pandas as pd
 
+    on = PREDICTORS.get(family, " (log)")
     rows: dict[str, FloatArray] = {"ATE": draws["ate"]}
-    rows |= {f"treatment x {name}": draws["interaction"][:, j] for j, name in enumerate(names)}
+    rows |= {f"treatment x {name}{on}": draws["interaction"][:, j] for j, name in enumerate(names)}
     if "stratum_slope" in draws:
-        rows |= {f"treatment x stratum {label}": draws["stratum_slope"][:, h] for h, label in enumerate(strata)}
-    scales = {label: draws[name] for name, label in SCALES.items() if name in draws}
-    if not names and not strata:
-        del scales["sd of effects"]
+        rows |= {f"treatment x stratum {label}{on}": draws["stratum_slope"][:, h] for h, label in enumerate(strata)}
+    varies = bool(names or strata)
+    scales = {
+        label if name == "outcome_effect_sd" else f"{label}{on}": draws[name]
+        for name, label in SCALES.items()
+        if name in draws and (varies or name != "effect_sd")
+    }
     noise = draws["noise"]
     word = "noise sd" if family == "gaussian" else "dispersion"
     labels = [word] if noise.shape[1] == 1 else [f"{word}, control", f"{word}, treated"]
@@ -61,7 +71,9 @@ def coefficient_table(
 def notes(family: str, prior: str, n_interactions: int) -> tuple[str, ...]:
     """What the table's numbers are."""
     scale = UNITS.get(family, "the logarithm of the mean outcome")
+    units = () if family == "gaussian" else (f"ATE and sd of effects are in the outcome's units, others in {scale}",)
     return (
+        *units,
         f"interactions are the change of the effect, in {scale}, for one standard deviation of the feature",
         f"{prior} prior on {n_interactions} interactions; 90 % equal-tailed intervals",
     )
@@ -166,7 +178,7 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         of counts, variance mean + d^2 mean^2, and of gamma outcomes, standard deviation d times the mean),
         ``group_sd``, ``slope_sd``, ``stratum_intercept``, ``stratum_slope`` (by stratum), ``stratum_sd``,
         ``stratum_slope_sd``, ``effect_sd``, ``ate`` (average over the training units, their strata's effects
-        included).
+        included, in units of the outcome always, as is ``outcome_effect_sd`` of outcomes that are not normal).
     modifiers_ : ndarray of int
         Columns of the design that interact with the treatment.
     strata_ : list of str

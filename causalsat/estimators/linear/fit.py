@@ -454,7 +454,7 @@ def fit(
         imputed = Imputed(basis.may_be_missing, model, which)
     posterior = Posterior(kept, basis, layout.family, settings.seed, imputed)
     if layout.family != GAUSSIAN:
-        kept["ate"] = linear_draws.average_effects(posterior, data.X, data.sample_weight)
+        kept["ate"], kept["outcome_effect_sd"] = linear_draws.average_effects(posterior, data.X, data.sample_weight)
     return Fitted(posterior, layout, design.n_random, diagnostics)
 
 

@@ -190,6 +190,11 @@ def test_binary_outcome_agrees_with_logit_and_g_computation():
         ]
     )
     assert abs(est.draws_["ate"].std() / by_delta - 1) < 0.15
+    table = est.summary().table  # average and spread in probabilities, coefficients in logits
+    assert table.loc["sd of effects", "mean"] == pytest.approx(difference.std(), abs=0.015)
+    assert table.loc["sd of effects (logit)", "mean"] == pytest.approx(abs(logit.params[-1]) * X[:, 0].std(), abs=0.1)
+    assert table.loc["treatment x x0 (logit)", "mean"] == pytest.approx(logit.params[-1], abs=0.1)
+    assert "in the outcome's units, others in the logit" in str(est.summary())
 
 
 def test_risk_differences_average_over_villages():

@@ -178,7 +178,7 @@ def test_the_average_effect_of_the_model_is_that_of_the_estimator(family):
     noise = values.get("noise", np.zeros(0))[None]
     fit = LinearFit(coefficients[None], np.zeros((1, 0, 1)), noise, sd, np.zeros((1, 0)), 0)
     posterior = replace(est._posterior, draws=linear_draws.in_outcome_units(fit, est._posterior.basis))
-    expected = linear_draws.average_effects(posterior, X, np.ones(len(X)))[0]
+    expected = linear_draws.average_effects(posterior, X, np.ones(len(X)))[0][0]
     assert found == pytest.approx(expected, rel=1e-10)
 
 
