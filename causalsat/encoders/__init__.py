@@ -4,6 +4,6 @@ import lazy_loader
 
 from causalsat.public_names import attributes
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={**attributes(__name__), "networks.self_supervised": ["SelfSupervisedEncoder", "pretrain"]}
-)
+_BESIDE = {"networks.self_supervised": ["SelfSupervisedEncoder", "pretrain"], "scale": ["allow_other_scale"]}
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={**attributes(__name__), **_BESIDE})

@@ -13,8 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
+from causalsat.encoders.scale import BandScale, check_scale, known_scale, learn_scale
 
 __all__ = ["ChipEncoder", "feature_array", "shrink"]
+
+_LOOKED_AT = 32  # chips that are compared with the scale of the fit
 
 
 class ChipEncoder(TransformerMixin, BaseEstimator):
@@ -31,6 +34,7 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
     bands_: list[str]
     bands_named_: bool
     n_time_: int
+    pixel_scale_: BandScale | None
     band_mean_: NDArray[np.float64]
     band_sd_: NDArray[np.float64]
 
@@ -73,7 +77,7 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ImageryError, ParameterError
-            If bands or dates are not those of the fit, or the chips are too small.
+            If bands or dates are not those of the fit, the pixels cannot be of its units, or the chips are too small.
         """
         check_is_fitted(self)
         return self._encode_view(self._open_known(X, self._minimum_px()))
@@ -106,12 +110,14 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
             raise ValueError(f"{features.shape[-1]} features and {len(names)} names")
 
     # ------------------------------------------------------------------ chips
-    def _remember(self, spec: ChipSpec) -> None:
-        """Keep the bands and the number of dates of the training chips."""
+    def _remember(self, view: ChipView) -> None:
+        """Keep the bands, the number of dates and the scale of the training chips."""
+        spec = view.spec
         self.bands_, self.bands_named_, self.n_time_ = list(spec.bands), spec.named, spec.n_time
+        self.pixel_scale_ = learn_scale(view)
 
     def _open_known(self, X: Any, minimum_px: int = 1) -> ChipView:
-        """Chips for a fitted encoder: those of other bands or dates than the fit's are refused."""
+        """Chips for a fitted encoder: those of other bands, dates or units than the fit's are refused."""
         check_is_fitted(self)
         return self._open_same(X, minimum_px)
 
@@ -120,6 +126,9 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         view = _chips.open_chips(X, minimum_px=minimum_px)
         known = ChipSpec(self.n_time_, len(self.bands_), tuple(self.bands_), self.bands_named_)
         _chips.check_same_bands(known, view.spec)
+        if (scale := known_scale(self)) is not None:
+            chips = view.take(np.unique(np.linspace(0, len(view) - 1, min(len(view), _LOOKED_AT)).astype(np.int64)))
+            check_scale(scale, chips, names=self.bands_, tell=len(view) >= _LOOKED_AT)
         return view
 
     def _standardise(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:

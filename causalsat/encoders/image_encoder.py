@@ -250,6 +250,11 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         if scores.shape[1] != len(self._image_names()) or len(names) < scores.shape[1]:
             raise ValueError(f"{scores.shape[1]} components and {len(names)} names")
 
+    def fitted_sources(self) -> list[tuple[Any, Any]]:
+        """Each imagery with the encoder that was fitted on it; with several sizes, each as often."""
+        check_is_fitted(self)
+        return [(image, encoder) for (_, image, _), encoder in zip(self._sources(), self.encoders_, strict=True)]
+
     # ------------------------------------------------------------------ parts
     def _sources(self) -> list[tuple[str, Any, int]]:
         """Every (name, imagery, size in pixels); parameters are checked here."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.chips import Float32Array
-from causalsat.encoders.dense.boxes import valid_shares
+from causalsat.encoders.dense.boxes import true_shares, valid_shares
+from causalsat.encoders.scale import familiar_pixels, familiar_shares, known_scale
 from causalsat.exceptions import ColumnError, DataError
 
 __all__ = [
@@ -177,10 +178,20 @@ class Places:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of places (places, features), NaN where a place has no valid pixel, and shares of valid pixels."""
+    """Features of places (places, features), NaN where a place has no valid pixel, and shares of pixels.
+
+    Attributes
+    ----------
+    features : ndarray of shape (places, features)
+    valid : ndarray of shape (places,)
+        Shares of valid pixels.
+    familiar : ndarray of shape (places,) or None
+        Shares of valid pixels like those of the fit, where the encoder knows them.
+    """
 
     features: FloatArray
     valid: FloatArray
+    familiar: FloatArray | None = None
 
 
 def distinct_places(geometry: Any, sources: list[tuple[Any, int]]) -> Places:
@@ -267,15 +278,15 @@ def encode_places(
     """
     n, halo = len(windows), int(getattr(encoder, "halo_px", 0))
     features: FloatArray | None = None
-    valid = np.zeros(n)
+    valid, familiar, scale = np.zeros(n), np.zeros(n), known_scale(encoder)
     alone = np.ones(n, dtype=bool)
 
-    def store(index: NDArray[np.int64], part: Any, share: FloatArray) -> None:
+    def store(index: NDArray[np.int64], part: Any, share: FloatArray, known: FloatArray) -> None:
         nonlocal features
         part = feature_array(part)
         if features is None:
             features = np.full((n, part.shape[1]), np.nan)
-        features[index], valid[index] = part, share
+        features[index], valid[index], familiar[index] = part, share, known
         bar.update(len(index))
 
     if halo:
@@ -291,10 +302,11 @@ def encode_places(
     if alone.any():
         rest = np.flatnonzero(alone)
         for position, chips in read_chips(imagery, geometry.iloc[rest], size_px):
-            store(rest[position], encoder.transform(as_chips(imagery, chips)), valid_share(chips))
+            part, share = encoder.transform(as_chips(imagery, chips)), valid_share(chips)
+            store(rest[position], part, share, share if scale is None else familiar_shares(scale, chips))
     if features is None:
         raise DataError("no places to encode", expected="at least one unit")
-    return Encoded(features, valid)
+    return Encoded(features, valid, None if scale is None else familiar)
 
 
 def _tile_side(imagery: Any, size_px: int) -> int:
@@ -333,8 +345,8 @@ def _worthwhile(windows: NDArray[np.int64], size_px: int) -> bool:
 
 def _encode_window(
     imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px: int, halo: int = 0, head: Any = None
-) -> tuple[FloatArray, FloatArray]:
-    """Features and shares of valid pixels of places, from one window that holds them and their surroundings."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Features and shares of valid and of familiar pixels of places, from a window of them and their surroundings."""
     lattice = int(getattr(encoder, "lattice_px", 1))
     corner = windows.min(axis=0) // lattice * lattice - halo
     end = -(-(windows.max(axis=0) + size_px) // lattice) * lattice + halo
@@ -343,4 +355,7 @@ def _encode_window(
     share = valid_shares(pixels, rows, cols, size_px)
     window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
     more = {} if head is None else {"head": head}
-    return encoder.dense(window, rows, cols, size_px, **more), share
+    known, scale = share, known_scale(encoder)
+    if scale is not None:
+        known = true_shares(familiar_pixels(scale, pixels), rows, cols, size_px)
+    return encoder.dense(window, rows, cols, size_px, **more), share, known

@@ -23,6 +23,7 @@ from causalsat.core.inputs import FitData, FloatArray
 from causalsat.encoders import chips as _chips
 from causalsat.encoders import places as _places
 from causalsat.encoders.places import check_units
+from causalsat.encoders.scale import familiar_shares, known_scale, support_factor
 from causalsat.exceptions import ColumnError, DataError, ImageryError, ParameterError
 
 __all__ = ["ImageEffectEstimator", "ImageFitData", "Images"]
@@ -161,7 +162,7 @@ class ImageEffectEstimator(EffectEstimator):
         self, X: Any, y: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any
     ) -> ImageFitData:
         values = self._resolve_roles(X, treatment, groups, sample_weight, propensity)
-        self._recent: tuple[str, FloatArray, IntArray] | None = None
+        self._recent: tuple[str, FloatArray, IntArray, FloatArray | None] | None = None
         images = self._read_images(X)
         raw = covariate_table(X, self.covariates)
         self.covariate_imputation_ = inputs.learn_imputation(raw, tuple(self.covariates))
@@ -233,25 +234,38 @@ class ImageEffectEstimator(EffectEstimator):
                     self.imagery, self.encoder_, places.geometry, places.windows[0], size, dense="auto", bar=bar
                 )
             self._check_valid(encoded.valid, places.unit_place, geometry.index)
-            features, unit_image = encoded.features, places.unit_place
+            features, unit_image, familiar = encoded.features, places.unit_place, encoded.familiar
         else:
             view = self._open(X)
             first, unit_image, key = _distinct_chips(view)
             if (remembered := self._from_memory(key)) is not None:
                 return remembered
-            parts = []
+            scale, parts, known = known_scale(self.encoder_), [], []
             for start in range(0, len(first), _HASH_UNITS):
                 chips = _take(view, first[start : start + _HASH_UNITS])
                 parts.append(np.asarray(self.encoder_.transform(chips), dtype=np.float64))
                 shares = _places.valid_share(np.asarray(chips))
                 self._check_valid(shares, np.arange(len(shares)), inputs.unit_index(X)[first[start:]])
-            features = np.concatenate(parts)
-        self._recent = (key, features, unit_image)
+                known.append(shares if scale is None else familiar_shares(scale, np.asarray(chips)))
+            features, familiar = np.concatenate(parts), None if scale is None else np.concatenate(known)
+        self._recent = (key, features, unit_image, familiar)
         return features, unit_image
 
     def _from_memory(self, key: str) -> tuple[FloatArray, IntArray] | None:
         recent = getattr(self, "_recent", None)
         return (recent[1], recent[2]) if recent is not None and recent[0] == key else None
+
+    def support(self, X: Any) -> FloatArray:
+        """How much the training data say about each unit, shape (n,), in [0, 1]; below 0.05 is extrapolation.
+
+        The share of training images at least as far from their nearest neighbours as this unit's is, in the whitened
+        features, times the share of its pixels that are valid, within the range of the training images and no fill.
+        """
+        near = super().support(X)
+        scale, recent = known_scale(getattr(self, "encoder_", None)), getattr(self, "_recent", None)
+        if scale is None or recent is None or recent[3] is None:
+            return near
+        return np.asarray(near * support_factor(scale, recent[3])[recent[2]], dtype=np.float64)
 
     def _read_images(self, X: Any) -> Images:
         """Distinct images of X in memory, for fitting."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from causalsat import base
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.needed import modifier_columns, modifies, required_columns
-from causalsat.encoders.dense.boxes import valid_shares
+from causalsat.encoders.dense.boxes import true_shares, valid_shares
+from causalsat.encoders.scale import BandScale, familiar_pixels, scale_checked, support_factor
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
 from causalsat.imagery.held import held_window
@@ -26,6 +27,7 @@ __all__ = [
     "BANDS_OF",
     "RISK_BANDS",
     "MapJob",
+    "cell_points",
     "check_unchanged",
     "constant_columns",
     "fitted_encoders",
@@ -39,6 +41,7 @@ __all__ = [
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
 RISK_BANDS = ("risk", "sd", "lower", "upper", "decision", "support")
 BANDS_OF = {"effect": BANDS, "risk": RISK_BANDS}
+SUPPORT = BANDS.index("support")  # as in RISK_BANDS
 
 # A hundredth of a pixel: moves a cell centre off the tie between two pixels, so that every chip of a map
 # rounds to the same side whatever the parity of cell and chip.
@@ -84,6 +87,8 @@ class MapJob:
         Models whose disagreement with this one is mapped, and whether their features are this one's.
     learned_error : DirectUncertainty or None
         Its expected excess loss is mapped.
+    scale : BandScale or None
+        Pixels of the imagery that the model was fitted on; the support of cells with others is lowered.
     """
 
     model: Any
@@ -102,6 +107,7 @@ class MapJob:
     given: str | None = None
     others: tuple[tuple[Any, bool], ...] = ()
     learned_error: Any = None
+    scale: BandScale | None = None
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -132,12 +138,15 @@ def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
     x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
     cells = np.flatnonzero(_in_region(job.region, x, y))
     if len(cells):
-        points = _cell_points(job, x[cells], y[cells])
-        with held_window(job.imagery, surroundings(job)):
-            keep = valid_share(job.imagery, points, job.chip_px) >= job.min_valid
+        points = cell_points(job, x[cells], y[cells])
+        with held_window(job.imagery, surroundings(job)), scale_checked():
+            valid, familiar = pixel_shares(job.imagery, points, job.chip_px, job.scale)
+            keep = valid >= job.min_valid
             cells, points = cells[keep], points[keep]
             if len(cells):
                 _fill(values, job, cells, points)
+                if job.scale is not None:
+                    values[SUPPORT, cells] *= support_factor(job.scale, familiar[keep]).astype(np.float32)
     return values.reshape(len(job.bands), tile.height, tile.width)
 
 
@@ -167,7 +176,8 @@ def _in_region(region: bytes | None, x: NDArray[Any], y: NDArray[Any]) -> NDArra
     return np.asarray(shapely.contains_xy(geometry, x, y))
 
 
-def _cell_points(job: MapJob, x: NDArray[Any], y: NDArray[Any]) -> Any:
+def cell_points(job: MapJob, x: NDArray[Any], y: NDArray[Any]) -> Any:
+    """Cell centres with the constant columns, as a GeoDataFrame, off the tie between two pixels."""
     import geopandas as gpd
 
     a, b, _, d, e, _ = job.grid.imagery_transform
@@ -178,16 +188,27 @@ def _cell_points(job: MapJob, x: NDArray[Any], y: NDArray[Any]) -> Any:
 
 
 def valid_share(imagery: Any, points: Any, chip_px: int) -> NDArray[np.float64]:
-    """Share of valid pixels in the chip centred at each point, shape (n,); all bands of a pixel must be valid.
+    """Share of valid pixels in the chip centred at each point, shape (n,), see ``pixel_shares``."""
+    return pixel_shares(imagery, points, chip_px)[0]
 
-    With dates, the share of valid (date, pixel) pairs. For ``chip_px`` 0, the pixel under the point counts.
+
+def pixel_shares(
+    imagery: Any, points: Any, chip_px: int, scale: BandScale | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of valid, and of familiar, pixels in the chip centred at each point, shape (n,).
+
+    All bands of a pixel must be valid. With dates, the share of (date, pixel) pairs. For ``chip_px`` 0, the pixel
+    under the point counts. Without a scale, what is valid is familiar.
     """
     size = max(chip_px, 1)
     row, col = (np.asarray(v) for v in imagery.windows(points, size))
     top, left = int(row.min()), int(col.min())
     height, width = int(row.max()) + size - top, int(col.max()) + size - left
     pixels = np.asarray(imagery.read_window(top, left, height, width))
-    return valid_shares(pixels, row - top, col - left, size)
+    valid = valid_shares(pixels, row - top, col - left, size)
+    if scale is None:
+        return valid, valid
+    return valid, true_shares(familiar_pixels(scale, pixels), row - top, col - left, size)
 
 
 def _bands(job: MapJob, points: Any) -> Iterator[tuple[int, NDArray[np.int64], NDArray[Any]]]:

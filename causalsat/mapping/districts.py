@@ -243,7 +243,7 @@ def _tiles(job: MapJob, shapes: Any, side: int, progress: bool) -> Iterator[tupl
     tree = shapes.sindex
     for tile in tqdm(_job.tiles_of(job, side), desc="districts", unit="tile", disable=not progress):
         x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
-        points = compute._cell_points(job, x, y)
+        points = compute.cell_points(job, x, y)
         cell, district = tree.query(points.geometry, predicate="within")
         if len(cell):  # districts that overlap each have all of their cells
             yield tile, points.iloc[cell].reset_index(drop=True), cell, district.astype(np.int64)

@@ -19,7 +19,7 @@ from causalsat.mapping.cluster import check_client, on_cluster
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
 from causalsat.mapping.grid import region_of
-from causalsat.mapping.job import job_parts, make_job, tile_side, tiles_of
+from causalsat.mapping.job import check_imagery, job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
 from causalsat.mapping.outputs import blocks_of, count_mapped, finished_tags, map_notes, model_words
 from causalsat.mapping.plan import plan_of
@@ -121,7 +121,14 @@ def map_effects(
     ColumnError
         If the effect depends on columns that ``covariates`` does not give.
     ParameterError, DataError, ImageryError
-        If a setting, the region or the imagery cannot be used.
+        If a setting, the region or the imagery cannot be used, also because its pixels cannot be in the units of the
+        model's images; within :func:`causalsat.encoders.allow_other_scale` that is a warning.
+
+    Warns
+    -----
+    MapWarning
+        If the pixels are distributed in another way than those of the fit, or hold what looks like fill. The support
+        of cells with few valid pixels within the range of the fit is lowered.
 
     Notes
     -----
@@ -195,8 +202,9 @@ def make_map(
     if finished == tags:
         remove_job(folder, job_hash)  # what a job left that was killed after its map was in place
     else:
-        open_job(folder, parts, overwrite=overwrite)
         tiles = [] if finished else tiles_of(job, side)
+        check_imagery(job, tiles)
+        open_job(folder, parts, overwrite=overwrite)
         if progress and len(tiles) > 1:
             _tell(job, tiles, side)
         _run(job, tiles, client, progress)

@@ -6,7 +6,7 @@ import logging
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ import numpy as np
 from causalsat import base
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.needed import required_columns
+from causalsat.encoders.scale import BandScale, check_scale, known_scale
 from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.mapping.compute import (
     MapJob,
+    cell_points,
     constant_columns,
     image_encoders,
     imagery_digest,
@@ -27,12 +29,14 @@ from causalsat.mapping.tiles import Tile, plan_tiles
 from causalsat.version import __version__
 
 __all__ = [
+    "check_imagery",
     "imagery_as_fitted",
     "job_parts",
     "make_job",
     "model_digest",
     "ready_for_map",
     "same_features",
+    "scale_of",
     "smallest_share",
     "tile_side",
     "tiles_of",
@@ -40,6 +44,7 @@ __all__ = [
 
 LOG = logging.getLogger(__name__)
 WINDOW_BYTES = 64 << 20
+LOOKED_AT = 25  # places whose pixels are compared with those of the fit
 
 
 def make_job(
@@ -69,9 +74,12 @@ def make_job(
         )
     grid = grid_over(imagery, geometry, resolution)
     _check_chips(model, imagery, grid, geometry, size_m)
+    scale = scale_of(model, imagery)
+    _, estimator = base.final_estimator(model)
     return MapJob(
         model=model,
         imagery=imagery,
+        scale=None if known_scale(getattr(estimator, "encoder_", None)) is not None else scale,
         grid=grid,
         region=None if geometry is None else bytes(geometry.wkb),
         columns=columns,
@@ -97,6 +105,48 @@ def _check_chips(model: Any, imagery: Any, grid: MapGrid, geometry: Any, size_m:
     encoders = [e for e in image_encoders(model) if e.imagery is imagery]
     for size in {size_m or 0.0, *(float(np.max(e.size_m)) for e in encoders)} - {0.0}:
         imagery.size_px(size, places[inside])
+
+
+def scale_of(model: Any, imagery: Any) -> BandScale | None:
+    """Pixels that the model's encoder of this imagery was fitted on; None where nothing remembers them."""
+    for images in image_encoders(model):
+        if hasattr(images, "fitted_sources"):
+            for own, encoder in images.fitted_sources():
+                if own is imagery and known_scale(encoder) is not None:
+                    return known_scale(encoder)
+    transformers, estimator = base.final_estimator(model)
+    steps = [] if transformers is None else [step for _, step in transformers.steps]
+    if image_encoders(model) and not hasattr(estimator, "encoder_"):
+        return None
+    return next((scale for part in (*steps, estimator) if (scale := known_scale(part)) is not None), None)
+
+
+def check_imagery(job: MapJob, tiles: Sequence[Tile]) -> None:
+    """Compare the pixels that will be mapped with those of the fit, in up to 25 places, before the first tile.
+
+    Raises
+    ------
+    ImageryError
+        If they cannot be on the same scale, outside of ``causalsat.encoders.allow_other_scale()``.
+
+    Warns
+    -----
+    MapWarning
+        If they are distributed in another way, or hold what looks like fill.
+    """
+    scale = scale_of(job.model, job.imagery)
+    if scale is None or not tiles:
+        return
+    chosen = [tiles[k] for k in np.unique(np.linspace(0, len(tiles) - 1, LOOKED_AT).astype(int))]
+    size, chips = int(np.clip(job.chip_px, 16, 128)), []
+    for tile in chosen:
+        x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
+        count = -(-LOOKED_AT // len(chosen))
+        cells = np.unique(((np.arange(count) + 0.5) / count * len(x)).astype(int))
+        corners = zip(*job.imagery.windows(cell_points(job, x[cells], y[cells]), size), strict=True)
+        chips += [np.asarray(job.imagery.read_window(int(row), int(col), size, size)) for row, col in corners]
+    what = f"imagery {getattr(job.imagery, 'name', '')!r}"
+    check_scale(scale, np.stack(chips).astype(np.float32), names=job.imagery.bands, what=what, category=MapWarning)
 
 
 def ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["valid_counts", "valid_shares"]
+__all__ = ["true_shares", "valid_counts", "valid_shares"]
 
 IntArray = NDArray[np.int64]
 
@@ -31,7 +31,11 @@ def valid_shares(pixels: NDArray[np.float32], rows: Any, cols: Any, size_px: int
     >>> valid_shares(pixels, [0, 1], [0, 3], 2)
     array([0.5, 1. ])
     """
-    good = np.asarray(np.isfinite(pixels).all(axis=-3))
+    return true_shares(np.asarray(np.isfinite(pixels).all(axis=-3)), rows, cols, size_px)
+
+
+def true_shares(good: NDArray[np.bool_], rows: Any, cols: Any, size_px: int) -> NDArray[np.float64]:
+    """Share of true pixels of ([time,] h, w) in each chip, over all dates, shape (n,)."""
     dates = 1 if good.ndim == 2 else len(good)
     if good.all():
         return np.ones(len(rows))

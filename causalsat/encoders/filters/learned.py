@@ -118,7 +118,7 @@ class LearnedFilters(OutcomeEncoder, ChipEncoder):
         outcome, t, place, _ = units
         chips = view.take(slice(None))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        self._remember(view.spec)
+        self._remember(view)
         order, of_place = units.shuffled_sites(self.random_state), units.site_of_places(len(chips))
         self.folds_: IntArray = (order % self.n_folds)[of_place]
         held = self.folds_ == 0 if self.n_folds > 1 else (order % 3 == 0)[of_place]

@@ -131,7 +131,7 @@ class ModuleEncoder(ChipEncoder):
     def _learn_chips(self, X: Any) -> None:
         """Find the declared bands among the chips' and, where none is declared, take their statistics."""
         view = _chips.open_chips(X)
-        self._remember(view.spec)
+        self._remember(view)
         self.positions_ = self._positions(view.spec)
         for given in ("mean", "sd", "wavelengths"):
             values = getattr(self, given)

@@ -107,7 +107,7 @@ class SelfSupervisedEncoder(ChipEncoder):
         """Train the network; of a sequence every frame is an image."""
         view = _chips.open_chips(X, minimum_px=_MIN_PX)
         chips = view.take(slice(None))
-        self._remember(view.spec)
+        self._remember(view)
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
         images = self._images(chips.reshape(-1, *chips.shape[2:]))
         images = images[images[:, -1].any(axis=(1, 2))]

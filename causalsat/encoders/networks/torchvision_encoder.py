@@ -139,7 +139,7 @@ class TorchvisionEncoder(ChipEncoder):
         view = _chips.open_chips(X)
         chips = _chips.sample_units(view, _FIT_UNITS, np.random.default_rng(0))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        self._remember(view.spec)
+        self._remember(view)
         source: Any = self.weights
         if source is not None and source != "DEFAULT":
             source = load_weights(source)

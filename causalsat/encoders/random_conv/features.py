@@ -128,7 +128,7 @@ class RandomConvFeatures(ChipEncoder):
             bank = self._learn(chips, size, count, rng)
             self.filters_.append(bank.weight)
             self.offsets_.append(bank.offset)
-        self._remember(view.spec)
+        self._remember(view)
 
     def _learn(self, chips: Float32Array, size: int, count: int, rng: np.random.Generator) -> FilterBank:
         patches = sample_patches(chips, size, max(_FIT_PATCHES, count), rng)

@@ -176,7 +176,7 @@ class PyramidFeatures(ChipEncoder):
         rng = np.random.default_rng(self.random_state)
         chips = _chips.sample_units(view, _FIT_UNITS, rng)
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        self._remember(view.spec)
+        self._remember(view)
         side, floor = min(view.size), max(_SMALLEST_PX, self.patch_px)
         count = self.levels or n_levels(side, floor)
         if side >> (count - 1) < self.patch_px:

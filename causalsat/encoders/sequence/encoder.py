@@ -164,7 +164,7 @@ class SequenceEncoder(ChipEncoder):
         """Fit the frame encoder on the frames of all dates, and what the pooling learns."""
         view = self._open(X)
         self.days_ = temporal.chip_days(X, view.spec.n_time, self.dates)
-        self._remember(view.spec)
+        self._remember(view)
         self._fit_frames(view)
         features = self._frames(view, self.days_)
         self.date_means_ = temporal.date_means(features)

@@ -108,7 +108,7 @@ class NetworkScores(ChipEncoder):
         view = _chips.open_chips(X)
         chips = view.take(slice(None))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(chips)
-        self._remember(view.spec)
+        self._remember(view)
         images = self.prepare(chips)
         targets = torch.from_numpy(statistics.astype(np.float32))
         self.start_: dict[str, NDArray[np.float32]] = {}

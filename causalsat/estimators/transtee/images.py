@@ -40,7 +40,7 @@ class CellTokens(ChipEncoder):
         view = _chips.open_chips(chips)
         pixels = view.take(slice(None))
         self.band_mean_, self.band_sd_ = _chips.band_statistics(pixels)
-        self._remember(view.spec)
+        self._remember(view)
         images = self.prepare(pixels)
         self.image_shape_ = ImageShape(self.n_time_, len(self.bands_), *(int(k) for k in images.shape[-2:]))
         return images
