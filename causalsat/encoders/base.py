@@ -11,9 +11,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core.fitting import unfitted_unless_finished
+from causalsat.core.warn import warn
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
 from causalsat.encoders.scale import BandScale, check_scale, known_scale, learn_scale
+from causalsat.exceptions import ImageryWarning
 
 __all__ = ["ChipEncoder", "feature_array", "shrink"]
 
@@ -128,7 +130,9 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         _chips.check_same_bands(known, view.spec)
         if (scale := known_scale(self)) is not None:
             chips = view.take(np.unique(np.linspace(0, len(view) - 1, min(len(view), _LOOKED_AT)).astype(np.int64)))
-            check_scale(scale, chips, names=self.bands_, tell=len(view) >= _LOOKED_AT)
+            insisted, notes = check_scale(scale, chips, names=self.bands_)
+            for note in insisted + (notes if len(view) >= _LOOKED_AT else []):
+                warn(note, ImageryWarning)
         return view
 
     def _standardise(self, chips: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:

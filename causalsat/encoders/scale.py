@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.warn import warn
 from causalsat.encoders.chips import ChipView, Float32Array
-from causalsat.exceptions import ImageryError, ImageryWarning
+from causalsat.exceptions import ImageryError
 
 __all__ = [
     "BandScale",
@@ -241,15 +240,9 @@ def _as(mode: str) -> Iterator[None]:
 
 
 def check_scale(
-    scale: BandScale | None,
-    chips: Float32Array,
-    *,
-    names: Any = None,
-    what: str = "chips",
-    tell: bool = True,
-    category: type[Warning] = ImageryWarning,
-) -> None:
-    """Stop at chips that cannot be of the fit's units, and tell what else differs.
+    scale: BandScale | None, chips: Float32Array, *, names: Any = None, what: str = "chips"
+) -> tuple[list[str], list[str]]:
+    """Stop at chips that cannot be of the fit's units, and say what else differs.
 
     Parameters
     ----------
@@ -261,18 +254,19 @@ def check_scale(
         Names of the bands.
     what : str
         Whose pixels these are.
-    tell : bool
-        Whether to warn of what is not impossible.
-    category : class
-        Of the warnings.
+
+    Returns
+    -------
+    insisted, notes : lists of str
+        What is impossible and used all the same, and what differs; to be warned of.
 
     Raises
     ------
     ImageryError
-        If the pixels cannot be on the fit's scale, outside of :func:`allow_other_scale`.
+        If the pixels cannot be on the fit's scale, outside of ``allow_other_scale``.
     """
     if scale is None or _mode.get() == "checked":
-        return
+        return [], []
     impossible, notes = compare_scale(scale, chips, names)
     if impossible and _mode.get() == "raise":
         raise ImageryError(
@@ -281,5 +275,4 @@ def check_scale(
             todo="open the imagery with the scale=, offset= and nodata= of the fit's; if they are right, insist with "
             "causalsat.encoders.allow_other_scale()",
         )
-    for note in [impossible, *notes] if impossible else notes if tell else []:
-        warn(f"{what}: {note}", category)
+    return [f"{what}: {text}" for text in ([impossible] if impossible else [])], [f"{what}: {note}" for note in notes]

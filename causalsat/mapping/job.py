@@ -14,6 +14,7 @@ import numpy as np
 from causalsat import base
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.needed import required_columns
+from causalsat.core.warn import warn
 from causalsat.encoders.scale import BandScale, check_scale, known_scale
 from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.mapping.compute import (
@@ -146,7 +147,9 @@ def check_imagery(job: MapJob, tiles: Sequence[Tile]) -> None:
         corners = zip(*job.imagery.windows(cell_points(job, x[cells], y[cells]), size), strict=True)
         chips += [np.asarray(job.imagery.read_window(int(row), int(col), size, size)) for row, col in corners]
     what = f"imagery {getattr(job.imagery, 'name', '')!r}"
-    check_scale(scale, np.stack(chips).astype(np.float32), names=job.imagery.bands, what=what, category=MapWarning)
+    insisted, notes = check_scale(scale, np.stack(chips).astype(np.float32), names=job.imagery.bands, what=what)
+    for note in insisted + notes:
+        warn(note, MapWarning)
 
 
 def ready_for_map(model: Any, imagery: Any, min_valid: float | None) -> Any:
