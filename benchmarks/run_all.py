@@ -51,6 +51,7 @@ ORDER = [
     ("calibration", "Calibration: simulation-based, and coverage over 200 trials"),
     ("samplers", "Samplers side by side"),
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
+    ("place_intervals", "Effects that are linear, curved, steps, sparse, interactions: intervals at new places"),
     ("designs", "Designs: coverage of every row of the average effect"),
     ("uganda_estimators", "Uganda: every estimator"),
     ("sequences", "Image sequences: a moderator in the change between dates"),

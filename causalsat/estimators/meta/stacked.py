@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import _BaseComposition, available_if
 from causalsat.base import Summary, effect, final_estimator
 from causalsat.core.inputs import FitData, check_whole_numbers
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
+from causalsat.estimators.gaussian_process.estimator import GaussianProcessEffect
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators.linear.estimator import BayesianLinearEffect
 from causalsat.estimators.members import (
@@ -44,6 +45,13 @@ IntArray = NDArray[np.int64]
 METHODS = ("r_loss", "stacking")
 
 
+# default members in the folds, of which the R-loss asks the means alone
+SHORT: dict[str, dict[str, Any]] = {
+    "bayesian_linear": {"n_chains": 2, "n_draws": 200, "n_tune": 200},
+    "gaussian_process": {"n_hyper": 1, "n_draws": 50},
+}
+
+
 def _all_have_outcomes(stack: Any) -> bool:
     """Whether each member has potential outcomes, for ``predict_outcome``."""
     members = getattr(stack, "members_", None)
@@ -63,9 +71,10 @@ class StackedEffect(FittedLevels, _BaseComposition):
     ----------
     estimators : list of (str, estimator), optional
         Named members, which are cloned: effect estimators of this package, or Pipelines that end in one. By default
-        :class:`~causalsat.BayesianLinearEffect` (``"bayesian_linear"``) and
-        :class:`~causalsat.DoublyRobustEffect` (``"doubly_robust"``); for a dose
-        :class:`~causalsat.RLearnerEffect` (``"r_learner"``) in the place of the latter.
+        two that are linear, :class:`~causalsat.BayesianLinearEffect` (``"bayesian_linear"``) and
+        :class:`~causalsat.DoublyRobustEffect` (``"doubly_robust"``), and one that bends,
+        :class:`~causalsat.GaussianProcessEffect` (``"gaussian_process"``), which in the folds takes the mode of its
+        hyperparameters; for a dose the first and :class:`~causalsat.RLearnerEffect` (``"r_learner"``).
     method : {"r_loss", "stacking"}
         ``"r_loss"``: weights minimise the cross-validated R-loss
         :math:`\sum w_i (y_i - m(x_i) - (t_i - e(x_i)) \sum_k a_k \tau_k(x_i))^2` (Nie and Wager 2021, section 3),
@@ -183,10 +192,17 @@ class StackedEffect(FittedLevels, _BaseComposition):
     def _named(self, *, binary: bool = True) -> list[tuple[str, Any]]:
         if self.estimators is not None:
             return list(self.estimators)
-        linear = ("bayesian_linear", BayesianLinearEffect(random_state=self.random_state))
-        if binary:
-            return [linear, ("doubly_robust", DoublyRobustEffect(random_state=self.random_state))]
-        return [linear, ("r_learner", RLearnerEffect(random_state=self.random_state))]
+        seed = self.random_state
+        linear = ("bayesian_linear", BayesianLinearEffect(random_state=seed))
+        if not binary:
+            return [linear, ("r_learner", RLearnerEffect(random_state=seed))]
+        bends = ("gaussian_process", GaussianProcessEffect(random_state=seed))
+        return [linear, ("doubly_robust", DoublyRobustEffect(random_state=seed)), bends]
+
+    def _in_folds(self, name: str, model: Any) -> Any:
+        """A member as it is fitted to the folds: the defaults with what their posterior's mean needs."""
+        short = SHORT.get(name, {}) if self.estimators is None and self.method_ == "r_loss" else {}
+        return clone(model).set_params(**short)
 
     def _check_parameters(self) -> None:
         if not isinstance(self.method, str) or self.method not in METHODS:
@@ -287,7 +303,7 @@ class StackedEffect(FittedLevels, _BaseComposition):
             for j, (name, model) in enumerate(named):
                 with warnings.catch_warnings():  # the same warnings come from the fit to all units
                     warnings.simplefilter("ignore", DataWarning)
-                    yield j, held, fit_member(name, clone(model), X, data, train)
+                    yield j, held, fit_member(name, self._in_folds(name, model), X, data, train)
 
     def _raw(self, X: FloatArray, *, training: bool = False) -> Any:
         """Features as they came, with their missing values and names, which each member handles in its own way.

@@ -325,11 +325,26 @@ def test_works_as_the_last_step_of_a_pipeline(routing):
 def test_default_members_and_summary():
     X, y, t, groups, tau = trial(n_clusters=30)
     est = StackedEffect(n_bootstrap=20, cv=2).set_params(random_state=1).fit(X, y, treatment=t, groups=groups)
-    assert list(est.members_) == ["bayesian_linear", "doubly_robust"]
+    assert list(est.members_) == ["bayesian_linear", "doubly_robust", "gaussian_process"]
     assert np.corrcoef(est.predict(X), tau)[0, 1] > 0.95
     table = est.summary().table
-    assert list(table.index) == ["bayesian_linear", "doubly_robust", "stack"]
+    assert list(table.index) == ["bayesian_linear", "doubly_robust", "gaussian_process", "stack"]
     assert table.loc["stack", "ATE"] == pytest.approx(float(est.effect(X).ate()), abs=1e-6)
+
+
+@quiet
+def test_the_default_stack_bends_where_the_effect_does():
+    """The linear members cover half of what they promise of a sine; the weights go to the member that bends."""
+    rng = np.random.default_rng(3)
+    X, t = rng.standard_normal((400, 2)), rng.permutation(400) % 2
+    tau = 1.4 * np.sin(2 * X[:, 0])
+    est = StackedEffect(cv=3).fit(X, X[:, 1] + t * tau + rng.standard_normal(400), treatment=t)
+    weight = dict(zip(est.members_, est.weights_, strict=True))
+    assert weight["gaussian_process"] > 0.75
+    low, high = np.quantile(est.effect(X).draws, [0.05, 0.95], axis=0)
+    assert np.mean((low < tau) & (tau < high)) > 0.8
+    error = {name: np.std(model.predict(X) - tau) for name, model in {**est.members_, "stack": est}.items()}
+    assert error["stack"] < 1.15 * error["gaussian_process"] < 0.5 * error["bayesian_linear"]
 
 
 @pytest.mark.statistical
