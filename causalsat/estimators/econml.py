@@ -56,6 +56,8 @@ LINEAR = 1e-7  # of the largest value, up to which an effect or its variance is 
 MAX_LINEAR = 200  # features, beyond which a covariance is not asked for pair by pair
 N_CHECKED = 500  # units of the fit at which it is checked
 CHUNK = 4096
+CONTROLS = "controls: all columns are to be modifiers"
+WEIGHTS = "weights: those of a survey, or of a known probability of treatment that differs between units"
 MAX_MESSAGE = 300  # characters of EconML's, which may print whole arrays
 
 
@@ -101,6 +103,7 @@ class EconMLEffect(FittedLevels):
     cannot be saved without pickle, and are refused. The parameter ``estimator`` is in no file.
     Learners inside of the estimator must take ``sample_weight`` where weights are given or clusters bootstrapped; a
     scikit-learn Pipeline does not.
+    A known probability of treatment that differs between units enters as weights, under which half is treated.
     Folds come from the estimator, which keeps clusters whole; of rows in another order it makes other folds.
 
     Examples
@@ -411,7 +414,7 @@ def fit_model(template: Any, units: Units, seed: int) -> Any:
         model.random_state = seed
     taken, name = _parameters(model), type(model).__name__
     roles = {"W": units.W, "groups": units.groups, "sample_weight": units.weight}
-    for role, what in (("W", "controls: all columns are to be modifiers"), ("sample_weight", "weights")):
+    for role, what in (("W", CONTROLS), ("sample_weight", WEIGHTS)):
         if roles[role] is not None and role not in taken:
             raise ParameterError(f"{name}, which takes no {what}", expected=f"an estimator whose fit takes {role}")
     options = {role: value for role, value in roles.items() if value is not None and role in taken}
