@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError
-from causalsat.inference.folds import cluster_arms
+from causalsat.inference.folds import MIXED, cluster_arms
 
 __all__ = [
     "MIN_CLUSTERS",
@@ -105,7 +105,7 @@ def draw_weights(
 
 
 def small_sample_factor(n_clusters: tuple[float, float], n_features: int) -> float:
-    """How much wider than a bootstrap of clusters an interval must be where clusters are few.
+    """How much wider than a bootstrap of clusters an interval must be where clusters are few, or a few hold most.
 
     The bootstrap's variance, as the sandwich without correction, misses the degrees of freedom that the learners
     use (MacKinnon and White 1985). An arm of n clusters has df = n - (p + 1), at least n / 2, and its variance is
@@ -116,7 +116,7 @@ def small_sample_factor(n_clusters: tuple[float, float], n_features: int) -> flo
     Parameters
     ----------
     n_clusters : tuple of two floats
-        Clusters of each arm; one with units of both counts as half a cluster of each.
+        Effective clusters of each arm, as of ``clusters_by_arm``.
     n_features : int
         p, the features.
 
@@ -135,14 +135,33 @@ def small_sample_factor(n_clusters: tuple[float, float], n_features: int) -> flo
     return float(np.sqrt(right.sum() / seen.sum()) * t.ppf(0.95, joint) / norm.ppf(0.95))
 
 
-def clusters_by_arm(treatment: FloatArray, groups: NDArray[np.int64] | None) -> tuple[float, float]:
-    """Clusters of the control and of the treated arm; half of all each where the treatment is a dose."""
+def clusters_by_arm(
+    treatment: FloatArray, groups: NDArray[np.int64] | None, weight: FloatArray | None = None
+) -> tuple[float, float]:
+    """Effective clusters of the control and of the treated arm; half of all each where the treatment is a dose.
+
+    ``(sum W)^2 / sum W^2`` over the arm's clusters, W the sum of their units' weights: so many of equal weight would
+    carry as much. A cluster of both arms counts as half a cluster of each.
+
+    Examples
+    --------
+    >>> village, t = np.array([0, 0, 0, 1, 2, 3]), np.array([0, 0, 0, 0, 1, 1])
+    >>> clusters_by_arm(t, village)
+    (1.6, 2.0)
+    """
     codes = np.arange(len(treatment)) if groups is None else groups
+    w = np.ones(len(codes)) if weight is None else weight
     if not np.isin(treatment, (0.0, 1.0)).all():
-        n_clusters = int(codes.max()) + 1
-        return n_clusters / 2, n_clusters / 2
-    control, treated, mixed = np.bincount(cluster_arms(codes, treatment), minlength=3)
-    return control + mixed / 2, treated + mixed / 2
+        half = _effective(np.bincount(codes, w), 1.0) / 2
+        return half, half
+    parts = np.where(cluster_arms(codes, treatment) == MIXED, 2.0, 1.0)
+    masses = (np.bincount(codes, w * (treatment == arm), minlength=len(parts)) for arm in (0, 1))
+    control, treated = (_effective(mass, parts) for mass in masses)
+    return control, treated
+
+
+def _effective(mass: FloatArray, parts: float | FloatArray) -> float:
+    return float(mass.sum() ** 2 / (parts * mass**2).sum())
 
 
 def check_clusters(treatment: FloatArray, groups: NDArray[np.int64] | None) -> None:

@@ -155,7 +155,8 @@ class MetaLearner(EffectEstimator):
             drawn = draw_weights(rng, data.groups, data.treatment, counts=counts)
             weight = drawn if counts else drawn * data.sample_weight
             models.append(tuple(_fitted(r, counts) for r in self._regressions(data, known, weight, counts=counts)))
-        widening = small_sample_factor(clusters_by_arm(data.treatment, data.groups), data.X.shape[1])
+        effective = clusters_by_arm(data.treatment, data.groups, influence_weight(data))
+        widening = small_sample_factor(effective, data.X.shape[1])
         tau = self._replicates(models, widening, data.X)
         share = data.sample_weight / data.sample_weight.sum()
         scaler = learn_scaler(data.X[:, self._support_columns()], data.sample_weight)
@@ -257,6 +258,13 @@ class MetaLearner(EffectEstimator):
 
 def _fitted(regression: Regression, counts: bool) -> Any:
     return fit_learner(regression.model, regression.X, regression.target, regression.weight, counts=counts)
+
+
+def influence_weight(data: FitData) -> FloatArray:
+    """Weight of each unit in its arm's mean, (n,): by the arm's probability too, where the weights do not hold it."""
+    if data.propensity is None or data.balanced:
+        return data.sample_weight
+    return np.asarray(data.sample_weight / np.where(data.treatment == 1, data.propensity, 1 - data.propensity))
 
 
 def in_sample_left_over(

@@ -244,6 +244,21 @@ def test_the_smaller_arm_decides_how_wide_intervals_are():
     assert factor((5000, 5000), 4) == pytest.approx(1, abs=2e-3)
 
 
+def test_clusters_that_hold_most_units_count_as_the_few_that_they_are():
+    """20 villages an arm, of which one weighs as much as the 19 others: 38^2 / (19^2 + 19) = 3.8 of equal weight."""
+    X, y, t, groups, _ = clustered(villages=40)
+    size = np.bincount(groups)
+    large = [np.flatnonzero(np.bincount(groups, t * (t == arm) + (1 - arm) * (t == 0)) > 0)[0] for arm in (0, 1)]
+    weight = np.where(np.isin(groups, large), 19.0 / size[groups], 1.0 / size[groups])
+    equal = TLearnerEffect(n_bootstrap=4).fit(X, y, treatment=t, groups=groups)
+    uneven = TLearnerEffect(n_bootstrap=4).fit(X, y, treatment=t, groups=groups, sample_weight=weight)
+    n = [len(np.unique(groups[t == arm])) for arm in (0, 1)]
+    effective = [(19 + k - 1) ** 2 / (19**2 + k - 1) for k in n]
+    assert equal.widening_ == pytest.approx(meta_base.small_sample_factor(n, X.shape[1]), rel=0.1)
+    assert uneven.widening_ == pytest.approx(meta_base.small_sample_factor(effective, X.shape[1]))
+    assert uneven.widening_ > 1.5 * equal.widening_
+
+
 @pytest.mark.statistical
 @pytest.mark.slow
 @pytest.mark.parametrize("arms", [(2, 2), (20, 4)])
