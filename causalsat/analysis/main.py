@@ -355,7 +355,7 @@ def analyse(
     LOG.info("fitting the model on all units")
     study.fit(model)
     trained = is_trained_on_labels(model)
-    latents, covariates, modify = _features(_without_labels(model, study, random_state) if trained else model, study)
+    latents, covariates, modify = features_of_tests(model, study, random_state)
     features = np.column_stack([latents, covariates])
     nuisances = _nuisances(features, y, design, n_folds, random_state)
     LOG.info("testing heterogeneity")
@@ -488,8 +488,29 @@ def _sensitivity(
     )
 
 
-def _features(model: Any, study: Any) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Image features; covariates with missing-value indicators, and coordinates; which of the latter two modify."""
+def features_of_tests(model: Any, study: Any, random_state: int) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """What nuisances and the permutation test take: features made without labels, whatever the model's are made of.
+
+    Parameters
+    ----------
+    model : Pipeline
+        With fitted transformers.
+    study : Study
+        Whose units are transformed.
+    random_state : int
+        Seed of the default encoder, which is in the place of a step that is trained on labels.
+
+    Returns
+    -------
+    latents : ndarray of shape (n, k)
+        Image features.
+    covariates : ndarray of shape (n, p)
+        Covariates with missing-value indicators, and coordinates.
+    modify : ndarray of bool of shape (p,)
+        On which of them the model's effect may depend.
+    """
+    if is_trained_on_labels(model):
+        model = _without_labels(model, study, random_state)
     transformers, _ = final_estimator(model)
     table = study.X.drop(columns="geometry") if transformers is None else transformers.transform(study.X)
     latents = pd.DataFrame(table)
