@@ -180,7 +180,8 @@ class EconMLEffect(FittedLevels):
         else:
             check_clusters(data.treatment, units.groups)
             self.models_ = [model, *refits(template, units, int(self.n_bootstrap), rng)]
-            self.widening_ = small_sample_factor(clusters_by_arm(data.treatment, units.groups), len(self.modifiers_))
+            effective = clusters_by_arm(data.treatment, units.groups, data.sample_weight)
+            self.widening_ = small_sample_factor(effective, len(self.modifiers_))
             self.z_ = np.empty(0)
         self.curve_ = self._linear_curve(units, rng) if self.linear_in_treatment_ else None
         if self.curve_ is not None:

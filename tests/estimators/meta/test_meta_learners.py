@@ -14,7 +14,7 @@ from causalsat import DoublyRobustEffect, DRLearnerEffect, RLearnerEffect, TLear
 from causalsat.estimators.meta import base as meta_base
 from causalsat.evaluation import crossfit_nuisances
 from causalsat.exceptions import DataError, DataWarning, ModelFileError, ParameterError, TreatmentError
-from causalsat.inference.bootstrap import draw_weights, fit_learner
+from causalsat.inference.bootstrap import draw_weights, fit_learner, small_sample_factor
 
 ALL = [TLearnerEffect, XLearnerEffect, RLearnerEffect, DRLearnerEffect]
 each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
@@ -237,7 +237,7 @@ def test_a_dose_in_one_cluster_is_refused():
 
 
 def test_the_smaller_arm_decides_how_wide_intervals_are():
-    factor = meta_base.small_sample_factor
+    factor = small_sample_factor
     assert factor((20, 20), 4) == pytest.approx(np.sqrt(40 / 30) * 1.6973 / 1.6449, rel=1e-4)  # t with 30 df
     assert factor((3, 37), 4) == pytest.approx(factor((37, 3), 4))
     assert factor((37, 3), 4) > 1.9  # sqrt(2) for three clusters, then t with some two degrees of freedom
@@ -254,8 +254,8 @@ def test_clusters_that_hold_most_units_count_as_the_few_that_they_are():
     uneven = TLearnerEffect(n_bootstrap=4).fit(X, y, treatment=t, groups=groups, sample_weight=weight)
     n = [len(np.unique(groups[t == arm])) for arm in (0, 1)]
     effective = [(19 + k - 1) ** 2 / (19**2 + k - 1) for k in n]
-    assert equal.widening_ == pytest.approx(meta_base.small_sample_factor(n, X.shape[1]), rel=0.1)
-    assert uneven.widening_ == pytest.approx(meta_base.small_sample_factor(effective, X.shape[1]))
+    assert equal.widening_ == pytest.approx(small_sample_factor(n, X.shape[1]), rel=0.1)
+    assert uneven.widening_ == pytest.approx(small_sample_factor(effective, X.shape[1]))
     assert uneven.widening_ > 1.5 * equal.widening_
 
 
