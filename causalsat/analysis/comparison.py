@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.analysis import sources as parts
 from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.drivers import Replicates, differences, regress
-from causalsat.core.inputs import check_groups, learn_imputation
+from causalsat.core.inputs import learn_imputation
 from causalsat.core.tables import Tabular
 from causalsat.core.warn import warn
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
-from causalsat.evaluation import blp, crossfit_nuisances, dr_scores, gates, rate
+from causalsat.evaluation import blp, checks, crossfit_nuisances, dr_scores, gates, rate
 from causalsat.evaluation.rate import half_sample
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.folds import fold_labels, seeded, split_folds
@@ -63,7 +63,7 @@ class Judged:
     n_bootstrap, random_state : int
         Half-samples of clusters and their seed.
     design : Design or None
-        The study's; metrics take clusters, strata and weights from it where it is there.
+        That of a study with strata; metrics take clusters, strata and weights from it where it is there.
     """
 
     tau: FloatArray
@@ -88,8 +88,7 @@ class Judged:
     def clusters(self) -> IntArray:
         """Cluster of each unit as codes, shape (n,)."""
         groups = self.groups if self.design is None else self.design.inference_clusters
-        codes = check_groups(groups, len(self.tau))
-        return np.arange(len(self.tau)) if codes is None else codes
+        return checks.codes(groups, len(self.tau))
 
     @cached_property
     def weight(self) -> FloatArray:
@@ -507,7 +506,8 @@ def compare(
     work = _Work(study, chosen, fitted, None if folder is None else Path(folder), progress)
     result = work.effects(splits)
     shared = {"scores": gamma, "groups": study.groups, "weights": study.weights, "truth": true}
-    shared |= {"n_bootstrap": n_bootstrap, "random_state": random_state, "design": study.design}
+    shared |= {"n_bootstrap": n_bootstrap, "random_state": random_state}
+    shared["design"] = study.design if study.strata is not None else None
     judged = {pair: [_judged(run, shared) for run in runs] for pair, runs in result.items()}
     rows, replicates = _judge(study.name, judged, tuple(splits), functions)
     seconds = pd.DataFrame(work.seconds).T.reindex(index=list(chosen), columns=list(fitted))
@@ -722,7 +722,7 @@ def _roles(study: Any, model: Any, rows: IntArray) -> dict[str, Any]:
 
 def _splits(study: Any, cv: Any, seeds: Sequence[int]) -> dict[int, list[Split]]:
     """Training and test rows of each fold, for each fold seed."""
-    codes = check_groups(study.groups, len(study))
+    codes = None if study.groups is None else checks.codes(study.groups, len(study))
     return {
         seed: split_folds(
             own, study.X, study.y, study.treatment, groups=study.groups, codes=codes, rng=np.random.default_rng(seed)

@@ -239,6 +239,48 @@ def test_where_everything_fails_the_first_error_is_raised():
         compare(study, {"signal": SOURCES["signal"]}, **run)
 
 
+def test_the_order_of_the_rows_moves_nothing():
+    study, tau = make_study(n_sites=24)
+    order = np.random.default_rng(5).permutation(len(study))
+    run = {"models": [DoublyRobustEffect()], "cv": 3, "n_bootstrap": 20, "progress": False}
+    first = compare(study, SOURCES, truth=tau, **run).to_dataframe()
+    second = compare(study.replace(units=study.units.iloc[order]), SOURCES, truth=tau[order], **run).to_dataframe()
+    pd.testing.assert_frame_equal(first, second, rtol=1e-6, atol=1e-9)
+
+
+def test_outcomes_of_a_held_out_fold_move_nothing_that_is_predicted_for_it():
+    study, _ = make_study(n_sites=24)
+    run = {"models": [DoublyRobustEffect()], "metrics": ["autoc"], "cv": 3, "n_bootstrap": 5, "progress": False}
+    run |= {"sources": {"signal": SOURCES["signal"]}, "scores": np.arange(float(len(study)))}
+    before = compare(study, **run).effects["signal", "DoublyRobustEffect"][0]
+    changed = study.units.copy()
+    changed.loc[before.fold == 1, "y"] *= -50
+    after = compare(study.replace(units=changed), **run).effects["signal", "DoublyRobustEffect"][0]
+    np.testing.assert_array_equal(after.fold, before.fold)
+    np.testing.assert_array_equal(after.tau[after.fold == 1], before.tau[before.fold == 1])
+    assert not np.allclose(after.tau[after.fold != 1], before.tau[before.fold != 1])
+
+
+def test_pairs_are_clusters_of_every_metric():
+    """A study whose sites are paired: standard errors are those of the design, as in an analysis."""
+    from causalsat.evaluation import blp, rate
+
+    study, _ = make_study(n_sites=40)
+    units = study.units.copy()
+    units["pair"] = units["site"] // 2
+    units["t"] = (units["site"] + units["pair"] % 2) % 2
+    paired = study.replace(units=units, strata="pair")
+    run = {"models": [DoublyRobustEffect(n_splits=2)], "metrics": ["autoc", "blp_slope"], "cv": 2, "progress": False}
+    out = compare(paired, {"signal": SOURCES["signal"]}, n_bootstrap=50, **run)
+    judged = out.effects["signal", "DoublyRobustEffect"][0]
+    table = out.to_dataframe().set_index("metric")
+    options = {"folds": judged.fold, "design": paired.design}
+    assert table.loc["blp_slope", "se"] == pytest.approx(blp(judged.tau, judged.scores, **options).slope_se)
+    own = rate(judged.tau, judged.scores, n_bootstrap=50, random_state=0, **options)
+    assert table.loc["autoc", "se"] == pytest.approx(own.se)
+    assert len(np.unique(judged.clusters)) == 20
+
+
 class Buffered:
     """Folds by site that leave a third of the other sites out of training."""
 
