@@ -156,10 +156,13 @@ def _refuse_repeated_names(file: Path, header: str, separator: str) -> None:
     names = next(csv.reader([header], delimiter=separator), []) if len(separator) == 1 else []
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
+        numbers = sum(re.fullmatch(r"\s*[+-]?[\d.]+\s*", name) is not None for name in names) > len(names) / 2
         raise DataError(
             f"{file.name} has {names.count(repeated[0])} columns named {repeated[0]!r}",
             expected="each name once",
-            todo="rename them in the file, so that a role names one of them",
+            todo="if the first line is no line of names: read_options={'header': None, 'names': [...]}"
+            if numbers
+            else "rename them in the file, so that a role names one of them",
         )
 
 
@@ -186,13 +189,13 @@ def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, 
         words = []
     if not whole and not words:
         return frame
-    raw = pd.read_csv(file, **{**options, "dtype": str, "keep_default_na": False, "na_values": [""]})
+    texts = dict.fromkeys([*whole, *words], str)
+    raw = pd.read_csv(file, **{**options, "dtype": texts, "keep_default_na": False, "na_values": [""]})
     for column in whole:
-        text = raw[column].str.strip()
-        digits = text.str.fullmatch(r"[+-]?\d+", na=False)
-        zeros = text.str.fullmatch(r"0\d+", na=False)
-        if zeros.any() or (frame[column].dtype.kind in "fO" and (digits & (text.str.len() > 15)).any()):
-            frame[column] = text.where(frame[column].notna(), None)
+        kinds = [text.strip() for text in raw[column].dropna().unique()]
+        long = frame[column].dtype.kind in "fO" and any(len(text) > 15 and text.lstrip("+-").isdigit() for text in kinds)
+        if long or any(text.isdigit() and text[0] == "0" and len(text) > 1 for text in kinds):
+            frame[column] = raw[column].str.strip().where(frame[column].notna(), None)
     kept: dict[str, str] = {}
     for column in words:
         lost = frame[column].isna() & raw[column].notna()

@@ -171,6 +171,13 @@ def _names_of(labels: Any, codes: Any) -> pd.Index:
 # ---------------------------------------------------------------------- strata
 def strata(study: Any, a: Any) -> Iterator[Finding]:
     """Strata that are the clusters, or hold one arm only; clusters that lie in several."""
+    if a.strata is not None and not study.randomised:
+        yield Finding(
+            "note",
+            "strata",
+            "strata are named, but treatment was not randomised within them: no estimate uses them",
+            "where units are comparable within strata only, make them covariates: pandas.get_dummies(units[strata])",
+        )
     if a.strata is None or not a.is_binary:
         return
     n, n_units = int(a.strata.max(initial=-1)) + 1, len(study)

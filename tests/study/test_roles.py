@@ -167,3 +167,9 @@ def test_analyse_says_so_before_it_fits(frame):
 
     with pytest.raises(DataError, match=r"a study that analyse\(\) can take"):
         analyse(study(frame), Untouched(), progress=False)
+
+
+def test_strata_of_an_observational_study_are_said_to_be_unused():
+    frame = clean().assign(block=clean()["village"] // 10)
+    finding = only(check(frame, strata="block", randomised=False), "strata")
+    assert (finding.level, "no estimate uses them" in finding.what) == ("note", True)
