@@ -118,6 +118,6 @@ def _of_number(number: float) -> str:
             day = np.datetime64(int(number / scale), "s").astype("datetime64[D]")
             return f"if it counts {unit} since 1970, write it as {day}"
     if _SERIALS[0] <= number <= _SERIALS[1]:
-        day = np.datetime64("1899-12-30") + np.timedelta64(int(number), "D")
-        return f"if it is a spreadsheet's count of days, write it as {day}"
+        counted = np.datetime64("1899-12-30") + np.timedelta64(int(number), "D")
+        return f"if it is a spreadsheet's count of days, write it as {counted}"
     return "it is no date in digits, the year first"

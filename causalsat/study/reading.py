@@ -193,7 +193,8 @@ def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, 
     raw = pd.read_csv(file, **{**options, "dtype": texts, "keep_default_na": False, "na_values": [""]})
     for column in whole:
         kinds = [text.strip() for text in raw[column].dropna().unique()]
-        long = frame[column].dtype.kind in "fO" and any(len(text) > 15 and text.lstrip("+-").isdigit() for text in kinds)
+        inexact = frame[column].dtype.kind in "fO"
+        long = inexact and any(len(text) > 15 and text.lstrip("+-").isdigit() for text in kinds)
         if long or any(text.isdigit() and text[0] == "0" and len(text) > 1 for text in kinds):
             frame[column] = raw[column].str.strip().where(frame[column].notna(), None)
     kept: dict[str, str] = {}
@@ -218,7 +219,7 @@ def _is_whole(values: pd.Series) -> bool:
     if values.dtype.kind in "iu":
         return True
     if values.dtype.kind == "O":  # beyond 64 bits
-        return values.notna().any() and all(type(value) is int for value in values.dropna())
+        return bool(values.notna().any()) and all(type(value) is int for value in values.dropna())
     if values.dtype.kind != "f":
         return False
     known = values.dropna().to_numpy(dtype=float)
