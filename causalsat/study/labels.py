@@ -22,6 +22,8 @@ MAX_KINDS = 50_000  # distinct values that are compared
 def labels(study: Any, a: Any) -> Iterator[Finding]:
     """Labels of roles and of text covariates that are one but for their spelling; identity numbers as doubles."""
     columns = {study.roles[role]: role for role in ROLES if role in study.roles}
+    if a.is_binary:  # coded by its words, whatever their case and spaces
+        columns.pop(study.roles["treatment"], None)
     columns = {**dict.fromkeys(a.text, "covariate"), **columns}
     for column, role in columns.items():
         values = study.units[column]

@@ -75,7 +75,11 @@ def _degrees(study: Any, x: Any, y: Any, labels: Any) -> Iterator[Finding]:
             "coordinates",
             f"{int((np.abs(y) > 90).sum() + (np.abs(x) > 180).sum()):,} places off the globe: longitude from "
             f"{x.min():.5g} to {x.max():.5g}, latitude from {y.min():.5g} to {y.max():.5g}",
-            "longitude and latitude look swapped: exchange lon= and lat=" if swapped else "check the two columns",
+            "longitude and latitude look swapped: exchange lon= and lat="
+            if swapped
+            else "longitudes are counted from 0 to 360: subtract 360 from those above 180"
+            if x.min() >= 0 and (np.abs(y) <= 90).all()
+            else "check the two columns",
         )
         return
     zero = (x == 0) & (y == 0)

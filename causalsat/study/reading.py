@@ -136,6 +136,8 @@ def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
         options = {**options, "sep": max((",", ";", "\t", "|"), key=header.count)}
     if not {"header", "names", "usecols"} & set(options):
         _refuse_repeated_names(file, header, str(options.get("sep", options.get("delimiter"))))
+    if not {"engine", "low_memory"} & set(options):  # a column is read as one, not in parts of different types
+        options = {**options, "low_memory": False}
     frame = pd.read_csv(file, **options)
     if "index_col" not in options and _rows_end_in_separator(file, frame, options):
         options = {**options, "index_col": False}

@@ -96,6 +96,7 @@ CASES = [
     ("unbalanced", lambda f: f.assign(age=f["age"] + 8 * f["d"]), {}, "warning", "balance", "age +"),
     ("treatment leak", lambda f: f.assign(age=f["age"] * f["d"]), {}, "error", "treatment leak", "0 for all 150"),
     ("treatment copied", lambda f: f.assign(age=f["d"]), {}, "error", "treatment leak", "the treatment itself"),
+    ("0 to 360", lambda f: f.assign(lon=f["lon"] + 200), {}, "error", "coordinates", "off the globe"),
     ("swapped", lambda f: f.assign(lat=f["lon"] + 70, lon=f["lat"]), {}, "error", "coordinates", "off the globe"),
     ("metres", lambda f: f.assign(lon=f["lon"] * 1e4, lat=f["lat"] * 1e5), {}, "error", "coordinates", "in degrees"),
     ("degrees as metres", lambda f: f, {"crs": "EPSG:32636"}, "error", "coordinates", "in metres"),

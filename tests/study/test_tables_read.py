@@ -176,6 +176,13 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     assert list(read_units(path, {"names": ["id", "a", "b"], "header": 0})[0]) == ["id", "a", "b"]
 
 
+def test_a_long_column_is_read_as_one(tmp_path):
+    """Whole numbers and one text near the end: parts of a file would hold 7 and "7", two labels for one cluster."""
+    labels = [*map(str, np.arange(400_000) % 50), "x1"]
+    pd.DataFrame({"village": labels, "y": 1.5}).to_csv(tmp_path / "t.csv", index=False)
+    assert read_units(tmp_path / "t.csv")[0]["village"].nunique() == 51
+
+
 def test_row_names_of_r_are_the_index_as_in_pandas(tmp_path):
     frame, _ = read_units(written(tmp_path, '"a","b"\n"1","x",2\n"2","y",3\n'))
     pd.testing.assert_frame_equal(frame, pd.read_csv(tmp_path / "t.csv"))
@@ -302,6 +309,13 @@ def test_labels_that_are_one_but_for_their_spelling_are_told(labels, level, piec
     report = study(**{role: np.tile(values, 20)}).check()
     (found,) = report.about("labels")
     assert (found.level, piece in found.what) == (level, True), found
+
+
+def test_arms_that_are_coded_by_their_words_are_one_whatever_their_case():
+    table = study().units.assign(d=np.resize(["Control", "Treatment", "control ", "treatment"], 60))
+    report = study().replace(units=table).check()
+    assert not report.about("labels")
+    assert not report.about("treatment")
 
 
 def test_a_blank_cluster_is_a_missing_one():
