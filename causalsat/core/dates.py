@@ -99,6 +99,8 @@ def _reason(text: str) -> str:
             return "a year of two digits: write all four, year first"
         ways = [f"{year}-{int(m):02d}-{int(d):02d}" for m, d in ((first, second), (second, first)) if int(m) <= 12]
         ways = list(dict.fromkeys(ways))
+        if len(ways) == 1:
+            return f"the year does not come first: write it as {ways[0]}"
         return f"day and month in an order that nothing tells: write it as {' or '.join(ways) or 'year-month-day'}"
     try:
         return _of_number(float(text))

@@ -316,6 +316,12 @@ def _check_joint(estimator: Any, chunk: Any, draws: FloatArray, sums: _Sums) -> 
 def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> DistrictEffects:
     few = (sums.cells < _FEW_CELLS) & (sums.valid > 0)
     bare = (sums.mass <= 0) | (sums.valid == 0)
+    if sums.valid.any() and not sums.mass.any():
+        raise DataError(
+            "the weights are zero or missing in all districts",
+            expected="weights that cover the districts",
+            todo="compare the bounds and systems of weights and districts, and the weights' nodata value",
+        )
     if sums.draws is None or bare.all():
         raise DataError(
             "no district has a cell on valid imagery",

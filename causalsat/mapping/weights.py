@@ -60,13 +60,19 @@ def check_weights(weights: Any, per: str) -> None:
             f"weights_per={per!r}",
             expected="'pixel' for counts, such as people in a pixel, or 'km2' for densities, such as people a km2",
         )
+    if weights is not None and not (hasattr(weights, "read_window") and hasattr(weights, "grid")):
+        raise ParameterError(
+            f"weights of type {type(weights).__name__}",
+            expected="an Imagery of one band",
+            todo="open it first: weights=causalsat.open_imagery(path)",
+        )
     layers = 1 if weights is None else len(weights.bands) * max(len(weights.dates), 1)
     if layers != 1:
         raise ParameterError(
             f"weights with {len(weights.bands)} bands and {max(len(weights.dates), 1)} dates",
             expected="one layer of weights",
             todo=f"choose one: weights.sel(bands=[{weights.bands[0]!r}]"
-            + (f", dates=[{weights.dates[-1]!s}])" if len(weights.dates) > 1 else ")"),
+            + (f", dates=[{str(weights.dates[-1])!r}])" if len(weights.dates) > 1 else ")"),
         )
 
 

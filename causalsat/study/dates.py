@@ -73,7 +73,7 @@ def why_unread(value: Any) -> str:
     Examples
     --------
     >>> why_unread("13/04/2008")
-    'day and month in an order that nothing tells: write it as 2008-04-13'
+    'the year does not come first: write it as 2008-04-13'
     """
     try:
         parse_day(value, last=False)

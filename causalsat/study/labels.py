@@ -39,8 +39,8 @@ def labels(study: Any, a: Any) -> Iterator[Finding]:
                 "labels",
                 f"{role} {column!r} has labels that differ only by {how}: {listed}; they count as "
                 f"{sum(map(len, pairs)):,} and not as {len(pairs):,}",
-                f"if they are one, write them alike: units[{column!r}] = units[{column!r}].astype(str).str.strip()"
-                + ("" if how == "spaces or type" else ".str.casefold()"),
+                f"if they are one, write them alike: units[{column!r}] = units[{column!r}].map(lambda v: "
+                f"' '.join(str(v).split()){'' if how == 'spaces or type' else '.casefold()'}, na_action='ignore')",
                 pairs,
             )
 

@@ -289,7 +289,10 @@ def _unread_dates(study: Any, column: pd.Series, unread: Any) -> Finding:
         "image dates",
         f"{len(values):,} of {len(column):,} treatment dates cannot be read as a date, such as {shown(first)}: "
         f"{why_unread(first)}",
-        "write them as 2008-03-01" + ("" if dated else ": images are compared with the others only"),
+        f"write them as 2008-03-01: pandas.to_datetime(units[{column.name!r}], dayfirst=True), or False where the "
+        "month comes first"
+        if dated
+        else "write them as 2008-03-01: images are compared with the others only",
         list(study.units.index[unread]),
     )
 

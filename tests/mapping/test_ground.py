@@ -193,6 +193,11 @@ def test_weights_that_are_no_weights_are_refused(tmp_path):
         one(imagery, shapely.box(10, 0, 18, 8), weights=weights)
     with pytest.raises(ParameterError, match=r"weights_per='cell'.*'km2' for densities"):
         one(imagery, shapely.box(10, 0, 18, 8), weights=weights.sel(bands=["band_1"]), weights_per="cell")
+    with pytest.raises(ParameterError, match="open it first"):
+        one(imagery, shapely.box(10, 0, 18, 8), weights=tmp_path / "people.tif")
+    elsewhere = people(tmp_path, np.ones((1, 8, 8), "uint8"), 100.0, 8.0, 1.0)
+    with pytest.raises(DataError, match="weights are zero or missing in all districts"):
+        one(imagery, shapely.box(10, 0, 18, 8), weights=elsewhere)
     negative = people(tmp_path, np.full((1, 8, 8), -1.0, "float32"), 10.0, 8.0, 1.0)
     with pytest.raises(DataError, match="negative weights"):
         one(imagery, shapely.box(10, 0, 18, 8), weights=negative)
