@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from causalsat.core.vectors import read_vector
 from causalsat.exceptions import DataError, ImageryError, MapWarning, ParameterError
 from causalsat.imagery.files import is_remote
 from causalsat.imagery.grid import ground_pixels
@@ -177,7 +178,9 @@ def read_polygons(path: str | os.PathLike[str]) -> Any:
     if not text.startswith("/vsi") and not os.path.exists(text):
         raise DataError(f"{text} does not exist", expected=kinds, todo="check the path")
     try:
-        frame = gpd.read_parquet(text) if text.endswith((".parquet", ".geoparquet", ".pq")) else gpd.read_file(text)
+        frame = gpd.read_parquet(text) if text.endswith((".parquet", ".geoparquet", ".pq")) else read_vector(text)
+    except DataError:
+        raise
     except Exception as error:  # each reader has its own errors; the user needs one that names the file
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise DataError(

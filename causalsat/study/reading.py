@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from causalsat.core.names import close_matches, list_names
+from causalsat.core.vectors import read_vector
 from causalsat.exceptions import DataError, DataWarning
 
 TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".csv.zip")
@@ -259,9 +260,7 @@ def _with_whole_numbers(file: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _read_vector(file: Path, options: dict[str, Any]) -> Any:
     """The table of a vector file; whole numbers beside missing values that doubles do not hold as text."""
-    import geopandas as gpd
-
-    frame = gpd.read_file(file, **options)
+    frame = read_vector(file, **options)
     far = [c for c in frame.columns if frame[c].dtype.kind == "f" and frame[c].abs().max() >= MAX_DOUBLE]
     if not far or {"rows", "bbox", "mask", "where", "sql", "columns", "engine"} & set(options):
         return frame

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import warnings
+import zipfile
 
 import geopandas
 import numpy as np
@@ -278,6 +280,44 @@ def test_text_of_every_type_is_named(dtype):
 def test_times_are_no_numbers(values):
     with pytest.raises(ColumnError, match="holds dates"):
         numeric_column(pd.Series(values, name="income"), "outcome")
+
+
+def test_addresses_in_vector_files_are_not_asked(tmp_path):
+    """A virtual file under the name of a GeoJSON, which GDAL would open and fetch."""
+    import http.server
+    import threading
+
+    from causalsat.mapping.grid import read_polygons
+
+    asked = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, read in (("units", read_units), ("districts", read_polygons)):
+            address = f"/vsicurl/http://127.0.0.1:{server.server_port}/{name}.geojson"
+            path = tmp_path / f"{name}.json"
+            path.write_text(
+                f'<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>{address}</SrcDataSource></OGRVRTLayer>'
+                "</OGRVRTDataSource>"
+            )
+            with pytest.raises(DataError, match="is a virtual file"):
+                read(path)
+            with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+                archive.write(path, f"{name}.vrt")
+            with contextlib.suppress(DataError):  # another way in: the network is not asked either
+                read(tmp_path / f"{name}.zip")
+        server.shutdown()
+    assert asked == []
 
 
 # ---------------------------------------------------------------------- labels
