@@ -20,6 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import fault_inputs as inputs
+import fault_interrupts as interrupts
 import fault_jobs as jobs
 import fault_rasters as rasters
 import numpy as np
@@ -102,6 +104,19 @@ def campaign(folder: Path, size: float = 1.0) -> list[tuple[str, Callable[[Path]
         ("killed (-9) while saving a model or filling a cache", lambda f: jobs.killed_writers(f, n(10))),
         ("models, catalogues and rasters made to do harm", jobs.hostile),
         ("main job without a network", no_network),
+        ("addresses in rasters, catalogues, files of units, counted by a server", inputs.addresses),
+        ("Ctrl-C at a random moment of every estimator's fit", lambda f: interrupts.fits(f, n(4))),
+        ("Ctrl-C or SIGTERM in a comparison, called again", lambda f: interrupts.comparisons(f, n(8))),
+        ("Ctrl-C or SIGTERM in an analysis and its outputs, called again", lambda f: interrupts.analyses(f, n(4))),
+        ("Ctrl-C or SIGTERM in a map, called again", lambda f: interrupts.maps(f, n(16))),
+        ("Ctrl-C or SIGTERM in a command, called again", lambda f: interrupts.commands(f, n(4))),
+        ("names that are code, in LaTeX, HTML, Markdown, CSV", inputs.names),
+        ("numbers at the ends, four estimators", inputs.numbers),
+        ("models changed under a right checksum", lambda f: inputs.model_parts(f, n(20))),
+        ("folders read-only, full, a file, behind links; permissions", inputs.folders),
+        ("two runs, two studies, own files in one folder", inputs.shared_folders),
+        ("10,000 districts, 5,000 columns, a million rows, 10,000 bands", inputs.sizes),
+        ("GeoPackage, Parquet, Stata, CSV: cut, empty, noise, made to do harm", inputs.unit_files),
     ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def list_names(names: Iterable[Any], most: int = 10) -> str:
     >>> list_names("abcd", 2)
     'a, b, ... (4 in all)'
     """
-    listed = [str(n) for n in names]
+    listed = ["".join(c if c.isprintable() else "\ufffd" for c in str(n)[:80]) for n in names]
     return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "")
 
 

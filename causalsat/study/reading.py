@@ -21,6 +21,15 @@ TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".csv.zip")
 PARQUET = (".parquet", ".pq", ".geoparquet")
 VECTOR = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".gdb", ".gpx", ".zip")
 MAX_DOUBLE = 2.0**53  # from which doubles do not hold every whole number
+_MARKS = {
+    b"PAR1": "a Parquet table",
+    b"PK": "a zip archive or an Excel workbook",
+    b"SQLite": "a GeoPackage or another SQLite file",
+    b"<stata_dta>": "a Stata file",
+    b"r\x02": "a Stata file",
+    b"s\x02": "a Stata file",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+}
 ELSEWHERE = {
     ".xlsx": "save the sheet as CSV",
     ".xls": "save the sheet as CSV",
@@ -111,8 +120,16 @@ def _read_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
     if "encoding" in options:
         return _parse_text(file, options)
     with open(file, "rb") as opened:
-        if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):  # what spreadsheets call Unicode text
-            return _parse_text(file, {**options, "encoding": "utf-16"})
+        start = opened.read(1 << 16)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # what spreadsheets call Unicode text
+        return _parse_text(file, {**options, "encoding": "utf-16"})
+    if b"\x00" in start and not file.name.lower().endswith((".gz", ".zip")):
+        kind = next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), "bytes that are no text")
+        raise DataError(
+            f"{file} is no text file: it holds {kind}",
+            expected=f"a table of text, as the ending {file.suffix} says",
+            todo="rename it to what it is, or export it as CSV",
+        )
     try:
         return _parse_text(file, {**options, "encoding": "utf-8-sig"})
     except UnicodeDecodeError:

@@ -10,6 +10,7 @@ import pytest
 import causalsat
 from causalsat import evaluation
 from causalsat.base import Summary
+from causalsat.core.names import list_names
 from causalsat.core.tables import (
     latex_table,
     latex_text,
@@ -188,3 +189,7 @@ def test_csv_has_no_formula_and_every_number(tmp_path):
     np.testing.assert_array_equal(back["'=heading"], frame["=heading"])
     assert list(back["name"].str.removeprefix("'")) == names
     assert list(frame["name"]) == names  # the frame itself stays
+
+
+def test_names_in_messages_are_printable_and_short():
+    assert list_names(["a\x00\nb", "x" * 500]) == f"a\ufffd\ufffdb, {'x' * 80}"

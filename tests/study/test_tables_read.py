@@ -416,3 +416,20 @@ def test_days_in_several_orders_are_an_error_of_the_check():
     table = study().units.assign(start=dates)
     report = study().replace(units=table, treatment_date="start", image_dates=2007).check()
     assert any("40 of 60 treatment dates" in f.what and "2008" in f.what for f in report.errors), report
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PK\x03\x04\x00\x00", "Excel"),
+        (b"PAR1\x00", "Parquet"),
+        (b"s\x02\x00\x00", "Stata"),
+        (b"\x01\x00", "no text"),
+    ],
+)
+def test_another_kind_of_file_named_csv_is_said_to_be_that(tmp_path, content, what):
+    path = tmp_path / "units.csv"
+    path.write_bytes(content * 50)
+    with pytest.raises(DataError, match=rf"units.csv is no text file: .*{what}.*rename it to what it is") as caught:
+        Study.from_file(path, outcome="y", treatment="t")
+    assert str(caught.value).isprintable()
