@@ -101,7 +101,7 @@ def names(folder: Path) -> Iterator[Case]:
 # ---------------------------------------------------------------------- numbers
 def _fits() -> dict[str, Callable[[], Any]]:
     return {
-        "linear": lambda: causalsat.BayesianLinearEffect(n_draws=20, n_tune=20, n_chains=1, random_state=0),
+        "linear": lambda: causalsat.BayesianLinearEffect(n_draws=50, n_tune=50, n_chains=1, random_state=0),
         "robust": lambda: causalsat.DoublyRobustEffect(random_state=0),
         "learner": lambda: causalsat.TLearnerEffect(n_bootstrap=5, random_state=0),
         "process": lambda: causalsat.GaussianProcessEffect(n_draws=20, random_state=0),
@@ -183,8 +183,9 @@ def model_parts(folder: Path, each: int, seed: int = 0) -> Iterator[Case]:
                 else:
                     found = [state for state in states(changed["model"]) if state]
                     state = found[rng.integers(len(found))]
-                    key = sorted(state)[rng.integers(len(state))]
-                    if number % 4:
+                    parts = sorted(k for k in state if k.endswith("_")) or sorted(state)  # not a setting: None is one
+                    key = parts[rng.integers(len(parts))]
+                    if number % 4 or not key.endswith("_"):
                         del state[key]
                     else:
                         state[key] = None
