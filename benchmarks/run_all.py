@@ -57,6 +57,7 @@ ORDER = [
     ("sequences", "Image sequences: a moderator in the change between dates"),
     ("finetuning", "Fine-tuning a network against its frozen features"),
     ("compare", "Comparing data and models: does the RATE rank them as the truth does?"),
+    ("compare_nulls", "Comparisons: do p-values reject at their level?"),
     ("districts", "District means: coverage"),
     ("faults", "Faults: damaged files, full disks, kill -9, hostile input"),
     ("stacking_and_conformal", "Stacks, conformal intervals, aggregated quantiles"),

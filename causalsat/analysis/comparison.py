@@ -264,8 +264,9 @@ class Comparison(Tabular):
         square root of 2: effects that were cross-fitted depend on each other's outcomes, so that without any
         heterogeneity a difference varies twice as much as half-samples of the given effects show; with heterogeneity
         the p-values are conservative. Over several studies it is from the studies' differences. The p-values are not
-        corrected for the number of cells. There is no standard error for metrics of the truth or of one's own in one
-        study, where what the models were trained on decides.
+        corrected for the number of cells. A calibration slope has none: it is a ratio, whose mean cross-fitting moves
+        below zero where there is no heterogeneity. There is no standard error for metrics of the truth or of one's
+        own in one study, where what the models were trained on decides.
 
         Parameters
         ----------
@@ -289,7 +290,7 @@ class Comparison(Tabular):
         chosen = cells[0] if reference is None else tuple(reference)
         if chosen not in cells:
             raise ParameterError(f"reference={reference!r}", expected="one of " + ", ".join(map(repr, cells)))
-        found = differences(rows, self._replicates_of(metric), chosen)
+        found = _tested(differences(rows, self._replicates_of(metric), chosen), metric)
         return found.reindex(pd.MultiIndex.from_tuples(cells, names=["source", "model"]))
 
     def table(self, metric: str) -> pd.DataFrame:
@@ -318,9 +319,10 @@ class Comparison(Tabular):
         Returns
         -------
         DataFrame
-            Rows ``constant`` (the reference cell), ``source=...``, ``model=...`` or attributes: ``estimate, se,
-            lower, upper`` (95 %), ``p_value``; rows ``study=...`` have an estimate only. ``attrs`` has ``r2``, ``n``
-            (cells), ``clusters`` and ``errors``, which says of what.
+            Rows ``constant`` (the reference cell; without a p-value, since whether there is heterogeneity is for
+            :func:`causalsat.evaluation.permutation_test`), ``source=...``, ``model=...`` or attributes: ``estimate,
+            se, lower, upper`` (95 %), ``p_value``; rows ``study=...`` have an estimate only. ``attrs`` has ``r2``,
+            ``n`` (cells), ``clusters`` and ``errors``, which says of what.
 
         Raises
         ------
@@ -329,7 +331,7 @@ class Comparison(Tabular):
         DataError
             If there are fewer clusters than parameters and five, or the columns depend on each other.
         """
-        return regress(self._rows_of(metric), self._replicates_of(metric), attributes or {})
+        return _tested(regress(self._rows_of(metric), self._replicates_of(metric), attributes or {}), metric)
 
     def _rows_of(self, metric: str) -> pd.DataFrame:
         rows = self.rows[self.rows["metric"] == metric]
@@ -381,11 +383,18 @@ class Comparison(Tabular):
         rows = [c.rows.assign(study=prefix + c.rows["study"]) for c, prefix in zip(everything, prefixes, strict=True)]
         seconds = sum((c.seconds for c in everything[1:]), start=self.seconds)
         replicates = {
-            (prefix + study, *cell): values
+            (prefix + study, source, model, metric): values
             for c, prefix in zip(everything, prefixes, strict=True)
-            for (study, *cell), values in c.replicates.items()
+            for (study, source, model, metric), values in c.replicates.items()
         }
         return Comparison(pd.concat(rows, ignore_index=True), {}, seconds, None, replicates)
+
+
+def _tested(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The table without p-values of a calibration slope, whose mean is not zero where nothing is heterogeneous."""
+    if metric == "blp_slope":
+        table["p_value"] = np.nan
+    return table
 
 
 def _shown(value: float, se: float) -> str:
@@ -544,11 +553,12 @@ def _judge(
     Exception
         The first of them, where nothing has a value by some metric.
     """
-    rows, replicates = [], {}
+    rows: list[dict[str, Any]] = []
+    replicates: dict[tuple[str, str, str, str], Replicates] = {}
     failures: dict[str, list[_Failure]] = {name: [] for name in metrics}
     for (source, model), runs in judged.items():
         for name, metric in metrics.items():
-            draws = []
+            draws: list[FloatArray] = []
             for seed, item in zip(seeds, runs, strict=True):
                 found = _value(metric, name, item)
                 row = {"study": study, "source": source, "model": model, "seed": seed, "metric": name}
@@ -558,8 +568,9 @@ def _judge(
                     continue
                 value, se, repeated = found
                 rows.append({**row, "value": value, "se": se, "error": ""})
-                draws.append(repeated)
-            if draws and all(repeated is not None and len(repeated) > 1 for repeated in draws):
+                if repeated is not None and len(repeated) > 1:
+                    draws.append(repeated)
+            if draws:
                 clusters = min(run.n_clusters for run in runs if isinstance(run, Judged))
                 replicates[study, source, model, name] = Replicates(np.mean(draws, axis=0), clusters)
     for name, found_failures in failures.items():
@@ -576,8 +587,8 @@ def _value(metric: Metric, name: str, item: Judged | _Failure) -> tuple[float, f
         return item
     try:
         found = metric(item)
-        parts_of = found if isinstance(found, tuple) else (found,)
-        value, se, repeated = (*parts_of, *(np.nan, None)[len(parts_of) - 1 :])
+        values = list(found) if isinstance(found, tuple) else [found]
+        value, se, repeated = values + [np.nan, None][len(values) - 1 :]
         return float(value), float(se), repeated
     except Exception as error:
         return _Failure(error, f"metric {name}")

@@ -68,8 +68,9 @@ def differences(
         Indexed by source and model: ``difference, se, lower, upper, p_value``; NaN where there is no standard error.
     """
     table = _cells(rows).unstack(["source", "model"])
-    found = {}
-    for cell in table.columns:
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    cells: list[tuple[str, str]] = list(table.columns)
+    for cell in cells:
         gap = (table[cell] - table[reference]).dropna()
         value = float(gap.mean()) if len(gap) else np.nan
         se, df = np.nan, np.nan
@@ -85,9 +86,8 @@ def differences(
         lower, upper = t_interval(value, se, df)
         found[cell] = {"difference": value, "se": se, "lower": lower, "upper": upper}
         found[cell]["p_value"] = float(t_p_value(value, se, df))
-    result = pd.DataFrame(found).T
-    result.index = pd.MultiIndex.from_tuples(list(found), names=["source", "model"])
-    return result
+    index = pd.MultiIndex.from_tuples(list(found.keys()), names=["source", "model"])
+    return pd.DataFrame(list(found.values()), index=index)
 
 
 def regress(rows: pd.DataFrame, replicates: Mapping[Cell, Replicates], attributes: Mapping[str, Any]) -> pd.DataFrame:
@@ -105,7 +105,8 @@ def regress(rows: pd.DataFrame, replicates: Mapping[Cell, Replicates], attribute
     Returns
     -------
     DataFrame
-        ``estimate, se, lower, upper, p_value`` of every column; differences between studies have an estimate only.
+        ``estimate, se, lower, upper, p_value`` of every column; the constant has no p-value, and differences between
+        studies have an estimate only.
 
     Raises
     ------
@@ -125,7 +126,8 @@ def regress(rows: pd.DataFrame, replicates: Mapping[Cell, Replicates], attribute
     study, labels = pd.factorize(cells["study"])
     fit = _fit(value, X, study, list(design.columns))
     if len(labels) >= X.shape[1] + MIN_EXTRA:
-        se, df, clusters, of = *_over_studies(fit, X, study), len(labels), "studies"
+        se, df = _over_studies(fit, X, study)
+        clusters, of = float(len(labels)), "studies"
     else:
         keys = list(cells[["study", "source", "model"]].itertuples(index=False, name=None))
         se, df, clusters = _within_studies(fit, study, keys, replicates, len(labels))
@@ -133,6 +135,7 @@ def regress(rows: pd.DataFrame, replicates: Mapping[Cell, Replicates], attribute
     interval = t_interval(fit.coef, se, df)
     columns = {"estimate": fit.coef, "se": se, "lower": interval[:, 0], "upper": interval[:, 1]}
     table = pd.DataFrame({**columns, "p_value": t_p_value(fit.coef, se, df)}, index=design.columns)
+    table.loc["constant", "p_value"] = np.nan  # without heterogeneity cross-fitting moves metrics below zero
     others = pd.DataFrame({"estimate": fit.level[1:] - fit.level[0]}, index=[f"study={x}" for x in labels[1:]])
     table = table if others.empty else pd.concat([table, others])
     spread = float(((value - value.mean()) ** 2).sum())
@@ -231,6 +234,6 @@ def _within_studies(
     variance = np.zeros(p)
     for k in range(n_studies):
         own = np.flatnonzero(study == k)
-        draws = fit.weight[:, own] @ np.stack([replicates[keys[i]].values for i in own])
+        draws = fit.weight[:, own] @ np.stack([replicates[keys[int(i)]].values for i in own])
         variance += CROSSFIT**2 * draws.var(axis=1, ddof=1)
     return np.sqrt(variance), fewest - 1, fewest

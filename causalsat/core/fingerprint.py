@@ -123,7 +123,7 @@ def _atom(value: Any) -> bytes | None:
     if type(value) is np.ndarray and not value.dtype.hasobject:
         head = f"array:{value.dtype.str}:{value.dtype.descr if value.dtype.names else ''}:{value.shape};".encode()
         return hashlib.sha256(
-            head + hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8)).digest()
+            head + hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data).digest()
         ).digest()
     return None
 

@@ -463,6 +463,9 @@ def test_differences_are_paired_on_half_samples_of_clusters(found):
     assert shown.loc[("noisy", "DR"), "difference_se"] == pytest.approx(row["se"])
     assert found.differences("autoc", ("noise", "T")).loc[("signal", "DR"), "difference"] > 0.5
     assert found.differences("sqrt_pehe")["se"].isna().all()
+    assert found.differences("blp_slope")["p_value"].isna().all()  # a ratio, whose mean is not zero under the null
+    assert found.differences("blp_slope")["se"].notna().sum() == 5
+    assert found.drivers("autoc")["p_value"].isna().tolist() == [True, False, False, False]
     for metric in ("blp_slope", "gates_difference"):  # half-samples agree with the metric's own standard error
         own = found.to_dataframe(metric).set_index(["source", "model"])["se"]
         for (_, *cell, name), repeated in found.replicates.items():
