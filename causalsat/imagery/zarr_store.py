@@ -20,6 +20,7 @@ from causalsat.imagery.raster import MAX_DECODED
 
 __all__ = ["open_store", "store_stamp"]
 
+_MANY_FILES = 2000  # below, a stamp is always taken anew, however long a busy machine took for it
 _REUSED = 20  # a stamp of a store of many files is used again for so many times as long as it took
 _STAMPS: dict[str, tuple[float, float, Any]] = {}
 _SLACK = 1 << 16
@@ -28,12 +29,12 @@ _SLACK = 1 << 16
 def store_stamp(path: str) -> tuple[str, int]:
     """A digest of the paths, modification times and sizes of all files of a local store, and their number.
 
-    Taking it takes some 10 microseconds a file. Where that is more than 20 ms, one that was taken a short while ago
-    is given again, so that looking after changes takes at most a twentieth of the time.
+    Taking it takes some 10 microseconds a file. Of a store of thousands of files, one taken a short while ago is
+    given again, so that looking after changes takes at most a twentieth of the time.
     """
     now = time.monotonic()
     taken, took, stamp = _STAMPS.get(path, (0.0, 0.0, None))
-    if stamp is not None and took > 0.02 and now - taken < _REUSED * took:
+    if stamp is not None and stamp[1] >= _MANY_FILES and now - taken < _REUSED * took:
         return stamp  # type: ignore[no-any-return]
     digest, count = hashlib.sha256(), 0
     for name, stat in sorted(_files(path)):

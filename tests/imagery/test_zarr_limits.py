@@ -154,10 +154,14 @@ def test_the_stamp_of_a_store_of_many_files_is_taken_now_and_then(tmp_path, monk
 
     monkeypatch.setattr(module, "_files", slow)
     monkeypatch.setattr(module, "_STAMPS", {})
+    few = store_stamp(str(tmp_path))
+    (tmp_path / "more").write_text("y")
+    assert store_stamp(str(tmp_path)) != few  # of few files always anew, also where the machine is slow
+    monkeypatch.setattr(module, "_MANY_FILES", 5)
     first = store_stamp(str(tmp_path))
     (tmp_path / "new").write_text("y")
     assert store_stamp(str(tmp_path)) == first  # a second's work is not repeated within 20 seconds
     clock[0] += 30
     second = store_stamp(str(tmp_path))
     assert second != first
-    assert second[1] == 6
+    assert second[1] == 7
