@@ -201,3 +201,23 @@ def test_features_selected_by_the_outcome_find_no_heterogeneity_where_none_is(la
         p_values.append(found.permutation.p_value)
     assert np.mean(np.array(p_values) <= 0.05) <= 1 / 3
     assert np.median(p_values) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("codes", "says"),
+    [
+        ([0, 1, 2], r"TransTEE\(treatment_kind='levels'\)"),
+        (["control", "cash", "goats"], r"TransTEE\(treatment_kind='levels'\)"),
+        ([0.0, 0.5, 1.5], "GaussianProcessEffect"),
+    ],
+)
+def test_what_analyse_cannot_take_is_refused_before_a_fit_with_who_can(landscape, monkeypatch, codes, says):
+    def fail(*arguments, **options):
+        raise AssertionError("something was fitted")
+
+    monkeypatch.setattr("causalsat.analysis.main.crossfit_effects", fail)
+    arms = np.array(codes)[np.arange(len(landscape)) % 3]
+    study = landscape.replace(units=landscape.units.assign(treatment=arms), propensity=None)
+    with pytest.raises(causalsat.exceptions.CausalsatError, match=says):
+        quick(study)
+    assert list(study.arms) == (sorted(codes) if isinstance(codes[0], str) else [])
