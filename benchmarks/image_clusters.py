@@ -2,8 +2,7 @@
 
 Scene types: two types of image with effects of their own; kernel: an effect that varies continuously with the largest
 response of the image to a fixed kernel, 2,000 units on 500 images; none: the same effect everywhere. Seeds 100, 101,
-...; the model's settings were chosen on seeds 0 to 3. The kernel's effect, which is continuous, is fitted with images
-that have shares of the types (``assignment="share"``). Coverage: on each landscape of the scene types assignment and
+...; the model's settings were chosen on seeds 0 to 3. Coverage: on each landscape of the scene types assignment and
 outcomes are drawn several times, with two clusters given. Rows are kept (see kept_rows.py).
 
     python benchmarks/image_clusters.py [--seeds 10] [--kernel 5] [--draws 4] [--cnn 5]
@@ -28,7 +27,6 @@ from causalsat.simulate import satellite_trial
 
 COVARIATES = ("age", "female", "schooling", "household_size", "assets", "road_km")
 SIZES = {"kernel": {"n_sites": 500, "size_px": 1152}}
-OPTIONS = {"kernel": {"assignment": "share"}}
 FIRST_SEED = 100
 
 
@@ -57,7 +55,7 @@ def judge(variant: str, seed: int, **more: Any) -> dict[str, float]:
 
     made, imagery = trial(variant, seed)
     start = time.process_time()
-    estimator = fit(model(made, imagery, **OPTIONS.get(variant, {}), **more), made.units)
+    estimator = fit(model(made, imagery, **more), made.units)
     cpu = time.process_time() - start
     sites = made.units.drop_duplicates("site")
     row: dict[str, float] = {"K": estimator.n_clusters_, "cpu": cpu}

@@ -1,12 +1,11 @@
 """Image effect clusters on Uganda's trial: types, their effects, held-out gain over one type, unseen sites' ranking.
 
-Random convolutional features (128, every fourth position), eight components, noise by arm; the outcome is
-residualised on x1, x3 and x5. It is far from normal: two thirds of the units share its smallest value, and with a
-noise of its own for each type the types become those of that value, with an average effect far from the difference in
-means. The ranking is that of five folds over sites for ten fold seeds with two types given, beside the same doubly
-robust scores as in ``benchmarks/uganda.py``, over all units and within folds. The second fit is that of the network
-trained end to end (one seed), whose ranking is that of the first fold seeds. Rows of the ranking are kept (see
-kept_rows.py). Needs the folder that holds ``uganda_yop`` in the environment variable CAUSALSAT_DATA.
+Random convolutional features (128, every fourth position), eight components; the outcome is residualised on x1, x3
+and x5. It is far from normal: two thirds of the units share its smallest value. The ranking is that of five folds
+over sites for ten fold seeds with two types given, beside the same doubly robust scores as in
+``benchmarks/uganda.py``, over all units and within folds. The second fit is that of the network trained end to end
+(one seed), whose ranking is that of the first fold seeds. Rows of the ranking are kept (see kept_rows.py). Needs
+the folder that holds ``uganda_yop`` in the environment variable CAUSALSAT_DATA.
 
     python benchmarks/image_clusters_uganda.py [--seeds 10] [--cnn 1]
 """
@@ -40,7 +39,6 @@ def model(study: Any, backbone: str = FROZEN, **more: Any) -> ImageEffectCluster
         imagery=imagery,
         size_m=study.chip_size_m,
         covariates=("x1", "x3", "x5"),
-        noise="arm",
         backbone=features if backbone == FROZEN else "cnn",
         random_state=0,
         **more,

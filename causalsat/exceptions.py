@@ -13,6 +13,7 @@ __all__ = [
     "CausalsatWarning",
     "ClusterError",
     "ColumnError",
+    "ConvergenceError",
     "ConvergenceWarning",
     "DataError",
     "DataWarning",
@@ -104,6 +105,10 @@ class CatalogError(CausalsatError, ValueError):
 
 class ModelFileError(CausalsatError, ValueError):
     """A saved model that cannot be read, or an object that cannot be saved without pickle."""
+
+
+class ConvergenceError(CausalsatError, RuntimeError):
+    """A sampler whose draws are no answer: chains that disagree, or too many divergences."""
 
 
 class ResumeError(CausalsatError, RuntimeError):

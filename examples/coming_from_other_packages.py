@@ -115,7 +115,8 @@ print(autoc.to_dataframe().round(3))
 #                           kClust_est = 2, lat = lat, long = long, conda_env = "...")
 # ```
 # There the images are written to a tfrecord first, and the number of clusters is given. Here the raster is read where
-# it lies, and the number of types is chosen on villages held out, one (no types) included.
+# it lies, and the number of types is chosen by a randomisation test and on villages held out, one (no types)
+# included.
 
 # %%
 clusters = causalsat.ImageEffectClusters(

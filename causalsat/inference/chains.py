@@ -35,13 +35,14 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Settings:
-    """Sampler settings: draws and tuning draws a chain, chains, seed, progress bar."""
+    """Sampler settings: draws and tuning draws a chain, chains, seed, progress bar, target of accepted steps."""
 
     n_draws: int
     n_tune: int
     n_chains: int
     seed: int
     progress: bool = False
+    target_accept: float | None = None
 
 
 def seed_of(random_state: Any) -> int:
@@ -342,6 +343,7 @@ def run_chains(model: Any, settings: Settings) -> Any:
     """Trace of a model that nutpie has compiled, its chains one after another."""
     import nutpie
 
+    careful = {} if settings.target_accept is None else {"target_accept": settings.target_accept}
     return nutpie.sample(
         model,
         draws=settings.n_draws,
@@ -351,6 +353,7 @@ def run_chains(model: Any, settings: Settings) -> Any:
         seed=settings.seed,
         save_warmup=False,
         progress_bar=settings.progress,
+        **careful,
     )
 
 

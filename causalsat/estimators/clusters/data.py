@@ -6,6 +6,7 @@ The units of one image and one site share a cluster and count through six sums.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,15 @@ from causalsat.core.features import learn_scaler
 from causalsat.estimators.clusters.density import Cells, Prior
 from causalsat.estimators.image_base import ImageFitData
 from causalsat.inference.folds import assign_folds
+from causalsat.inference.reassignment import randomisation_units
 
-__all__ = ["Outcome", "image_folds", "make_cells", "prepare_outcome"]
+__all__ = ["Outcome", "image_folds", "make_cells", "prepare_outcome", "site_codes", "treatment_redraws"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 ROUNDING = 1e-10  # spread relative to the outcome that is rounding of what the covariates explain
+MAX_CLASSES = 10  # of the probability of treatment; more are made to five
 EFFECT_SD = 1.0  # prior spread of effects between clusters, in standard deviations of the outcome
 
 
@@ -39,12 +42,15 @@ class Outcome:
         Scales of the priors.
     reference : dict
         Average effect by difference in means and by regression: (estimate, standard error), in the outcome's units.
+    influence : ndarray of shape (n,)
+        What each unit adds to the regression's estimate, given the covariates' coefficients, in the outcome's units.
     """
 
     y: FloatArray
     scale: float
     prior: Prior
     reference: dict[str, tuple[float, float]]
+    influence: FloatArray
 
 
 # ---------------------------------------------------------------------- outcome
@@ -73,7 +79,7 @@ def prepare_outcome(data: ImageFitData, *, tied_noise: bool = False, shares: boo
         tied_noise=tied_noise,
         shares=shares,
     )
-    return Outcome(y, scale, prior, reference)
+    return Outcome(y, scale, prior, reference, unit * slope_influence(y, t, w))
 
 
 def _sd(y: FloatArray, w: FloatArray) -> float:
@@ -94,6 +100,71 @@ def _regress(
         else:
             regression = model.fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
         return float(regression.params[1]), float(regression.bse[1]), np.asarray(regression.params[2:])
+
+
+def slope_influence(y: FloatArray, t: FloatArray, weight: FloatArray) -> FloatArray:
+    """What each unit adds to the slope of a weighted regression on a constant and t, to first order, shape (n,).
+
+    Examples
+    --------
+    >>> slope_influence(np.array([0.0, 2.0, 1.0, 3.0]), np.array([0.0, 0, 1, 1]), np.ones(4))
+    array([ 0.5, -0.5, -0.5,  0.5])
+    """
+    design = np.column_stack([np.ones(len(y)), t])
+    inverse = np.linalg.inv(design.T @ (weight[:, None] * design))
+    residual = y - design @ (inverse @ (design.T @ (weight * y)))
+    return np.asarray((design @ inverse)[:, 1] * weight * residual)
+
+
+# ---------------------------------------------------------------------- other assignments
+def treatment_redraws(data: ImageFitData, outcome: Outcome, *, share: bool) -> Callable[[np.random.Generator], Cells]:
+    """A function that gives the cells under another assignment of the treatment, its effect the same for all units.
+
+    The treatment is drawn anew as :func:`causalsat.inference.reassignment.randomisation_units` finds that it was
+    drawn: over clusters, within strata and among units of a like probability.
+
+    Parameters
+    ----------
+    data : ImageFitData
+        Images, treatment, clusters, strata, probabilities, weights.
+    outcome : Outcome
+        The standardised outcome, whose average effect is taken for that of every unit.
+    share : bool
+        Whether the units of one image and site share a cluster.
+    """
+    t, effect = data.treatment, outcome.prior.effect
+    strata = _randomisation_strata(data)
+    groups = np.arange(len(t)) if data.groups is None else data.groups
+    within = np.unique(groups * (int(strata.max()) + 1) + strata, return_inverse=True)[1].astype(np.int64)
+    units = randomisation_units(t, within, strata)
+    untreated, site = outcome.y - effect * t, site_codes(data)
+
+    def redraw(rng: np.random.Generator) -> Cells:
+        new = units.reassign(t, rng)
+        weight = data.sample_weight
+        if data.balanced and data.propensity is not None:  # weights are inverse probabilities of the unit's own arm
+            own, other = (np.where(arm > 0, data.propensity, 1 - data.propensity) for arm in (t, new))
+            weight = weight * own / other
+        y = untreated + effect * new
+        return make_cells(data.images.unit_image, site, new.astype(np.int64), y, weight, share=share)[0]
+
+    return redraw
+
+
+def _randomisation_strata(data: ImageFitData) -> IntArray:
+    """Strata within which treatment can be drawn anew, shape (n,): those given, by classes of the probability."""
+    strata = np.zeros(len(data.y), dtype=np.int64) if data.strata is None else data.strata
+    if data.propensity is None:
+        return strata
+    values = np.unique(data.propensity)
+    edges = values if len(values) <= MAX_CLASSES else np.quantile(data.propensity, np.arange(5) / 5)
+    classes = np.searchsorted(edges, data.propensity, side="right")
+    return np.unique(strata * (len(edges) + 1) + classes, return_inverse=True)[1].astype(np.int64)
+
+
+def site_codes(data: ImageFitData) -> IntArray | None:
+    """Clusters of the units, shape (n,), where some have several units."""
+    return data.groups if data.groups is not None and data.n_groups < len(data.y) else None
 
 
 # ---------------------------------------------------------------------- folds

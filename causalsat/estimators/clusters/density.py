@@ -2,12 +2,23 @@ r"""Log density of the image effect cluster model, and its gradient.
 
 Image j has features :math:`\phi_j`. Its units' cluster Z has probabilities
 :math:`\pi(\phi_j) = softmax(0, a_2 + B_2\phi_j, \ldots)`; unit i of site s in arm w has
-:math:`y_i = \alpha + \phi_j'\beta + w\tau_Z + u_s + e_i` with :math:`e_i \sim N(0, \sigma^2_{w,Z})` and
-:math:`u_s \sim N(0, \omega^2)`. Z is summed over and u integrated out: in closed form where a site has one cell, by
-adaptive Gauss-Hermite quadrature where it has several. With shares there is no Z: the effect at image j is
-:math:`\sum_k \pi_k(\phi_j) \tau_k`, and the noise depends on the arm alone.
 
-Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`; coefficients are products of a scale and standard normals.
+.. math:: y_i = \alpha + \phi_j'\beta + (w - \tfrac12) \bar\tau + (w - \lambda)(\tau_Z - \bar\tau) + u_s + e_i,
+    \quad e_i \sim N(0, \sigma^2_{w,Z}), \quad u_s \sim N(0, \omega^2)
+
+with :math:`\bar\tau` the average effect of a regression, a constant. Z is summed over and u integrated out: in closed
+form where a site has one cell, by adaptive Gauss-Hermite quadrature where it has several. With shares there is no Z:
+the effect at image j is :math:`\sum_k \pi_k(\phi_j) \tau_k`, and the noise depends on the arm alone.
+
+The pivot :math:`\lambda`, uniform on (0, 1), is the treatment at which the types' outcomes meet: at 0 they differ
+among the treated only, at 1 among the controls only, where treatment evens out what was unequal. With it the model is
+the same whichever arm is called treated: swapped labels turn :math:`\tau` around and :math:`\lambda` into
+:math:`1 - \lambda`. With one type it is a half.
+
+Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`. The weights of the features in the prognosis, and those in the
+logits, are multivariate Student t: normal with one scale that is learned. The scale is integrated out, since a
+sampler of scale and weights together gets lost where the data tell the weights well. The prior of the logits is
+exchangeable in the types: that of the differences of K independent draws from the first.
 """
 
 from __future__ import annotations
@@ -26,6 +37,7 @@ IntArray = NDArray[np.int64]
 
 N_NODES = 7
 LOG_2PI = float(np.log(2 * np.pi))
+DEGREES = 4.0  # of freedom of the features' weights
 
 
 def nodes_and_log_weights() -> tuple[FloatArray, FloatArray]:
@@ -108,15 +120,15 @@ def _centre(A, M, lp, omega2):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")
 def site_terms(  # type: ignore[no-untyped-def]
-    tau, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
+    shift, sigma, log_pi, level, omega, image, start, count, mean, spread, has_sites, nodes, log_weights
 ):
     """Log likelihood of each site, and the cells' moments for its gradient.
 
-    ``level`` is the prognosis of each image, ``log_pi`` (image, K) its log probabilities. Returns the log likelihood
-    (site,), and for each cell and cluster the expectations of [Z = k], u [Z = k] and u^2 [Z = k], with the sites'
-    expectation of u^2.
+    ``level`` is the prognosis of each image, ``log_pi`` (image, K) its log probabilities, ``shift`` (2, K) what an
+    arm and a type add to the level. Returns the log likelihood (site,), and for each cell and cluster the
+    expectations of [Z = k], u [Z = k] and u^2 [Z = k], with the sites' expectation of u^2.
     """
-    n_cells, K, n_sites = len(image), len(tau), len(start) - 1
+    n_cells, K, n_sites = len(image), shift.shape[1], len(start) - 1
     precision, log_precision = sigma**-2.0, -2.0 * np.log(sigma)
     R, Q1, Q2 = np.zeros((n_cells, K)), np.zeros((n_cells, K)), np.zeros((n_cells, K))
     A, M, lp = np.empty((n_cells, K)), np.empty((n_cells, K)), np.empty((n_cells, K))
@@ -124,8 +136,9 @@ def site_terms(  # type: ignore[no-untyped-def]
         g = level[image[i]]
         for k in range(K):
             A[i, k], M[i, k], c = _quadratic(
-                count[i, 0], count[i, 1], mean[i, 0] - g, mean[i, 1] - g - tau[k], spread[i, 0], spread[i, 1],
-                precision[0, k], precision[1, k], log_precision[0, k], log_precision[1, k],
+                count[i, 0], count[i, 1], mean[i, 0] - g - shift[0, k], mean[i, 1] - g - shift[1, k],
+                spread[i, 0], spread[i, 1], precision[0, k], precision[1, k], log_precision[0, k],
+                log_precision[1, k],
             )  # fmt: skip
             lp[i, k] = log_pi[image[i], k] + c
     out, square = np.empty(n_sites), np.zeros(n_sites)
@@ -240,7 +253,7 @@ class Layout:
     def size(self) -> int:
         """Length of the vector."""
         k, d = self.n_clusters, self.n_features
-        return 2 + d + k + 2 * self.n_noise + ((k - 1) * (1 + d) + 1 if k > 1 else 0) + int(self.has_sites)
+        return 1 + d + k + 2 * self.n_noise + ((k - 1) * (1 + d) + 1 if k > 1 else 0) + int(self.has_sites)
 
     def unpack(self, x: FloatArray) -> dict[str, FloatArray]:
         """Named parameters of vectors (..., size).
@@ -249,29 +262,29 @@ class Layout:
         -------
         dict
             ``intercept`` (...), ``prognostic`` (..., d), ``tau`` (..., K), ``sigma`` (..., 2, K), ``logit``
-            (..., K, 1 + d) with a first row of zeros, ``site_sd`` (...).
+            (..., K, 1 + d) with a first row of zeros, ``pivot`` (...), ``site_sd`` (...).
         """
         k, d = self.n_clusters, self.n_features
-        at = 2 + d
+        at = 1 + d
         tau = np.concatenate([x[..., at : at + 1], np.exp(x[..., at + 1 : at + k])], axis=-1).cumsum(axis=-1)
         q = self.n_noise
         noise = np.exp(x[..., at + k : at + k + 2 * q]).reshape(*x.shape[:-1], 2, q)
         sigma = np.broadcast_to(noise, (*x.shape[:-1], 2, k)).copy()
-        logit = np.zeros((*x.shape[:-1], k, 1 + d))
+        logit, pivot = np.zeros((*x.shape[:-1], k, 1 + d)), np.full(x.shape[:-1], 0.5)
         at += k + 2 * q
         if k > 1:
             logit[..., 1:, 0] = x[..., at : at + k - 1]
-            scale = np.exp(x[..., at + k - 1])[..., None, None]
-            weights = x[..., at + k : at + k + (k - 1) * d].reshape(*x.shape[:-1], k - 1, d)
-            logit[..., 1:, 1:] = scale * weights
+            end = at + (k - 1) * (1 + d)
+            logit[..., 1:, 1:] = x[..., at + k - 1 : end].reshape(*x.shape[:-1], k - 1, d)
+            pivot = 1.0 / (1.0 + np.exp(-x[..., end]))
         site_sd = np.exp(x[..., -1]) if self.has_sites else np.zeros(x.shape[:-1])
-        prognostic = np.exp(x[..., 1])[..., None] * x[..., 2 : 2 + d]
         return {
             "intercept": x[..., 0],
-            "prognostic": prognostic,
+            "prognostic": x[..., 1 : 1 + d],
             "tau": tau,
             "sigma": sigma,
             "logit": logit,
+            "pivot": pivot,
             "site_sd": site_sd,
         }
 
@@ -283,33 +296,39 @@ class Prior:
     Attributes
     ----------
     effect, effect_sd : float
-        Normal prior of each cluster's effect: the difference in means, and a scale.
+        Normal prior of each cluster's effect: that of a regression, which is also the constant that effects are
+        taken from, and a scale.
     arm_sd : tuple of float
         Standard deviation of the outcome in each arm, the median of the noise's log-normal prior.
     noise_log_sd : float
         Standard deviation of the logarithm of the noise.
     logit_sd : float
-        Scale of the half-normal prior of the logit weights' scale.
+        Scale of the Student t prior of the logits' weights.
     intercept_logit_sd : float
         Standard deviation of the logits' intercepts.
-    prognostic_sd, site_sd : float
-        Scales of the half-normal priors of the prognostic weights' scale and of the site effects.
+    prognostic_sd : float
+        Scale of the Student t prior of the prognostic weights.
+    site_sd : float
+        Scale of the half-normal prior of the site effects' standard deviation.
     tied_noise : bool
         Whether the noise depends on the arm alone.
     shares : bool
         Whether an image has shares of the types, and their mean effect, instead of being of one of them.
+    by_image : bool
+        Whether the types' probabilities follow the image; otherwise they are the same for all.
     """
 
     effect: float
     effect_sd: float
     arm_sd: tuple[float, float]
     noise_log_sd: float = 0.3
-    logit_sd: float = 1.0
+    logit_sd: float = 1.5
     intercept_logit_sd: float = 1.5
-    prognostic_sd: float = 0.5
+    prognostic_sd: float = 0.25
     site_sd: float = 1.0
     tied_noise: bool = False
     shares: bool = False
+    by_image: bool = True
 
     def layout(self, n_clusters: int, features: FloatArray, cells: Cells) -> Layout:
         """Layout of the parameters of a model with these features and cells."""
@@ -330,6 +349,7 @@ class Prior:
                 self.site_sd,
                 float(self.tied_noise),
                 float(self.shares),
+                float(self.by_image),
             ]
         )
 
@@ -372,25 +392,46 @@ def _noise(x, K, q, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _types(x, K, features, at):  # type: ignore[no-untyped-def]
-    """Log probabilities (image, K) of the types, the weights' scale and the weights (K, d) before it."""
+def _types(x, K, features, at, by_image):  # type: ignore[no-untyped-def]
+    """Log probabilities (image, K) of the types; ``by_image`` 0 leaves the features out."""
     m, d = features.shape
-    log_pi, weights, scale = np.zeros((m, K)), np.zeros((K, d)), 1.0
+    log_pi = np.zeros((m, K))
     if K > 1:
-        scale = np.exp(x[at + K - 1])
-        weights[1:] = x[at + K : at + K + (K - 1) * d].reshape(K - 1, d)
-        log_pi[:, 1:] = x[at : at + K - 1] + scale * (features @ weights[1:].T)
+        weights = x[at + K - 1 : at + (K - 1) * (1 + d)].reshape(K - 1, d)
+        log_pi[:, 1:] = x[at : at + K - 1] + by_image * (features @ weights.T)
     for j in range(m):
         log_pi[j] -= log_sum(log_pi[j])
-    return log_pi, scale, weights
+    return log_pi
 
 
 @njit(cache=True, error_model="numpy")
-def _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2):  # type: ignore[no-untyped-def]
-    """Derivatives of the log likelihood by the images' levels and logits, the effects and the log noise."""
-    K = len(tau)
+def _student(square, n, scale):  # type: ignore[no-untyped-def]
+    """Log density, up to a constant, of n weights with this sum of squares, and minus twice its slope in it."""
+    wide = DEGREES * scale**2
+    return -0.5 * (DEGREES + n) * np.log1p(square / wide), (DEGREES + n) / (wide + square)
+
+
+@njit(cache=True, error_model="numpy")
+def _pivot(x, K, at):  # type: ignore[no-untyped-def]
+    """Pivot, from the parameter at ``at``; a half with one type."""
+    return 1.0 / (1.0 + np.exp(-x[at])) if K > 1 else 0.5
+
+
+@njit(cache=True, error_model="numpy")
+def _shifts(effect, centre, pivot):  # type: ignore[no-untyped-def]
+    """What each arm adds to the level, (2, k), for effects (k,)."""
+    shift = np.empty((2, len(effect)))
+    for w in range(2):
+        shift[w] = (w - 0.5) * centre + (w - pivot) * (effect - centre)
+    return shift
+
+
+@njit(cache=True, error_model="numpy")
+def _slopes(shift, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2):  # type: ignore[no-untyped-def]
+    """Derivatives of the log likelihood by the images' levels and logits, the shifts and the log noise."""
+    K = shift.shape[1]
     d_level, d_logit = np.zeros(len(level)), np.zeros(log_pi.shape)
-    d_tau, d_sigma, pi = np.zeros(K), np.zeros((2, K)), np.exp(log_pi)
+    d_shift, d_sigma, pi = np.zeros((2, K)), np.zeros((2, K)), np.exp(log_pi)
     for i in range(len(image)):
         j = image[i]
         for k in range(K):
@@ -399,50 +440,52 @@ def _slopes(tau, sigma, log_pi, level, image, count, mean, spread, R, Q1, Q2):  
                 n = count[i, w]
                 if n == 0.0:
                     continue
-                e = mean[i, w] - level[j]
-                shift = tau[k] if w else 0.0
+                e = mean[i, w] - level[j] - shift[w, k]
                 precision = sigma[w, k] ** -2
-                first = n * ((e - shift) * R[i, k] - Q1[i, k]) * precision
+                first = n * (e * R[i, k] - Q1[i, k]) * precision
                 d_level[j] += first
-                if w:
-                    d_tau[k] += first
-                second = (spread[i, w] + n * (e - shift) ** 2) * R[i, k] + n * (Q2[i, k] - 2 * (e - shift) * Q1[i, k])
+                d_shift[w, k] += first
+                second = (spread[i, w] + n * e**2) * R[i, k] + n * (Q2[i, k] - 2 * e * Q1[i, k])
                 d_sigma[w, k] += second * precision - n * R[i, k]
-    return d_level, d_logit, d_tau, d_sigma
+    return d_level, d_logit, d_shift, d_sigma
 
 
 @njit(cache=True, error_model="numpy")
-def _shared(tau, sigma, log_pi, image, mean):  # type: ignore[no-untyped-def]
-    """The same model with one type of effect 0: outcomes of the treated less their image's mean effect."""
+def _shared(tau, sigma, log_pi, centre, pivot, image, mean):  # type: ignore[no-untyped-def]
+    """The same model with one type and no shift: outcomes less what their image's mean effect adds."""
     rest, effect = mean.copy(), np.exp(log_pi) @ tau
+    shift = _shifts(effect, centre, pivot)
     for i in range(len(image)):
-        rest[i, 1] -= effect[image[i]]
-    return np.zeros(1), np.ascontiguousarray(sigma[:, :1]), np.zeros((len(log_pi), 1)), rest
+        for w in range(2):
+            rest[i, w] -= shift[w, image[i]]
+    return np.zeros((2, 1)), np.ascontiguousarray(sigma[:, :1]), np.zeros((len(log_pi), 1)), rest
 
 
 @njit(cache=True, error_model="numpy")
-def _share_slopes(tau, pi, level, image, count, rest, Q1, precision):  # type: ignore[no-untyped-def]
-    """Derivatives by the logits and the effects where images have shares of the types."""
+def _share_slopes(tau, pi, level, centre, pivot, image, count, rest, Q1, sigma):  # type: ignore[no-untyped-def]
+    """Derivatives by the logits, the effects and the pivot where images have shares of the types."""
     K, m = len(tau), len(level)
-    slope = np.zeros(m)
+    effect, d_effect, d_pivot = pi @ tau, np.zeros(m), 0.0
     for i in range(len(image)):
         j = image[i]
-        slope[j] += count[i, 1] * (rest[i, 1] - level[j] - Q1[i, 0]) * precision
-    apart = tau.reshape(1, K) - (pi @ tau).reshape(m, 1)
-    return pi * apart * slope.reshape(m, 1), pi.T @ slope
+        for w in range(2):
+            slope = count[i, w] * (rest[i, w] - level[j] - Q1[i, 0]) * sigma[w, 0] ** -2
+            d_effect[j] += (w - pivot) * slope
+            d_pivot -= (effect[j] - centre) * slope
+    apart = tau.reshape(1, K) - effect.reshape(m, 1)
+    return pi * apart * d_effect.reshape(m, 1), pi.T @ d_effect, d_pivot
 
 
 @njit(cache=True, error_model="numpy")
 def _add_priors(x, grad, tau, gap, K, d, q, has_sites, prior):  # type: ignore[no-untyped-def]
     """Log prior density at x with the Jacobians of the logarithms; its gradient is added to ``grad``."""
-    effect, effect_sd, noise_sd, logit_sd = prior[0], prior[1], prior[4], prior[5]
-    a_sd, beta_sd, site_sd = prior[6], prior[7], prior[8]
-    at, al = 2 + d, 2 + d + K + 2 * q
-    s_beta = np.exp(x[1])
-    value = -0.5 * (x[0] ** 2 + (x[2:at] ** 2).sum()) - 0.5 * (s_beta / beta_sd) ** 2 + x[1]
+    effect, effect_sd, noise_sd = prior[0], prior[1], prior[4]
+    at = 1 + d
+    value = -0.5 * x[0] ** 2
     grad[0] -= x[0]
-    grad[1] += 1.0 - (s_beta / beta_sd) ** 2
-    grad[2:at] -= x[2:at]
+    log_weight, precision = _student((x[1:at] ** 2).sum(), d, prior[7])
+    value += log_weight
+    grad[1:at] -= precision * x[1:at]
     pull = (tau - effect) / effect_sd
     value -= 0.5 * (pull**2).sum()
     for k in range(K):
@@ -456,17 +499,34 @@ def _add_priors(x, grad, tau, gap, K, d, q, has_sites, prior):  # type: ignore[n
             value -= 0.5 * z * z
             grad[k] -= z / noise_sd
     if K > 1:
-        ends = (al + K - 1, al + K, al + K + (K - 1) * d)
-        a, z, scale = x[al : ends[0]], x[ends[1] : ends[2]], np.exp(x[ends[0]])
-        value += -0.5 * (a**2).sum() / a_sd**2 - 0.5 * (z**2).sum() - 0.5 * (scale / logit_sd) ** 2 + x[ends[0]]
-        grad[al : ends[0]] -= a / a_sd**2
-        grad[ends[0]] += 1.0 - (scale / logit_sd) ** 2
-        grad[ends[1] : ends[2]] -= z
+        value += _add_type_priors(x, grad, K, d, at + K + 2 * q, prior)
     if has_sites:
-        ratio = np.exp(x[-1]) / site_sd
+        ratio = np.exp(x[-1]) / prior[8]
         value += -0.5 * ratio**2 + x[-1]
         grad[-1] += 1.0 - ratio**2
     return value
+
+
+@njit(cache=True, error_model="numpy")
+def _add_type_priors(x, grad, K, d, al, prior):  # type: ignore[no-untyped-def]
+    """The same of the logits, whose parameters start at ``al``, and of the pivot after them."""
+    end = al + (K - 1) * (1 + d)
+    pull = np.empty(end - al)  # precision of K - 1 differences from the first, with variances of one, times them
+    for c in range(1 + d):
+        low, step = (0, 1) if c == 0 else (K - 2 + c, d)
+        total = 0.0
+        for k in range(K - 1):
+            total += x[al + low + k * step]
+        for k in range(K - 1):
+            pull[low + k * step] = 2.0 * (x[al + low + k * step] - total / K)
+    intercepts, weights = slice(al, al + K - 1), slice(al + K - 1, end)
+    value = -0.5 * (pull[: K - 1] * x[intercepts]).sum() / prior[6] ** 2
+    grad[intercepts] -= pull[: K - 1] / prior[6] ** 2
+    log_weight, precision = _student((pull[K - 1 :] * x[weights]).sum(), (K - 1) * d, prior[5])
+    grad[weights] -= precision * pull[K - 1 :]
+    pivot = 1.0 / (1.0 + np.exp(-x[end]))  # uniform: the prior of its logit is logistic
+    grad[end] += 1.0 - 2.0 * pivot
+    return value + log_weight + np.log(pivot) + np.log(1.0 - pivot)
 
 
 @njit(cache=True, error_model="numpy")
@@ -475,51 +535,62 @@ def log_density(  # type: ignore[no-untyped-def]
 ):
     """Log posterior density at x up to a constant, and its gradient."""
     d, q = features.shape[1], 1 if prior[9] > 0.0 else K
-    at, al = 2 + d, 2 + d + K + 2 * q
-    beta = np.exp(x[1]) * x[2:at]
+    at, al = 1 + d, 1 + d + K + 2 * q
+    ap = al + (K - 1) * (1 + d)
     tau, gap = _effects(x, K, at)
     sigma = _noise(x, K, q, at + K)
-    log_pi, scale, weights = _types(x, K, features, al)
+    log_pi = _types(x, K, features, al, prior[11])
+    centre, pivot = prior[0], _pivot(x, K, ap)
     omega = np.exp(x[-1]) if has_sites else 0.0
-    level = x[0] + features @ beta
+    level = x[0] + features @ x[1:at]
     shares = prior[10] > 0.0
-    t, noise, lp, rest = _shared(tau, sigma, log_pi, image, mean) if shares else (tau, sigma, log_pi, mean)
-    sites, R, Q1, Q2, square = site_terms(
-        t, noise, lp, level, omega, image, start, count, rest, spread, has_sites, nodes, log_weights
-    )
-    d_level, d_logit, d_tau, d_sigma = _slopes(t, noise, lp, level, image, count, rest, spread, R, Q1, Q2)
+    shift, noise, lp, rest = _shifts(tau, centre, pivot), sigma, log_pi, mean
     if shares:
-        d_logit, d_tau = _share_slopes(tau, np.exp(log_pi), level, image, count, rest, Q1, noise[1, 0] ** -2)
+        shift, noise, lp, rest = _shared(tau, sigma, log_pi, centre, pivot, image, mean)
+    sites, R, Q1, Q2, square = site_terms(
+        shift, noise, lp, level, omega, image, start, count, rest, spread, has_sites, nodes, log_weights
+    )
+    d_level, d_logit, d_shift, d_sigma = _slopes(shift, noise, lp, level, image, count, rest, spread, R, Q1, Q2)
+    if shares:
+        d_logit, d_tau, d_pivot = _share_slopes(
+            tau, np.exp(log_pi), level, centre, pivot, image, count, rest, Q1, noise
+        )
+    else:
+        d_tau = (1.0 - pivot) * d_shift[1] - pivot * d_shift[0]
+        d_pivot = -((d_shift[0] + d_shift[1]) * (tau - centre)).sum()
     grad = np.zeros(len(x))
-    d_beta = features.T @ d_level
-    grad[0], grad[1], grad[2:at] = d_level.sum(), (d_beta * beta).sum(), d_beta * np.exp(x[1])
+    grad[0], grad[1:at] = d_level.sum(), features.T @ d_level
     for k in range(K):
         grad[at + k] = d_tau[k:].sum() * gap[k]
         for w in range(2):
             if k < d_sigma.shape[1]:
                 grad[at + K + w * q + min(k, q - 1)] += d_sigma[w, k]
     if K > 1:
-        d_weights = np.ascontiguousarray(d_logit[:, 1:].T) @ features
         grad[al : al + K - 1] = d_logit[:, 1:].sum(axis=0)
-        grad[al + K - 1] = scale * (d_weights * weights[1:]).sum()
-        grad[al + K : al + K + (K - 1) * d] = scale * d_weights.ravel()
+        grad[al + K - 1 : ap] = prior[11] * (np.ascontiguousarray(d_logit[:, 1:].T) @ features).ravel()
+        grad[ap] = d_pivot * pivot * (1.0 - pivot)
     if has_sites:
         grad[-1] += (square / omega**2).sum() - len(sites)
     return sites.sum() + _add_priors(x, grad, tau, gap, K, d, q, has_sites, prior), grad
 
 
-def site_log_likelihood(x: FloatArray, layout: Layout, cells: Cells, features: FloatArray) -> FloatArray:
-    """Log predictive density of each site's outcomes, shape (g,), at one parameter vector."""
+def site_log_likelihood(
+    x: FloatArray, layout: Layout, cells: Cells, features: FloatArray, centre: float
+) -> FloatArray:
+    """Log predictive density of each site's outcomes, shape (g,), at one parameter vector.
+
+    ``centre`` is the constant that effects are taken from, :attr:`Prior.effect`.
+    """
     p = layout.unpack(x)
     logits = p["logit"][:, 0] + features @ p["logit"][:, 1:].T
-    log_pi = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    log_pi = np.ascontiguousarray(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     level = p["intercept"] + features @ p["prognostic"]
-    log_pi = np.ascontiguousarray(log_pi)
-    tau, sigma, mean = p["tau"], p["sigma"], cells.mean
+    pivot, sigma, mean = float(p["pivot"]), p["sigma"], cells.mean
+    shift = _shifts(p["tau"], centre, pivot)
     if layout.shares:
-        tau, sigma, log_pi, mean = _shared(tau, sigma, log_pi, cells.image, mean)
+        shift, sigma, log_pi, mean = _shared(p["tau"], sigma, log_pi, centre, pivot, cells.image, mean)
     sites, *_ = site_terms(
-        tau,
+        shift,
         sigma,
         log_pi,
         level,

@@ -14,29 +14,34 @@ from causalsat.base import Summary
 from causalsat.core.inputs import FloatArray, check_whole_numbers
 from causalsat.estimators.clusters import report
 from causalsat.estimators.clusters.fit import Options, fit_model, type_probabilities
+from causalsat.estimators.clusters.model import build_model
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
-from causalsat.exceptions import ParameterError
+from causalsat.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ImageEffectClusters"]
 
-ASSIGNMENTS = ("image", "unit", "share")
+ASSIGNMENTS = ("share", "image", "unit")
 
 
 class ImageEffectClusters(ImageEffectEstimator):
     r"""Effects that differ between latent types of image (Jerzak, Johansson and Daoud 2023).
 
-    An image M is of type Z with probabilities :math:`\pi(M)`, the softmax of a network's logits, the first of them 0.
-    The outcome of unit i, treated (W = 1) or not, at site s is
+    An image M has shares :math:`\pi(M)` of K types, the softmax of a network's logits, the first of them 0. The
+    outcome of unit i, treated (W = 1) or not, at site s is
 
-    .. math:: Y_i = g(M_i) + W_i \tau_{Z} + u_s + e_i, \quad e_i \sim N(0, \sigma^2_{W, Z}),
-        \quad u_s \sim N(0, \omega^2)
+    .. math:: Y_i = g(M_i) + (W_i - \tfrac12) \bar\tau + (W_i - \lambda) (\tau(M_i) - \bar\tau) + u_s + e_i, \quad
+        \tau(M) = \sum_k \pi_k(M) \tau_k, \quad e_i \sim N(0, \sigma^2_W), \quad u_s \sim N(0, \omega^2)
 
-    with a prognostic network g. Z is summed over and the site effects are integrated out exactly (by quadrature where
-    a site has several images). Effects are ordered, :math:`\tau_1 < \tau_2 < \ldots`. The effect at an image is
-    :math:`\sum_k \pi_k(M) \tau_k`, so that it can be predicted, with its uncertainty, where no trial ran.
+    with a prognostic network g and the average effect :math:`\bar\tau` of a regression. Site effects are integrated
+    out exactly (by quadrature where a site has several images). Effects are ordered, :math:`\tau_1 < \tau_2 <
+    \ldots`. So the effect can be predicted at an image, with its uncertainty, where no trial ran. The pivot
+    :math:`\lambda` between 0 and 1 is where along the treatment the outcomes of unlike images meet: at 0 they differ
+    among the treated only (the paper's model), at 1 among the controls only, where treatment evens out what was
+    unequal. So the model is the same whichever arm is called treated. In the paper's likelihood (``assignment``) an
+    image is of one type Z, with probability :math:`\pi_k(M)`, and has the effect :math:`\tau_Z`; Z is summed over.
 
     Parameters
     ----------
@@ -45,9 +50,12 @@ class ImageEffectClusters(ImageEffectEstimator):
     size_m : float, optional
         Side of the square around a place, in metres.
     n_clusters : int or "auto", default "auto"
-        Number of types K. "auto": from 1 to ``max_clusters`` by the log predictive density of held-out sites; the
-        smallest number within ``margin`` standard errors of the best (of the paired difference over sites), so that
-        one type, no heterogeneity, wins unless the data speak against it.
+        Number of types K. "auto": more than one where they predict the outcomes of held-out sites better than one
+        does and pass a randomisation test at 5 %: that types which follow the image fit better than types which do
+        not, by more than under treatments drawn anew (over clusters, within strata) with one effect for all. Of
+        these, the smallest number up to ``max_clusters`` whose log predictive density of held-out sites is within
+        ``margin`` standard errors of the best (of the paired difference over sites), or within 3. See Notes for what
+        more than one type does not mean.
     max_clusters : int, default 5
         Largest number tried; the search ends before where two numbers in a row are no better than the best so far.
     backbone : str or transformer of chips, default "cnn"
@@ -63,15 +71,16 @@ class ImageEffectClusters(ImageEffectEstimator):
     covariates : sequence of str, default ()
         Columns of X (coordinates of chips along the unit) from which the outcome is residualised first, by a
         regression on treatment and covariates; missing values are imputed and flagged, and no unit is dropped.
-    assignment : {"image", "unit", "share"}, default "image"
-        "image": the units of one image and site share their type, for effects that jump between types. "unit": each
-        has its own, as in the paper's likelihood for one unit an image; several times slower. "share": an image is
-        of no one type but has a share :math:`\pi_k(M)` of each, and its units the effect
-        :math:`\sum_k \pi_k(M) \tau_k`, for effects that vary smoothly with the image (``noise`` is then "arm").
-    noise : {"cluster", "arm"}, default "cluster"
-        Whether the noise has a scale for each arm and type, as in the paper, or for each arm only. With the first,
-        outcomes that are far from normal (many zeros) can make types of their spread and not of effects; the average
-        effect is then off, of which a warning tells. With the second, types differ by effects only.
+    assignment : {"share", "image", "unit"}, default "share"
+        "share": an image has a share :math:`\pi_k(M)` of each type, and its units the effect :math:`\sum_k \pi_k(M)
+        \tau_k`. The mean outcome alone says what the types are, so that neither skewness nor zeros nor outliers make
+        types. "image": the units of one image and site are of one type, with these probabilities, as in the paper;
+        "unit": each unit is of its own type, as in the paper's likelihood for one unit an image, several times
+        slower. With these two, the shape of the outcome's distribution tells types apart too: one that is far from
+        normal makes types of its shape and not of effects, and can move the average, of which a warning tells.
+    noise : {"arm", "cluster"}, default "arm"
+        Whether the noise has a scale for each arm, or for each arm and type, as in the paper ("image" and "unit"
+        only). The second makes types of the outcome's spread where it differs between places.
     image_px : int, default 32
         Larger chips are averaged down to this side before a trained network sees them.
     augment : bool, default True
@@ -89,7 +98,10 @@ class ImageEffectClusters(ImageEffectEstimator):
     n_restarts : int, default 3
         Starts of the search for the posterior's mode.
     margin : float, default 1.0
-        See ``n_clusters``.
+        See ``n_clusters``; a larger margin gives fewer types.
+    n_permutations : int, default 39
+        Most assignments of the randomisation test of "auto"; 0 leaves it out, and one type is then a candidate like
+        the others. Fewer are drawn where the test is lost before.
     n_draws, n_tune, n_chains : int, default 400, 300, 2
         Draws kept and tuning draws a chain, and chains.
     min_valid : float, default 0.5
@@ -109,10 +121,14 @@ class ImageEffectClusters(ImageEffectEstimator):
     n_clusters_ : int
         Number of types.
     selection_ : Selection or None
-        ``n_clusters, gain, se, chosen``: held-out log predictive density over that of one type.
+        ``n_clusters, gain, se, chosen, p_value, weights``: held-out log predictive density over that of one type, the
+        randomisation test, and the weights of the average over numbers of types.
     draws_ : dict of str to ndarray
         Posterior draws in units of the outcome: ``tau`` (draw, K), ``sigma`` (draw, arm, K), ``site_sd``,
-        ``intercept``, ``prognostic`` (draw, d), ``logit`` (draw, K, 1 + d), ``ate`` (over the training units).
+        ``intercept``, ``prognostic`` (draw, d), ``logit`` (draw, K, 1 + d), ``pivot``, with the chosen number of
+        types; ``ate``, the average effect over the training units, averaged over numbers of types.
+    components_ : list of dict of str to ndarray
+        The average over numbers of types: draws of ``tau`` and ``logit`` with each.
     reference_ : dict
         Difference in means and regression estimate of the average effect, each with cluster-robust standard error.
     scores_ : ndarray of shape (m, d)
@@ -126,13 +142,28 @@ class ImageEffectClusters(ImageEffectEstimator):
     network has learned by heart shrinks away (for the small network beside the components that it started with). The
     uncertainty of a network's inner weights is not part of it.
 
+    Where "auto" finds more than one type, effects at images (``effect``, ``predict``, maps) and the average effect
+    are averaged over the numbers of at least two by their held-out densities (pseudo-Bayesian model averaging with a
+    Bayesian bootstrap of the sites), so that their intervals know that the number was chosen. Tables of the types
+    (``cluster_effects``, ``cluster_probabilities``) are given the chosen number. Where it finds one type, all images
+    have one effect, and no interval knows of heterogeneity that was not found.
+
+    More than one type says that images tell effects apart. It does not say that there are two kinds of place (a
+    smooth effect is cut into types too), nor why effects differ, nor that places of one type are alike in anything
+    but the effect. One type does not say that effects are equal: they may differ in what no image shows, which the
+    test does not look for, or by less than the trial can tell.
+
     Priors, for an outcome of unit variance: effects normal around the average effect of a regression, with a variance
-    of its squared standard error plus 1; noise log-normal around the arm's standard deviation with scale
-    0.3; weights of the logits normal with a half-normal scale of 1, their intercepts N(0, 1.5), weights of the
-    prognosis normal with a half-normal scale of 0.5, site effects half-normal with scale 1.
+    of its squared standard error plus 1; noise log-normal around the arm's standard deviation with scale 0.3; weights
+    of the features multivariate Student t with 4 degrees of freedom, of scale 1.5 in the logits (differences between
+    types) and 0.25 in the prognosis; intercepts of the logits N(0, 1.5), pivot uniform, site effects half-normal with
+    scale 1.
 
     Treatment is taken as randomised, or as good as randomised given the covariates; a known propensity that varies
-    is added to them. ``sample_weight`` enters as powers of the likelihood.
+    is added to them. ``sample_weight`` enters as powers of the likelihood. Yes/no outcomes, whose effects are
+    differences in the share of yes, need "share". Where a first run of the sampler diverges or does not mix, a
+    second one is longer and takes smaller steps; where that fails too (more than a tenth of the draws divergent, or
+    R-hat above 1.1) the fit ends in a :class:`~causalsat.exceptions.ConvergenceError`.
 
     References
     ----------
@@ -173,8 +204,8 @@ class ImageEffectClusters(ImageEffectEstimator):
         backbone: Any = "cnn",
         n_components: int = 8,
         covariates: Sequence[str] = (),
-        assignment: str = "image",
-        noise: str = "cluster",
+        assignment: str = "share",
+        noise: str = "arm",
         image_px: int = 32,
         augment: bool = True,
         max_epochs: int = 40,
@@ -185,6 +216,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         n_folds: int = 5,
         n_restarts: int = 3,
         margin: float = 1.0,
+        n_permutations: int = 39,
         n_draws: int = 400,
         n_tune: int = 300,
         n_chains: int = 2,
@@ -213,6 +245,7 @@ class ImageEffectClusters(ImageEffectEstimator):
         self.n_folds = n_folds
         self.n_restarts = n_restarts
         self.margin = margin
+        self.n_permutations = n_permutations
         self.n_draws = n_draws
         self.n_tune = n_tune
         self.n_chains = n_chains
@@ -225,12 +258,20 @@ class ImageEffectClusters(ImageEffectEstimator):
     def _check_parameters(self) -> None:
         check_image_parameters(self.imagery, self.size_m, self.covariates, self.min_valid)
         least = {"max_clusters": 1, "n_components": 1, "image_px": 8, "max_epochs": 1, "patience": 1, "batch_size": 1}
-        least |= {"n_networks": 1, "n_folds": 2, "n_restarts": 1, "n_draws": 10, "n_tune": 50, "n_chains": 1}
+        least |= {
+            "n_networks": 1,
+            "n_folds": 2,
+            "n_restarts": 1,
+            "n_draws": 10,
+            "n_tune": 50,
+            "n_chains": 1,
+            "n_permutations": 0,
+        }
         check_whole_numbers(self, least)
         if self.n_clusters != "auto":
             check_whole_numbers(self, {"n_clusters": 1}, otherwise="'auto'")
         if self.assignment not in ASSIGNMENTS:
-            raise ParameterError(f"assignment={self.assignment!r}", expected="'image', 'unit' or 'share'")
+            raise ParameterError(f"assignment={self.assignment!r}", expected="'share', 'image' or 'unit'")
         if self.noise not in ("cluster", "arm"):
             raise ParameterError(f"noise={self.noise!r}", expected="'cluster' or 'arm'")
         for name in ("margin", "learning_rate"):
@@ -242,13 +283,26 @@ class ImageEffectClusters(ImageEffectEstimator):
                 expected="'cnn', 'random_conv', a torchvision model's name, or a transformer of chips",
             )
 
+    def _check_outcome(self, y: Any, treatment: Any, n: int) -> FloatArray:
+        outcome = super()._check_outcome(y, treatment, n)
+        values = np.unique(outcome)
+        if len(values) == 2 and self.assignment != "share":
+            raise DataError(
+                f"a yes/no outcome ({values[0]:g} and {values[1]:g}) with assignment={self.assignment!r}",
+                expected="an outcome that is a number: types would be made of its two values",
+                todo="assignment='share', whose effects are differences in the share of yes",
+            )
+        return outcome
+
     # ------------------------------------------------------------------ fit
     def _fit(self, data: ImageFitData) -> None:  # type: ignore[override]
         options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
         fitted = fit_model(data.in_content_order()[0], options)
         self.encoder_, self.scores_ = fitted.encoder, fitted.scores
-        self.n_clusters_, self.selection_ = fitted.n_clusters, fitted.selection
+        self.n_clusters_, self.selection_ = fitted.problem.n_clusters, fitted.selection
+        self._model_data = fitted.problem
         self.draws_, self.diagnostics_, self.reference_ = fitted.draws, fitted.diagnostics, fitted.reference
+        self.components_ = fitted.components
         self.unit_image_ = data.images.unit_image
 
     # ------------------------------------------------------------------ effects
@@ -258,7 +312,10 @@ class ImageEffectClusters(ImageEffectEstimator):
 
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:
         features, unit = np.unique(X[:, : self.n_image_features_], axis=0, return_inverse=True)
-        effect = np.einsum("skm,sk->sm", self._probabilities(features), self.draws_["tau"])
+        components = getattr(self, "components_", [self.draws_])  # models of older versions know one number of types
+        effect = np.concatenate(
+            [np.einsum("skm,sk->sm", type_probabilities(part["logit"], features), part["tau"]) for part in components]
+        )
         return np.asarray(effect[:, unit.ravel()] * (treatment - baseline))
 
     def _design_features(self, X: Any) -> tuple[FloatArray, NDArray[Any]]:
@@ -374,6 +431,25 @@ class ImageEffectClusters(ImageEffectEstimator):
             device=self.device,
         )
 
+    def to_pymc(self) -> Any:
+        """Return the model in PyMC with the data of the fit, to be read, plotted, extended and sampled.
+
+        Features are fixed, the outcome is residualised and standardised, types are summed over. The fit itself
+        samples a faster density, which equals it with the site effects integrated out
+        (:mod:`causalsat.estimators.clusters.density`).
+
+        Returns
+        -------
+        pymc.Model
+
+        Raises
+        ------
+        DataError
+            If the estimator was loaded or copied, which leaves the training data out.
+        """
+        problem = self._fit_data()
+        return build_model(problem.cells, problem.scores, problem.prior, problem.n_clusters)
+
     # ------------------------------------------------------------------ reports
     def _diagnostics(self) -> dict[str, Any]:
         return dict(self.diagnostics_)
@@ -384,10 +460,14 @@ class ImageEffectClusters(ImageEffectEstimator):
         info |= {name: f"{value:.4g} (se {se:.4g})" for name, (value, se) in self.reference_.items()}
         if self.selection_ is not None:
             info["held-out log density over one cluster"] = report.selection_text(self.selection_)
-        notes = (
+            p_value = getattr(self.selection_, "p_value", np.nan)
+            if np.isfinite(p_value):
+                info["randomisation test that images tell effects apart"] = f"p = {p_value:.3g}"
+        notes = [
             "90 % equal-tailed intervals; share is the mean probability of a type over the training units",
-            "posterior of effects, noise and last layers given fixed features",
-        )
+            "posterior of effects, noise and last layers given fixed features; rows of clusters given their number",
+            *report.meaning(self.n_clusters_, getattr(self.selection_, "weights", {})),
+        ]
         return Summary(
-            f"{type(self).__name__} (K = {self.n_clusters_})", table, {**info, **self._diagnostics()}, notes
+            f"{type(self).__name__} (K = {self.n_clusters_})", table, {**info, **self._diagnostics()}, tuple(notes)
         )

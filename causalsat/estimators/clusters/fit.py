@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,28 @@ from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.core.warn import warn
-from causalsat.estimators.clusters.data import Outcome, image_folds, make_cells, prepare_outcome
-from causalsat.estimators.clusters.density import Cells, Prior
+from causalsat.estimators.clusters.data import (
+    Outcome,
+    image_folds,
+    make_cells,
+    prepare_outcome,
+    site_codes,
+    treatment_redraws,
+)
+from causalsat.estimators.clusters.density import Cells, Prior, site_log_likelihood
 from causalsat.estimators.clusters.features import FrozenFeatures
 from causalsat.estimators.clusters.posterior import Posterior, find_mode, sample
 from causalsat.estimators.clusters.selection import Selection, select
 from causalsat.estimators.image_base import ImageFitData, blocks_of
-from causalsat.exceptions import DataError, DataWarning
-from causalsat.inference.chains import ChainPolicy, Settings, chain_summary, warn_of_chains
+from causalsat.exceptions import ConvergenceError, DataError, DataWarning
+from causalsat.inference.chains import (
+    ChainPolicy,
+    Settings,
+    chain_summary,
+    convergence_problems,
+    seed_of,
+    warn_of_chains,
+)
 
 __all__ = ["Fitted", "Options", "fit_model"]
 
@@ -25,7 +39,12 @@ IntArray = NDArray[np.int64]
 
 TRUNK_CLUSTERS = 2  # clusters of the likelihood that networks are trained on while their number is open
 POLICY = ChainPolicy(r_hat=1.03, ess_per_chain=50.0, divergence_share=0.02)
-MISFIT = 2.5  # standard errors
+FAILURE = ChainPolicy(r_hat=1.1, ess_per_chain=0.0, divergence_share=0.1)  # no answer
+CAREFUL = 0.95  # accepted share of steps, of a second run
+MISFIT = 3.0  # standard errors of the difference from a regression
+NOTABLE = 0.5  # standard errors of the regression: a smaller difference matters to nobody
+MAX_DRAWS = 1000
+MIN_DRAWS = 150  # of a chain of a number of types beside the chosen one
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class Options:
     n_folds: int
     n_restarts: int
     margin: float
+    n_permutations: int
     n_draws: int
     n_tune: int
     n_chains: int
@@ -55,6 +75,28 @@ class Options:
     device: str
     random_state: Any
     progress: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What the density of the last layer is of.
+
+    Attributes
+    ----------
+    cells : Cells
+        Outcomes.
+    scores : ndarray of shape (m, d)
+        Features of the images.
+    prior : Prior
+        Scales.
+    n_clusters : int
+        K.
+    """
+
+    cells: Cells
+    scores: FloatArray
+    prior: Prior
+    n_clusters: int
 
 
 @dataclass(frozen=True)
@@ -67,8 +109,6 @@ class Fitted:
         Gives the features of the last layer.
     scores : ndarray of shape (m, d)
         Features of the training images.
-    n_clusters : int
-        K.
     selection : Selection or None
         How K was chosen.
     draws : dict of str to ndarray
@@ -77,63 +117,115 @@ class Fitted:
         What the chains say of themselves.
     reference : dict of str to (float, float)
         Average effect by regressions: estimate, standard error.
+    problem : Problem
+        What was sampled, with K and the data.
+    components : list of dict of str to ndarray
+        The average over numbers of types: draws of ``tau`` and ``logit`` with each, as many as its weight says.
     """
 
     encoder: Any
     scores: FloatArray
-    n_clusters: int
     selection: Selection | None
     draws: dict[str, FloatArray]
     diagnostics: dict[str, Any]
     reference: dict[str, tuple[float, float]]
+    problem: Problem
+    components: list[dict[str, FloatArray]]
 
 
 def fit_model(data: ImageFitData, options: Options) -> Fitted:
     """Fit the model that the options describe."""
     from threadpoolctl import threadpool_limits
 
-    seed = int(_generator(options.random_state).integers(2**31 - 1))
-    shares = options.assignment == "share"
+    seed = seed_of(options.random_state)
+    shares, together = options.assignment == "share", options.assignment != "unit"
     outcome = prepare_outcome(data, tied_noise=options.noise == "arm" or shares, shares=shares)
-    site = data.groups if data.groups is not None and data.n_groups < len(data.y) else None
     arm, image = data.treatment.astype(np.int64), data.images.unit_image
-    cells, _ = make_cells(image, site, arm, outcome.y, data.sample_weight, share=options.assignment != "unit")
+    cells, unit_site = make_cells(image, site_codes(data), arm, outcome.y, data.sample_weight, share=together)
     block = blocks_of(image, data.groups, len(data.images))
     fold = image_folds(block, image, arm, options.n_folds, seed)
     encoder, scores = fit_features(options, data, outcome, block, fold, seed)
     with threadpool_limits(limits=1, user_api="blas"):  # products of tiny matrices
-        selection, n_clusters, posterior = fit_last_layer(options, cells, scores, outcome.prior, fold, seed)
-    draws = in_units(posterior.layout.unpack(posterior.draws), outcome.scale)
+        selection = None
+        if options.n_clusters == "auto":
+            selection = select(
+                cells,
+                scores,
+                outcome.prior,
+                fold,
+                treatment_redraws(data, outcome, share=together),
+                max_clusters=options.max_clusters,
+                margin=options.margin,
+                n_permutations=options.n_permutations,
+                n_restarts=options.n_restarts,
+                seed=seed,
+            )
+        n_clusters = int(options.n_clusters) if selection is None else selection.chosen
+        problem = Problem(cells, scores, outcome.prior, n_clusters)
+        posterior = sample_posterior(problem, options, seed)
+        draws = in_units(posterior.layout.unpack(posterior.draws), outcome.scale)
+        diagnostics = diagnose(posterior, draws, options)
+        share = np.bincount(image, data.sample_weight, minlength=len(scores))
+        share /= share.sum()
+        own = average_effects(draws, scores, share)
+        apart = difference_se(problem, posterior, own, np.bincount(unit_site, outcome.influence))
+        components, used = average_over_numbers(problem, draws, selection, options, seed, outcome.scale)
+        draws["ate"] = np.concatenate([average_effects(part, scores, share) for part in components])
+    warn_of_misfit(own, outcome.reference["regression with covariates"], apart, options)
+    selection = None if selection is None else replace(selection, weights=used)
+    return Fitted(encoder, scores, selection, draws, diagnostics, outcome.reference, problem, components)
+
+
+def average_over_numbers(
+    problem: Problem,
+    draws: dict[str, FloatArray],
+    selection: Selection | None,
+    options: Options,
+    seed: int,
+    scale: float,
+) -> tuple[list[dict[str, FloatArray]], dict[int, float]]:
+    """Draws of effects and logits with each number of types that has a weight, in that proportion; the weights used.
+
+    A number whose chains fail is left out, and its weight goes to the others; the chosen number is always there.
+
+    Parameters
+    ----------
+    problem : Problem
+        The model with the chosen number.
+    draws : dict of str to ndarray
+        Its draws, in units of the outcome.
+    selection : Selection or None
+        The weights; without, the chosen number alone.
+    options, seed : Options, int
+        How to sample.
+    scale : float
+        Standard deviation of the outcome.
+    """
+    weights = {problem.n_clusters: 1.0} if selection is None else selection.weights
+    found = {}
+    for k in weights:
+        if k == problem.n_clusters:
+            found[k] = draws
+            continue
+        fewer = replace(options, n_draws=max(MIN_DRAWS, int(np.ceil(weights[k] * options.n_draws))))
+        posterior = sample_posterior(replace(problem, n_clusters=k), fewer, seed, again=False)
+        unpacked = posterior.layout.unpack(posterior.draws)
+        if not fails(summarise(posterior, unpacked)):
+            found[k] = in_units(unpacked, scale)
+    total = sum(weights[k] for k in found)
+    used = {k: weights[k] / total for k in found}
+    edges = np.rint(len(draws["tau"]) * np.cumsum([0.0, *used.values()])).astype(int)
+    components = []
+    for part, n in zip(found.values(), np.diff(edges), strict=True):
+        rows = np.linspace(0, len(part["tau"]) - 1, n).round().astype(int)
+        components.append({name: part[name][rows] for name in ("tau", "logit")})
+    return components, used
+
+
+def average_effects(draws: dict[str, FloatArray], scores: FloatArray, share: FloatArray) -> FloatArray:
+    """Draws (draw,) of the effect averaged over images with these shares of the units, shape (m,)."""
     effect = np.einsum("skm,sk->sm", type_probabilities(draws["logit"], scores), draws["tau"])
-    share = np.bincount(image, data.sample_weight, minlength=len(scores))
-    draws["ate"] = effect @ (share / share.sum())
-    diagnostics = diagnose(posterior, draws)
-    warn_of_misfit(draws["ate"], outcome.reference)
-    return Fitted(encoder, scores, n_clusters, selection, draws, diagnostics, outcome.reference)
-
-
-def fit_last_layer(
-    options: Options, cells: Cells, scores: FloatArray, prior: Prior, fold: IntArray, seed: int
-) -> tuple[Selection | None, int, Posterior]:
-    """Choose the number of clusters and sample the posterior, given the images' features."""
-    selection = None
-    if options.n_clusters == "auto":
-        selection = select(
-            cells,
-            scores,
-            prior,
-            fold,
-            max_clusters=options.max_clusters,
-            margin=options.margin,
-            n_restarts=options.n_restarts,
-            seed=seed,
-        )
-    n_clusters = int(options.n_clusters) if selection is None else selection.chosen
-    rng = np.random.default_rng([seed, 7])
-    mode, _ = find_mode(cells, scores, prior, n_clusters, rng, options.n_restarts)
-    settings = Settings(options.n_draws, options.n_tune, options.n_chains, seed, options.progress)
-    posterior = sample(mode, cells, scores, prior, n_clusters, settings)
-    return selection, n_clusters, posterior
+    return np.asarray(effect @ share)
 
 
 def type_probabilities(logit: FloatArray, features: FloatArray) -> FloatArray:
@@ -149,12 +241,6 @@ def type_probabilities(logit: FloatArray, features: FloatArray) -> FloatArray:
     logits -= logits.max(axis=1, keepdims=True)
     np.exp(logits, out=logits)
     return np.asarray(logits / logits.sum(axis=1, keepdims=True))
-
-
-def _generator(random_state: Any) -> np.random.Generator:
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(int(random_state.randint(2**31 - 1)))
-    return np.random.default_rng(random_state)
 
 
 # ---------------------------------------------------------------------- features
@@ -215,28 +301,118 @@ def _train_networks(
 
 
 # ---------------------------------------------------------------------- posterior
-def warn_of_misfit(ate: FloatArray, reference: dict[str, tuple[float, float]]) -> None:
-    """Warn where the model's average effect is far from that of a regression: its types are then not of effects."""
-    estimate, se = reference["regression with covariates"]
-    apart = abs(float(ate.mean()) - estimate)
-    if np.isfinite(se) and apart > MISFIT * np.hypot(se, ate.std()):
-        warn(
-            f"the average effect of the clusters, {ate.mean():.3g}, is far from the regression's, {estimate:.3g} (se "
-            f"{se:.2g}): types are told apart by the shape of the outcome and not by effects. "
-            "What to do: noise='arm', or an outcome that is closer to normal (a logarithm, ranks).",
-            DataWarning,
-        )
+def sample_posterior(problem: Problem, options: Options, seed: int, *, again: bool = True) -> Posterior:
+    """Draws from the posterior; ``again`` for a second, longer run where the first diverges or does not mix."""
+    cells, scores, prior, k = problem.cells, problem.scores, problem.prior, problem.n_clusters
+    mode, _ = find_mode(cells, scores, prior, k, np.random.default_rng([seed, 7]), options.n_restarts)
+    settings = Settings(options.n_draws, options.n_tune, options.n_chains, seed, options.progress)
+    posterior = sample(mode, cells, scores, prior, k, settings)
+    if not again or not fails(summarise(posterior, posterior.layout.unpack(posterior.draws))):
+        return posterior
+    careful = replace(settings, n_tune=3 * options.n_tune, target_accept=CAREFUL)
+    return sample(mode, cells, scores, prior, k, careful)
 
 
 def in_units(draws: dict[str, FloatArray], scale: float) -> dict[str, FloatArray]:
-    """Draws in the outcome's units; the logits have none."""
-    return {name: values if name == "logit" else scale * values for name, values in draws.items()}
+    """Draws in the outcome's units; logits and pivot have none."""
+    return {name: values if name in ("logit", "pivot") else scale * values for name, values in draws.items()}
 
 
-def diagnose(posterior: Posterior, draws: dict[str, FloatArray]) -> dict[str, Any]:
-    """R-hat and effective sample size of effects and noise, divergences; warns where they are not good."""
+def summarise(posterior: Posterior, draws: dict[str, FloatArray]) -> dict[str, Any]:
+    """R-hat and effective sample size of effects and noise, and divergences."""
     chains = {name: draws[name].reshape(posterior.n_chains, -1, draws[name][0].size) for name in ("tau", "sigma")}
-    summary = chain_summary(chains, posterior.divergences, methods=lambda _: ("bulk",))
-    summary["source"] = "NUTS on the marginal likelihood, features fixed"
-    warn_of_chains(summary, advice="raise n_tune and n_draws", policy=POLICY)
-    return summary
+    return chain_summary(chains, posterior.divergences, methods=lambda _: ("bulk",))
+
+
+def fails(summary: dict[str, Any]) -> bool:
+    """Whether chains are so bad that their draws are no answer."""
+    return bool(convergence_problems(summary, FAILURE))
+
+
+def diagnose(posterior: Posterior, draws: dict[str, FloatArray], options: Options) -> dict[str, Any]:
+    """What the chains say of themselves; warns where it is not good, and refuses where it is bad.
+
+    Raises
+    ------
+    ConvergenceError
+        If more than a tenth of the draws diverged, or R-hat is above 1.1.
+    """
+    summary = summarise(posterior, draws)
+    if fails(summary):
+        raise ConvergenceError(
+            f"the sampler failed twice: {', '.join(convergence_problems(summary, FAILURE))}",
+            expected="chains that agree",
+            todo=_remedy(options),
+        )
+    warn_of_chains(summary, advice=_remedy(options), policy=POLICY)
+    return {**summary, "source": "NUTS on the marginal likelihood, features fixed"}
+
+
+def _remedy(options: Options) -> str:
+    """What can be done about chains that do not mix, as the estimator is set."""
+    longer = f"raise n_tune and n_draws (now {options.n_tune} and {options.n_draws})"
+    shares = "assignment='share'" if options.assignment != "share" else ""
+    tied = "noise='arm'" if options.noise == "cluster" and shares else ""
+    fewer = "fewer types (n_clusters)" if options.n_clusters not in (1, "auto") else ""
+    fewer = "fewer types (max_clusters)" if options.n_clusters == "auto" and options.max_clusters > 2 else fewer
+    return ", or ".join(part for part in (longer, shares, tied, fewer) if part)
+
+
+# ---------------------------------------------------------------------- misfit
+def difference_se(problem: Problem, posterior: Posterior, ate: FloatArray, influence: FloatArray) -> float:
+    """Standard error of the model's average effect less the regression's, of the same data.
+
+    What a site adds to a posterior mean is its posterior covariance with the site's log likelihood (Giordano and
+    Broderick 2023, "The Bayesian infinitesimal jackknife for variance"). The variance is that of the differences from
+    what it adds to the regression.
+
+    Parameters
+    ----------
+    problem : Problem
+        The model.
+    posterior : Posterior
+        Draws of the parameters.
+    ate : ndarray of shape (draw,)
+        Draws of the average effect.
+    influence : ndarray of shape (g,)
+        What each site adds to the regression's estimate.
+    """
+    rows = np.linspace(0, len(ate) - 1, min(len(ate), MAX_DRAWS)).astype(int)
+    cells, scores, centre = problem.cells, problem.scores, problem.prior.effect
+    table = [site_log_likelihood(x, posterior.layout, cells, scores, centre) for x in posterior.draws[rows]]
+    own = np.array(table) - np.mean(table, axis=0)
+    added = (ate[rows] - ate[rows].mean()) @ own / max(len(rows) - 1, 1)
+    g = len(influence)
+    return float(np.sqrt(((added - influence) ** 2).sum() * g / max(g - 1, 1)))
+
+
+def warn_of_misfit(ate: FloatArray, reference: tuple[float, float], apart_se: float, options: Options) -> None:
+    """Warn where the model's average effect is far from that of a regression: its types are then not of effects.
+
+    Parameters
+    ----------
+    ate : ndarray of shape (draw,)
+        Draws of the average effect.
+    reference : (float, float)
+        The regression's estimate and standard error.
+    apart_se : float
+        Standard error of their difference.
+    options : Options
+        How the estimator is set, for the advice.
+    """
+    estimate, se = reference
+    apart = abs(float(ate.mean()) - estimate)
+    if not np.isfinite(se) or apart <= max(MISFIT * apart_se, NOTABLE * se):
+        return
+    if options.assignment == "share":
+        cause, robust = "the priors pull on it", ""
+    else:
+        cause = "types are told apart by the shape of the outcome and not by effects"
+        robust = "assignment='share', which leaves the average as it is; or "
+    warn(
+        f"the average effect of the clusters, {ate.mean():.3g}, differs from the regression's, {estimate:.3g} (se "
+        f"{se:.2g}), by {apart / max(apart_se, 1e-300):.1f} standard errors of a difference on the same data: {cause}"
+        f". What to do: {robust}report the regression's average; or transform an outcome that is far from normal (a "
+        "logarithm, ranks).",
+        DataWarning,
+    )

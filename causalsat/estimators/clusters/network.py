@@ -150,7 +150,8 @@ class NetworkScores(ChipEncoder):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 module = self._build()
-            loss, options = cluster_loss(self.n_clusters, prior.effect, shares=prior.shares), {}
+            loss = cluster_loss(self.n_clusters, prior.effect, tied=prior.tied_noise, shares=prior.shares)
+            options: dict[str, Any] = {}
             if self.start_:
                 known = frozen[~held_out], targets.numpy()[~held_out]
                 load_likely_head(module, loss, *known, prior, self.n_clusters, seed)
@@ -268,11 +269,12 @@ def untrained(
     return Trained(weights, total / max(len(rows), 1), [])
 
 
-def cluster_loss(n_clusters: int, effect: float, *, shares: bool = False) -> Any:
-    """Negative log likelihood of images' outcomes with trained effects and noise; equation of the density module.
+def cluster_loss(n_clusters: int, effect: float, *, tied: bool = False, shares: bool = False) -> Any:
+    """Negative log likelihood of images' outcomes with trained effects, pivot and noise; see the density module.
 
     Outputs are (prognosis, logits 2..K), targets count, mean and spread by arm; an image's units share a cluster (or
-    the image's mean effect) and a normal image effect.
+    the image's mean effect) and a normal image effect. ``effect`` is the constant that effects are taken from;
+    ``tied`` noise is that of the arm.
     """
     import torch
     from torch import nn
@@ -282,20 +284,23 @@ def cluster_loss(n_clusters: int, effect: float, *, shares: bool = False) -> Any
             super().__init__()
             start = effect + (torch.linspace(-0.5, 0.5, n_clusters) if n_clusters > 1 else torch.zeros(1))
             self.tau = nn.Parameter(start.float())
-            self.log_sigma = nn.Parameter(torch.zeros(2, n_clusters))
+            self.pivot_logit = nn.Parameter(torch.zeros(()))
+            self.log_sigma = nn.Parameter(torch.zeros(2, 1 if tied else n_clusters))
             self.log_omega = nn.Parameter(torch.tensor(-1.5))
 
         def forward(self, outputs: Any, targets: Any) -> Any:
             n, mean, spread = targets[:, 0:2, None], targets[:, 2:4, None], targets[:, 4:6, None]
             zero = torch.zeros_like(outputs[:, :1])
             log_pi = torch.log_softmax(torch.cat([zero, outputs[:, 1:]], dim=1), dim=1)
-            shift: Any = torch.stack([torch.zeros_like(self.tau), self.tau])
+            apart: Any = (self.tau - effect)[None, None]  # image, arm, cluster
             log_sigma: Any = self.log_sigma
             if shares:
-                mixed = (torch.exp(log_pi) * self.tau).sum(dim=1)
-                shift, log_sigma = torch.stack([0 * mixed, mixed], dim=1)[:, :, None], log_sigma[:, :1]
+                mean_effect = (torch.exp(log_pi) * self.tau).sum(dim=1)
+                apart, log_sigma = (mean_effect - effect)[:, None, None], log_sigma[:, :1]
                 log_pi = zero
-            e = mean - outputs[:, :1, None] - shift
+            arm = torch.tensor([0.0, 1.0], device=outputs.device)[:, None]
+            pivot = torch.sigmoid(self.pivot_logit) if n_clusters > 1 else torch.tensor(0.5)
+            e = mean - outputs[:, :1, None] - (arm - 0.5) * effect - (arm - pivot) * apart
             precision = torch.exp(-2 * log_sigma)
             a = n * precision
             total = a.sum(dim=1).clamp_min(1e-12)
@@ -416,8 +421,9 @@ def load_likely_head(
         module.head.weight: weight,
         module.head.bias: bias,
         loss.tau: p["tau"],
-        loss.log_sigma: np.log(p["sigma"]),
+        loss.log_sigma: np.log(p["sigma"])[:, : loss.log_sigma.shape[1]],
         loss.log_omega: np.log(p["site_sd"]),
+        loss.pivot_logit: np.log(p["pivot"]) - np.log1p(-p["pivot"]),
     }
     with torch.no_grad():
         for parameter, value in values.items():

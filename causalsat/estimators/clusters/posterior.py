@@ -12,11 +12,11 @@ from causalsat.estimators.clusters import density
 from causalsat.estimators.clusters.density import Cells, Layout, Prior
 from causalsat.inference.chains import Settings, inverse_root, negative_hessian, sample_nuts
 
-__all__ = ["Posterior", "curvature", "find_mode", "laplace_draws", "sample"]
+__all__ = ["Posterior", "climb", "curvature", "find_mode", "laplace_draws", "sample"]
 
 FloatArray = NDArray[np.float64]
 
-MAX_DEVIATION = 60.0  # in standard deviations near the mode: no posterior reaches there
+MAX_DEVIATION = 1e4  # in standard deviations near the mode: no posterior reaches there
 
 
 def find_mode(
@@ -47,13 +47,13 @@ def find_mode(
         Log density there.
     """
     d = features.shape[1]
-    single, value = _maximise(_start_single(cells, features, prior), cells, features, prior, 1)
+    single, value = climb(_start_single(cells, features, prior), cells, features, prior, 1)
     if n_clusters == 1:
         return single, value
     directions = [_effect_direction(single, cells, features)]
     directions += list(rng.standard_normal((n_restarts - 1, d)))
     modes = [
-        _maximise(
+        climb(
             _start_mixture(single, direction, features, prior.layout(n_clusters, features, cells)),
             cells,
             features,
@@ -65,9 +65,10 @@ def find_mode(
     return max(modes, key=lambda pair: pair[1])
 
 
-def _maximise(
+def climb(
     start: FloatArray, cells: Cells, features: FloatArray, prior: Prior, n_clusters: int
 ) -> tuple[FloatArray, float]:
+    """The posterior mode that a search from these parameters ends at, shape (size,), and the log density there."""
     from scipy.optimize import minimize
 
     args = density.arguments(cells, features, prior, n_clusters)
@@ -92,8 +93,7 @@ def _maximise(
 def _start_single(cells: Cells, features: FloatArray, prior: Prior) -> FloatArray:
     layout = prior.layout(1, features, cells)
     x = np.zeros(layout.size)
-    x[1] = -2.0
-    at = 2 + layout.n_features
+    at = 1 + layout.n_features
     x[at] = prior.effect
     x[at + 1 : at + 3] = np.log(prior.arm_sd)
     if cells.has_sites:
@@ -102,22 +102,23 @@ def _start_single(cells: Cells, features: FloatArray, prior: Prior) -> FloatArra
 
 
 def _effect_direction(single: FloatArray, cells: Cells, features: FloatArray) -> FloatArray:
-    """Weights of the features in a ridge regression of treated outcomes on them, less the prognosis."""
+    """Weights of the features in a ridge regression of the effect on them, less the prognosis."""
     d = features.shape[1]
     p = Layout(1, d, cells.has_sites).unpack(single)
     level = p["intercept"] + features @ p["prognostic"]
-    weight = cells.count[:, 1]
-    residual = cells.mean[:, 1] - level[cells.image] - p["tau"][0]
+    side = np.array([-0.5, 0.5])
+    residual = cells.mean - level[cells.image][:, None] - side * p["tau"][0]
     Z = features[cells.image]
+    weight = cells.count.sum(axis=1) / 4
     gram = (Z * weight[:, None]).T @ Z + 0.05 * weight.sum() * np.eye(d)
-    return np.asarray(np.linalg.solve(gram, Z.T @ (weight * residual)))
+    return np.asarray(np.linalg.solve(gram, Z.T @ (cells.count * residual @ side)))
 
 
 def _start_mixture(single: FloatArray, direction: FloatArray, features: FloatArray, layout: Layout) -> FloatArray:
     """Clusters are ordered along a direction of the features, with effects that rise along it."""
     d, k, q = layout.n_features, layout.n_clusters, layout.n_noise
     x = np.zeros(layout.size)
-    at = 2 + d
+    at = 1 + d
     x[:at] = single[:at]
     x[at] = single[at] - 0.3
     x[at + 1 : at + k] = np.log(0.6 / (k - 1))
@@ -128,7 +129,7 @@ def _start_mixture(single: FloatArray, direction: FloatArray, features: FloatArr
     cuts = np.quantile(score / scale, np.arange(1, k) / k)
     al = at + k + 2 * q
     x[al : al + k - 1] = -2.0 * np.cumsum(cuts)
-    x[al + k : al + k + (k - 1) * d] = (2.0 * np.arange(1, k)[:, None] * direction / scale).ravel()
+    x[al + k - 1 : al + (k - 1) * (1 + d)] = (2.0 * np.arange(1, k)[:, None] * direction / scale).ravel()
     if layout.has_sites:
         x[-1] = single[-1]
     return x

@@ -16,6 +16,7 @@ from causalsat.posterior import draw_quantiles
 __all__ = [
     "check_cluster",
     "effect_table",
+    "meaning",
     "probability_table",
     "selection_text",
     "summary_table",
@@ -159,3 +160,25 @@ def selection_text(selection: Selection) -> str:
     """Held-out log predictive density of each number of types over that of one type."""
     rows = zip(selection.n_clusters, selection.gain, selection.se, strict=True)
     return ", ".join(f"{k}: {gain:.1f} (se {se:.1f})" for k, gain, se in rows)
+
+
+def meaning(n_clusters: int, weights: Mapping[int, float]) -> list[str]:
+    """Notes of a summary: what the number of types says and what not, and over which numbers effects are averaged.
+
+    Examples
+    --------
+    >>> meaning(2, {2: 0.75, 3: 0.25})[0]
+    'the average effect and the effects of places are averaged over numbers of clusters: 2 (75 %), 3 (25 %)'
+    """
+    if n_clusters == 1:
+        return [
+            "one cluster does not say that effects are equal: they may differ in what no image shows, or by little"
+        ]
+    notes = []
+    if weights:
+        parts = ", ".join(f"{k} ({weight:.0%})".replace("%", " %") for k, weight in weights.items())
+        notes = [f"the average effect and the effects of places are averaged over numbers of clusters: {parts}"]
+    return [
+        *notes,
+        "clusters say that images tell effects apart, not how many kinds of place there are, nor why effects differ",
+    ]

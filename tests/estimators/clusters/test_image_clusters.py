@@ -1,7 +1,7 @@
 """Image effect clusters: the density against brute force, cells, choice of K, recovery of known types, salience."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import geopandas as gpd
 import numpy as np
@@ -17,12 +17,21 @@ from causalsat import ImageEffectClusters, LearnedFilters
 from causalsat.estimators.clusters import density
 from causalsat.estimators.clusters.data import image_folds, make_cells
 from causalsat.estimators.clusters.density import Layout, Prior
-from causalsat.estimators.clusters.fit import warn_of_misfit
+from causalsat.estimators.clusters.fit import Options, difference_se, warn_of_misfit
+from causalsat.estimators.clusters.model import build_model
 from causalsat.estimators.clusters.posterior import curvature, find_mode
 from causalsat.estimators.clusters.salience import log_probability
-from causalsat.estimators.clusters.selection import choose
+from causalsat.estimators.clusters.selection import choose, randomisation_p_value, weights
 from causalsat.estimators.image_base import blocks_of
-from causalsat.exceptions import CausalsatWarning, ColumnError, DataWarning, ImageryError, ParameterError
+from causalsat.exceptions import (
+    CausalsatWarning,
+    ColumnError,
+    ConvergenceError,
+    DataError,
+    DataWarning,
+    ImageryError,
+    ParameterError,
+)
 
 QUICK = {"backbone": "random_conv", "n_draws": 150, "n_tune": 150, "n_restarts": 2, "random_state": 0}
 PRIOR = Prior(0.5, 0.5, (1.0, 1.0))
@@ -55,6 +64,11 @@ def fitted():
 
 
 # ---------------------------------------------------------------------- density
+def shifts(effect, centre, pivot):
+    """What each arm adds, (2, ...): the types' outcomes meet at the pivot."""
+    return np.stack([(w - 0.5) * centre + (w - pivot) * (effect - centre) for w in (0, 1)])
+
+
 def cells_of(mode, seed=0):
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(30), 4)
@@ -88,6 +102,7 @@ def test_site_likelihood_is_the_integral_over_the_site_effect_of_the_sum_over_cl
     logits = p["logit"][:, 0] + phi @ p["logit"][:, 1:].T
     pi = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     level = p["intercept"] + phi @ p["prognostic"]
+    shift = shifts(p["tau"], 0.7, p["pivot"])
     unit = np.arange(len(y)) if mode == "unit" else image
 
     def likelihood(u, members):
@@ -96,13 +111,13 @@ def test_site_likelihood_is_the_integral_over_the_site_effect_of_the_sum_over_cl
             rows = members[unit[members] == cell]
             total = 0.0
             for k in range(2):
-                mean = level[image[rows]] + arm[rows] * p["tau"][k] + u
+                mean = level[image[rows]] + shift[arm[rows], k] + u
                 logs = norm.logpdf(y[rows], mean, p["sigma"][arm[rows], k])
                 total += pi[image[rows[0]], k] * np.exp((weight[rows] * logs).sum())
             value *= total
         return value
 
-    ours = density.site_log_likelihood(x, layout, cells, phi)
+    ours = density.site_log_likelihood(x, layout, cells, phi, 0.7)
     for g in (0, 2):
         members = np.flatnonzero(site == g)
         exact = quad(likelihood, -9, 9, args=(members,), points=[0.0], epsabs=0, epsrel=1e-8, limit=200)[0]
@@ -118,15 +133,82 @@ def test_site_likelihood_with_shares_is_the_normal_one_of_the_mean_effect():
     logits = p["logit"][:, 0] + phi @ p["logit"][:, 1:].T
     pi = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     mean = p["intercept"] + phi @ p["prognostic"]
+    effect = shifts(pi @ p["tau"], 0.7, p["pivot"])  # arm, image
     expected = [
         multivariate_normal.logpdf(
             y[site == g],
-            (mean[image] + arm * (pi @ p["tau"])[image])[site == g],
+            (mean[image] + effect[arm, image])[site == g],
             np.diag(p["sigma"][arm[site == g], 0] ** 2) + p["site_sd"] ** 2,
         )
         for g in range(6)
     ]
-    np.testing.assert_allclose(density.site_log_likelihood(x, layout, cells, phi), expected, rtol=1e-6)
+    np.testing.assert_allclose(density.site_log_likelihood(x, layout, cells, phi, 0.7), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["types", "tied", "shares"])
+def test_swapped_arms_turn_the_effects_around_and_nothing_else(kind):
+    cells, phi, _ = cells_of("nested")
+    prior = replace(PRIOR, arm_sd=(1.0, 1.3), tied_noise=kind != "types", shares=kind == "shares")
+    layout = prior.layout(3, phi, cells)
+    other = replace(prior, effect=-prior.effect, arm_sd=(1.3, 1.0))
+    swapped = replace(cells, count=cells.count[:, ::-1], mean=cells.mean[:, ::-1], spread=cells.spread[:, ::-1])
+    swapped = replace(swapped, **{n: np.ascontiguousarray(getattr(swapped, n)) for n in ("count", "mean", "spread")})
+    gaps = []
+    for seed in range(4):
+        x = 0.5 * np.random.default_rng(seed).normal(size=layout.size)
+        tau = layout.unpack(x)["tau"]
+        z, d, q = x.copy(), 3, layout.n_noise
+        at = 1 + d
+        z[at], z[at + 1 : at + 3] = -tau[2], x[at + 1 : at + 3][::-1]
+        noise = x[at + 3 : at + 3 + 2 * q].reshape(2, q)[::-1, ::-1]
+        z[at + 3 : at + 3 + 2 * q] = noise.ravel()
+        al = at + 3 + 2 * q
+        logit = np.vstack([np.zeros(4), np.column_stack([x[al : al + 2], x[al + 2 : al + 8].reshape(2, 3)])])[::-1]
+        z[al : al + 2], z[al + 2 : al + 8] = (logit - logit[0])[1:, 0], (logit - logit[0])[1:, 1:].ravel()
+        z[al + 8] = -x[al + 8]  # the pivot
+        one = density.log_density(x, *density.arguments(cells, phi, prior, 3))[0]
+        gaps.append(one - density.log_density(z, *density.arguments(swapped, phi, other, 3))[0])
+    np.testing.assert_allclose(gaps, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n_clusters", "kind"), [(1, "tied"), (3, "types"), (3, "tied"), (3, "shares")])
+def test_density_is_that_of_the_model_in_pymc_with_site_effects_integrated_out(n_clusters, kind):
+    cells, phi, _ = cells_of("nested")
+    cells = cells.take_sites(np.arange(6))
+    prior = replace(PRIOR, tied_noise=kind != "types", shares=kind == "shares")
+    layout = prior.layout(n_clusters, phi, cells)
+    reference = build_model(cells, phi, prior, n_clusters).compile_logp()
+    nodes = np.linspace(-7, 7, 141)  # the trapezoid rule is exact to rounding for such curves
+    gaps = []
+    for seed in range(3):
+        x = 0.4 * np.random.default_rng(seed).normal(size=layout.size)
+        point = as_in_pymc(x, layout)
+        base = float(reference({**point, "site": np.zeros(6)}))
+        total = base
+        for site in range(6):  # ratio of the site's integral over its effect to its value at zero
+            at = np.array([float(reference({**point, "site": node * np.eye(6)[site]})) for node in nodes])
+            total += np.log(np.exp(at - base).sum() * 0.1)
+        gaps.append(density.log_density(x, *density.arguments(cells, phi, prior, n_clusters))[0] - total)
+    np.testing.assert_allclose(gaps, gaps[0], atol=1e-5)
+
+
+def as_in_pymc(x, layout):
+    """The parameters of a vector under the names and transforms of the model in PyMC, without the site effects."""
+    k, d, q = layout.n_clusters, layout.n_features, layout.n_noise
+    at = 1 + d
+    al = at + k + 2 * q
+    point = {
+        "intercept": x[0],
+        "prognostic": x[1:at],
+        "tau_ordered__": x[at : at + k],
+        "sigma_log__": x[at + k : al].reshape(2, q),
+        "site_sd_log__": x[-1],
+    }
+    if k > 1:
+        weights = slice(al + k - 1, al + (k - 1) * (1 + d))
+        point |= {"logit_intercepts": x[al : al + k - 1], "logit_weights": x[weights]}
+        point |= {"pivot_interval__": x[weights.stop]}
+    return point
 
 
 def test_cells_do_not_depend_on_the_order_of_the_units():
@@ -189,6 +271,90 @@ def test_number_of_types_is_found():
     assert same.cluster_effects().loc[1, "mean"] == pytest.approx(1.0, abs=0.3)
 
 
+def test_without_a_least_number_one_type_is_chosen_and_with_it_the_best_of_the_others():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=200)
+    two, three = base + 0.01, base + 0.2 + 0.1 * rng.normal(size=200)
+    assert choose([1, 2, 3], [base, two, three], least=None).chosen == 1
+    assert choose([1, 2, 3], [base, two, three], least=2).chosen == 3
+    assert choose([1, 2, 3], [base, base - 1, base - 2], least=2).chosen == 2
+
+
+def test_weights_are_the_averaged_softmax_of_densities_over_bootstraps_of_the_sites():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=100)
+    assert weights([base, base, base], 2, 0) == {2: 0.5, 3: 0.5}
+    assert weights([base, base + 1, base], 2, 0) == {2: 1.0}
+    assert weights([base, base, base + 1], 2, 0).keys() == {2, 3}  # the chosen number stays
+    close = weights([base, base, base + 0.02 + 0.05 * rng.normal(size=100)], 2, 0)
+    assert 0.6 < close[3] < 1 / (1 + np.exp(-3.0))
+
+
+def test_randomisation_test_keeps_its_level_and_stops_when_it_is_lost():
+    rng = np.random.default_rng(0)
+    drawn = []
+
+    def draw():
+        drawn.append(rng.normal())
+        return drawn[-1]
+
+    p = np.array([randomisation_p_value(rng.normal(), draw, 39) for _ in range(800)])
+    assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.024)
+    assert len(drawn) / 800 < 15
+    assert randomisation_p_value(99.0, draw, 39) == 1 / 40
+
+
+def test_skewed_outcomes_without_heterogeneity_give_one_type_and_the_average_of_a_regression():
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=(100, 2, 8, 8)).astype(np.float32) + rng.normal(size=(100, 2, 1, 1)).astype(np.float32)
+    image, t = np.repeat(np.arange(100), 4), np.repeat(rng.permutation(100) % 2, 4)
+    y = rng.lognormal(size=400) / 2.16 + 0.5 * t
+    est = ImageEffectClusters(max_clusters=2, n_components=3, **QUICK)
+    est = quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+    assert est.n_clusters_ == 1
+    estimate, se = est.reference_["difference in means"]
+    assert est.draws_["ate"].mean() == pytest.approx(estimate, abs=0.3 * se)
+
+
+def test_effects_at_images_are_averaged_over_numbers_of_types():
+    images, image, t, y, _, _ = world(80, 6)
+    options = {"max_clusters": 3, "n_components": 2, **QUICK}
+    est = quietly(lambda: ImageEffectClusters(**options).fit(images[image], y, treatment=t, groups=image))
+    assert est.n_clusters_ == 2
+    assert est.selection_.p_value == 1 / 40
+    used = est.selection_.weights
+    assert sum(used.values()) == pytest.approx(1.0)
+    assert [len(part["tau"]) for part in est.components_] == [round(300 * w) for w in used.values()]
+    assert [part["tau"].shape[1] for part in est.components_] == list(used)
+    effect = est.effect(images)
+    assert effect.draws.shape == (300, 80)
+    np.testing.assert_allclose(effect.draws.mean(axis=1), est.draws_["ate"], atol=1e-10)
+    text = str(est.summary())
+    assert "averaged over numbers of clusters: 2" in text
+    assert "not how many kinds of place there are" in text
+
+
+def test_yes_no_outcomes_have_effects_in_the_share_of_yes_and_are_refused_by_types_of_images():
+    images, image, t, _, _, kind = world(120, 10)
+    y = (np.random.default_rng(0).random(len(t)) < 0.3 + 0.5 * t * kind[image]).astype(float)
+    est = ImageEffectClusters(n_clusters=2, n_components=2, **QUICK)
+    est = quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+    assert np.abs(est.cluster_effects()["mean"] - [0.0, 0.5]).max() < 0.15
+    with pytest.raises(DataError, match="assignment='share'"):
+        ImageEffectClusters(n_clusters=2, assignment="image", **QUICK).fit(images[image], y, treatment=t)
+
+
+def test_chains_that_fail_are_an_error_with_what_can_be_done():
+    images, image, t, y, _, _ = world(40, 4)
+    est = ImageEffectClusters(n_clusters=2, n_components=2, assignment="image", noise="cluster", **QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("causalsat.estimators.clusters.fit.fails", lambda _summary: True)
+        with pytest.raises(
+            ConvergenceError, match=r"raise n_tune and n_draws \(now 150 and 150\), or assignment='share'"
+        ):
+            quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+
+
 # ---------------------------------------------------------------------- recovery
 def test_types_and_their_effects_are_recovered(fitted):
     est, X = fitted
@@ -249,13 +415,35 @@ def test_shares_follow_an_effect_that_varies_smoothly():
     np.testing.assert_allclose(parts["effect"], tau[:4])
 
 
-def test_an_average_effect_far_from_the_regressions_is_noticed():
-    draws = 0.1 * np.random.default_rng(0).normal(size=500)
-    with pytest.warns(DataWarning, match="noise='arm'"):
-        warn_of_misfit(draws + 1.2, {"regression with covariates": (0.74, 0.08)})
+def test_an_average_effect_far_from_the_regressions_is_noticed(fitted):
+    est, _ = fitted
+    options = Options(**{f.name: getattr(est, f.name) for f in fields(Options)})
+    draws, regression = 0.1 * np.random.default_rng(0).normal(size=500), (0.74, 0.08)
+    with pytest.warns(DataWarning, match="assignment='share'"):
+        warn_of_misfit(draws + 1.2, regression, 0.1, replace(options, assignment="image"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_misfit(draws + 0.8, {"regression with covariates": (0.74, 0.08)})
+        warn_of_misfit(draws + 1.2, regression, 0.2, options)  # a difference of 2.3 of its own standard errors
+        warn_of_misfit(draws + 0.77, regression, 0.001, options)  # of many, but a third of the regression's
+    with pytest.warns(DataWarning, match="priors pull"):
+        warn_of_misfit(draws + 1.2, regression, 0.1, options)
+
+
+def test_difference_from_the_regression_has_the_standard_error_of_a_difference_on_the_same_data():
+    """Both average the same sites: with one type their difference varies far less than either."""
+    images, image, t, y, _, _ = world(60, 6, tau=(1.0, 1.0))
+    est = ImageEffectClusters(n_clusters=1, **QUICK)
+    quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+    found = {}
+
+    def spy(problem, posterior, ate, influence):
+        found["apart"] = difference_se(problem, posterior, ate, influence)
+        return found["apart"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("causalsat.estimators.clusters.fit.difference_se", spy)
+        quietly(lambda: est.fit(images[image], y, treatment=t, groups=image))
+    assert 0 < found["apart"] < 0.6 * est.reference_["regression with covariates"][1]
 
 
 def test_probabilities_are_uncertain_and_add_up(fitted):
@@ -406,7 +594,7 @@ def test_gradient_salience_is_the_derivative(fitted):
     ("options", "says"),
     [
         ({"n_clusters": 0}, "n_clusters=0"),
-        ({"assignment": "village"}, "'image', 'unit' or 'share'"),
+        ({"assignment": "village"}, "'share', 'image' or 'unit'"),
         ({"backbone": 3}, "backbone is a int"),
         ({"covariates": "age"}, r"\['age'\]"),
         ({"backbone": "vit_b_16"}, "images of one size only"),

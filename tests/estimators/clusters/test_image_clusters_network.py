@@ -140,18 +140,21 @@ def test_loss_is_the_models_likelihood(shares):
     image, arm = np.repeat(np.arange(20), 5), rng.integers(0, 2, 100)
     y = rng.normal(size=100)
     cells, _ = make_cells(image, image, arm, y, np.ones(100), share=True)
-    loss = cluster_loss(2, 0.3, shares=shares)
+    loss = cluster_loss(2, 0.3, tied=shares, shares=shares)
+    with torch.no_grad():
+        loss.pivot_logit.fill_(0.4)
     scores = rng.normal(size=(20, 2)).astype(np.float32)
     statistics = np.column_stack([cells.count, cells.mean, cells.spread]).astype(np.float32)
     value = float(loss(torch.from_numpy(scores), torch.from_numpy(statistics)).detach()) * 100
     # the same in the density: the features are the scores, the first of them the prognosis, the second the logit
     layout = Layout(2, 2, True, shares, shares)
     x = np.zeros(layout.size)
-    x[2:4] = [1.0, 0.0]
-    x[4:6] = [0.3 - 0.5, np.log(1.0)]
-    x[-3:-1] = [0.0, 1.0]
+    x[1:3] = [1.0, 0.0]
+    x[3:5] = [0.3 - 0.5, np.log(1.0)]
+    x[-4:-2] = [0.0, 1.0]  # weights of the logit; then the pivot's logit, as trained
+    x[-2] = 0.4
     x[-1] = -1.5
-    ours = density.site_log_likelihood(x, layout, cells, scores.astype(float)).sum()
+    ours = density.site_log_likelihood(x, layout, cells, scores.astype(float), 0.3).sum()
     assert value == pytest.approx(-ours - 100 * 0.5 * np.log(2 * np.pi), rel=1e-4)
 
 
