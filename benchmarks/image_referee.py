@@ -198,10 +198,11 @@ def matrix(scenes: str, seeds: int) -> str:
             def mean(name: str, rows: Any = rows, digits: int = 2) -> str:
                 return f"{np.mean([row[name] for row in rows]):.{digits}f}" if name in rows[0] else ""
 
-            se = np.std([row["error"] for row in rows], ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.nan
+            spread = np.std([row["error"] for row in rows], ddof=1) if len(rows) > 1 else np.nan
+            se = f" ({spread / np.sqrt(len(rows)):.3f})" if len(rows) > 1 else ""
             chosen = " ".join(f"{row['K']:.0f}" for row in rows)
             lines.append(
-                f"| {law}, {truth} | {seeds} | {chosen} | {mean('error', digits=3)} ({se:.3f}) "
+                f"| {law}, {truth} | {seeds} | {chosen} | {mean('error', digits=3)}{se} "
                 f"| {mean('plain', digits=3)} | {mean('average')} | {mean('sites')} | {mean('new')} | {mean('rmse')} "
                 f"| {np.median([row['cpu'] for row in rows]):.1f} |"
             )
