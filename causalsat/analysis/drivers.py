@@ -69,7 +69,7 @@ def differences(
     """
     table = _cells(rows).unstack(["source", "model"])
     found: dict[tuple[str, str], dict[str, float]] = {}
-    cells: list[tuple[str, str]] = list(table.columns)
+    cells: list[Any] = list(table.columns)
     for cell in cells:
         gap = (table[cell] - table[reference]).dropna()
         value = float(gap.mean()) if len(gap) else np.nan
