@@ -102,6 +102,16 @@ class OpenFile:
         return tuple(frozenset(flags) for flags in self.handle.mask_flag_enums)
 
     @cached_property
+    def nodata(self) -> tuple[float | None, ...]:
+        """The nodata value of each band."""
+        return tuple(self.handle.nodatavals)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The data type of each band."""
+        return tuple(self.handle.dtypes)
+
+    @cached_property
     def validity(self) -> tuple[str, ...]:
         """What says of each band which of its pixels are invalid: mask flags and nodata value, as a text."""
         pairs = zip(self.handle.mask_flag_enums, self.handle.nodatavals, strict=True)

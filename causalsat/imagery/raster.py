@@ -173,7 +173,8 @@ class RasterImagery(LayerImagery):
 
 def _read(source: Any, indexes: tuple[int, ...], window: Any, dtype: str) -> NDArray[Any]:
     """Bands of a window; one by one where their data types differ, which GDAL does not read together."""
-    if len({source.dtypes[i - 1] for i in indexes}) == 1:
+    kinds = source.dtypes  # asked once: a file's properties are made anew for all of its bands each time
+    if len({kinds[i - 1] for i in indexes}) == 1:
         return source.read(list(indexes), window=window)  # type: ignore[no-any-return]
     return np.stack([source.read(i, window=window).astype(dtype) for i in indexes])
 
@@ -210,7 +211,7 @@ def own_nodata(file: OpenFile, index: int) -> float | None:
     """Nodata value of a band where it alone decides what is invalid and can be compared with; else None."""
     if file.flags[index - 1] != {MaskFlags.nodata}:
         return None
-    value, dtype = file.handle.nodatavals[index - 1], np.dtype(file.handle.dtypes[index - 1])
+    value, dtype = file.nodata[index - 1], np.dtype(file.kinds[index - 1])
     if value is None:
         return None
     if dtype.kind in "iu" and (dtype.itemsize > 4 or nodata_bounds(float(value), dtype) is None):
@@ -265,7 +266,7 @@ def open_raster(
         path=text,
         indexes=indexes,
         block_shape=tuple(source.block_shapes[0]),
-        dtype=str(np.result_type(*(source.dtypes[i - 1] for i in indexes))),
+        dtype=str(np.result_type(*{file.kinds[i - 1] for i in indexes})),
         band_nodata=None if same else tuple(stated),
         gdal_masks=tuple(needs_mask(file, i, nodata is not None) for i in indexes),
         validity=tuple(file.validity[i - 1] for i in indexes),
@@ -365,7 +366,8 @@ def _check_raster(source: Any, file: str) -> None:
 def _check_unit(source: Any, indexes: Sequence[int], file: str) -> None:
     """Refuse blocks that do not fit in memory."""
     rows, cols = read_unit(source.block_shapes[0], source.shape)
-    size = max(np.dtype(source.dtypes[i - 1]).itemsize for i in indexes)
+    kinds = source.dtypes
+    size = max(np.dtype(kinds[i - 1]).itemsize for i in indexes)
     together = source.count if str(source.interleaving).lower().endswith("pixel") else 1
     most = max(rows * cols * len(indexes), np.prod(source.block_shapes[0], dtype=float) * together) * size
     if most > MAX_DECODED:
@@ -397,9 +399,8 @@ def same_crs(own: Any, given: Any, name: str) -> None:
 
 def _tell_of_palette(source: Any, indexes: Sequence[int], names: Sequence[str]) -> None:
     """Warn of bands whose numbers are entries of a colour table: classes or colours, not amounts."""
-    coloured = [
-        name for i, name in zip(indexes, names, strict=True) if source.colorinterp[i - 1] == ColorInterp.palette
-    ]
+    colours = source.colorinterp
+    coloured = [name for i, name in zip(indexes, names, strict=True) if colours[i - 1] == ColorInterp.palette]
     if coloured:
         warn(
             f"the numbers of {', '.join(coloured)} are entries of a colour table: classes or colours and no amounts, "

@@ -249,3 +249,18 @@ def test_uganda_sites_lie_on_their_images():
     assert imagery.size_px(5000) == 117
     valid = np.concatenate([np.isfinite(batch).mean(axis=(1, 2, 3)) for _, batch in imagery.iter_chips(points, 117)])
     assert valid.min() > 0.95  # images exist only within 2.5 km of the sites: a shift of 10 pixels would cost 8 %
+
+
+def test_thousands_of_bands_are_opened_in_time_that_grows_with_them(tmp_path):
+    """A file's properties, of all bands at once, are asked for once and not for each band."""
+    import time
+
+    import rasterio
+
+    path = tmp_path / "bands.tif"
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "dtype": "uint8", "crs": "EPSG:32636", "sparse_ok": True}
+    with rasterio.open(path, "w", count=4000, transform=rasterio.Affine(10, 0, 0, 0, -10, 0), **profile):
+        pass
+    start = time.process_time()
+    assert len(open_imagery(path).bands) == 4000
+    assert time.process_time() - start < 5
