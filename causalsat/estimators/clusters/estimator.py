@@ -146,7 +146,8 @@ class ImageEffectClusters(ImageEffectEstimator):
     are averaged over the numbers of at least two by their held-out densities (pseudo-Bayesian model averaging with a
     Bayesian bootstrap of the sites), so that their intervals know that the number was chosen. Tables of the types
     (``cluster_effects``, ``cluster_probabilities``) are given the chosen number. Where it finds one type, all images
-    have one effect, and no interval knows of heterogeneity that was not found.
+    have one effect, and no interval knows of heterogeneity that was not found. Where the effect
+    jumps and the outcome is bounded (yes/no, many zeros), intervals of places can be too narrow.
 
     More than one type says that images tell effects apart. It does not say that there are two kinds of place (a
     smooth effect is cut into types too), nor why effects differ, nor that places of one type are alike in anything
