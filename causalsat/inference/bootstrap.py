@@ -160,7 +160,7 @@ def clusters_by_arm(
     return control, treated
 
 
-def _effective(mass: FloatArray, parts: float | FloatArray) -> float:
+def _effective(mass: NDArray[Any], parts: float | FloatArray) -> float:
     return float(mass.sum() ** 2 / (parts * mass**2).sum())
 
 

@@ -313,6 +313,6 @@ def in_content_order(data: FitData) -> tuple[FitData, IntArray]:
     keys = (data.treatment, data.sample_weight, data.y, *data.X.T)
     order, codes = content_order(keys, data.groups)
     per_unit = ("X", "y", "treatment", "sample_weight", "propensity", "strata")
-    values = {name: getattr(data, name) for name in per_unit}
-    taken = {name: None if v is None else v[order] for name, v in values.items()}
+    values: dict[str, Any] = {name: getattr(data, name) for name in per_unit}
+    taken: dict[str, Any] = {name: None if v is None else v[order] for name, v in values.items()}
     return replace(data, **taken, groups=None if data.groups is None else codes[order]), order

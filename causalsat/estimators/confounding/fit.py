@@ -159,8 +159,9 @@ def _fold_clusters(data: ImageFitData, n_splits: int) -> IntArray:
 
 def take_units(nuisances: Nuisances, rows: IntArray) -> Nuisances:
     """Nuisances of some units, by position."""
-    values = {field.name: getattr(nuisances, field.name) for field in fields(Nuisances)}
-    return Nuisances(**{name: None if own is None else own[rows] for name, own in values.items()})
+    values: dict[str, Any] = {field.name: getattr(nuisances, field.name) for field in fields(Nuisances)}
+    taken: dict[str, Any] = {name: None if own is None else own[rows] for name, own in values.items()}
+    return Nuisances(**taken)
 
 
 def _encoder(
