@@ -28,7 +28,7 @@ from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.folds import fold_labels, seeded, split_folds
 from causalsat.inference.robust import effective_clusters
 from causalsat.plots.comparison import plot_comparison
-from causalsat.study.fitting import given_roles
+from causalsat.study.study import given_roles
 
 __all__ = ["Comparison", "DEFAULT_METRICS", "Judged", "METRICS", "compare", "resolve_metrics"]
 

@@ -17,7 +17,7 @@ from causalsat.encoders import RandomConvFeatures, SequenceEncoder
 from causalsat.exceptions import ColumnError, DataWarning, ImageryError, ParameterError
 from causalsat.mapping.compute import image_encoders
 from causalsat.study.dates import column_days
-from causalsat.study.fitting import given_roles
+from causalsat.study.study import given_roles
 from causalsat.version import __version__
 
 __all__ = [

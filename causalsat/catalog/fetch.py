@@ -12,7 +12,7 @@ from typing import Any
 from causalsat.catalog import convert
 from causalsat.catalog.schema import Download
 from causalsat.exceptions import CatalogError
-from causalsat.study.columns import close_matches, list_names
+from causalsat.study.building import close_matches, list_names
 
 LOG = logging.getLogger(__name__)
 DONE = "conversion.json"  # written last, so that its presence means a whole conversion

@@ -14,7 +14,7 @@ from causalsat.catalog.marks import Marked, explain, read_yaml
 from causalsat.catalog.schema import Entry, ImagerySpec, Roles, SimulateSpec, TableSpec
 from causalsat.exceptions import CatalogError
 from causalsat.study import Study
-from causalsat.study.columns import close_matches, list_names
+from causalsat.study.building import close_matches, list_names
 
 FILE_NAME = "data_catalog.yaml"
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from causalsat.exceptions import CatalogError
-from causalsat.study.columns import close_matches, list_names
+from causalsat.study.building import close_matches, list_names
 
 Path_ = tuple[Any, ...]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from causalsat.exceptions import CatalogError
 from causalsat.imagery.files import gdal_path, is_remote, local_file
-from causalsat.study.columns import close_matches
+from causalsat.study.building import close_matches
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 

@@ -315,7 +315,7 @@ def map_(
 def _polygons(districts: Path | None, name: str | None) -> Any:
     """The districts of a vector file, which have the column of names; None without a file."""
     from causalsat.mapping.grid import read_polygons
-    from causalsat.study.columns import require_column
+    from causalsat.study.building import require_column
 
     if districts is None:
         if name is not None:

@@ -24,7 +24,7 @@ from causalsat.mapping.grid import read_polygons, region_geometry, turned_region
 from causalsat.mapping.tiles import Tile
 from causalsat.mapping.weights import cell_areas, check_weights, weights_of_tile
 from causalsat.posterior import EffectPosterior
-from causalsat.study.columns import require_column
+from causalsat.study.building import require_column
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -1,8 +1,11 @@
-"""What the constructor of Study checks: the table, the roles, the imagery's kind."""
+"""What a study is made of: columns of the table, its rows, the geometry of units and places."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any
 
@@ -11,8 +14,114 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import align_rows
-from causalsat.exceptions import ColumnError, DataError, ParameterError
-from causalsat.study.columns import one_name_each, require_column
+from causalsat.core.names import close_matches, list_names
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
+
+
+def require_column(frame: pd.DataFrame, name: Any, role: str, what: str = "units") -> str:
+    """The column's name if the frame has it, once; otherwise a ColumnError with close matches."""
+    if not isinstance(name, str):
+        raise ColumnError(
+            f"{role}={name!r} is a {type(name).__name__}",
+            expected=f"the name of a column, one of {list_names(frame.columns)}",
+            todo=f"add the values to the table as a column and pass its name as {role}",
+        )
+    if name not in frame.columns:
+        near = close_matches(name, frame.columns)
+        raise ColumnError(
+            f"{role}={name!r} is not a column of the {what}",
+            expected=f"one of {list_names(frame.columns)}",
+            todo=f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "check the spelling",
+        )
+    values = frame[name]
+    if isinstance(values, pd.Series) and values.dtype == object:
+        nested = next((v for v in values if isinstance(v, list | dict | set | np.ndarray)), None)
+        if nested is not None:
+            raise ColumnError(
+                f"{role} {name!r} holds objects of type {type(nested).__name__}, such as {str(nested)[:60]}",
+                expected="one number or one text in a cell",
+                todo="take what is needed out of them, such as units[name].str[0], before",
+            )
+    return name
+
+
+def resolve_covariates(frame: pd.DataFrame, covariates: Any, roles: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of covariates; ``*`` and ``?`` are patterns, which never match a column that has another role."""
+    if covariates is None:
+        return ()
+    wanted: Sequence[Any] = [covariates] if isinstance(covariates, str) else list(covariates)
+    taken = {column: role for role, column in roles.items()}
+    taken |= dict.fromkeys(("geometry", getattr(frame, "active_geometry_name", None) or "geometry"), "place")
+    found: list[str] = []
+    for name in wanted:
+        if isinstance(name, str) and ("*" in name or "?" in name) and name not in frame.columns:
+            matches = [c for c in frame.columns if fnmatchcase(str(c), name) and c not in taken]
+            if not matches:
+                raise ColumnError(
+                    f"the pattern {name!r} in covariates matches no column of the units",
+                    expected=f"a pattern for some of {list_names(frame.columns)}",
+                    todo="check the pattern, or list the columns",
+                )
+            found += [require_column(frame, c, "covariates") if isinstance(c, str) else c for c in matches]
+            continue
+        column = require_column(frame, name, "covariates")
+        if column in taken and taken[column] in ("outcome", "treatment", "place"):
+            raise ColumnError(
+                f"column {column!r} is the {taken[column]} and a covariate",
+                expected="covariates measured before treatment, none of them the outcome, the treatment or the place",
+                todo=f"leave {column!r} out of covariates",
+            )
+        found.append(column)
+    return tuple(dict.fromkeys(found))
+
+
+def numeric_column(values: pd.Series, role: str) -> NDArray[np.float64]:
+    """The column as floats, NaN where missing; ColumnError naming the first value that is no number."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    if values.dtype.kind in "mM":
+        raise ColumnError(
+            f"{role} {values.name!r} holds dates ({values.dtype})",
+            expected="numbers",
+            todo="turn it into a number, such as days since a date",
+        )
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    bad = numbers.isna() & values.notna()
+    if bad.any():
+        text = values[bad].iloc[0]
+        raise ColumnError(
+            f"{role} {values.name!r} holds {text!r} ({int(bad.sum())} of {len(values)} values are not numbers)",
+            expected="numbers",
+            todo=_about_commas([str(value).strip() for value in values[bad].unique()]),
+        )
+    return np.asarray(numbers.to_numpy(dtype=float), dtype=np.float64)
+
+
+def _about_commas(texts: Sequence[str]) -> str:
+    """What to do about texts that are no numbers: commas as decimals, between thousands, or as either."""
+    if all(re.fullmatch(r"[+-]?\d+,\d+|[+-]?\d{1,3}(\.\d{3})+(,\d+)?", text) for text in texts):
+        thousands = any("." in text for text in texts)
+        if thousands or not all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", text) for text in texts):
+            more = ", 'thousands': '.'" if thousands else ""
+            return f"the decimals are commas: read the file with read_options={{'decimal': ','{more}}}"
+        return (
+            "the commas stand between thousands or before decimals, and the codebook says which: read the file with "
+            "read_options={'thousands': ','} or {'decimal': ','}"
+        )
+    if all(re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d{3}", text) for text in texts):
+        return "the commas stand between thousands: read the file with read_options={'thousands': ','}"
+    return "code it as numbers, and missing values as empty cells"
+
+
+def one_name_each(frame: pd.DataFrame) -> None:
+    """Refuse a table in which two columns share a name."""
+    doubled = frame.columns[frame.columns.duplicated()]
+    if len(doubled):
+        raise DataError(
+            f"the units have more than one column named {str(doubled[0])!r}",
+            expected="each name once",
+            todo="rename or drop one: units = units.loc[:, ~units.columns.duplicated()]",
+        )
 
 
 def check_table(units: Any, what: str = "units") -> Any:
@@ -105,3 +214,118 @@ def chosen_rows(mask: ArrayLike, units: pd.Index) -> NDArray[Any]:
     if chosen.dtype != bool:
         return chosen
     return np.flatnonzero(np.asarray(align_rows(units, mask, "the mask", "the study"), dtype=bool))
+
+
+LON_WORDS = ("lon", "long", "longitude", "lng", "easting", "gps_longitude", "geo_long", "x_coord")
+LAT_WORDS = ("lat", "latitude", "northing", "gps_latitude", "geo_lat", "y_coord")
+DEFAULT_CRS = "EPSG:4326"
+
+
+def parse_crs(crs: Any) -> Any:
+    """A pyproj CRS from whatever names one; DataError where nothing does."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        return CRS.from_user_input(crs)
+    except CRSError as error:
+        raise DataError(
+            f"crs={crs!r} is no coordinate reference system that PROJ knows",
+            expected="an EPSG code such as 'EPSG:4326' (lon/lat) or 'EPSG:32636' (UTM 36N), or WKT",
+            todo="look the code up in the documentation of the data",
+        ) from error
+
+
+def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any, what: str = "units") -> Any:
+    """GeoDataFrame of the table's places: points from lon/lat, or the geometry that it has.
+
+    A place with a missing coordinate gets no geometry (None); Study.check reports it.
+    """
+    import geopandas as gpd
+
+    if (lon is None) != (lat is None):
+        given, other = ("lon", "lat") if lat is None else ("lat", "lon")
+        raise ColumnError(
+            f"{given}={lon or lat!r} without {other}",
+            expected="both lon and lat, or a geometry column",
+            todo=f"name the column that holds {other}",
+        )
+    if lon is not None and lat is not None:
+        x = numeric_column(frame[require_column(frame, lon, "lon", what)], "lon")
+        y = numeric_column(frame[require_column(frame, lat, "lat", what)], "lat")
+        points = np.full(len(frame), None, dtype=object)
+        there = np.isfinite(x) & np.isfinite(y)
+        points[there] = gpd.points_from_xy(x[there], y[there])
+        if "geometry" in frame.columns and getattr(frame, "active_geometry_name", None) != "geometry":
+            warnings.warn(
+                f"the column 'geometry' of the {what} gives way to points of {lon} and {lat}; rename it to keep it",
+                DataWarning,
+                stacklevel=4,
+            )
+        table = pd.DataFrame(frame).drop(columns="geometry", errors="ignore")
+        return gpd.GeoDataFrame(table, geometry=points, crs=parse_crs(DEFAULT_CRS if crs is None else crs))
+    if isinstance(frame, gpd.GeoDataFrame) and frame.active_geometry_name is not None:
+        return _with_crs(frame, crs)
+    raise ColumnError(
+        f"the {what} have no place: neither lon and lat nor a geometry",
+        expected="lon= and lat= naming columns, or a GeoDataFrame",
+        todo=_suggest_places(frame),
+    )
+
+
+def units_frame(frame: pd.DataFrame, places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:
+    """The units' places; by their own geometry where the columns named are those of the further places only."""
+    if getattr(frame, "active_geometry_name", None) is not None and lon and lat:
+        elsewhere = {lon, lat} <= set(getattr(places, "columns", ()))
+        if elsewhere and not {lon, lat} & set(frame.columns):
+            return _with_crs(frame, None if frame.crs is not None else crs)
+    return to_geoframe(frame, lon, lat, crs)
+
+
+def places_frame(places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:
+    """Further places: by the units' lon and lat columns, or by their own geometry where they lack those."""
+    frame = check_table(places, "places")
+    if getattr(frame, "active_geometry_name", None) is not None and not {lon, lat} <= set(frame.columns):
+        return _with_crs(frame, None if frame.crs is not None else crs)
+    return to_geoframe(frame, lon, lat, crs, "places")
+
+
+def _with_crs(frame: Any, crs: Any) -> Any:
+    own = frame.copy()
+    if own.active_geometry_name != "geometry":
+        own = own.drop(columns="geometry", errors="ignore").rename_geometry("geometry")
+    own["geometry"] = own.geometry.force_2d()  # altitudes tell no places apart
+    if crs is None:
+        return own
+    wanted = parse_crs(crs)
+    if own.crs is None:
+        return own.set_crs(wanted)
+    if own.crs != wanted:
+        raise DataError(
+            f"crs={wanted.to_string()[:60]} was passed, but the geometry says {own.crs.to_string()[:60]}",
+            expected="one coordinate reference system",
+            todo="leave crs out if the geometry is right; frame.set_crs(..., allow_override=True) if it is wrong",
+        )
+    return own
+
+
+def _suggest_places(frame: pd.DataFrame) -> str:
+    def find(words: tuple[str, ...]) -> list[str]:
+        return [str(c) for c in frame.columns if str(c).strip().casefold() in words]
+
+    wkt = [c for c in frame.columns if _is_wkt(frame[c])]
+    if wkt:
+        return (
+            f"make {str(wkt[0])!r} a geometry: geopandas.GeoDataFrame(t, geometry=geopandas.GeoSeries.from_wkt("
+            f"t[{str(wkt[0])!r}]), crs='EPSG:4326'), with the system that it is in"
+        )
+    lons, lats = find(LON_WORDS), find(LAT_WORDS)
+    if lons and lats:
+        return f"pass lon={lons[0]!r}, lat={lats[0]!r}"
+    return f"name the columns with the coordinates (columns: {list_names(frame.columns)})"
+
+
+def _is_wkt(values: pd.Series) -> bool:
+    """Whether a column holds geometries as text, such as POINT (32.1 1.2)."""
+    first = next((v for v in values.dropna().head(5) if isinstance(v, str)), "")
+    return re.match(r"\s*(SRID=\d+;)?\s*(MULTI)?(POINT|POLYGON|LINESTRING)\s*Z?M?\s*\(", first, re.I) is not None

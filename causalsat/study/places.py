@@ -10,7 +10,7 @@ import pandas as pd
 
 from causalsat.core.names import shown
 from causalsat.exceptions import CausalsatError
-from causalsat.study.columns import list_names
+from causalsat.study.building import list_names
 from causalsat.study.dates import column_days, why_unread
 from causalsat.study.report import Finding
 

@@ -1,8 +1,14 @@
-"""A study: units with places, the roles of their columns, and the imagery that shows where they are."""
+"""A study: units with places, the roles of their columns, and the imagery that shows where they are.
+
+A study says in words, and in a notebook, what it holds; its roles go to a model's fit, each where it belongs.
+"""
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Mapping, Sequence
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,18 +17,168 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.treatment import arm_names, code_treatment
+from causalsat.core.inputs import align_rows
+from causalsat.core.names import shown
+from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment
 from causalsat.design import Design, make_design
-from causalsat.exceptions import ParameterError
-from causalsat.study.building import check_imagery, check_table, chosen_rows, one_probability, resolve_roles
-from causalsat.study.columns import numeric_column, require_column, resolve_covariates
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
+from causalsat.study.building import (
+    check_imagery,
+    check_table,
+    chosen_rows,
+    imagery_names,
+    numeric_column,
+    one_probability,
+    places_frame,
+    require_column,
+    resolve_covariates,
+    resolve_roles,
+    units_frame,
+)
 from causalsat.study.dates import parse_dates
-from causalsat.study.describing import facts_of, html_of, sites_of
-from causalsat.study.geometry import places_frame, units_frame
 from causalsat.study.reading import StudyFileNotFoundError, read_units
 from causalsat.study.report import Finding, StudyReport
 
-__all__ = ["Finding", "Study", "StudyFileNotFoundError", "StudyReport"]
+__all__ = [
+    "Finding",
+    "Study",
+    "StudyFileNotFoundError",
+    "StudyReport",
+    "facts_of",
+    "fit_study",
+    "given_roles",
+    "html_of",
+    "sites_of",
+]
+
+
+def facts_of(study: Any) -> list[str]:
+    """Counts in words."""
+    clusters = "" if study.n_clusters is None else f" in {study.n_clusters:,} clusters"
+    facts = [f"{len(study):,} units{clusters}"]
+    try:
+        t = study.treatment
+        if np.isin(t[~np.isnan(t)], (0.0, 1.0)).all():
+            facts.append(f"{int((t == 1).sum()):,} treated and {int((t == 0).sum()):,} control")
+        else:
+            facts.append(f"treatment from {np.nanmin(t):g} to {np.nanmax(t):g}")
+    except (DataError, ColumnError):
+        facts.append("treatment not coded")
+    facts.append(f"{len(study.covariates)} covariate{'s' if len(study.covariates) != 1 else ''}")
+    if study.places is not None:
+        facts.append(f"{len(study.places):,} further places")
+    facts.append("no imagery" if study.imagery is None else f"imagery {imagery_names(study.imagery)}")
+    return facts
+
+
+def html_of(study: Any) -> str:
+    """Table of facts, roles and sources."""
+    rows = {"units": ", ".join(study.facts()), **{k: str(v) for k, v in study.roles.items()}}
+    rows["covariates"] = ", ".join(study.covariates) or "none"
+    rows |= {k: str(getattr(study, k)) for k in ("description", "citation", "licence") if getattr(study, k)}
+    body = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
+    return f"<strong>Study {escape(study.name)}</strong><table>{body}</table>"
+
+
+def sites_of(study: Any) -> Any:
+    """GeoDataFrame of the clusters, or of the distinct places: counts, mean outcome, mean place."""
+    import geopandas as gpd
+
+    units = study.units
+    points = units.geometry.representative_point() if (units.geom_type != "Point").any() else units.geometry
+    table = pd.DataFrame(
+        {"x": points.x, "y": points.y, "treated": study.treatment, "outcome": study.y}, index=units.index
+    )
+    label = study.groups if study.groups is not None else [f"{x:.7g}, {y:.7g}" for x, y in table[["x", "y"]].values]
+    lost = pd.isna(np.asarray(label, dtype=object))
+    if lost.any():
+        raise DataError(
+            f"{int(lost.sum())} units without a cluster, the first at {units.index[lost][0]!r}",
+            expected=f"a value of {study.roles['cluster']!r} for each unit",
+            todo="name their clusters, or leave them out: study.subset(...)",
+        )
+    summary = table.groupby(np.asarray(label), sort=True).agg(
+        n_units=("x", "size"),
+        n_treated=("treated", "sum"),
+        mean_outcome=("outcome", "mean"),
+        x=("x", "mean"),
+        y=("y", "mean"),
+    )
+    geometry = gpd.points_from_xy(summary["x"], summary["y"])
+    summary.index.name = study.roles.get("cluster", "place")
+    return gpd.GeoDataFrame(summary.drop(columns=["x", "y"]), geometry=geometry, crs=study.crs)
+
+
+def fit_study(study: Any, model: Any, X: Any = None) -> Any:
+    """Fit an estimator, or the Pipeline that ends in one, to the study's X (or another) and roles."""
+    from sklearn import config_context
+
+    features = study.X if X is None else align_rows(study.units.index, X, "X", "the study")
+    steps = getattr(model, "steps", None)
+    final = steps[-1][1] if steps else model
+    arguments = _arguments(study, final)
+    _refuse_labelled_arms(study, final)
+    if not steps:
+        return model.fit(features, study.y, **arguments)
+    prefix = steps[-1][0]
+    routed = {f"{prefix}__{k}": v for k, v in arguments.items()}
+    for name, step in steps[:-1]:
+        if getattr(step, "requests_roles", False):  # an encoder that is trained on outcomes
+            routed |= {f"{name}__{k}": v for k, v in arguments.items() if k in ("treatment", "groups")}
+    with config_context(enable_metadata_routing=False):  # the step's name routes, so no step need ask for it
+        return model.fit(features, study.y, **routed)
+
+
+def _refuse_labelled_arms(study: Any, estimator: Any) -> None:
+    """Refuse arms that value labels name where an estimator would take their codes for amounts."""
+    arms = study.arms
+    if len(arms) < 3 or getattr(estimator, "treatment_kind", None) == "levels":
+        return
+    column = study.roles["treatment"]
+    listed = ", ".join(f"{shown(code)} = {name}" for code, name in arms.items())
+    raise TreatmentError(
+        f"the treatment {column!r} has {len(arms)} arms by its value labels ({listed}), whose codes "
+        f"{type(estimator).__name__} takes for amounts",
+        expected="two arms, or an estimator of arms",
+        todo=f"keep one arm and control, study.subset(study.units[{column!r}].isin([control, arm])), and name it by "
+        f"replace(treated=arm); or take all arms with {FOR_ARMS}. If the codes are amounts: "
+        "study.replace(value_labels=None)",
+    )
+
+
+def given_roles(study: Any) -> dict[str, Any]:
+    """The roles that the study has, by the names under which ``fit`` takes them."""
+    roles = {
+        "treatment": study.treatment,
+        "groups": study.groups,
+        "strata": study.strata if study.randomised else None,
+        "sample_weight": study.weights,
+        "propensity": study.propensity,
+    }
+    if roles["strata"] is not None:  # of all units: a part of them may leave a stratum one arm
+        roles["propensity"] = study.design.probability
+    return {k: v for k, v in roles.items() if v is not None}
+
+
+def _arguments(study: Any, estimator: Any) -> dict[str, Any]:
+    known = inspect.signature(estimator.fit).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    if "treatment" not in known and not takes_any:
+        raise ParameterError(
+            f"{type(estimator).__name__}.fit takes no treatment",
+            expected="an effect estimator, or a Pipeline that ends in one",
+            todo="end the pipeline with one of causalsat's estimators, such as DoublyRobustEffect()",
+        )
+    given = given_roles(study)
+    unused = [k for k in given if k not in known and not takes_any]
+    if unused:
+        warnings.warn(
+            f"{type(estimator).__name__}.fit takes no {', '.join(unused)}: the study's are not used",
+            DataWarning,
+            stacklevel=4,
+        )
+    return {k: v for k, v in given.items() if k not in unused}
+
 
 FloatArray = NDArray[np.float64]
 
@@ -416,8 +572,6 @@ class Study:
         DataError
             If X has other labels than the units.
         """
-        from causalsat.study.fitting import fit_study
-
         return fit_study(self, model, X)
 
     # ------------------------------------------------------------------ how it looks

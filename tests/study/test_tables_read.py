@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 from causalsat.study import Study
-from causalsat.study.columns import numeric_column
+from causalsat.study.building import numeric_column
 from causalsat.study.dates import column_days, parse_dates
 from causalsat.study.reading import read_units
 

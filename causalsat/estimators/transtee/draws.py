@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.encoders.device import resolve_device
-from causalsat.estimators.transtee.data import Scaling, table_tensor
+from causalsat.estimators.transtee.data import NetworkShape, Scaling, table_tensor
 from causalsat.estimators.transtee.families import mean_outcome
 from causalsat.estimators.transtee.network import TokenNetwork
-from causalsat.estimators.transtee.shapes import NetworkShape
 from causalsat.estimators.transtee.treatments import TreatmentCoding
 
 __all__ = ["Ensemble", "Predictor", "evaluate", "outcome_draws", "rebuild", "short_calls", "unit_features"]

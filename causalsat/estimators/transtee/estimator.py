@@ -16,7 +16,7 @@ from causalsat.core import inputs, memory
 from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
 from causalsat.estimators.transtee.families import FAMILIES
-from causalsat.estimators.transtee.images import CellTokens
+from causalsat.estimators.transtee.network import CellTokens
 from causalsat.estimators.transtee.report import Attention, average_table, notes, split_attention
 from causalsat.estimators.transtee.treatments import KINDS
 from causalsat.exceptions import DataError, ParameterError, TreatmentError

@@ -13,11 +13,10 @@ from causalsat.core.inputs import FitData, FloatArray
 from causalsat.encoders.device import resolve_device, use_half
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.estimators.transtee import head as transtee_head
-from causalsat.estimators.transtee.data import Scaling, Units, learn_scaling, make_units
+from causalsat.estimators.transtee.data import ImageShape, NetworkShape, Scaling, Units, learn_scaling, make_units
 from causalsat.estimators.transtee.draws import evaluate, rebuild, short_calls
 from causalsat.estimators.transtee.families import MIN_DISPERSION, Family, check_outcome, resolve
 from causalsat.estimators.transtee.network import member_modules
-from causalsat.estimators.transtee.shapes import ImageShape, NetworkShape
 from causalsat.estimators.transtee.training import (
     Adversary,
     Speed,

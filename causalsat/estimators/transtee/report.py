@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
-from causalsat.estimators.transtee.shapes import NetworkShape
+from causalsat.estimators.transtee.data import NetworkShape
 from causalsat.posterior import draw_quantiles
 
 __all__ = ["Attention", "agreement", "average_table", "notes", "split_attention"]

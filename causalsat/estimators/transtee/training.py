@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional
 
 from causalsat.encoders.networks.training import TrainSettings, train_network
+from causalsat.estimators.transtee.data import NetworkShape, column_groups
 from causalsat.estimators.transtee.head import EvidenceLoss, LogisticEvidence
 from causalsat.estimators.transtee.network import MemberLinear, TokenNetwork
-from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
 
 __all__ = ["Adversary", "Speed", "TrainedMembers", "TrainingData", "adversary_loss", "train_members"]
 

@@ -9,8 +9,8 @@ import torch
 
 import causalsat
 from causalsat import TransTEE
+from causalsat.estimators.transtee.data import NetworkShape
 from causalsat.estimators.transtee.report import split_attention
-from causalsat.estimators.transtee.shapes import NetworkShape
 from causalsat.exceptions import CausalsatError, DataError, DataWarning, ParameterError, TreatmentError
 
 SMALL = {"n_members": 3, "width": 8, "n_features": 16, "n_draws": 120, "random_state": 0}

@@ -7,8 +7,8 @@ import torch
 from causalsat import TransTEE
 from causalsat.estimators.transtee import head as head
 from causalsat.estimators.transtee import training as training
+from causalsat.estimators.transtee.data import ImageShape, NetworkShape, column_groups
 from causalsat.estimators.transtee.network import TokenNetwork
-from causalsat.estimators.transtee.shapes import ImageShape, NetworkShape, column_groups
 from causalsat.exceptions import ParameterError
 
 SMALL = {"n_members": 2, "width": 8, "n_features": 8, "max_epochs": 8, "n_draws": 60, "random_state": 0}

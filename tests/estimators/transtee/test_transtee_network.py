@@ -12,11 +12,10 @@ from causalsat import TransTEE
 from causalsat.estimators.transtee import families, fit
 from causalsat.estimators.transtee import head as head
 from causalsat.estimators.transtee import training as training
-from causalsat.estimators.transtee.data import make_units
+from causalsat.estimators.transtee.data import NetworkShape, column_groups, make_units
 from causalsat.estimators.transtee.families import Family
 from causalsat.estimators.transtee.fit import training_units
 from causalsat.estimators.transtee.network import TokenNetwork
-from causalsat.estimators.transtee.shapes import NetworkShape, column_groups
 from causalsat.estimators.transtee.treatments import TreatmentCoding, inverse_propensity
 
 SHAPE = NetworkShape(n_members=3, n_columns=4, n_basis=2, width=8, n_blocks=1, n_features=5)
