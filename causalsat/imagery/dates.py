@@ -25,6 +25,24 @@ _TOKENS = (
     re.compile(_YEAR + r"(?:" + _MONTH + r"(?!\d)|[-_.]" + _MONTH + r"(?![0-9A-Za-z]))"),
     re.compile(_YEAR + r"(?!\d)"),
 )
+_NAMED = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+# what makes a year a part of a date that is not read: day of year, other orders, months in words, quarters, weeks;
+# 2015_10m and 2015_30_sec are years with a resolution, v2.0.2008 with a version
+_REST_BEHIND = re.compile(
+    r"[-_.]\d{1,3}(?![0-9A-Za-z])(?![-_. ]?(?:k?m|arc\w*|sec\w*|min\w*|deg\w*)(?![A-Za-z]))"
+    rf"|[-_. ]?{_NAMED}(?![A-Za-z])|[-_. ]?(?:Q[1-4]|W\d\d)(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+_REST_BEFORE = re.compile(
+    r"(?:(?<![0-9A-Za-z])(?:0?[1-9]|[12]\d|3[01])[-_.](?:0?[1-9]|[12]\d|3[01])[-_.]"
+    r"|(?<![0-9A-Za-z.])(?:0[1-9]|1[0-2])[-_.]"
+    rf"|(?<![A-Za-z]){_NAMED}[-_. ]?|(?<![0-9A-Za-z])Q[1-4][-_. ]?)\Z",
+    re.IGNORECASE,
+)
+_SHORT_DAY = re.compile(r"\d{4}([-_])\d\d\1[1-9](?![0-9A-Za-z])")
 _BETWEEN = re.compile(r"[-_. ]{1,3}|[-_. ]?(?:to|through)[-_. ]?")
 # products whose second day is that of processing: Landsat's and Sentinel-2's
 _PRODUCTS = re.compile(
@@ -85,7 +103,8 @@ def day_in_name(name: str, regex: str | None = None) -> str | None:
     Raises
     ------
     ImageryError
-        Several years or months that are no period, or a regular expression that finds no date.
+        Several years or months that are no period, a year next to what is not read (03-04-2008, 15Jan2008, 2008Q1,
+        2008-W05, 2008_001: nothing is guessed), or a regular expression that finds no date.
 
     Examples
     --------
@@ -115,6 +134,8 @@ def _day_by_default(name: str) -> str | None:
     if not tokens:
         return None
     finest = min(level for _, _, level, _ in tokens)
+    if finest > 0:
+        _check_whole(name, [token for token in tokens if token[2] == finest])
     days, end = [], -1
     period = False
     for start, stop, level, day in tokens:
@@ -144,6 +165,22 @@ def _tokens(name: str) -> list[tuple[int, int, int, str]]:
             except ImageryError:  # 20160231
                 continue
     return sorted(found)
+
+
+def _check_whole(name: str, tokens: list[tuple[int, int, int, str]]) -> None:
+    """Refuse years, and months, that are a part of a longer date in a form that is not read."""
+    for start, stop, level, _ in tokens:
+        if level == 2:
+            before, behind = _REST_BEFORE.search(name[:start]), _REST_BEHIND.match(name, stop)
+            partial = before is not None or behind is not None
+        else:
+            partial = _SHORT_DAY.match(name, start) is not None
+        if partial:
+            raise ImageryError(
+                f"{name} holds {name[start:stop]} next to what may be the rest of a date that is not read",
+                expected=EXPECTED,
+                todo="say what the date is with date_regex= (groups named year, month, day or doy), or pass dates=",
+            )
 
 
 def _day_of(found: re.Match[str], name: str) -> str:

@@ -368,6 +368,31 @@ def test_two_years_that_are_no_period_are_refused():
     assert day_in_name("ndvi_2009_made_2016.tif", r"ndvi_(\d{4})") == "2009-12-31"
 
 
+PARTS = (
+    "a_03-04-2008 03.04.2008 a_15Jan2008 a_Jan2008 a_2008Q1 a_2008_001 a_2008-001 a_2008-W05 a_2008_1_5 a_2008_10_5 "
+    "a_03_2008 a_2008_March Q3_2008 15-sept-2008"
+)
+YEARS = (
+    "a_2008_10m chirps-v2.0.2008 CHIRPS-2.0.2008 a_2008_v2 a_2008_h10v09 h10v09_2008 Landsat_7_2008 sentinel-2-2008 "
+    "gpw_v4_rev11_2008_30_sec VNL_v21_npp_2008_global ppp_2008_1km 2008_mara B04_2008"
+)
+
+
+@pytest.mark.parametrize("name", PARTS.split())
+def test_years_next_to_the_rest_of_a_date_are_refused(name):
+    with pytest.raises(ImageryError, match=r"2008.*next to.*date_regex=.*dates="):
+        day_in_name(name + ".tif")
+
+
+@pytest.mark.parametrize("name", YEARS.split())
+def test_years_next_to_other_things_are_years(name):
+    assert day_in_name(name + ".tif") == "2008-12-31"
+
+
+def test_a_day_of_the_year_is_read_as_the_expression_says():
+    assert day_in_name("a_2008_060.tif", r"(?P<year>\d{4})_(?P<doy>\d{3})") == "2008-02-29"
+
+
 def test_composites_pass_only_when_they_ended(tmp_path):
     for name in ("c_200801-200812.tif", "c_2009_2011.tif"):
         tif(tmp_path / "c" / name, numbers("uint8")[None])
