@@ -475,7 +475,7 @@ class EffectEstimator(TableEstimator):
 
         Of more than 10,000 units the draws are made for a chunk of them at a time.
         """
-        if len(np.shape(X)) < 1 or memory.number_of_rows(X) <= memory.WHOLE_ROWS:
+        if memory.number_of_rows(X) <= memory.WHOLE_ROWS:
             return np.asarray(self.effect(X).mean(), dtype=float)
         return np.concatenate([part.mean() for part in self._effects_by_chunk(X, 1.0, 0.0)]).astype(float, copy=False)
 

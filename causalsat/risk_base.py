@@ -203,7 +203,7 @@ class RiskEstimator(ClassifierMixin, SelectiveEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any, *, given: str | None = None) -> FloatArray:
         """Posterior mean of P(Y = 0) and P(Y = 1), shape (n, 2); ``given`` as in :meth:`risk`."""
-        if len(np.shape(X)) < 1 or memory.number_of_rows(X) <= memory.WHOLE_ROWS:
+        if memory.number_of_rows(X) <= memory.WHOLE_ROWS:
             p = self.risk(X, given=given).mean()
         else:
             parts = memory.in_chunks(X, lambda part, _: self.risk(part, given=given))

@@ -24,8 +24,10 @@ LARGE_BYTES = 1 << 30
 
 
 def number_of_rows(X: Any) -> int:
-    """Units of X in any of its forms."""
-    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
+    """Units of X in any of its forms; 0 of what has no length, which is refused elsewhere."""
+    if hasattr(X, "shape"):
+        return int(X.shape[0]) if X.shape else 0
+    return len(X) if hasattr(X, "__len__") else 0
 
 
 def take_rows(X: Any, rows: slice) -> Any:

@@ -173,6 +173,7 @@ def test_what_cannot_be_told_apart_is_refused_by_its_name(value, named):
 
 SCRIPT = """
 import functools, numpy as np, pandas as pd
+from causalsat.core.fingerprint import fingerprint
 class Own:
     names = {"b", "a", "c"}
     def fit(self, x):

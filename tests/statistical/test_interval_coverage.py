@@ -27,7 +27,8 @@ CASES = {
     "BayesianLinearEffect": ("prior", calibration.linear_of_the_prior, None, calibration.LEVELS * 2),
     "DoublyRobustEffect": ("units", calibration.unshrunk, None, calibration.LEVELS * 2),
     **{kind: ("units", calibration.learner(kind), None, calibration.LEVELS * 2) for kind in calibration.LEARNERS},
-    "BayesianForestEffect": ("units", calibration.forest, None, calibration.LEVELS * 2),
+    # of units it covers a few hundredths more than it says, as measured; of averages what it says
+    "BayesianForestEffect": ("units", calibration.forest, None, (0.56, 0.93, 0.965, 0.5, 0.9, 0.95)),
     # at 50 units and with few hyperparameter draws its intervals cover less than they say: this was measured, over
     # 200 trials, and must not become less
     "GaussianProcessEffect": ("smooth", small_process, 50, (0.41, 0.82, 0.88, 0.385, 0.85, 0.92)),

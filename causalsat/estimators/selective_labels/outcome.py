@@ -214,7 +214,7 @@ class SelectiveLabelsOutcome(RegressorMixin, SelectiveEstimator):  # type: ignor
 
     def predict(self, X: Any) -> FloatArray:
         """Posterior mean of the outcome of each unit, tested or not, shape (n,)."""
-        if len(np.shape(X)) < 1 or memory.number_of_rows(X) <= memory.WHOLE_ROWS:
+        if memory.number_of_rows(X) <= memory.WHOLE_ROWS:
             return np.asarray(self.outcome(X).mean(), dtype=float)
         return np.concatenate([part.mean() for part in memory.in_chunks(X, lambda part, _: self.outcome(part))])
 

@@ -79,7 +79,7 @@ def agreement(weights: FloatArray) -> float:
     --------
     >>> one = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]])
     >>> round(agreement(np.array([one, one])), 3), round(agreement(np.array([one, one[:, [0, 2, 1]]])), 3)
-    (1.0, 0.839)
+    (1.0, 0.85)
     """
     rows = weights.reshape(len(weights), -1)
     if len(rows) < 2 or (np.ptp(rows, axis=1) < 1e-12).any():
