@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.exceptions import ImageryError
+from causalsat.exceptions import ImageryError, ParameterError
 
 __all__ = ["PRESETS", "MaskRule", "mask_rule"]
 
@@ -63,6 +63,12 @@ class MaskRule:
             bad |= ~finite
             quality = np.where(finite, quality, 0)
         if self.bits:
+            size = 8 * quality.dtype.itemsize
+            if quality.dtype.kind in "iu" and max(self.bits) >= size:
+                raise ParameterError(
+                    f"mask has bits={list(self.bits)} for a quality band of type {quality.dtype}",
+                    expected=f"bits from 0 to {size - 1}",
+                )
             bad |= (quality.astype(np.int64) & sum(1 << bit for bit in self.bits)) != 0
         return bad
 
@@ -75,6 +81,16 @@ PRESETS: dict[str, MaskRule] = {
 }
 
 
+def _whole_numbers(values: Any, key: str) -> tuple[int, ...]:
+    try:
+        given = [float(v) for v in np.atleast_1d(values)]
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"mask has {key}={values!r}", expected="whole numbers") from error
+    if not all(v.is_integer() for v in given):
+        raise ParameterError(f"mask has {key}={values!r}", expected="whole numbers, as quality bands hold")
+    return tuple(int(v) for v in given)
+
+
 def mask_rule(rule: Any) -> MaskRule | None:
     """A checked :class:`MaskRule` from a preset's name, a mapping or a rule.
 
@@ -82,6 +98,8 @@ def mask_rule(rule: Any) -> MaskRule | None:
     ------
     ImageryError
         An unknown preset or key, or a rule that rules nothing out.
+    ParameterError
+        Values that are no whole numbers, or bits that no band has.
 
     Examples
     --------
@@ -106,9 +124,12 @@ def mask_rule(rule: Any) -> MaskRule | None:
             expected="band, and one of invalid, valid or bits, perhaps replace",
             todo=example,
         )
-    numbers = {
-        key: tuple(int(v) for v in np.atleast_1d(rule[key])) for key in ("invalid", "valid", "bits") if key in rule
-    }
+    numbers = {key: _whole_numbers(rule[key], key) for key in ("invalid", "valid", "bits") if key in rule}
+    outside = [bit for bit in numbers.get("bits", ()) if not 0 <= bit < 63]
+    if outside:
+        raise ParameterError(
+            f"mask has bits={outside}", expected="bits from 0, the lowest, to the highest of the band"
+        )
     if not any(numbers.values()):
         raise ImageryError("mask rules nothing out", expected="invalid, valid or bits", todo=example)
     replace = rule.get("replace")

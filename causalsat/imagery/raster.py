@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,7 +18,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from causalsat.core.warn import warn
-from causalsat.exceptions import ImageryError, ImageryWarning
+from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery.blocks import Block, is_nodata, nodata_bounds, read_unit
 from causalsat.imagery.dates import as_day
 from causalsat.imagery.files import sibling
@@ -249,6 +250,9 @@ def open_raster(
     names, indexes = choose_bands(
         source.descriptions, bands, text, hidden=_hidden_bands(source, mask_index if mask_path == text else 0)
     )
+    if bands is None or len(indexes) > 1:
+        _check_times(source, text)
+    _check_nodata(nodata, [file.kinds[i - 1] for i in indexes], text)
     _check_unit(source, indexes, text)
     _tell_of_palette(source, indexes, names)
     scale, offset = resolve_gain(own_gain(source, indexes), scale, offset, text)
@@ -360,6 +364,33 @@ def _check_raster(source: Any, file: str) -> None:
     if any(kind.startswith("complex") for kind in kinds):
         raise ImageryError(
             f"{file} holds {kinds[0]} pixels", expected="real numbers", todo="write amplitudes instead"
+        )
+
+
+def _check_times(source: Any, file: str) -> None:
+    """Refuse a subdataset whose bands are images of several times, which GDAL does not date."""
+    tags = source.tags()
+    for dim in re.findall(r"[^{},]+", tags.get("NETCDF_DIM_EXTRA", "")):
+        times = re.match(r"\{(\d+)", tags.get(f"NETCDF_DIM_{dim}_DEF", ""))
+        dated = dim.lower() in ("time", "t") or " since " in tags.get(f"{dim}#units", "")
+        if dated and times and int(times.group(1)) > 1:
+            raise ImageryError(
+                f"the bands of {file} are {times.group(1)} times of the dimension {dim!r}",
+                expected="one image of one date",
+                todo="open it with its dates, open_imagery(xarray.open_dataset(path)), or take one band: bands=[1]",
+            )
+
+
+def _check_nodata(nodata: float | None, kinds: Sequence[str], file: str) -> None:
+    """Refuse a given nodata value that no pixel of any band can have."""
+    types = [np.dtype(kind) for kind in kinds]
+    if nodata is None or np.isnan(nodata) or any(dtype.kind not in "iu" for dtype in types):
+        return
+    if all(nodata_bounds(nodata, dtype) is None for dtype in types):
+        raise ParameterError(
+            f"nodata={nodata!r} for {file}",
+            expected=f"a value that pixels of type {kinds[0]} can have",
+            todo="check nodata=, or leave it out",
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from causalsat.exceptions import ImageryError
+from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.imagery.arrays import open_array, open_zarr
 from causalsat.imagery.base import Imagery
 from causalsat.imagery.dates import day_in_name
@@ -98,6 +99,8 @@ def open_imagery(
     """
     if isinstance(source, Imagery):
         return source
+    if nodata is not None and (isinstance(nodata, bool) or not isinstance(nodata, Real)):
+        raise ParameterError(f"nodata={nodata!r}", expected="a number")
     settings: dict[str, Any] = {
         "bands": bands, "crs": crs, "nodata": nodata, "scale": scale, "offset": offset, "mask": mask, "name": name
     }  # fmt: skip
@@ -141,6 +144,13 @@ def kind_of(source: Any) -> str:
         It is none of these.
     """
     if isinstance(source, list | tuple):
+        other = next((item for item in source if not isinstance(item, str | os.PathLike)), None)
+        if other is not None:
+            raise ImageryError(
+                f"source is a list with a {type(other).__name__}",
+                expected="a list of paths",
+                todo="STAC items: write them to a file (pystac.ItemCollection(items).save_object) and pass its path",
+            )
         return "sequence"
     if hasattr(source, "dims") and (hasattr(source, "transpose") or hasattr(source, "data_vars")):
         return "array"

@@ -197,12 +197,17 @@ def _choices(items: list[Item], bands: Any, network: bool, rule: MaskRule | None
         usable = [key for key, asset in first.assets.items() if asset.is_image]
         if rule is not None and rule.band is not None:
             usable = [key for key in usable if key != _asset_of(first, str(rule.band))[0]]
-        usable = [key for key in usable if all(key in item.assets for item in items)]
+        images = {key: sum(key in item.assets for item in items) for key in usable}
+        partial = {key: len(items) - count for key, count in images.items() if count < len(items)}
+        usable = [key for key in usable if key not in partial]
         if not usable:
             raise ImageryError(
                 f"the STAC items have no asset of pixels in common; {first.id} has {sorted(first.assets)}",
                 todo="name the assets with bands=, or the collection with collections=",
             )
+        if partial:
+            words = ", ".join(f"{key} ({count} of {len(items)} items lack it)" for key, count in partial.items())
+            warn(f"bands that some STAC items do not have are left out of all dates: {words}", ImageryWarning)
         named = [choice for key in usable for choice in _bands_of(first.assets[key], network)]
     else:
         wanted = dict(bands) if hasattr(bands, "values") else {str(b): b for b in np.atleast_1d(bands).tolist()}

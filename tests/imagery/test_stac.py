@@ -495,3 +495,16 @@ def test_a_file_of_an_item_that_changes_is_read_anew(tmp_path):
     np.testing.assert_array_equal(
         open_imagery(folder).chips(place, **options).values[0, 0], numbers(5)[:, 9:12, 9:12]
     )
+
+
+def test_bands_that_some_items_lack_are_told(tmp_path):
+    tif(tmp_path / "a.tif", numbers(1))
+    items = [
+        item("one", {"red": "a.tif", "nir": "a.tif"}),
+        item("two", {"red": "a.tif"}, "2016-03-05T08:00:00Z"),
+    ]
+    save(tmp_path, items)
+    with pytest.warns(ImageryWarning, match=r"nir \(1 of 2 items lack it\)"):
+        imagery = open_imagery(tmp_path)
+    assert imagery.bands == ("red",)
+    assert len(imagery.days) == 2

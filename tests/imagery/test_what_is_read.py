@@ -673,3 +673,45 @@ def test_vrt_of_bands_is_read_as_rasterio_reads_it(tmp_path):
 
 def test_every_refusal_is_a_causalsat_error():
     assert issubclass(ImageryError, CausalsatError)
+
+
+# ---------------------------------------------------------------------- arguments that would do nothing
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask": {"band": 1, "invalid": [3.5]}},
+        {"mask": {"band": 1, "bits": [-1]}},
+        {"nodata": "0"},
+        {"nodata": -1},
+        {"nodata": 0.5},
+    ],
+)
+def test_masks_and_nodata_that_no_pixel_can_have_are_refused(tmp_path, settings):
+    tif(tmp_path / "a.tif", np.stack([numbers("uint8")] * 2))
+    with pytest.raises(ParameterError, match=r"invalid=|bits=|nodata="):
+        open_imagery(tmp_path / "a.tif", **settings)
+
+
+def test_bits_beyond_the_quality_band_are_refused(tmp_path):
+    tif(tmp_path / "a.tif", np.stack([numbers("uint8")] * 2))
+    with pytest.raises(ParameterError, match="from 0 to 7"):
+        whole(open_imagery(tmp_path / "a.tif", mask={"band": 2, "bits": [16]}))
+
+
+def test_the_times_of_a_netcdf_file_are_no_bands(tmp_path):
+    import xarray
+
+    coords = {"time": np.array(["2008-01-01", "2009-01-01"], "datetime64[ns]"), "y": Y, "x": X}
+    rain = xarray.DataArray(np.zeros((2, len(Y), len(X))), dims=("time", "y", "x"), coords=coords, name="rain")
+    for key in ("x", "y"):
+        rain[key].attrs = {"standard_name": f"projection_{key}_coordinate", "units": "m"}
+    rain.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    with pytest.raises(ImageryError, match=r"2 times of the dimension 'time'.*xarray\.open_dataset"):
+        open_imagery(tmp_path / "a.nc", crs="EPSG:32636")
+    rain[:1].to_netcdf(tmp_path / "one.nc", engine="scipy")
+    assert len(open_imagery(tmp_path / "one.nc", crs="EPSG:32636").bands) == 1
+
+
+def test_lists_of_other_things_are_refused():
+    with pytest.raises(ImageryError, match="list with a int"):
+        open_imagery([1])
