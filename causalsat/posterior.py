@@ -26,6 +26,7 @@ __all__ = ["EffectPosterior", "coefficient_table", "draw_quantiles"]
 FloatArray = NDArray[np.floating[Any]]
 CHUNK_BYTES = 256 << 20  # of draws that are copied at a time
 MAX_DENSE = 10_000_000  # entries of a table of units by groups
+MAX_SUM = 1e150  # larger weights are taken as shares of the largest: their sums stay finite
 
 
 def draw_quantiles(draws: ArrayLike, probs: ArrayLike, axis: int = 0) -> FloatArray:
@@ -292,7 +293,7 @@ class EffectPosterior(Tabular):
         w = np.ones(len(self)) if given is None else np.asarray(given, dtype=float)
         if w.shape != (len(self),) or not np.isfinite(w).all() or (w < 0).any():
             raise DataError("weights", expected=f"{len(self)} finite, non-negative numbers")
-        return w
+        return w / w.max() if w.max(initial=0.0) > MAX_SUM else w
 
     def _average(self, mask: FloatArray, weights: ArrayLike | None, label: str) -> EffectPosterior:
         if len(self) == 0:

@@ -186,6 +186,7 @@ def make_map(
     html = page_wanted(html)
     if client is not None:
         check_client(client)
+    _refuse_same_file(path, png, html, imagery)
     folder = path.with_name(path.name + ".tiles")
     refuse_link(folder, "the tiles of a map")
     job = make_job(
@@ -242,6 +243,25 @@ def _check_settings(out: Any, level: float, min_valid: float | None, tile_px: in
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _refuse_same_file(path: Path, png: Any, html: Any, imagery: Any) -> None:
+    """Refuse outputs that are one file, or a file that the imagery is read from."""
+    named = [("png", png), ("html", html)]
+    asked = [(name, v) for name, v in named if v is not None and not isinstance(v, bool) and v != "auto"]
+    read = {os.path.realpath(stamp[0]) for stamp in getattr(imagery, "stamps", tuple)() if isinstance(stamp[0], str)}
+    taken: dict[str, str] = {}
+    for name, target in [("out", path), *asked]:
+        place = os.path.realpath(target)
+        if place in read:
+            raise ParameterError(
+                f"{name}={str(target)!r}, which the imagery is read from",
+                expected="another file",
+                todo="name a file that does not exist yet",
+            )
+        if place in taken:
+            raise ParameterError(f"{name}={str(target)!r}, the file of {taken[place]}=", expected="a file for each")
+        taken[place] = name
 
 
 # ---------------------------------------------------------------------- work

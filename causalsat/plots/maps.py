@@ -56,7 +56,8 @@ def plot_map(
     """
     layers = read_layers(getattr(result, "path", result))
     units, title, note = (
-        given or layers.tags.get(key, "") for key, given in (("units", units), ("title", title), ("note", note))
+        _style.plain(given or layers.tags.get(key, ""))
+        for key, given in (("units", units), ("title", title), ("note", note))
     )
     if layer is not None or ax is not None:
         name = layer or layers.main
@@ -93,7 +94,8 @@ def save_map(
 
     layers = read_layers(getattr(result, "path", result))
     units, title, note = (
-        given or layers.tags.get(key, "") for key, given in (("units", units), ("title", title), ("note", note))
+        _style.plain(given or layers.tags.get(key, ""))
+        for key, given in (("units", units), ("title", title), ("note", note))
     )
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)

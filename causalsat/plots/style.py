@@ -38,6 +38,11 @@ def tidy(ax: Any, *, title: str = "", x: str = "", y: str = "", grid: str = "y")
     return ax
 
 
+def plain(words: str) -> str:
+    """Words of a user as matplotlib shows them literally: dollars are no mathematics."""
+    return str(words).replace("$", r"\$")
+
+
 def with_units(label: str, units: str) -> str:
     """Label followed by its units in brackets."""
     return f"{label} ({units})" if units else label

@@ -99,3 +99,13 @@ def test_intervals_hold_a_further_draw_as_often_as_they_say(n_draws):
     draws = np.random.default_rng(0).uniform(size=(n_draws, 20_000))
     lower, upper = EffectPosterior(draws).interval(0.8).T
     assert np.mean(upper - lower) == pytest.approx(0.8, abs=3 * np.std(upper - lower) / np.sqrt(20_000))
+
+
+def test_huge_weights_are_shares_of_the_largest():
+    """Their sum left the range of numbers, and the average was 0."""
+    post = EffectPosterior(DRAWS)
+    w = np.array([1.0, 2.0, 1.0])
+    np.testing.assert_allclose(post.ate(weights=8e307 * w / 2).draws, post.ate(weights=w).draws)
+    np.testing.assert_allclose(
+        post.gate(["v", "u", "v"], weights=8e307 * w / 2).draws, post.gate(["v", "u", "v"], weights=w).draws
+    )

@@ -324,3 +324,24 @@ def test_result_in_memory_and_in_words(model, imagery, tmp_path):
     assert list(array.band.values) == list(BANDS)
     np.testing.assert_array_equal(array.sel(band="cate").values, bands_of(result.path)[0][0])
     assert f"{result.n_mapped:,} of 45 x 60 cells of 60 m" in str(result)
+
+
+def test_outputs_are_neither_the_imagery_nor_one_file(model, tmp_path):
+    write_raster(tmp_path / "scene.tif", smooth_pixels())
+    before = (tmp_path / "scene.tif").read_bytes()
+    held = open_imagery(tmp_path / "scene.tif")
+    with pytest.raises(ParameterError, match="which the imagery is read from"):
+        map_effects(model, held, resolution=3 * PIXEL, out=tmp_path / "scene.tif", **QUIET)
+    with pytest.raises(ParameterError, match="the file of out="):
+        map_effects(
+            model, held, resolution=3 * PIXEL, out=tmp_path / "map.tif", **{**QUIET, "html": tmp_path / "map.tif"}
+        )
+    assert (tmp_path / "scene.tif").read_bytes() == before
+
+
+def test_dollars_in_titles_and_units_are_words(model, imagery, tmp_path):
+    options = {"title": "Cost $a_$ and $b^$", "units": r"$\write18{id}$ a year"}
+    result = map_effects(
+        model, imagery, resolution=6 * PIXEL, out=tmp_path / "map.tif", **{**QUIET, "png": True}, **options
+    )
+    assert result.png.stat().st_size > 10_000
