@@ -30,6 +30,7 @@ _SERVICES = {
     "Capabilities", "GDALTileIndexDataset", "GDAL_OGCAPI", "GDAL_WMS", "GDAL_WMTS", "MRF_META", "WCS_GDAL",
     "WMS_Capabilities", "WMS_Tile_Service", "WMT_MS_Capabilities",
 }  # fmt: skip
+_SIDE_FILES = (".ovr", ".msk", ".aux.xml", ".msk.ovr", ".ovr.msk", ".ovr.ovr")
 _TEXT_BYTES = 64 << 20
 _NOWHERE = "127.0.0.1:9"  # the port of the discard protocol, where nothing listens
 
@@ -76,7 +77,9 @@ def offline(network: bool = False) -> Iterator[None]:
     if network:
         yield
         return
-    with rasterio.Env(GDAL_HTTP_PROXY=_NOWHERE, GDAL_HTTPS_PROXY=_NOWHERE, GDAL_HTTP_MAX_RETRY="0"):
+    closed = {"GDAL_HTTP_PROXY": _NOWHERE, "GDAL_HTTPS_PROXY": _NOWHERE, "GDAL_HTTP_MAX_RETRY": "0"}
+    # where NO_PROXY lets an address past the proxy, no name of a file ends in this
+    with rasterio.Env(**closed, CPL_VSIL_CURL_ALLOWED_EXTENSIONS=".nothing"):
         yield
 
 
@@ -111,6 +114,9 @@ def _walk(path: str, origin: str, network: bool, found: dict[str, None]) -> None
             f"{origin} is a VRT of {path}, which names other files",
             todo="pass network=True where they lie on the net",
         )
+    if not network:
+        for ending in _SIDE_FILES:
+            _walk_side_file(path + ending, origin, found)
     root = _xml(path)
     if root is None:
         return
@@ -132,6 +138,27 @@ def _walk(path: str, origin: str, network: bool, found: dict[str, None]) -> None
                 todo="pass network=True to read them from there, or download them first",
             )
         _walk(name, origin, network, found)
+
+
+def _walk_side_file(side: str, origin: str, found: dict[str, None]) -> None:
+    """Look into a file that GDAL opens beside another: overviews and masks may be VRTs, statistics may name one."""
+    root = _xml(side)
+    if root is None:
+        return
+    if root.tag.rsplit("}", 1)[-1] != "PAMDataset":
+        _walk(side, origin, False, found)
+        return
+    for item in root.iter("MDI"):
+        name = (item.text or "").strip()
+        if (item.get("key") or "").upper() != "OVERVIEW_FILE":
+            continue
+        if is_remote(name):
+            raise ImageryError(
+                f"{side} names overviews on the net ({name[:200]})",
+                expected="local files: nothing is fetched unless it is asked for",
+                todo="pass network=True to read them from there, or remove that file",
+            )
+        _walk(os.path.join(os.path.dirname(side), name.removeprefix(":::BASE:::")), origin, False, found)
 
 
 def _names(root: ET.Element, path: str) -> Iterator[str]:

@@ -107,6 +107,23 @@ def stac(folder: Path, href: str) -> Path:
     return folder / "items.json"
 
 
+def beside(folder: Path, ending: str, source: str) -> Path:
+    """A local raster with a VRT of an address beside it."""
+    file = tif(folder / "x.tif")
+    if ending.startswith(".vrt"):
+        file, ending = vrt(folder / "x.vrt", str(file)), ending.removeprefix(".vrt")
+    vrt(file.with_name(file.name + ending), source)
+    return file
+
+
+def statistics(folder: Path, source: str) -> Path:
+    file = tif(folder / "x.tif")
+    file.with_name("x.tif.aux.xml").write_text(
+        f'<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{source}</MDI></Metadata></PAMDataset>'
+    )
+    return file
+
+
 WAYS = {
     "an address": lambda t, a: f"{a}/a.tif",
     "vsicurl": lambda t, a: f"/vsicurl/{a}/a.tif",
@@ -140,6 +157,10 @@ WAYS = {
     "a VRT of a STAC file": lambda t, a: vrt(t / "x.vrt", str(stac(t, f"{a}/a.tif")), ""),
     "a WMS file": lambda t, a: tms(t / "w.xml", a),
     "a WMS file named .tif": lambda t, a: tms(t / "w.tif", a),
+    "overviews beside a file": lambda t, a: beside(t, ".ovr", f"/vsicurl/{a}/a.tif"),
+    "a mask beside a file": lambda t, a: beside(t, ".msk", f"/vsicurl/{a}/a.tif"),
+    "overviews beside a VRT": lambda t, a: beside(t, ".vrt.ovr", hidden(f"/vsicurl/{a}/a.tif")),
+    "statistics that name overviews": lambda t, a: statistics(t, f"/vsicurl/{a}/a.tif"),
     "a quality file": lambda t, a: vrt(t / "x_QA.vrt", f"/vsicurl/{a}/a.tif"),
     "a STAC item": lambda t, a: stac(t, f"{a}/a.tif"),
     "a STAC item of a VRT": lambda t, a: stac(t, str(vrt(t / "x.vrt", hidden(f"/vsicurl/{a}/a.tif")))),
@@ -152,6 +173,14 @@ WAYS = {
 def _prolog(path: Path) -> Path:
     path.write_text("\n \n" + path.read_text())
     return path
+
+
+@pytest.mark.parametrize("ending", [".ovr", ".msk"])
+def test_local_files_beside_a_raster_are_read(tmp_path, ending):
+    """An overview or a mask that is a VRT of a local file is no way to the net."""
+    other = tif(tmp_path / "other.tif")
+    vrt(tmp_path / f"x.tif{ending}", str(other))
+    np.testing.assert_array_equal(open_imagery(tif(tmp_path / "x.tif")).bounds, open_imagery(other).bounds)
 
 
 @pytest.mark.parametrize("way", WAYS)
