@@ -202,7 +202,15 @@ def _as_series(region: Any, crs: Any, region_crs: Any) -> Any:
     if isinstance(region, gpd.GeoDataFrame):
         region = region.geometry
     if isinstance(region, gpd.GeoSeries):
-        return region if region.crs is not None or region_crs is None else region.set_crs(region_crs)
+        if region.crs is None or region_crs is None:
+            return region if region_crs is None else region.set_crs(region_crs)
+        if region.crs != CRS.from_user_input(region_crs):
+            raise ParameterError(
+                f"region_crs={region_crs!r}, but the region says {region.crs.to_string()[:60]}",
+                expected="one coordinate reference system",
+                todo="leave region_crs out if the region is right; else region.set_crs(..., allow_override=True)",
+            )
+        return region
     if isinstance(region, shapely.Geometry):
         return gpd.GeoSeries([region], crs=region_crs or crs)
     bounds = np.asarray(region, dtype=float) if np.ndim(region) == 1 and len(region) == 4 else None

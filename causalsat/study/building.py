@@ -263,7 +263,9 @@ def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any,
                 stacklevel=4,
             )
         table = pd.DataFrame(frame).drop(columns="geometry", errors="ignore")
-        return gpd.GeoDataFrame(table, geometry=points, crs=parse_crs(DEFAULT_CRS if crs is None else crs))
+        found = gpd.GeoDataFrame(table, geometry=points, crs=parse_crs(DEFAULT_CRS if crs is None else crs))
+        _tell_other_geometry(frame, found, f"{lon} and {lat}", what)
+        return found
     if isinstance(frame, gpd.GeoDataFrame) and frame.active_geometry_name is not None:
         return _with_crs(frame, crs)
     raise ColumnError(
@@ -271,6 +273,24 @@ def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any,
         expected="lon= and lat= naming columns, or a GeoDataFrame",
         todo=_suggest_places(frame),
     )
+
+
+def _tell_other_geometry(frame: Any, found: Any, columns: str, what: str) -> None:
+    """Warn where a table's own geometry lies elsewhere than the columns say that are used in its place."""
+    if getattr(frame, "active_geometry_name", None) is None or frame.crs is None:
+        return
+    import shapely
+
+    own, used = frame.geometry.to_crs(found.crs).to_numpy(), found.geometry.to_numpy()
+    apart = np.hypot(shapely.get_x(own) - shapely.get_x(used), shapely.get_y(own) - shapely.get_y(used))
+    n = int((apart > (1e-5 if found.crs.is_geographic else 1.0)).sum())  # about a metre; NaN where it is no point
+    if n:
+        warnings.warn(
+            f"the geometry of {n} of {len(frame)} {what} lies elsewhere than {columns} say, which are used; leave "
+            "lon= and lat= out to use the geometry",
+            DataWarning,
+            stacklevel=5,
+        )
 
 
 def units_frame(frame: pd.DataFrame, places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:

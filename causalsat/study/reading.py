@@ -160,6 +160,8 @@ def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
     if "index_col" not in options and _rows_end_in_separator(file, frame, options):
         options = {**options, "index_col": False}
         frame = pd.read_csv(file, **options)
+    if not {"index_col", "header", "names", "usecols"} & set(options):
+        _refuse_fields_without_name(file, frame)
     if not isinstance(frame, pd.DataFrame) or {"dtype", "converters"} & set(options):
         return frame
     return _with_labels_as_written(file, frame, options)
@@ -198,6 +200,22 @@ def _rows_end_in_separator(file: Path, frame: Any, options: Mapping[str, Any]) -
     return first.shape[1] == frame.shape[1] + levels
 
 
+def _refuse_fields_without_name(file: Path, frame: Any) -> None:
+    """Refuse rows with more fields than names, which would shift every column; R's row names are no such."""
+    index = getattr(frame, "index", None)
+    if index is None or isinstance(index, pd.RangeIndex) or not len(index):
+        return
+    names = index.nlevels == 1 and index.is_unique
+    if names and (index.dtype.kind == "O" or np.array_equal(index, np.arange(1, len(index) + 1))):
+        return
+    raise DataError(
+        f"{file.name}: rows have {frame.shape[1] + index.nlevels} fields, its first line {frame.shape[1]} names",
+        expected="a name for each field",
+        todo="complete the first line; read_options={'index_col': 0} if the first field holds names of rows, "
+        "{'index_col': False} if the last one is to be left out",
+    )
+
+
 def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
     """Columns whose numbers lose what was written, such as 07 or 17 digits beside an empty cell, as text instead.
 
@@ -215,7 +233,8 @@ def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, 
         kinds = [text.strip() for text in raw[column].dropna().unique()]
         inexact = frame[column].dtype.kind in "fO"
         long = inexact and any(len(text) > 15 and text.lstrip("+-").isdigit() for text in kinds)
-        if long or any(text.isdigit() and text[0] == "0" and len(text) > 1 for text in kinds):
+        codes = any(re.fullmatch(r"\d+[eE]\d+", text) for text in kinds)  # 12E3 and 1E4, which are no amounts
+        if long or codes or any(text.isdigit() and text[0] == "0" and len(text) > 1 for text in kinds):
             frame[column] = raw[column].str.strip().where(frame[column].notna(), None)
     kept: dict[str, str] = {}
     for column in words:

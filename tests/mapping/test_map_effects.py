@@ -345,3 +345,9 @@ def test_dollars_in_titles_and_units_are_words(model, imagery, tmp_path):
         model, imagery, resolution=6 * PIXEL, out=tmp_path / "map.tif", **{**QUIET, "png": True}, **options
     )
     assert result.png.stat().st_size > 10_000
+
+
+def test_a_region_of_two_coordinate_systems_is_refused(model, imagery, tmp_path):
+    region = gpd.GeoDataFrame(geometry=[shapely.box(*imagery.bounds)], crs=imagery.crs)
+    with pytest.raises(ParameterError, match=r"region_crs=32637, but the region says"):
+        map_effects(model, imagery, region, 3 * PIXEL, tmp_path / "map.tif", region_crs=32637, **QUIET)

@@ -433,3 +433,33 @@ def test_another_kind_of_file_named_csv_is_said_to_be_that(tmp_path, content, wh
     with pytest.raises(DataError, match=rf"units.csv is no text file: .*{what}.*rename it to what it is") as caught:
         Study.from_file(path, outcome="y", treatment="t")
     assert str(caught.value).isprintable()
+
+
+def test_rows_with_more_fields_than_names_are_refused(tmp_path):
+    """Pandas makes the first field an index, and every column holds the next one's values."""
+    file = tmp_path / "units.csv"
+    file.write_text("y,d,x\n0.5,0,7,3\n0.7,1,8,4\n")
+    with pytest.raises(DataError, match=r"rows have 4 fields, its first line 3 names"):
+        read_units(file)
+    file.write_text('"y","d"\n"Mazda",0.5,0\n"Fiat",0.7,1\n')  # R's row names
+    assert read_units(file)[0]["y"].tolist() == [0.5, 0.7]
+
+
+def test_codes_with_an_e_stay_apart(tmp_path):
+    file = tmp_path / "units.csv"
+    codes = ["12E3", "1E4", "10E3", "7E2", "70E1", "8"]
+    file.write_text(
+        "id,z\n" + "".join(f"{code},{z}\n" for code, z in zip(codes, ["1e+05", "2e-3", *"3456"], strict=True))
+    )
+    frame = read_units(file)[0]
+    assert frame["id"].tolist() == codes
+    assert frame["z"].tolist() == [1e5, 2e-3, 3, 4, 5, 6]
+
+
+def test_a_geometry_elsewhere_than_lon_and_lat_is_told():
+    points = geopandas.points_from_xy([32, 10], [1, 10])
+    frame = geopandas.GeoDataFrame(
+        {"lon": [10.0] * 2, "lat": [10.0] * 2, "y": [1.0, 2.0], "t": [0, 1]}, geometry=points, crs=4326
+    )
+    with pytest.warns(DataWarning, match="geometry of 1 of 2 units lies elsewhere than lon and lat say"):
+        Study(frame, outcome="y", treatment="t", lon="lon", lat="lat")
