@@ -2,6 +2,7 @@
 
 from causalsat import analysis as analysis
 from causalsat import catalog as catalog
+from causalsat import decisions as decisions
 from causalsat import design as design
 from causalsat import encoders as encoders
 from causalsat import estimators as estimators

@@ -24,6 +24,7 @@ SUBJECTS = (
         ("causalsat.posterior", "causalsat.base", "causalsat.risk_base", "causalsat.persistence"),
     ),
     ("Maps and the whole analysis", ("causalsat.mapping", "causalsat.analysis")),
+    ("Decisions", ("causalsat.decisions",)),
     ("More", ("causalsat",)),
 )
 
