@@ -19,7 +19,7 @@ from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
 from causalsat.imagery.held import held_window
 from causalsat.mapping.grid import MapGrid
-from causalsat.mapping.layers import DISAGREEMENT, LEARNED_ERROR, learned_error, posterior_bands, spread
+from causalsat.mapping.layers import DISAGREEMENT, LEARNED_ERROR, learned_error, own_layers, posterior_bands, spread
 from causalsat.mapping.tiles import Tile, read_tile, tile_path, write_tile
 
 __all__ = [
@@ -113,7 +113,8 @@ class MapJob:
     def bands(self) -> tuple[str, ...]:
         """Names of the map's bands."""
         extra = (LEARNED_ERROR,) if self.learned_error is not None else ()
-        return BANDS_OF[self.quantity] + extra + ((DISAGREEMENT,) if self.others else ())
+        own = own_layers(base.final_estimator(self.model)[1]) if self.quantity == "effect" else ()
+        return BANDS_OF[self.quantity] + extra + own + ((DISAGREEMENT,) if self.others else ())
 
 
 def map_tile(job: MapJob, tile: Tile) -> int:
@@ -250,10 +251,12 @@ def _parts(
 
 def _own_bands(job: MapJob, estimator: Any, features: Any, support: NDArray[Any]) -> NDArray[np.float32]:
     bands = posterior_bands(estimator, features, support, job.level, job.quantity, job.given)
-    if job.learned_error is None:
-        return bands
-    error = learned_error(job.learned_error, estimator, features, bands[1].astype(float))
-    return np.vstack([bands, error[None].astype(np.float32)])
+    if job.learned_error is not None:
+        error = learned_error(job.learned_error, estimator, features, bands[1].astype(float))
+        bands = np.vstack([bands, error[None].astype(np.float32)])
+    if job.quantity == "effect" and own_layers(estimator):
+        bands = np.vstack([bands, np.asarray(estimator.map_layers(features), dtype=np.float32).T])
+    return bands
 
 
 def _features(job: MapJob, transformers: Any, points: Any) -> Iterator[tuple[int, Any]]:

@@ -13,7 +13,7 @@ from causalsat.exceptions import DataError, ParameterError
 from causalsat.mapping.draw_kernels import moments
 from causalsat.posterior import draw_quantiles
 
-__all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "posterior_bands", "spread"]
+__all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "own_layers", "posterior_bands", "spread"]
 
 FloatArray = NDArray[np.float64]
 
@@ -55,6 +55,11 @@ def check_layers(model: Any, others: Sequence[Any], trust: Any) -> tuple[Any, ..
             todo="fit it on model[:-1].transform(units)",
         )
     return models
+
+
+def own_layers(estimator: Any) -> tuple[str, ...]:
+    """Names of the bands that an estimator adds to its map, in the order of its ``map_layers(X)``, shape (n, k)."""
+    return tuple(getattr(estimator, "map_layer_names_", ()))
 
 
 def _n_modifiers(estimator: Any) -> int:

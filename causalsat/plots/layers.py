@@ -18,6 +18,10 @@ LAYERS = ("cate", "sd", "prob_positive", "support")
 BANDS = ("cate", "sd", "lower", "upper", "prob_positive", "support")
 RISK_BANDS = ("risk", "sd", "lower", "upper", "decision", "support")
 UNSUPPORTED = 0.05
+WORDS = {
+    "disagreement": ("Disagreement of models", "sd across models"),
+    "learned_error": ("Learned error", "expected excess loss"),
+}
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,9 @@ def layer_style(layers: MapLayers, name: str, units: str = "") -> LayerStyle:
     if name == "support":
         title = "Support by the trial"
         return LayerStyle(title, "share of trial units farther out", palette("cividis"), 0.0, 1.0, "neither")
+    if name.startswith("prob_cluster_"):
+        title = f"Type {name.rpartition('_')[2]} of image"
+        return LayerStyle(title, "posterior probability of the type", palette("viridis"), 0.0, 1.0, "neither")
     if name == "decision":
         return LayerStyle("P(tested)", "probability of being tested", palette("viridis"), 0.0, 1.0, "neither")
     low, high = (float(v) for v in np.percentile(shown, [1, 99])) if len(shown) else (0.0, 1.0)
@@ -121,6 +128,11 @@ def layer_style(layers: MapLayers, name: str, units: str = "") -> LayerStyle:
         return LayerStyle(
             "Uncertainty (posterior sd)", label, palette("YlGnBu"), low, high, _extend(shown, low, high)
         )
+    if name in WORDS or name.startswith("sd_cluster_"):
+        low, high = _apart(low, high)
+        title, words = WORDS.get(name, (f"Uncertainty of type {name.rpartition('_')[2]}", "sd of its probability"))
+        label = style.with_units(words, units) if name == "disagreement" else words
+        return LayerStyle(title, label, palette("YlGnBu"), low, high, _extend(shown, low, high))
     label = style.with_units("effect", units)
     title = "Effect of treatment" if name == "cate" else f"{name.capitalize()} bound of the {level:.0%} interval"
     if low < 0 < high:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
+import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 from map_toys import FirstFeature, smooth_pixels, toy_model, write_raster
 
+import causalsat
 from causalsat.evaluation import DirectUncertainty
-from causalsat.exceptions import DataError, ParameterError, ResumeError
+from causalsat.exceptions import CausalsatWarning, DataError, ParameterError, ResumeError
 from causalsat.imagery import open_imagery
 from causalsat.mapping import map_effects
+from causalsat.plots import plot_map
 
 QUIET = {"progress": False, "png": False, "html": False}
 
@@ -129,3 +135,35 @@ def test_a_dense_network_maps_alike_whatever_the_tiles(trial, tmp_path):
     x, y = (xarray.DataArray(v.to_numpy(), dims="unit") for v in (few.geometry.x, few.geometry.y))
     near = whole.sel(band="cate").sel(x=x, y=y, method="nearest").values
     assert np.corrcoef(near, again)[0, 1] > 0.8  # a cell's centre lies within half a cell of the place
+
+
+def test_probabilities_of_image_clusters_are_bands_of_their_map(imagery, trial, tmp_path):
+    """Bands named after the types hold what cluster_probabilities gives at the cell's centre."""
+    model = causalsat.ImageEffectClusters(
+        n_clusters=2, imagery=imagery, size_m=240.0, backbone="random_conv", n_draws=60, n_tune=60, n_restarts=1,
+        random_state=0,
+    )  # fmt: skip
+    bright = np.asarray(imagery.chips(trial, size_m=240.0))[:, 0].mean(axis=(1, 2))
+    t = np.arange(len(trial)) % 2
+    y = 3 * t * (bright > np.median(bright)) + np.random.default_rng(0).standard_normal(len(trial))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalsatWarning)
+        model.fit(trial, y, treatment=t)
+    result = map_effects(model, imagery, None, 300, tmp_path / "types.tif", **QUIET)
+    own = ("prob_cluster_1", "prob_cluster_2", "sd_cluster_1", "sd_cluster_2")
+    assert result.bands[6:] == own
+    with rasterio.open(result.path) as raster:
+        assert raster.descriptions[6:] == own
+        values, transform = raster.read(), raster.transform
+    row, col = np.nonzero(np.isfinite(values[0]))
+    assert len(row) > 50
+    x, y = transform.c + transform.a * (col + 0.5), transform.f + transform.e * (row + 0.5)
+    centres = gpd.GeoDataFrame(geometry=gpd.points_from_xy(x + 0.3, y - 0.3), crs=imagery.crs)
+    table = model.cluster_probabilities(centres)
+    for k in (1, 2):
+        np.testing.assert_allclose(values[5 + k, row, col], table[(k, "mean")], atol=1e-5)
+        np.testing.assert_allclose(values[7 + k, row, col], table[(k, "sd")], atol=1e-5)
+    np.testing.assert_allclose(values[6:8, row, col].sum(axis=0), 1, atol=1e-5)
+    assert values[6, row, col].std() > 0.1
+    shown = plot_map(result, layer="prob_cluster_2")
+    assert shown.get_title(loc="left") == "Type 2 of image"

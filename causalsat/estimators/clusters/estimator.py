@@ -348,6 +348,21 @@ class ImageEffectClusters(ImageEffectEstimator):
         features, _ = self._design_features(X)
         return np.asarray(self._probabilities(features).mean(axis=0).argmax(axis=0) + 1, dtype=np.int64)
 
+    @property
+    def map_layer_names_(self) -> tuple[str, ...]:
+        """Bands of a map of this model besides those of the effect: ``prob_cluster_1`` to K, then ``sd_cluster_1`` to K.
+
+        The posterior mean and standard deviation of each type's probability; none for a single type.
+        """
+        k = int(self.n_clusters_)
+        return tuple(f"{what}_cluster_{j}" for what in ("prob", "sd") for j in range(1, k + 1)) if k > 1 else ()
+
+    def map_layers(self, X: Any) -> FloatArray:
+        """Values of :attr:`map_layer_names_` at each unit, shape (n, 2 K)."""
+        features, _ = self._design_features(X)
+        probability = self._probabilities(features)
+        return np.concatenate([probability.mean(axis=0), probability.std(axis=0, ddof=1)]).T
+
     def unit_variance(self, X: Any) -> pd.DataFrame:
         """What an individual's effect may vary by: columns effect, within, between, posterior, sd.
 
