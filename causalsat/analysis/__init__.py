@@ -4,5 +4,16 @@ from causalsat.analysis.average_effects import average_effects
 from causalsat.analysis.comparison import Comparison, compare
 from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.main import Analysis, analyse, image_model
+from causalsat.analysis.segments import SegmentImportance, segment_importance
 
-__all__ = ["Analysis", "Comparison", "analyse", "average_effects", "compare", "describe_effects", "image_model"]
+__all__ = [
+    "Analysis",
+    "Comparison",
+    "SegmentImportance",
+    "analyse",
+    "average_effects",
+    "compare",
+    "describe_effects",
+    "image_model",
+    "segment_importance",
+]

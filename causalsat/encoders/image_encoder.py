@@ -20,7 +20,7 @@ from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.places import COORDINATES, check_keep, check_units, learn_box, names_of, waves
 from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.encoders.reduce import Reduction, learn_reduction
-from causalsat.exceptions import ImageryError, ParameterError
+from causalsat.exceptions import DataError, ImageryError, ParameterError
 
 __all__ = ["ImageEncoder"]
 
@@ -234,6 +234,56 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             return self._table(X, features, usable, places)
         scores = np.nansum([part.features for part in encoded], axis=0)
         return self._table(X, scores, usable, places, reduced=True)
+
+    def read_chips(self, X: Any) -> NDArray[np.float32]:
+        """Chips (n, [time,] band, y, x) of the units of X, NaN where invalid: what the encoder sees, for pictures.
+
+        Raises
+        ------
+        ParameterError
+            If there are several sources or sizes of chips.
+        """
+        imagery, size = self._one_source()
+        geometry = check_units(X)
+        chips = np.empty((len(geometry), *imagery.leading, size, size), dtype=np.float32)
+        for position, part in _places.read_chips(imagery, geometry, size):
+            chips[position] = part
+        return chips
+
+    def transform_chips(self, chips: NDArray[np.float32]) -> Any:
+        """Image features of chips that were read, such as altered ones, as a DataFrame of the image columns.
+
+        Parameters
+        ----------
+        chips : ndarray of shape (n, [time,] band, y, x)
+            As :meth:`read_chips` gives them.
+
+        Raises
+        ------
+        ParameterError
+            If there are several sources or sizes of chips, or the encoder looks beyond its chips.
+        """
+        import pandas as pd
+
+        imagery, size = self._one_source()
+        encoder = self.encoders_[0]
+        if getattr(encoder, "halo_px", 0):
+            raise ParameterError(
+                f"{type(encoder).__name__}, which looks beyond its chips",
+                expected="an encoder of chips alone",
+                todo="fit the model with dense_stride=None",
+            )
+        if chips.shape[1:] != (expected := (*imagery.leading, size, size)):
+            raise DataError(f"chips of shape {chips.shape}", expected=f"(n, {', '.join(map(str, expected))})")
+        raw = feature_array(encoder.transform(_places.as_chips(imagery, np.asarray(chips, dtype=np.float32))))
+        return pd.DataFrame(self.reduction_.apply(raw), columns=self._image_names())
+
+    def _one_source(self) -> tuple[Any, int]:
+        check_is_fitted(self)
+        sources = self._sources()
+        if len(sources) > 1:
+            raise ParameterError(f"{len(sources)} sources or sizes of chips", expected="one")
+        return sources[0][1], sources[0][2]
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns that come out."""

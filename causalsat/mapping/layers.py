@@ -13,7 +13,15 @@ from causalsat.exceptions import DataError, ParameterError
 from causalsat.mapping.draw_kernels import moments
 from causalsat.posterior import draw_quantiles
 
-__all__ = ["DISAGREEMENT", "LEARNED_ERROR", "check_layers", "learned_error", "own_layers", "posterior_bands", "spread"]
+__all__ = [
+    "DISAGREEMENT",
+    "LEARNED_ERROR",
+    "check_layers",
+    "learned_error",
+    "own_layers",
+    "posterior_bands",
+    "spread",
+]
 
 FloatArray = NDArray[np.float64]
 

@@ -18,6 +18,7 @@ from causalsat.plots.places import plot_study
 from causalsat.plots.predictive import plot_predictive
 from causalsat.plots.risk import plot_decision_against_risk, plot_risk_calibration, plot_testing_policy
 from causalsat.plots.salience import show_image, show_salience
+from causalsat.plots.segments import plot_segments
 from causalsat.plots.unobserved import plot_strength, plot_unobserved
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "plot_sensitivity",
     "plot_predictive",
     "plot_risk_calibration",
+    "plot_segments",
     "plot_strength",
     "plot_study",
     "plot_testing_policy",

@@ -350,7 +350,7 @@ class ImageEffectClusters(ImageEffectEstimator):
 
     @property
     def map_layer_names_(self) -> tuple[str, ...]:
-        """Bands of a map of this model besides those of the effect: ``prob_cluster_1`` to K, then ``sd_cluster_1`` to K.
+        """Bands of its map besides those of the effect: ``prob_cluster_1`` to K, then ``sd_cluster_1`` to K.
 
         The posterior mean and standard deviation of each type's probability; none for a single type.
         """
