@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ __all__ = ["SegmentImportance", "segment_importance"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Chips = NDArray[np.float32]
-Draws = Callable[[Chips, int], FloatArray]  # images of one unit, and its row in X, to draws (draw, image)
+Draws = Callable[..., FloatArray]  # images of one unit, and row=, its position in X, to draws (draw, image)
 
 WHAT = ("effect", "cluster", "propensity")
 FILLS = ("median", "surroundings")
@@ -163,7 +164,7 @@ def segment_importance(
     _check(what, n_segments, compactness, fill, level)
     chips, names, draws = _reader(model, X, what, cluster)
     index = unit_index(X)
-    valid = np.isfinite(chips).reshape(len(chips), -1, *chips.shape[-2:]).all(axis=1)
+    valid = np.asarray(np.isfinite(chips).reshape(len(chips), -1, *chips.shape[-2:]).all(axis=1), dtype=bool)
     if not valid.any(axis=(1, 2)).all():
         raise ImageryError(
             f"{int((~valid.any(axis=(1, 2))).sum())} of {len(chips)} images have no valid pixel",
@@ -172,7 +173,7 @@ def segment_importance(
         )
     labels = np.stack([segments_of(c, v, n_segments, compactness) for c, v in zip(chips, valid, strict=True)])
     typical = _typical(model, chips) if fill == "median" else None
-    parts = [_of_image(chips[i], labels[i], typical, lambda c, i=i: draws(c, i), level) for i in range(len(chips))]
+    parts = [_of_image(chips[i], labels[i], typical, partial(draws, row=i), level) for i in range(len(chips))]
     described = [_means(chips[i], labels[i], names, indices) for i in range(len(chips))]
     table = pd.concat(
         [a.join(b) for a, b in zip(parts, described, strict=True)], keys=index, names=["unit", "segment"]
@@ -322,8 +323,8 @@ def _of_image_estimator(model: Any, X: Any, what: str, cluster: int | None) -> t
     names = names or [f"band {j}" for j in range(chips.shape[-3])]
     table = {name: np.asarray(X[name]) for name in model.covariates if name in _names(X)}
     dims = ("unit", "band", "y", "x") if chips.ndim == 4 else ("unit", "time", "band", "y", "x")
-    k = model.n_clusters_ if what == "cluster" and cluster is None else cluster
-    if what == "cluster" and not 1 <= int(k) <= model.n_clusters_:
+    k = int(getattr(model, "n_clusters_", 0) if cluster is None else cluster)
+    if what == "cluster" and not 1 <= k <= model.n_clusters_:
         raise ParameterError(f"cluster={cluster!r}", expected=f"a type from 1 to {model.n_clusters_}")
 
     def draws(images: Chips, row: int) -> FloatArray:
@@ -335,7 +336,7 @@ def _of_image_estimator(model: Any, X: Any, what: str, cluster: int | None) -> t
             if what == "propensity":
                 return np.asarray(model.predict_propensity(named)[None])
             features, _ = model._design_features(named)
-            return np.asarray(model._probabilities(features)[:, int(k) - 1])
+            return np.asarray(model._probabilities(features)[:, k - 1])
 
     return chips, names, draws
 
