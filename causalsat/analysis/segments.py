@@ -78,11 +78,11 @@ class SegmentImportance:
 
     def __repr__(self) -> str:
         """Numbers of images and segments, and the largest change."""
-        top = self.table["mean"].abs().idxmax()
-        row = self.table.loc[top]
+        position = int(self.table["mean"].abs().to_numpy().argmax())
+        row, (unit, segment) = self.table.iloc[position], list(self.table.index)[position]
         return (
             f"SegmentImportance of {len(self.chips)} images, {len(self.table)} segments: change of {self.what}; the "
-            f"largest {row['mean']:.3g} ({row['lower']:.3g} to {row['upper']:.3g}), segment {top[1]} of unit {top[0]}"
+            f"largest {row['mean']:.3g} ({row['lower']:.3g} to {row['upper']:.3g}), segment {segment} of unit {unit}"
         )
 
 
