@@ -27,7 +27,7 @@ class Arrays:
 
     Attributes
     ----------
-    y, t, weights, propensity : ndarray of float or None
+    y, labelled, t, weights, propensity : ndarray of float or None
         NaN where missing.
     clusters, strata : ndarray of int or None
         Codes in the order of appearance, -1 where missing.
@@ -45,6 +45,7 @@ class Arrays:
     """
 
     y: FloatArray | None
+    labelled: FloatArray | None
     t: FloatArray | None
     clusters: IntArray | None
     strata: IntArray | None
@@ -162,7 +163,7 @@ def read_arrays(study: Any) -> Arrays:
             problems[key] = (error.what, error.todo or error.expected or "check the column")
             return None
 
-    pairs = {"y": "y", "t": "treatment", "weights": "weights", "propensity": "propensity"}
+    pairs = {"y": "y", "labelled": "labelled", "t": "treatment", "weights": "weights", "propensity": "propensity"}
     codes = {column: codes_of(study, column, role) for role, column in _columns(study)}
     numeric, text = _numeric_covariates(study)
     return Arrays(
@@ -179,7 +180,7 @@ def read_arrays(study: Any) -> Arrays:
 
 def _columns(study: Any) -> list[tuple[str, str]]:
     """Role and column of everything that may hold codes for missing values, each column once."""
-    held = ("outcome", "treatment", "cluster", "strata", "weights", "propensity")
+    held = ("outcome", "outcome_labelled", "treatment", "cluster", "strata", "weights", "propensity")
     roles = {study.roles[role]: role for role in held if role in study.roles}
     return [(role, column) for column, role in (dict.fromkeys(study.covariates, "covariate") | roles).items()]
 

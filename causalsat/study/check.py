@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from causalsat.study import balance, labels, leaks, missing_codes, places, propensity, roles, values
+from causalsat.study import balance, labels, leaks, missing_codes, outcomes, places, propensity, roles, values
 from causalsat.study.arrays import Arrays, read_arrays
 from causalsat.study.report import LEVELS, Finding, StudyReport
 
@@ -18,6 +18,9 @@ TABLE_CHECKS: tuple[tuple[str, Callable[[Any, Arrays], Iterator[Finding]]], ...]
     ("no codes for missing values", missing_codes.missing_codes),
     ("infinite values", values.infinite),
     ("outcome", values.outcome),
+    ("missing outcomes", outcomes.missing_outcomes),
+    ("kind of outcome", outcomes.predicted),
+    ("baseline outcome", outcomes.baseline),
     ("treatment arms", roles.arms),
     ("covariates", values.covariates),
     ("clusters", roles.clusters),
@@ -56,6 +59,10 @@ def _applies(label: str, study: Any) -> bool:
         return needs[label] in study.roles
     if label in ("covariates", "no covariate made from the treatment", "balance of covariates", "propensity"):
         return bool(study.covariates)
+    if label == "baseline outcome":
+        return "baseline_outcome" in study.roles
+    if label == "kind of outcome":
+        return bool(study.outcome_predicted)
     return label != "image dates" or study.treatment_date is not None
 
 

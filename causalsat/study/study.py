@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.inputs import align_rows
+from causalsat.core.inputs import align_rows, take
 from causalsat.core.names import shown
 from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment
 from causalsat.design import Design, make_design
@@ -36,8 +36,10 @@ from causalsat.study.building import (
     units_frame,
 )
 from causalsat.study.dates import parse_dates
+from causalsat.study.outcomes import add_outcome_roles, outcome_settings, with_baseline
 from causalsat.study.reading import StudyFileNotFoundError, read_units
 from causalsat.study.report import Finding, StudyReport
+from causalsat.study.response import features_of_response, respondents
 
 __all__ = [
     "Finding",
@@ -114,6 +116,9 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
     from sklearn import config_context
 
     features = study.X if X is None else align_rows(study.units.index, X, "X", "the study")
+    if study.missing_outcome == "weight" and np.isnan(study.y).any():
+        answered = respondents(study, features_of_response(model, features))
+        return fit_study(answered, model, take(features, np.flatnonzero(~np.isnan(study.y))))
     steps = getattr(model, "steps", None)
     final = steps[-1][1] if steps else model
     arguments = _arguments(study, final)
@@ -208,6 +213,16 @@ class Study:
         Column with survey weights.
     propensity : str or float, optional
         The design's probability of treatment: a column, or one number for all.
+    missing_outcome : {None, "weight"}
+        What to do where the outcome is missing: ``"weight"`` weights respondents by the inverse of their probability
+        of response given arm, covariates and images. By default :meth:`check` asks for a choice.
+    baseline_outcome : str, optional
+        Column with the outcome before treatment. It is adjusted for as a covariate (ANCOVA).
+    outcome_predicted : bool
+        Whether the outcome was predicted by a model, such as wealth from imagery, and not measured.
+    outcome_labelled : str, optional
+        Column with the measured outcome of a random subset of units, missing elsewhere, which corrects the predicted
+        one.
     lon, lat : str, optional
         Columns with the coordinates in ``crs``. Omit both if the table has a geometry.
     crs : str, optional
@@ -294,6 +309,10 @@ class Study:
         strata: str | None = None,
         weights: str | None = None,
         propensity: str | float | None = None,
+        missing_outcome: str | None = None,
+        baseline_outcome: str | None = None,
+        outcome_predicted: bool = False,
+        outcome_labelled: str | None = None,
         lon: str | None = None,
         lat: str | None = None,
         crs: Any = None,
@@ -316,6 +335,8 @@ class Study:
         roles = resolve_roles(
             frame, outcome=outcome, treatment=treatment, cluster=cluster, strata=strata, weights=weights, unit=unit
         )
+        of_outcome = outcome_settings(missing_outcome, outcome_predicted, outcome_labelled)
+        add_outcome_roles(frame, roles, baseline_outcome=baseline_outcome, outcome_labelled=outcome_labelled)
         if isinstance(propensity, str):
             roles["propensity"] = require_column(frame, propensity, "propensity")
         elif propensity is not None:
@@ -330,7 +351,7 @@ class Study:
             geoframe = geoframe.set_axis(pd.Index(frame[roles["unit"]], name=None), axis=0)
         self.__dict__.update(
             units=geoframe,
-            covariates=resolve_covariates(frame, covariates, taken),
+            covariates=with_baseline(resolve_covariates(frame, covariates, taken), roles),
             roles=roles,
             imagery=check_imagery(imagery),
             places=None if places is None else places_frame(places, lon, lat, crs),
@@ -350,6 +371,7 @@ class Study:
                 "treated": treated,
                 "control": control,
                 "propensity": propensity,
+                **of_outcome,
             },
         )
 
@@ -397,6 +419,21 @@ class Study:
     def y(self) -> FloatArray:
         """Outcome, shape (n,), NaN where missing."""
         return numeric_column(self.units[self.roles["outcome"]], "outcome")
+
+    @property
+    def labelled(self) -> FloatArray | None:
+        """Measured outcome beside a predicted one, shape (n,), NaN where there is none; or None."""
+        return self._numbers("outcome_labelled")
+
+    @property
+    def missing_outcome(self) -> str | None:
+        """What was chosen for missing outcomes: ``"weight"`` or None."""
+        return self._settings["missing_outcome"]
+
+    @property
+    def outcome_predicted(self) -> bool:
+        """Whether a model predicted the outcome."""
+        return bool(self._settings["outcome_predicted"])
 
     @property
     def treatment(self) -> FloatArray:
@@ -499,6 +536,8 @@ class Study:
         for key in ("units", "imagery", "places", "image_dates", "chip_size_m", "randomised", "name", "citation"):
             arguments[key] = getattr(self, key)
         arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels}
+        if "baseline_outcome" in self.roles:  # it is a covariate by its role
+            arguments["covariates"] = tuple(c for c in self.covariates if c != self.roles["baseline_outcome"])
         arguments |= changes
         if "unit" in self.roles and self.roles["unit"] in getattr(arguments["units"], "columns", ()):
             arguments.setdefault("unit", self.roles["unit"])
@@ -529,6 +568,44 @@ class Study:
         2
         """
         return self.replace(units=self.units.iloc[chosen_rows(mask, self.units.index)])
+
+    def split(self, share: float = 0.5, seed: int = 0) -> tuple[Study, Study]:
+        """An analysis half, to choose a model on, and a held-out half, whose results are reported.
+
+        Whole clusters go to one half, within strata and arms; strata in which an arm holds one cluster, such as
+        pairs, go as a whole. The names of the halves, which reports show, say which half it is.
+
+        Parameters
+        ----------
+        share : float
+            Share of the clusters that are held out.
+        seed : int
+            Seed of the draw, which a pre-analysis plan states. The draw does not depend on the order of the rows
+            where there are clusters.
+
+        Returns
+        -------
+        analysis, held_out : tuple of Study
+
+        Raises
+        ------
+        ParameterError
+            If the share is not between 0 and 1.
+        DataError
+            If a half would be left without a unit of an arm.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"y": np.arange(40.0), "d": np.arange(40) % 2, "lon": 32.0, "lat": 1.0})
+        >>> analysis, held_out = Study(table, outcome="y", treatment="d", lon="lon", lat="lat").split(0.5, seed=1)
+        >>> held_out
+        <Study 'study, held-out half': 20 units, 10 treated and 10 control, 0 covariates, no imagery>
+        """
+        from causalsat.study.split import split_study
+
+        return split_study(self, share, seed)
 
     # ------------------------------------------------------------------ check and fit
     def check(self, *, size_m: float | None = None, imagery: bool = True) -> StudyReport:

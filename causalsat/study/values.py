@@ -36,9 +36,6 @@ def identity(study: Any, a: Any) -> Iterator[Finding]:
 def missing(study: Any, a: Any) -> Iterator[Finding]:
     """Missing values of roles (errors) and of covariates (imputed by the estimators)."""
     todo = {
-        "outcome": "drop these units, study.subset(~np.isnan(study.y)), if missingness depends neither on the "
-        "treatment nor on the outcome; otherwise report bounds too (Lee 2009). Where only tested (inspected) units "
-        "have an outcome, SelectiveLabelsRisk (yes/no) or SelectiveLabelsOutcome (amounts) model the decision too",
         "treatment": "drop these units, unless the records show that they are control",
         "cluster": "give units outside any cluster a label of their own",
         "strata": "give units outside any stratum a label of their own",
@@ -50,8 +47,7 @@ def missing(study: Any, a: Any) -> Iterator[Finding]:
     for role, column in study.roles.items():
         count = int(study.units[column].isna().sum())
         if count and role in todo:
-            by_arm = _by_arm(study.units[column].isna().to_numpy(), a) if role == "outcome" else ""
-            what = f"{role} {column!r} misses {count:,} of {n:,} values ({_share(count / n)}){by_arm}"
+            what = f"{role} {column!r} misses {count:,} of {n:,} values ({_share(count / n)})"
             yield Finding("error", "missing values", what, todo[role])
     shares = study.units[list(study.covariates)].isna().mean()
     shares = shares[shares > 0].sort_values(ascending=False)
@@ -66,13 +62,6 @@ def missing(study: Any, a: Any) -> Iterator[Finding]:
 
 def _share(p: float) -> str:
     return "under 0.1 %" if 0 < p < 0.001 else f"{100 * p:.1f} %"
-
-
-def _by_arm(gone: Any, a: Any) -> str:
-    if not a.is_binary or gone.all():
-        return ""
-    rates = [gone[a.t == arm].mean() for arm in (1, 0)]
-    return f": {_share(rates[0])} of treated, {_share(rates[1])} of control"
 
 
 def outcome(study: Any, a: Any) -> Iterator[Finding]:
