@@ -28,6 +28,7 @@ from causalsat.core import inputs, memory
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray, align, align_all, align_outcome, without_zero_weights
 from causalsat.core.needed import with_adjusting_columns
+from causalsat.core.notebook import fragment, frame_table, html_facts, paragraph
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
 from causalsat.core.treatment import warn_of_arm_codes
 from causalsat.core.warn import warn
@@ -94,6 +95,12 @@ class Summary:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        facts = {name: _show(value) for name, value in self.diagnostics.items()}
+        table = frame_table(self.table, self.title, max_rows=40)
+        return fragment(table, html_facts(facts, "Diagnostics") if facts else "", *map(paragraph, self.notes))
 
     def to_markdown(self, *, digits: int = 3) -> str:
         """The same as Markdown: title, table, diagnostics and notes as a list.

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import align_rows, as_labels, labels_of
+from causalsat.core.notebook import fragment, frame_table
+from causalsat.core.svg import histogram_svg, intervals_svg
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 
@@ -26,6 +28,8 @@ __all__ = ["EffectPosterior", "coefficient_table", "draw_quantiles"]
 FloatArray = NDArray[np.floating[Any]]
 CHUNK_BYTES = 256 << 20  # of draws that are copied at a time
 MAX_DENSE = 10_000_000  # entries of a table of units by groups
+MAX_PRINTED = 6  # units whose effects are printed; more are summed up
+MAX_DRAWN = 20  # units with an interval each in a notebook; more make a histogram
 MAX_SUM = 1e150  # larger weights are taken as shares of the largest: their sums stay finite
 
 
@@ -153,8 +157,43 @@ class EffectPosterior(Tabular):
         return int(self.draws.shape[1])
 
     def __repr__(self) -> str:
-        """Say what it holds in a line."""
-        return f"EffectPosterior({self.kind}, {len(self)} units, {self.n_draws} draws)"
+        """Say what it holds in a line: mean and 90 % interval of few units, the spread of many."""
+        what = f"EffectPosterior({self.kind}, {len(self)} unit{'s' if len(self) != 1 else ''}, {self.n_draws} draws"
+        if not len(self):
+            return f"{what})"
+        if len(self) > MAX_PRINTED:
+            mean = self.mean()
+            return f"{what}: means {mean.min():.4g} to {mean.max():.4g}, average {mean.mean():.4g})"
+        rows = zip(self.index, self.mean(), *self.interval(0.9).T, strict=True)
+        shown = ", ".join(f"{label} {mid:.4g} [{low:.4g}, {high:.4g}]" for label, mid, low, high in rows)
+        return f"{what}: {shown})"
+
+    def _title(self) -> str:
+        if self.kind == "effect":
+            contrast = f"effect of treatment {self.treatment} against {self.baseline}"
+        else:
+            contrast = f"{self.kind} under treatment {self.treatment}"
+        return f"Posterior of the {contrast}, {self.n_draws:,} draws, 90 % intervals"
+
+    def _picture(self) -> str:
+        if not len(self):
+            return ""
+        reference = 0.0 if self.kind == "effect" else None
+        if len(self) > MAX_DRAWN:
+            title = f"Posterior means of {len(self):,} units"
+            return histogram_svg(self.mean(), title=title, axis=self.kind, mark=reference)
+        lower, upper = self.interval(0.9).T
+        title = "Posterior mean of each unit with its 90 % interval"
+        drawn = ([str(label) for label in self.index], self.mean(), lower, upper)
+        return intervals_svg(*drawn, title=title, axis=self.kind, reference=reference)
+
+    def _repr_html_(self) -> str:
+        """The table of the first and last units, and a picture of all."""
+        if len(self) <= MAX_DRAWN:
+            return fragment(frame_table(self.to_dataframe(), self._title(), max_rows=MAX_DRAWN), self._picture())
+        ends = self[[*range(4), *range(len(self) - 4, len(self))]]
+        title = f"{self._title()} (first and last 4 of {len(self):,} units)"
+        return fragment(frame_table(ends.to_dataframe(), title), self._picture())
 
     def __getitem__(self, units: Any) -> EffectPosterior:
         """Select units by position: slice, integer, boolean mask or integer array."""

@@ -18,8 +18,10 @@ from causalsat.analysis.average_effects import ADJUSTED, average_effects, score_
 from causalsat.analysis.modifiers import beside_images
 from causalsat.analysis.outputs import collect_metrics, write_outputs
 from causalsat.analysis.places import effects_at_places
+from causalsat.analysis.show import analysis_html, analysis_text, plot_analysis
 from causalsat.base import effect, final_estimator
 from causalsat.core.inputs import learn_imputation
+from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
 from causalsat.encoders.places import COORDINATES, PLACE, WAVES
@@ -157,7 +159,7 @@ def _chip_size(study: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Tabular):
     """What :func:`analyse` found; prints as a short text, :meth:`write` makes the outputs.
 
     Attributes
@@ -248,6 +250,28 @@ class Analysis:
         table = self.average[["estimate", "se", "lower", "upper"]].astype(float).round(4)
         table["estimand"] = self.average["estimand"]
         return f"{self.study!r}\n\n{table.to_string()}\n\n{self.verdict()}\n\n{estimator.summary()}"
+
+    def __repr__(self) -> str:
+        """Say what was analysed, the average effects and the verdict, in a few lines."""
+        return analysis_text(self)
+
+    def _repr_html_(self) -> str:
+        """Average effects, the verdict, the targeting curve and the groups' effects, for notebooks."""
+        return analysis_html(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Average effects by method: ``estimate, se, lower, upper`` (95 %) and the ``estimand`` of each row."""
+        table = self.average[["estimate", "se", "lower", "upper"]].astype(float)
+        return table.assign(estimand=self.average["estimand"])
+
+    def plot(self) -> Any:
+        """Draw average effects, the targeting curve, the groups' effects and the units' effects in one figure.
+
+        Returns
+        -------
+        ndarray of matplotlib Axes of shape (2, 2)
+        """
+        return plot_analysis(self)
 
     def metrics(self) -> dict[str, Any]:
         """Every figure of the report under flat keys."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from causalsat.catalog import fetch, paths
 from causalsat.catalog.marks import Marked, explain, read_yaml
 from causalsat.catalog.schema import Entry, ImagerySpec, Roles, SimulateSpec, TableSpec
+from causalsat.core.notebook import fragment, frame_table
 from causalsat.exceptions import CatalogError
 from causalsat.study import Study
 from causalsat.study.building import close_matches, list_names
@@ -101,7 +102,7 @@ class Catalog(Mapping[str, Entry]):
         return "on the net" if all(paths.is_address(text) for text in here) else "here"
 
     def _repr_html_(self) -> str:
-        return str(self.list().to_html(index=False))
+        return fragment(frame_table(self.list(), "Data sets", max_rows=100))
 
 
 def load_catalog(path: str | os.PathLike[str] | None = None) -> Catalog:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from causalsat.core.cells import Rows, text_cells, to_the_right
 from causalsat.core.files import whole_file, writing
+from causalsat.core.notebook import fragment, frame_table, paragraph
 
 __all__ = [
     "Tabular",
@@ -22,8 +23,6 @@ __all__ = [
     "text_cells",
     "write_csv",
 ]
-
-Rows = Sequence[Sequence[str]]
 
 _LATEX = str.maketrans(
     {
@@ -47,41 +46,10 @@ _LATEX = str.maketrans(
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # LaTeX refuses some, others end a paragraph
 _FORMULA = re.compile(r"\s*[=+\-@]|[\t\r]")
+_PRINTED_ROWS = 12
 _LONG = 36  # letters of a cell that LaTeX should break
 _LIST = re.compile(r"^(\d*)([-+.)=])(?=\s|=*$)")  # at the start of a paragraph: an item, or a rule below a heading
 _MINUS = re.compile(r"(?<![^\s(])-(?=[\d.])")  # before a number, at the start of a word
-
-
-def text_cells(frame: Any, digits: int = 3) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of text from a data frame: its index names the rows, numbers that are not whole are rounded.
-
-    A missing number is an empty cell. Levels of an index or of column names are joined with a comma.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> text_cells(pd.DataFrame({"error": [0.12345, float("nan")], "units": [1200, 80]}, index=["ours", "theirs"]))
-    (['', 'error', 'units'], [['ours', '0.123', '1,200'], ['theirs', '', '80']])
-    """
-
-    def cells(column: Any) -> list[str]:
-        if column.dtype.kind == "f":
-            return ["" if math.isnan(value) else f"{value:,.{digits}f}" for value in column]
-        if column.dtype.kind in "iu":
-            return [f"{value:,}" for value in column]
-        return [("" if math.isnan(v) else f"{v:,.{digits}f}") if isinstance(v, float) else str(v) for v in column]
-
-    columns = [cells(frame.iloc[:, j]) for j in range(frame.shape[1])]
-    names = [_label(name) for name in frame.index]
-    rows = [list(row) for row in zip(names, *columns, strict=True)]
-    corner = ", ".join(str(name) for name in frame.index.names if name is not None)
-    return [corner, *(_label(name) for name in frame.columns)], rows
-
-
-def _to_the_right(columns: Sequence[str], rows: Rows) -> list[bool]:
-    """Which columns hold numbers; the first names the rows."""
-    numeric = [all(not row[j] or row[j][-1].isdigit() for row in rows) for j in range(len(columns))]
-    return [right and j > 0 for j, right in enumerate(numeric)]
 
 
 def _latex_columns(columns: Sequence[str], rows: Rows) -> str:
@@ -89,12 +57,8 @@ def _latex_columns(columns: Sequence[str], rows: Rows) -> str:
     longest = [max((len(row[j]) for row in rows), default=0) for j in range(len(columns))]
     wide = sum(length > _LONG for length in longest)
     text = rf"p{{{0.7 / wide:.2f}\linewidth}}" if wide else "l"
-    sides = zip(_to_the_right(columns, rows), longest, strict=True)
+    sides = zip(to_the_right(columns, rows), longest, strict=True)
     return "".join("r" if right else text if length > _LONG else "l" for right, length in sides)
-
-
-def _label(name: Any) -> str:
-    return ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 # ---------------------------------------------------------------------- Markdown
@@ -138,7 +102,7 @@ def markdown_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str
     | ATE | 0.7 |
     """
     head = f"{markdown_text(caption)}\n\n" if caption else ""
-    rule = "|" + "|".join("---:" if right else ":---" for right in _to_the_right(columns, rows)) + "|"
+    rule = "|" + "|".join("---:" if right else ":---" for right in to_the_right(columns, rows)) + "|"
     lines = [
         "| " + " | ".join(markdown_text(" ".join(cell.split())) for cell in row) + " |" for row in [columns, *rows]
     ]
@@ -262,9 +226,44 @@ def _spreadsheet_labels(labels: Any) -> Any:
 
 # ---------------------------------------------------------------------- results
 class Tabular:
-    """A result that gives its table to a paper: whatever has ``to_dataframe()``."""
+    """A result that gives its table to a paper and to a notebook: whatever has ``to_dataframe()``.
+
+    It prints as the first line of its class's documentation and the table. A subclass may draw ``_picture()`` and
+    say more in ``_notes()``.
+    """
 
     __slots__ = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Print as a table: ``dataclass`` writes no representation where the class has one of its own."""
+        super().__init_subclass__(**options)
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Tabular.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Say what it is, and print its table; the middle of a long one is left out."""
+        frame = self.to_dataframe()  # type: ignore[attr-defined]
+        unnamed = frame.index.name is None and type(frame.index).__name__ == "RangeIndex"
+        layout: dict[str, Any] = {"index": not unnamed, "max_rows": _PRINTED_ROWS}
+        table = frame.to_string(float_format=lambda value: f"{value:.4g}", **layout)
+        return "\n".join([self._title(), table, *self._notes()])
+
+    def _title(self) -> str:
+        first = (type(self).__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return first or type(self).__name__
+
+    def _picture(self) -> str:
+        """A picture as SVG, where one says more than the table."""
+        return ""
+
+    def _notes(self) -> list[str]:
+        """Lines below the table."""
+        return []
+
+    def _repr_html_(self) -> str:
+        """The table, a picture and notes, for notebooks."""
+        table = frame_table(self.to_dataframe(), self._title())  # type: ignore[attr-defined]
+        return fragment(table, self._picture(), *map(paragraph, self._notes()))
 
     def to_markdown(self, *, digits: int = 3, caption: str = "", **options: Any) -> str:
         """The table of ``to_dataframe(**options)`` as Markdown.

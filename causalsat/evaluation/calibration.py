@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import aligned
+from causalsat.core.svg import intervals_svg
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.design.design import roles_of
@@ -143,6 +144,12 @@ class GatesResult(Tabular):
         }
         labels = [f"G{i + 1}" for i in range(len(self.estimate))] + [f"G{len(self.estimate)} - G1"]
         return pd.DataFrame(columns, index=pd.Index(labels, name="group"))
+
+    def _picture(self) -> str:
+        table = self.to_dataframe()
+        title = "Average effect of each group with its 95 % interval; hollow dots are the predicted effects"
+        drawn = (list(table.index), table["estimate"], table["lower"], table["upper"])
+        return intervals_svg(*drawn, title=title, axis="average effect", before=table["predicted"])
 
 
 @aligned("tau", "scores", "groups", "weights", "folds")

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.base import effect
 from causalsat.core import inputs
 from causalsat.core.inputs import aligned, take
+from causalsat.core.svg import histogram_svg
 from causalsat.core.tables import Tabular
 from causalsat.design import Design, make_design
 from causalsat.design.design import roles_of
@@ -70,6 +71,9 @@ class CrossfitEffects(Tabular):
 
         columns = {"tau": self.tau, "sd": self.sd, "lower": self.lower, "upper": self.upper, "fold": self.fold}
         return pd.DataFrame(columns, index=pd.Index(self.index, name="unit"))
+
+    def _picture(self) -> str:
+        return histogram_svg(self.tau, title="Out-of-fold effects of the units", axis="effect", mark=0.0)
 
 
 @dataclass(frozen=True)

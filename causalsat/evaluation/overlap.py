@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
 from causalsat.core.inputs import aligned
+from causalsat.core.svg import intervals_svg
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
@@ -71,6 +72,18 @@ class OverlapResult(Tabular):
 
         columns = {"raw": self.smd_raw, "weighted": self.smd_weighted}
         return pd.DataFrame(columns, index=pd.Index(self.names, name="feature"))
+
+    def _picture(self) -> str:
+        low, mid, high = self.quantiles[:, 1], self.quantiles[:, 2], self.quantiles[:, 3]
+        title = "Median propensity of each arm, and the range of its middle 90 %"
+        return intervals_svg(["control", "treated"], mid, low, high, title=title, axis="propensity", reference=None)
+
+    def _notes(self) -> list[str]:
+        return [
+            f"{self.share_extreme:.1%} of the units have a propensity below {self.bound:g} or above "
+            f"{1 - self.bound:g}. Largest standardised difference of a feature: "
+            f"{np.abs(self.smd_raw).max(initial=0):.3f}, weighted {np.abs(self.smd_weighted).max(initial=0):.3f}."
+        ]
 
 
 def effective_sample_size(weights: ArrayLike) -> float:

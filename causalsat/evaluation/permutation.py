@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
 from causalsat.core.inputs import aligned
+from causalsat.core.svg import histogram_svg
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.design.design import roles_of
@@ -254,6 +255,10 @@ class PermutationResult(Tabular):
             "method": self.method,
         }
         return pd.DataFrame([row])
+
+    def _picture(self) -> str:
+        title = f"Statistics of {len(self.null):,} draws without heterogeneity; the dashed line is the observed one"
+        return histogram_svg(self.null, title=title, axis="statistic", mark=self.statistic)
 
 
 @aligned(

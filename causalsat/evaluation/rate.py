@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import aligned
+from causalsat.core.svg import curve_svg
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.design.design import roles_of
@@ -69,6 +70,12 @@ class TocCurve(Tabular):
         half = _normal_quantile(level) * self.se
         columns = {"q": self.q, "toc": self.estimate, "se": self.se}
         return pd.DataFrame({**columns, "lower": self.estimate - half, "upper": self.estimate + half})
+
+    def _picture(self) -> str:
+        table = self.to_dataframe()
+        title = "Effect of the units that are treated first less the effect of all, with 95 % bands"
+        drawn = (table["q"], table["toc"], table["lower"], table["upper"])
+        return curve_svg(*drawn, title=title, across="share of units treated first", up="effect above the average")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +139,9 @@ class RateResult(Tabular):
             "n_groups": self.toc.n_groups,
         }
         return pd.DataFrame([row])
+
+    def _picture(self) -> str:
+        return self.toc._picture()
 
     def __sub__(self, other: RateResult) -> RateResult:
         """Difference of two priorities' RATEs on the same units, with its paired standard error."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.notebook import fragment, html_facts
 from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.imagery import chip_reader
 from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, window_into
@@ -395,3 +396,22 @@ class Imagery(ABC):
             f"<{type(self).__name__} {self.name}: {rows} x {cols} pixels of {self.resolution_m:g} m, {where}, "
             f"bands {', '.join(self.bands)}{dated}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Size, place, bands and dates, for notebooks."""
+        rows, cols = self.shape
+        left, bottom, right, top = self.bounds
+        facts = {
+            "pixels": f"{rows:,} x {cols:,} of {self.resolution_m:g} m",
+            "coordinates": f"EPSG:{code}" if (code := self.crs.to_epsg()) else self.crs.name,
+            "bounds": f"{left:.6g} to {right:.6g}, {bottom:.6g} to {top:.6g}",
+            "bands": ", ".join(self.bands),
+            "dates": _dated(self.days),
+        }
+        return fragment(html_facts(facts, f"{type(self).__name__} {self.name}"))
+
+
+def _dated(days: tuple[str, ...]) -> str:
+    if len(days) > 6:
+        return f"{len(days)}, {days[0]} to {days[-1]}"
+    return ", ".join(days) or "undated"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.svg import intervals_svg
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError
 
@@ -59,6 +60,14 @@ class Balance(Tabular):
 
         columns = {"raw": self.raw, "weighted": self.weighted, "variance_ratio": self.variance_ratio}
         return pd.DataFrame(columns, index=pd.Index(self.names, name="feature"))
+
+    def _picture(self) -> str:
+        first = np.argsort(-np.abs(self.raw))[:20]  # the least balanced
+        after, title = self.weighted[first], "Standardised differences after weighting; hollow dots are those before"
+        labels = [self.names[j] for j in first]
+        return intervals_svg(
+            labels, after, after, after, title=title, axis="standardised difference", before=self.raw[first]
+        )
 
     @property
     def worst(self) -> tuple[float, float]:

@@ -73,7 +73,9 @@ class DistrictEffects(Tabular):
 
     def __repr__(self) -> str:
         """Say how many districts and cells."""
-        return f"DistrictEffects({len(self)} districts, {int(self.table['n_cells'].sum()):,} cells)"
+        mean = self.table["mean"].dropna()
+        means = f", means {mean.min():.4g} to {mean.max():.4g}" if len(mean) else ""
+        return f"DistrictEffects({len(self)} districts, {int(self.table['n_cells'].sum()):,} cells{means})"
 
     def to_dataframe(self) -> Any:
         """The table without geometry."""

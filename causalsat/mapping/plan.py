@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from causalsat.core.notebook import fragment, html_facts
 from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.mapping.compute import MapJob, fitted_encoders, surroundings, tile_values
 from causalsat.mapping.grid import region_of, to_coordinates
@@ -99,23 +100,33 @@ class MapPlan:
 
     def __str__(self) -> str:
         """The plan in a few lines."""
-        lines = [
-            f"{self.n_tiles:,} tiles of at most {self.tile_px} x {self.tile_px} cells of {self.resolution_m:g} m: "
-            f"{self.n_cells:,} cells, {self.area_km2:,.0f} km2",
-            f"reads {self.pixels_read / 1e6:,.1f} million pixels ({_size(self.bytes_read)} in memory, in turn)",
-            f"working memory of a worker about {_size(self.worker_bytes)}, besides the libraries",
-        ]
+        return "\n".join(self._facts().values())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The plan as a table, for notebooks."""
+        return fragment(html_facts(self._facts(), "What the map will take"))
+
+    def _facts(self) -> dict[str, str]:
+        facts = {
+            "size": f"{self.n_tiles:,} tiles of at most {self.tile_px} x {self.tile_px} cells of "
+            f"{self.resolution_m:g} m: {self.n_cells:,} cells, {self.area_km2:,.0f} km2",
+            "reading": f"reads {self.pixels_read / 1e6:,.1f} million pixels ({_size(self.bytes_read)} in memory, in "
+            "turn)",
+            "memory": f"working memory of a worker about {_size(self.worker_bytes)}, besides the libraries",
+        }
         if np.isfinite(self.flops):
-            lines.append(f"networks: {self.flops / 1e12:,.2f} million million operations")
+            facts["operations"] = f"networks: {self.flops / 1e12:,.2f} million million operations"
         if np.isfinite(self.seconds_per_tile):
-            lines.append(
+            facts["time"] = (
                 f"one tile took {self.seconds_per_tile:.2f} s ({self.cpu_s_per_tile:.2f} CPU s, peak of the process "
                 f"{_size(self.peak_bytes)}): {self.hours:,.2f} hours on {self.workers} worker"
                 f"{'s' if self.workers > 1 else ''}, {self.cpu_hours:,.2f} CPU hours"
             )
         if np.isfinite(self.cost):
-            lines.append(f"cost {self.cost:,.2f} at {self.price_per_hour:g} for a worker's hour")
-        return "\n".join(lines)
+            facts["price"] = f"cost {self.cost:,.2f} at {self.price_per_hour:g} for a worker's hour"
+        return facts
 
 
 def plan_map(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from causalsat.core.notebook import fragment, html_facts, paragraph, thumbnail
 from causalsat.core.optional import is_installed, require
 from causalsat.core.warn import warn
 from causalsat.exceptions import IgnoredWarning
@@ -110,6 +111,19 @@ class MapResult:
     def _repr_png_(self) -> bytes | None:
         return self.png.read_bytes() if self.png is not None and self.png.exists() else None
 
+    def _repr_html_(self) -> str:
+        """The picture, made small, and where the files are, for notebooks."""
+        height, width = self.shape
+        facts = {
+            "cells": f"{self.n_mapped:,} of {height:,} x {width:,}, of {self.resolution_m:g} m",
+            "bands": ", ".join(self.bands),
+            **{path.suffix.lstrip("."): str(path) for path in (self.path, self.png, self.html) if path is not None},
+        }
+        drawn = self._repr_png_()
+        image = "" if drawn is None else thumbnail(drawn, f"Map of {self._what} and their uncertainty")
+        note = paragraph(f"Note: {self.note}") if self.note else ""
+        return fragment(image, html_facts(facts, f"Map of {self._what}"), note)
+
     def __str__(self) -> str:
         """What was written, in a few lines."""
         height, width = self.shape
@@ -120,6 +134,8 @@ class MapResult:
             *(f"  {path}" for path in (self.path, self.png, self.html) if path is not None),
         ]
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def draw(result: MapResult, imagery: Any, *, png: Any, html: Any, sites: Any, units: str, title: str) -> MapResult:

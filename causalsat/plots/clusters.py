@@ -134,7 +134,7 @@ def plot_cluster_images(
     label = {"most": "most typical", "least": "least typical", "uncertain": "most uncertain"}[kind]
     beside = "; beside each, what raises (blue) or lowers (red) its probability" if salience else ""
     figure.suptitle(f"Images {label} of each type{beside}", fontsize=11, fontweight="bold", x=0.01, ha="left")
-    return figure
+    return style.shown_once(figure)
 
 
 def plot_cluster_map(estimator: Any, X: Any, *, cluster: int | None = None, ax: Any = None) -> Axes:

@@ -207,4 +207,4 @@ def plot_propensity_salience(
         ax.set_yticks([])
     bar = fig.colorbar(drawn, ax=axes[1].tolist(), shrink=0.85)
     bar.set_label("log-odds of treatment", fontsize=10)
-    return fig
+    return style.shown_once(fig)

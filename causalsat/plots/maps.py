@@ -72,7 +72,7 @@ def plot_map(
     import matplotlib.pyplot as plt
 
     figure = plt.figure(layout="constrained")
-    return _fill(figure, layers, sites, units, title, note)
+    return _style.shown_once(_fill(figure, layers, sites, units, title, note))
 
 
 def save_map(

@@ -21,6 +21,17 @@ def new_axes(ax: Any, size: tuple[float, float] = (6.4, 4.2)) -> Any:
     return ax
 
 
+def shown_once(figure: Any) -> Any:
+    """A figure to return: a notebook shows what a cell ends with, and would show the open figure a second time."""
+    import matplotlib
+
+    if "inline" in matplotlib.get_backend().lower():
+        import matplotlib.pyplot as plt
+
+        plt.close(figure)
+    return figure
+
+
 def tidy(ax: Any, *, title: str = "", x: str = "", y: str = "", grid: str = "y") -> Any:
     """Leave the left and bottom spine, a faint grid, a left title, readable sizes."""
     for side in ("top", "right"):

@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from causalsat.core.notebook import fragment, html_table, paragraph
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError
 
@@ -145,15 +146,9 @@ class StudyReport(Tabular):
 
     def _repr_html_(self) -> str:
         """The same table for notebooks."""
-        from html import escape
-
-        colour = {"error": "#b00020", "warning": "#b36b00", "note": "#555"}
-        cell = "text-align:left;vertical-align:top;padding:4px 10px"
-        rows = "".join(
-            f"<tr><td style='{cell};color:{colour[f.level]};font-weight:bold'>{f.level}</td>"
-            f"<td style='{cell}'>{escape(f.topic)}</td>"
-            f"<td style='{cell}'>{escape(f.what)}<br><em>{escape(f.todo)}</em></td></tr>"
-            for f in self.findings
-        )
-        passed = f"<p>In order: {escape(', '.join(self.passed))}.</p>" if self.passed else ""
-        return f"<strong>{escape(self.title)}</strong><table>{rows}</table>{passed}<p>{escape(self._verdict())}</p>"
+        rows = [(f.level, f.topic, f.what, f.todo) for f in self.findings]
+        marks = [f"cs-{f.level}" for f in self.findings]
+        columns = ("level", "topic", "what was found", "what to do")
+        table = html_table(columns, rows, self.title, marks=marks) if rows else paragraph(self.title, strong=True)
+        passed = f"In order: {', '.join(self.passed)}." if self.passed else ""
+        return fragment(table, paragraph(passed), paragraph(self._verdict(), strong=True))

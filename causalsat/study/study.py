@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import align_rows, take
 from causalsat.core.names import shown
+from causalsat.core.notebook import fragment, html_facts
 from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment
 from causalsat.design import Design, make_design
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
@@ -75,11 +75,10 @@ def facts_of(study: Any) -> list[str]:
 
 def html_of(study: Any) -> str:
     """Table of facts, roles and sources."""
-    rows = {"units": ", ".join(study.facts()), **{k: str(v) for k, v in study.roles.items()}}
-    rows["covariates"] = ", ".join(study.covariates) or "none"
-    rows |= {k: str(getattr(study, k)) for k in ("description", "citation", "licence") if getattr(study, k)}
-    body = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-    return f"<strong>Study {escape(study.name)}</strong><table>{body}</table>"
+    facts = {"units": ", ".join(study.facts()), **{k: str(v) for k, v in study.roles.items()}}
+    facts["covariates"] = ", ".join(study.covariates) or "none"
+    facts |= {k: str(getattr(study, k)) for k in ("description", "citation", "licence") if getattr(study, k)}
+    return fragment(html_facts(facts, f"Study {study.name}"))
 
 
 def sites_of(study: Any) -> Any:
