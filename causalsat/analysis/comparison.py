@@ -19,6 +19,7 @@ from causalsat.analysis import sources as parts
 from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.drivers import Replicates, differences, regress
 from causalsat.core.inputs import learn_imputation
+from causalsat.core.progress import bar as progress_bar
 from causalsat.core.tables import Tabular
 from causalsat.core.warn import warn
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
@@ -637,12 +638,10 @@ class _Work:
 
     def effects(self, splits: Mapping[int, list[Split]]) -> dict[tuple[str, str], list[Any]]:
         """For each source and model, one (means, sds, folds) or failure a fold seed."""
-        from tqdm.auto import tqdm
-
         digest = "" if self.folder is None else parts.study_digest(self.study)
         result: dict[tuple[str, str], list[Any]] = {(s, m): [] for s in self.sources for m in self.models}
         total = len(result) * sum(map(len, splits.values()))
-        with tqdm(total=total, desc="comparing", unit="fold", disable=not self.progress) as bar:
+        with progress_bar(total=total, desc="comparing", unit="fold", show=self.progress) as bar:
             for name, source in self.sources.items():
                 self.seconds[name] = dict.fromkeys(self.models, 0.0)
                 for seed, folds in splits.items():

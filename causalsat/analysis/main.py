@@ -21,6 +21,7 @@ from causalsat.analysis.places import effects_at_places
 from causalsat.analysis.show import analysis_html, analysis_text, plot_analysis
 from causalsat.base import effect, final_estimator
 from causalsat.core.inputs import learn_imputation
+from causalsat.core.progress import in_steps, step
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
@@ -315,6 +316,7 @@ class Analysis(Tabular):
         return write_outputs(self, Path(folder), progress=progress, overwrite=overwrite, **options)
 
 
+@in_steps(4, "analysis")
 def analyse(
     study: Any,
     model: Any = None,
@@ -372,17 +374,21 @@ def analyse(
     design = study.design
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
+    step("cross-fitting")
     y, t = study.y, design.treatment
     options: dict[str, Any] = {"design": design, "level": level, "progress": progress}
     folds = zip(fold_seeds, seeded(n_folds if cv is None else cv, fold_seeds), strict=True)
     fits = tuple(crossfit_effects(model, study.X, y, cv=own, random_state=seed, **options) for seed, own in folds)
     LOG.info("fitting the model on all units")
+    step("fitting the model on all units")
     study.fit(model)
     trained = is_trained_on_labels(model)
     latents, covariates, modify = features_of_tests(model, study, random_state)
     features = np.column_stack([latents, covariates])
+    step("outcome models")
     nuisances = _nuisances(features, y, design, n_folds, random_state)
     LOG.info("testing heterogeneity")
+    step("testing heterogeneity")
     scores = dr_scores(y, t, nuisances)
     ranked = {"design": design, "n_bootstrap": n_bootstrap, "random_state": random_state}
     first = fits[0]
@@ -410,6 +416,7 @@ def analyse(
             covariates=covariates[:, ~modify] if not modify.all() else None,
             n_permutations=n_permutations,
             random_state=random_state,
+            progress=progress,
         )
         if design.randomised
         else None,

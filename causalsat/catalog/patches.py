@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.progress import bar as progress_bar
+
 
 @dataclass(frozen=True)
 class PatchLayout:
@@ -84,7 +86,6 @@ def write_mosaic(path: Path, sites: Any, read_patch: Callable[[int], Any], layou
     from rasterio.transform import from_origin
     from rasterio.warp import transform
     from rasterio.windows import Window
-    from tqdm.auto import tqdm
 
     x, y = (np.asarray(v) for v in transform("EPSG:4326", layout.crs, sites["lon"], sites["lat"]))
     side, n = layout.pixel_m, layout.px
@@ -99,7 +100,7 @@ def write_mosaic(path: Path, sites: Any, read_patch: Callable[[int], Any], layou
     }  # fmt: skip
     placed = 0
     with rasterio.open(plain, "w+", **profile) as target:
-        for site, col, row in zip(tqdm(sites["site"], desc="patches", unit="site"), cols, rows, strict=True):
+        for site, col, row in zip(progress_bar(sites["site"], desc="patches", unit="site"), cols, rows, strict=True):
             patch = read_patch(int(site))
             if patch is None:
                 continue

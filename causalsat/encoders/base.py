@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core.fitting import unfitted_unless_finished
+from causalsat.core.progress import bar as progress_bar
 from causalsat.core.warn import warn
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
@@ -157,10 +158,8 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         progress: bool = False,
     ) -> NDArray[np.float64]:
         """Features (unit, features) from images (k, band, y, x), at most ``batch_size`` at a time."""
-        from tqdm.auto import tqdm
-
         out = np.empty((len(view), len(self.get_feature_names_out())))
-        with tqdm(total=len(view), desc="encoding", unit="chip", disable=not progress) as bar:
+        with progress_bar(total=len(view), desc="encoding", unit="chip", show=progress) as bar:
             for part, chips in view.batches(batch_size):
                 images = chips.reshape(-1, *chips.shape[2:])
                 found = [encode(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]

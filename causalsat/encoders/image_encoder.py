@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.ground import middle_of
+from causalsat.core.progress import bar as progress_bar
 from causalsat.encoders import places as _places
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.dense.window import LinearHead
@@ -347,9 +348,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         return np.where(np.abs(east - middle) > 180, middle + (east - middle + 180) % 360 - 180, east), north
 
     def _bar(self, total: int) -> Any:
-        from tqdm.auto import tqdm
-
-        return tqdm(total=total, desc="encoding places", unit="place", disable=not self.progress)
+        return progress_bar(total=total, desc="encoding places", unit="place", show=self.progress)
 
     def _fit_source(
         self,

@@ -20,6 +20,7 @@ from causalsat.base import EffectEstimator
 from causalsat.core import features as support
 from causalsat.core import inputs
 from causalsat.core.inputs import FitData, FloatArray
+from causalsat.core.progress import bar as progress_bar
 from causalsat.encoders import chips as _chips
 from causalsat.encoders import places as _places
 from causalsat.encoders.places import check_units
@@ -429,6 +430,4 @@ def _digest(*arrays: NDArray[Any]) -> str:
 
 
 def _no_bar(total: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, disable=True)
+    return progress_bar(total=total, desc="", show=False)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.base import effect
 from causalsat.core import inputs
 from causalsat.core.inputs import aligned, take
+from causalsat.core.progress import bar as progress_bar
 from causalsat.core.svg import histogram_svg
 from causalsat.core.tables import Tabular
 from causalsat.design import Design, make_design
@@ -229,16 +230,14 @@ def _run(
     progress: bool,
     keep: bool,
 ) -> list[tuple[FloatArray, Any]]:
-    from tqdm.auto import tqdm
-
-    bar = {"total": len(splits), "desc": "folds", "disable": not progress}
+    bar: dict[str, Any] = {"total": len(splits), "desc": "folds", "unit": "fold", "show": progress}
     calls = ((model, X, y, roles, train, test, level, keep) for train, test in splits)
     if n_jobs == 1:
-        return [_fit_fold(*call) for call in tqdm(calls, **bar)]
+        return [_fit_fold(*call) for call in progress_bar(calls, **bar)]
     from joblib import Parallel, delayed
 
     runs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_fit_fold)(*call) for call in calls)
-    return list(tqdm(runs, **bar))
+    return list(progress_bar(runs, **bar))
 
 
 def _fit_fold(

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
 from causalsat.core.inputs import aligned
+from causalsat.core.progress import bar as progress_bar
 from causalsat.core.svg import histogram_svg
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
@@ -282,6 +283,7 @@ def permutation_test(
     refit: Callable[[FloatArray, FloatArray], ArrayLike] | None = None,
     n_permutations: int = 499,
     random_state: Any = 0,
+    progress: bool = True,
 ) -> PermutationResult:
     r"""Test a randomised trial for heterogeneity along latents, by randomising the treatment anew.
 
@@ -330,6 +332,8 @@ def permutation_test(
         Number of assignments.
     random_state : int or numpy.random.Generator
         Seed of folds and assignments.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -397,7 +401,8 @@ def permutation_test(
         return rank_ratio(rank, scores, cluster, mass, kind)
 
     observed = evaluate(t)
-    null = np.array([evaluate(randomised.reassign(t, rng)) for _ in range(count)])
+    draws = progress_bar(range(count), desc="permutations", unit="draw", show=progress)
+    null = np.array([evaluate(randomised.reassign(t, rng)) for _ in draws])
     return PermutationResult(
         observed, _p_value(observed, null), null, randomised.description, n, int(cluster.max()) + 1
     )

@@ -12,10 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import xarray
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from causalsat.core.progress import bar as progress_bar
 from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery import cache as disk
@@ -247,10 +247,10 @@ def _read(
     row0, col0 = source.windows(geometry, px)
     row, col, which = _distinct(row0, col0)
     shape = (len(row), *source.leading, px, px)
-    bar = {"disable": None if progress is None else not progress, "delay": 2, "unit": "chip", "desc": source.name}
+    bar: dict[str, Any] = {"show": progress is not False, "unit": "chip", "desc": source.name}
 
     def fill(out: Chips) -> NDArray[np.float64]:
-        with tqdm(total=len(row) * len(source.layers()), **bar) as ticker:
+        with progress_bar(total=len(row) * len(source.layers()), **bar) as ticker:
             return source.fill_windows(out, row, col, threads=threads, progress=ticker)
 
     if folder is not None and (unknown := source.unstamped()):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from causalsat import base
 from causalsat.core.files import writing
+from causalsat.core.progress import bar as progress_bar
 from causalsat.core.tables import Tabular, write_csv
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.mapping import compute
@@ -240,10 +241,8 @@ def _polygons(districts: Any, imagery: Any, name: str | None) -> tuple[gpd.GeoDa
 
 def _tiles(job: MapJob, shapes: Any, side: int, progress: bool) -> Iterator[tuple[Tile, Any, IntArray, IntArray]]:
     """Each tile with its cell centres that lie in a district, which of its cells these are, and whose."""
-    from tqdm import tqdm
-
     tree = shapes.sindex
-    for tile in tqdm(_job.tiles_of(job, side), desc="districts", unit="tile", disable=not progress):
+    for tile in progress_bar(_job.tiles_of(job, side), desc="districts", unit="tile", show=progress):
         x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
         points = compute.cell_points(job, x, y)
         cell, district = tree.query(points.geometry, predicate="within")

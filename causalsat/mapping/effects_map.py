@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from causalsat import base
 from causalsat.core.files import refuse_link, writing
 from causalsat.core.fingerprint import fingerprint
+from causalsat.core.progress import bar as progress_bar
 from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.mapping.cluster import check_client, on_cluster
 from causalsat.mapping.cog import write_cog
@@ -266,9 +267,7 @@ def _refuse_same_file(path: Path, png: Any, html: Any, imagery: Any) -> None:
 
 # ---------------------------------------------------------------------- work
 def _run(job: MapJob, tiles: list[Tile], client: Any, progress: bool) -> None:
-    from tqdm import tqdm
-
-    with tqdm(total=len(tiles), desc="mapping", unit="tile", disable=not progress) as bar:
+    with progress_bar(total=len(tiles), desc="mapping", unit="tile", show=progress) as bar:
         for _ in on_cluster(job, tiles, client) if client is not None else _in_a_loop(job, tiles):
             bar.update()
 

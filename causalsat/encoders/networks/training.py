@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.files import add_arrays, whole_file, writing
+from causalsat.core.progress import bar as progress_bar
 from causalsat.encoders.device import resolve_device
 from causalsat.encoders.networks.distributed import bare, shared_net, sharing
 from causalsat.exceptions import ResumeError
@@ -302,14 +303,9 @@ def _keeper(settings: TrainSettings, shared: Any = None) -> Any:
             self.losses: list[tuple[float, float]] = []
 
         def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(
-                total=settings.max_epochs,
-                initial=self.epoch,
-                desc="training",
-                disable=not settings.progress or bool(shared and shared.rank),
-            )
+            shown = settings.progress and not (shared and shared.rank)
+            self.bar = progress_bar(total=settings.max_epochs, desc="training", unit="epoch", show=shown)
+            self.bar.update(self.epoch)
 
         def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
             train, valid = (float(net.history[-1, name]) for name in ("train_loss", "valid_loss"))
