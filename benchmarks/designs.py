@@ -199,9 +199,9 @@ def package_rows(trial: Trial) -> dict[str, Answer]:
     import pandas as pd
 
     from causalsat import DoublyRobustEffect
-    from causalsat.analysis.average_effects import average_effects, score_average
     from causalsat.design import make_design
     from causalsat.evaluation import crossfit_nuisances, dr_scores, gates
+    from causalsat.evaluation.average_effects import average_effects, score_average
 
     y, t, x = trial.y, trial.treatment, trial.covariate[:, None]
     roles = {"groups": trial.clusters, "strata": trial.strata, "sample_weight": trial.weights}

@@ -1,10 +1,10 @@
 """The main job: from a study to effects, tests of heterogeneity, a report and a map."""
 
-from causalsat.analysis.average_effects import average_effects
 from causalsat.analysis.comparison import Comparison, compare
 from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.main import Analysis, analyse, image_model
 from causalsat.analysis.segments import SegmentImportance, segment_importance
+from causalsat.evaluation.average_effects import average_effects
 
 __all__ = [
     "Analysis",

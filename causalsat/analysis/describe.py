@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.analysis.average_effects import clustered_mean
+from causalsat.evaluation.average_effects import clustered_mean
 from causalsat.exceptions import DataError, ImageryError, ParameterError
 
 __all__ = ["describe_effects"]

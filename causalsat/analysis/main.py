@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from causalsat.analysis.average_effects import ADJUSTED, average_effects, score_average
 from causalsat.analysis.modifiers import beside_images
 from causalsat.analysis.outputs import collect_metrics, write_outputs
 from causalsat.analysis.places import effects_at_places
@@ -44,6 +43,7 @@ from causalsat.evaluation import (
     permutation_test,
     rate,
 )
+from causalsat.evaluation.average_effects import ADJUSTED, average_effects, score_average
 from causalsat.exceptions import ParameterError
 from causalsat.inference.folds import seeded
 from causalsat.inference.sensitivity import partially_linear

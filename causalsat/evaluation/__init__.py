@@ -1,5 +1,7 @@
 """Judging effects without ground truth: functions on arrays that return frozen results."""
 
+from causalsat.evaluation.attrition import LeeBounds, lee_bounds
+from causalsat.evaluation.average_effects import average_effects
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
 from causalsat.evaluation.conformal import (
     ConformalCalibration,
@@ -10,9 +12,17 @@ from causalsat.evaluation.conformal import (
     conformal_outcome_intervals,
 )
 from causalsat.evaluation.crossfit import CrossfitEffects, crossfit_effects
+from causalsat.evaluation.exposure import ExposureEffects, exposure_effects
 from causalsat.evaluation.overlap import OverlapResult, effective_sample_size, overlap
+from causalsat.evaluation.panel import TwoWaveEffects, two_wave_effects
 from causalsat.evaluation.permutation import PermutationResult, permutation_test, priority_test
 from causalsat.evaluation.posterior_scale import PosteriorScale, out_of_fold_draws, posterior_scale
+from causalsat.evaluation.predicted_outcomes import (
+    LinearCalibration,
+    PredictionPowered,
+    linear_calibration,
+    prediction_powered,
+)
 from causalsat.evaluation.quantile_aggregation import (
     QuantileAggregation,
     aggregate_quantiles,
@@ -30,6 +40,11 @@ from causalsat.inference.nuisances import Nuisances, crossfit_nuisances, dr_scor
 from causalsat.inference.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 
 __all__ = [
+    "ExposureEffects",
+    "LinearCalibration",
+    "PredictionPowered",
+    "TwoWaveEffects",
+    "LeeBounds",
     "Balance",
     "BlockSize",
     "BlpResult",
@@ -50,6 +65,12 @@ __all__ = [
     "SpatialBlockCV",
     "TocCurve",
     "aggregate_quantiles",
+    "average_effects",
+    "exposure_effects",
+    "lee_bounds",
+    "linear_calibration",
+    "prediction_powered",
+    "two_wave_effects",
     "balance",
     "blp",
     "conformal_calibrate",

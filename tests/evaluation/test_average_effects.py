@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from causalsat.analysis.average_effects import average_effects, clustered_mean
 from causalsat.design import make_design
+from causalsat.evaluation.average_effects import average_effects, clustered_mean
 from causalsat.exceptions import DataError
 
 
