@@ -38,6 +38,7 @@ from causalsat.estimators.econml import EconMLEffect as EconMLEffect
 from causalsat.estimators.forest.estimator import BayesianForestEffect as BayesianForestEffect
 from causalsat.estimators.gaussian_process.estimator import GaussianProcessEffect as GaussianProcessEffect
 from causalsat.estimators.linear.estimator import BayesianLinearEffect as BayesianLinearEffect
+from causalsat.estimators.meta.imputed import MultipleImputationEffect as MultipleImputationEffect
 from causalsat.estimators.meta.learners import DRLearnerEffect as DRLearnerEffect
 from causalsat.estimators.meta.learners import RLearnerEffect as RLearnerEffect
 from causalsat.estimators.meta.learners import TLearnerEffect as TLearnerEffect

@@ -54,7 +54,10 @@ def missing(study: Any, a: Any) -> Iterator[Finding]:
     if len(shares):
         level: Level = "warning" if shares.iloc[0] > 0.2 else "note"
         listed = list_names((f"{c} {_share(s)}" for c, s in shares.items()), 6)
-        advice = "estimators replace them by the training mean and add an indicator column"
+        advice = (
+            "estimators replace them by the training mean and add an indicator column; where the effect depends on "
+            "them, or they confound, take MultipleImputationEffect(estimator)"
+        )
         if level == "warning":
             advice = f"ask why {shares.index[0]!r} is missing and consider leaving it out; {advice}"
         yield Finding(level, "missing values", f"covariates miss values: {listed}", advice, shares)

@@ -7,8 +7,8 @@ import pytest
 
 import causalsat
 from causalsat import BayesianLinearEffect
-from causalsat.estimators.linear import missing as linear_missing
-from causalsat.estimators.linear.missing import FeatureModel, Outcome
+from causalsat.inference import imputation
+from causalsat.inference.imputation import FeatureModel, Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
 QUICK = {"n_draws": 80, "n_tune": 80, "n_chains": 2, "n_imputations": 5, "random_state": 0}
@@ -54,7 +54,7 @@ def test_imputations_recover_the_features_and_use_the_outcome():
     missing[:600, 0] = True
     outcome = Outcome(y, t, np.ones(n), np.zeros((n, 0)), np.array([0]), (t > 0).astype(int), None)
     given = np.where(missing, 0.0, X)
-    tables, model = linear_missing.impute(given, missing, outcome, 20, np.random.default_rng(0))
+    tables, model = imputation.impute(given, missing, outcome, 20, np.random.default_rng(0))
     np.testing.assert_allclose(model.covariance.mean(axis=0), [[1, 0.5], [0.5, 1]], atol=0.12)
     for table in tables[:2]:
         np.testing.assert_array_equal(table[600:], X[600:])
