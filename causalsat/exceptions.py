@@ -55,16 +55,18 @@ class CausalsatError(Exception):
 
     def __init__(self, what: str, *, expected: str | None = None, todo: str | None = None) -> None:
         self.what, self.expected, self.todo = what, expected, todo
-        parts = [what.rstrip(".")]
-        if expected:
-            parts.append(f"Expected: {expected.rstrip('.')}")
-        if todo:
-            parts.append(f"What to do: {todo.rstrip('.')}")
-        super().__init__(". ".join(parts) + ".")
+        parts = [what, f"Expected: {expected}" if expected else "", f"What to do: {todo}" if todo else ""]
+        super().__init__(" ".join(_sentence(part) for part in parts if part))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Cross process borders (dask, multiprocessing) with all parts."""
         return (_rebuild, (type(self), self.what, self.expected, self.todo))
+
+
+def _sentence(text: str) -> str:
+    """The text with one mark at its end."""
+    text = text.rstrip()
+    return text if text.endswith(("?", "!", "...")) else text.rstrip(".") + "."
 
 
 def _rebuild(kind: type[CausalsatError], what: str, expected: str | None, todo: str | None) -> CausalsatError:

@@ -15,6 +15,7 @@ from causalsat.analysis.folder import NAMES, claim, finish
 from causalsat.analysis.modifiers import beside_images
 from causalsat.base import final_estimator
 from causalsat.core.files import whole_file, writing
+from causalsat.core.names import with_unit
 from causalsat.core.optional import is_installed
 from causalsat.core.tables import write_csv
 from causalsat.core.warn import warn
@@ -59,7 +60,8 @@ def write_outputs(
         png=folder / "effects.png",
         html=folder / "map.html" if interactive else False,
         sites=study.sites(),
-        title=f"Effect of treatment: {study.name}",
+        title=f"Effect of treatment{_on_outcome(study)}: {study.name}",
+        units=study.outcome_unit,
         heterogeneity_p=None if analysis.permutation is None else analysis.permutation.p_value,
         citation=study.citation,
     )
@@ -94,13 +96,14 @@ def page_is_possible() -> bool:
 def _draw(analysis: Any, folder: Path) -> dict[str, Path]:
     import matplotlib.pyplot as plt
 
+    units, on = analysis.study.outcome_unit, _on_outcome(analysis.study)
     pictures = {
         "study": lambda: plots.plot_study(analysis.study),
-        "ate": lambda: plots.plot_ate(analysis.average),
-        "toc": lambda: plots.plot_toc(analysis.autoc[0]),
-        "gates": lambda: plots.plot_gates(analysis.gates),
+        "ate": lambda: plots.plot_ate(analysis.average, units=units, title=f"Average effect{on}"),
+        "toc": lambda: plots.plot_toc(analysis.autoc[0], units=units),
+        "gates": lambda: plots.plot_gates(analysis.gates, units=units),
         "overlap": lambda: plots.plot_overlap(analysis.nuisances.propensity, analysis.study.treatment),
-        "units": lambda: plots.plot_effects(analysis.posterior, level=analysis.level),
+        "units": lambda: plots.plot_effects(analysis.posterior, level=analysis.level, units=units),
     }
     paths = {}
     for name, draw in pictures.items():
@@ -111,6 +114,11 @@ def _draw(analysis: Any, folder: Path) -> dict[str, Path]:
             figure.savefig(temporary, dpi=130, bbox_inches=shape, format="png")
         plt.close(figure)
     return paths
+
+
+def _on_outcome(study: Any) -> str:
+    """Words for a title, where the outcome has a name beside that of its column."""
+    return f" on {study.outcome_label}" if study.outcome_label != study.roles["outcome"] else ""
 
 
 def _places_table(analysis: Any) -> pd.DataFrame:
@@ -214,13 +222,14 @@ def _key(name: str) -> str:
 def _page(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Page:
     study = analysis.study
     average = analysis.average.loc[analysis.headline]
+    unit = f" {study.outcome_unit}" if study.outcome_unit else ""
     if study.randomised:
-        said = f"On average the treatment changes {study.roles['outcome']} by {average.estimate:.3f}"
+        said = f"On average the treatment changes {study.outcome_label} by {average.estimate:.3f}{unit}"
         method = "difference in means within strata" if study.strata is not None else "difference in means"
     else:
         said = (
             "This is an observational study: treatment was not randomised. Adjusted for images and covariates, "
-            f"the treatment goes with a change of {study.roles['outcome']} by {average.estimate:.3f}"
+            f"the treatment goes with a change of {study.outcome_label} by {average.estimate:.3f}{unit}"
         )
         method = "doubly robust; an effect only if images and covariates hold every confounder"
     lead = [f"{said} (95 % interval {average.lower:.3f} to {average.upper:.3f}; {method}).", analysis.verdict()]
@@ -243,9 +252,9 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
     yield Section(
         "Average effect",
         [
-            f"Effect of {study.roles['treatment']} on {study.roles['outcome']}. Intervals of 95 %, with bias-reduced "
-            "standard errors clustered on the unit of assignment, or on the stratum where strata hold one cluster an "
-            "arm. Rows with other estimands need not agree.",
+            f"Effect of {study.roles['treatment']} on {with_unit(study.outcome_label, study.outcome_unit)}. "
+            "Intervals of 95 %, with bias-reduced standard errors clustered on the unit of assignment, or on the "
+            "stratum where strata hold one cluster an arm. Rows with other estimands need not agree.",
             *_design_words(analysis),
         ],
         tables=[_average_rows(analysis.average), *_sensitivity_rows(analysis)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from causalsat import plots
+from causalsat.core.names import with_unit
 from causalsat.core.notebook import fragment, frame_table, paragraph
 from causalsat.core.svg import intervals_svg
 
@@ -12,6 +13,8 @@ MORE = (
     "print(analysis) shows the model's coefficients; .gates, .blp, .autoc[0], .overlap and .permutation are the "
     "tests; .plot() draws them, .write(folder) makes report and map."
 )
+
+AVERAGES = "Average effect by each method with its 95 % interval"
 
 __all__ = ["analysis_html", "analysis_text", "plot_analysis"]
 
@@ -22,6 +25,7 @@ def analysis_text(analysis: Any) -> str:
     return "\n".join(
         [
             f"Analysis of {analysis.study!r}",
+            f"Effect on {_outcome(analysis.study)}:",
             table.to_string(float_format=lambda value: f"{value:.4g}"),
             analysis.verdict(),
             MORE,
@@ -35,8 +39,8 @@ def analysis_html(analysis: Any) -> str:
     drawn = (list(table.index), table["estimate"], table["lower"], table["upper"])
     return fragment(
         paragraph(f"{study.name}: {', '.join(study.facts())}", strong=True),
-        frame_table(table, "Average effects, with 95 % intervals"),
-        intervals_svg(*drawn, title="Average effect by each method with its 95 % interval", axis="effect"),
+        frame_table(table, f"Average effects on {_outcome(study)}, with 95 % intervals"),
+        intervals_svg(*drawn, title=AVERAGES, axis=f"effect on {_outcome(study)}"),
         paragraph(analysis.verdict(), strong=True),
         analysis.autoc[0]._picture(),
         frame_table(analysis.gates.to_dataframe(), "Effect of the groups from the lowest to the highest predicted"),
@@ -50,8 +54,13 @@ def plot_analysis(analysis: Any) -> Any:
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(2, 2, figsize=(13, 9), layout="constrained")
-    plots.plot_ate(analysis.average, ax=axes[0, 0])
-    plots.plot_toc(analysis.autoc[0], ax=axes[0, 1])
-    plots.plot_gates(analysis.gates, ax=axes[1, 0])
-    plots.plot_effects(analysis.posterior, level=analysis.level, ax=axes[1, 1])
+    units, title = analysis.study.outcome_unit, f"Average effect on {analysis.study.outcome_label}"
+    plots.plot_ate(analysis.average, units=units, title=title, ax=axes[0, 0])
+    plots.plot_toc(analysis.autoc[0], units=units, ax=axes[0, 1])
+    plots.plot_gates(analysis.gates, units=units, ax=axes[1, 0])
+    plots.plot_effects(analysis.posterior, level=analysis.level, units=units, ax=axes[1, 1])
     return axes
+
+
+def _outcome(study: Any) -> str:
+    return with_unit(study.outcome_label, study.outcome_unit)

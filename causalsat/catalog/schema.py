@@ -61,6 +61,8 @@ class Roles(_Strict):
     lon: str | None = None
     lat: str | None = None
     crs: str | None = None
+    outcome_label: str | None = None
+    outcome_unit: str | None = None
 
 
 class ImagerySpec(_Strict):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["close_matches", "list_names", "plain", "shown"]
+__all__ = ["close_matches", "list_names", "plain", "shown", "with_unit"]
 
 
 def close_matches(name: str, known: Iterable[Any], most: int = 3) -> list[str]:
@@ -63,3 +63,14 @@ def plain(value: Any) -> Any:
     1
     """
     return value.item() if isinstance(value, np.generic) else value
+
+
+def with_unit(label: str, unit: str) -> str:
+    """A label followed by its unit in brackets.
+
+    Examples
+    --------
+    >>> with_unit("income", "USD"), with_unit("income", "")
+    ('income (USD)', 'income')
+    """
+    return f"{label} ({unit})" if unit else label

@@ -41,6 +41,9 @@ ELSEWHERE = {
 }
 
 
+VARIABLE_LABELS = "variable_labels"  # key of a table's attrs: column to what its variable is called
+
+
 class StudyFileNotFoundError(DataError, FileNotFoundError):
     """A table of units that does not exist."""
 
@@ -65,7 +68,7 @@ def read_units(
     frame : DataFrame or GeoDataFrame
         The units. Labelled Stata variables keep their numbers.
     value_labels : dict of column to {code: label}
-        Stata value labels; empty for other formats.
+        Stata value labels; empty for other formats. The variables' own labels are in ``frame.attrs``.
 
     Raises
     ------
@@ -335,6 +338,9 @@ def _read_stata(file: Path, options: dict[str, Any]) -> tuple[pd.DataFrame, dict
         )
     empty = [c for c in frame.columns if frame[c].dtype.kind == "O" and (frame[c] == "").any()]
     frame[empty] = frame[empty].replace("", None)
+    with pd.io.stata.StataReader(file) as reader:
+        labels = {name: label.strip() for name, label in reader.variable_labels().items() if label.strip()}
+    frame.attrs[VARIABLE_LABELS] = labels
     return frame, tables
 
 

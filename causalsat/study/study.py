@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import align_rows, take
-from causalsat.core.names import shown
+from causalsat.core.names import shown, with_unit
 from causalsat.core.notebook import fragment, html_facts
 from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment
 from causalsat.design import Design, make_design
@@ -37,7 +37,7 @@ from causalsat.study.building import (
 )
 from causalsat.study.dates import parse_dates
 from causalsat.study.outcomes import add_outcome_roles, outcome_settings, with_baseline
-from causalsat.study.reading import StudyFileNotFoundError, read_units
+from causalsat.study.reading import VARIABLE_LABELS, StudyFileNotFoundError, read_units
 from causalsat.study.report import Finding, StudyReport
 from causalsat.study.response import features_of_response, respondents
 
@@ -76,6 +76,8 @@ def facts_of(study: Any) -> list[str]:
 def html_of(study: Any) -> str:
     """Table of facts, roles and sources."""
     facts = {"units": ", ".join(study.facts()), **{k: str(v) for k, v in study.roles.items()}}
+    if study.outcome_label != study.roles["outcome"] or study.outcome_unit:
+        facts["outcome"] += f": {with_unit(study.outcome_label, study.outcome_unit)}"
     facts["covariates"] = ", ".join(study.covariates) or "none"
     facts |= {k: str(getattr(study, k)) for k in ("description", "citation", "licence") if getattr(study, k)}
     return fragment(html_facts(facts, f"Study {study.name}"))
@@ -246,6 +248,9 @@ class Study:
         Whether assignment was randomised; decides how :meth:`check` reads imbalance.
     name, description, citation, licence : str
         What a report says about the data.
+    outcome_label, outcome_unit : str
+        What tables, axes and maps call the outcome, and its unit, such as "monthly income" and "USD". By default the
+        label of the variable in a Stata file, else the name of the column.
     value_labels : dict of column to {code: label}, optional
         Stata value labels; filled by :meth:`from_file`.
 
@@ -328,6 +333,8 @@ class Study:
         description: str = "",
         citation: str = "",
         licence: str = "",
+        outcome_label: str = "",
+        outcome_unit: str = "",
         value_labels: Mapping[str, Mapping[Any, str]] | None = None,
     ) -> None:
         frame = check_table(units)
@@ -348,6 +355,8 @@ class Study:
         geoframe = units_frame(frame, places, lon, lat, crs)
         if unit is not None:
             geoframe = geoframe.set_axis(pd.Index(frame[roles["unit"]], name=None), axis=0)
+        if VARIABLE_LABELS in frame.attrs:
+            geoframe.attrs[VARIABLE_LABELS] = frame.attrs[VARIABLE_LABELS]
         self.__dict__.update(
             units=geoframe,
             covariates=with_baseline(resolve_covariates(frame, covariates, taken), roles),
@@ -370,6 +379,8 @@ class Study:
                 "treated": treated,
                 "control": control,
                 "propensity": propensity,
+                "outcome_label": str(outcome_label),
+                "outcome_unit": str(outcome_unit),
                 **of_outcome,
             },
         )
@@ -418,6 +429,17 @@ class Study:
     def y(self) -> FloatArray:
         """Outcome, shape (n,), NaN where missing."""
         return numeric_column(self.units[self.roles["outcome"]], "outcome")
+
+    @property
+    def outcome_label(self) -> str:
+        """What the outcome is called: as given, by its Stata label, or by its column."""
+        column = self.roles["outcome"]
+        return self._settings["outcome_label"] or self.units.attrs.get(VARIABLE_LABELS, {}).get(column, column)
+
+    @property
+    def outcome_unit(self) -> str:
+        """Unit of the outcome, "" where it was not given."""
+        return str(self._settings["outcome_unit"])
 
     @property
     def labelled(self) -> FloatArray | None:
@@ -537,6 +559,8 @@ class Study:
         arguments |= {"licence": self.licence, "description": self.description, "value_labels": self.value_labels}
         if "baseline_outcome" in self.roles:  # it is a covariate by its role
             arguments["covariates"] = tuple(c for c in self.covariates if c != self.roles["baseline_outcome"])
+        if "outcome" in changes:  # what the earlier one was called
+            arguments |= {"outcome_label": "", "outcome_unit": ""}
         arguments |= changes
         if "unit" in self.roles and self.roles["unit"] in getattr(arguments["units"], "columns", ()):
             arguments.setdefault("unit", self.roles["unit"])
