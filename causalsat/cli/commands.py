@@ -1,4 +1,4 @@
-"""The command line: ``causalsat run | check | catalog | map``.
+"""The command line: ``causalsat new | run | check | catalog | map``.
 
 Exit codes: 0 done; 1 done, and the check of a study found errors; 2 wrong usage, or input that cannot be used; 70 a
 defect of the program; 130 interrupted (a map continues where it stopped when run again). With ``--json`` every
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -338,6 +339,81 @@ def _districts(
     return files
 
 
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the study: letters, digits and underscores.")],
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Survey file (.csv, .parquet, .dta, .gpkg): one row a unit.")
+    ] = None,
+    outcome: OutcomeOption = None,
+    treatment: TreatmentOption = None,
+    covariates: CovariatesOption = "",
+    cluster: ClusterOption = None,
+    strata: StrataOption = None,
+    weights: WeightsOption = None,
+    propensity: PropensityOption = None,
+    treated: TreatedOption = None,
+    control: ControlOption = None,
+    observational: ObservationalOption = False,
+    treatment_date: TreatmentDateOption = None,
+    outcome_label: Annotated[str | None, typer.Option(help="What tables and axes call the outcome.")] = None,
+    outcome_unit: Annotated[str | None, typer.Option(help="Unit of the outcome, such as USD.")] = None,
+    lon: LonOption = None,
+    lat: LatOption = None,
+    imagery: ImageryOption = None,
+    size_m: SizeOption = None,
+    catalog: Annotated[
+        Path, typer.Option("--catalog", help="Catalogue file that gets the entry; made if it is not there.")
+    ] = Path("data_catalog.yaml"),
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Ask for what no option says.")] = True,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a catalogue entry and a pipeline for a survey file; asks for what no option says.
+
+    causalsat new my_study --file survey.dta --imagery landsat.tif
+    """
+    with answer("new", as_json, verbose, quiet) as reply:
+        from causalsat.cli.new import ask_roles, check_name, entry_of, write_study
+
+        check_name(name)
+        question = _ask if ask and not as_json and sys.stdin.isatty() else None
+        survey = file if file is not None else Path(_needed("Survey file", "--file", question))
+        given = _design(strata, weights, propensity, treated, control, observational, None)
+        randomised = given.pop("randomised", None)
+        named = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
+        named |= {"covariates": [c.strip() for c in covariates.split(",") if c.strip()]}
+        named |= {"outcome_label": outcome_label, "outcome_unit": outcome_unit}
+        roles = ask_roles(survey, {**named, **given}, question)
+        if imagery is None and question is not None:
+            imagery = question("Imagery: raster file or folder of dated scenes (empty for none)", "").strip() or None
+        if size_m is None and imagery is not None and question is not None:
+            size_m = _number(question("Side of the square around a place that models look at, in metres", "1000"))
+        settings = {"treatment_date": treatment_date, "chip_size_m": size_m, "randomised": randomised}
+        content = entry_of(survey, roles, catalog, imagery=imagery, settings=settings)
+        written = write_study(name, content, catalog, Path("pipelines") / f"{name}.py")
+        reply.result = {"study": name, "files": [str(path) for path in written], "entry": content}
+        reply.text = "\n".join(
+            [
+                *(f"Wrote {path}" for path in written),
+                f"Next: causalsat check {name}, then causalsat run {name}",
+                *([] if imagery else ["It has no imagery yet: add imagery: to its entry before causalsat run"]),
+            ]
+        )
+
+
+def _ask(question: str, proposal: str) -> str:
+    return str(typer.prompt(question, default=proposal, show_default=bool(proposal), err=True))
+
+
+def _needed(question: str, option: str, ask: Any) -> str:
+    """An answer, or an error that names the option where nobody can be asked."""
+    if ask is None:
+        raise ParameterError(f"no {option}", expected=f"{option} FILE", todo="give it, or run this in a terminal")
+    return str(ask(question, "")).strip()
+
+
 @app.command("catalog")
 def catalog_(
     name: Annotated[
@@ -360,7 +436,21 @@ def catalog_(
         else:
             listed = loaded.list()
             reply.result = {"datasets": json.loads(listed.to_json(orient="records"))}
-            reply.text = str(listed.to_string(index=False))
+            reply.text = _listed(listed)
+
+
+def _listed(table: Any) -> str:
+    """The data sets in columns, no line longer than 100 letters; titles that are longer are cut."""
+    rows = [[str(row["name"]), str(row["kind"]), str(row["data"])] for _, row in table.iterrows()]
+    head = ["name", "kind", "data"]
+    wide = [min(30, max(len(row[j]) for row in [head, *rows])) for j in range(3)]
+    left = max(20, 100 - sum(wide) - 2 * len(wide))
+    lines = []
+    for row, title in zip([head, *rows], ["title", *table["title"]], strict=True):
+        cells = [cell if len(cell) <= w else cell[: w - 3] + "..." for cell, w in zip(row, wide, strict=True)]
+        words = textwrap.shorten(" ".join(str(title).split()), left, placeholder=" ...")
+        lines.append("  ".join([*(cell.ljust(w) for cell, w in zip(cells, wide, strict=True)), words]).rstrip())
+    return "\n".join(lines)
 
 
 def _version(value: bool) -> None:
