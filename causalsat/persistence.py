@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.files import add_arrays, whole_file, writing
-from causalsat.exceptions import CausalsatError, ModelFileError, OutputError
+from causalsat.exceptions import CausalsatError, ModelFileError, OutputError, ParameterError
 from causalsat.moved_classes import MOVED
 from causalsat.version import __version__
 
@@ -88,13 +88,18 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     LOG.info("saved a %s in %s", type(model).__name__, target)
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, modules: Any = None) -> Any:
     """Read what :func:`save` wrote.
 
     Parameters
     ----------
     path : path-like
         A file written by :func:`save` or by an estimator's ``save`` method.
+    modules : torch.nn.Module, callable, mapping or collection of str, optional
+        For a model with a :class:`ModuleEncoder`, whose module is code that no file holds: the module again (or a
+        function that makes it); a mapping of the names in the file to modules; or the references
+        (``"package.module:factory"``) in it that are trusted to be imported. Weights must be those of the fit.
+        Without it such a model loads, and says what is missing when it is used.
 
     Returns
     -------
@@ -138,7 +143,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     _check_shapes(header, arrays, source.name)
     try:
         model = _decode(header["model"], arrays)
-    except ModelFileError:
+        if modules is not None:
+            _give_modules(model, modules)
+    except (ModelFileError, ParameterError):
         raise
     except Exception as error:  # a header that is JSON but not ours
         raise ModelFileError(f"{source.name} is damaged ({type(error).__name__}: {error})", todo=_REMEDY) from error
@@ -177,6 +184,21 @@ def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
     sha = hashlib.sha256(text.encode())
     add_arrays(sha, arrays)
     return sha.hexdigest()
+
+
+def _give_modules(value: Any, modules: Any) -> None:
+    """Hand the user's modules to every part of a model that was saved with the name of one."""
+    if hasattr(type(value), "_take_modules"):
+        value._take_modules(modules)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            _give_modules(part, modules)
+    elif isinstance(value, dict):
+        for part in value.values():
+            _give_modules(part, modules)
+    elif _MODULE.fullmatch(type(value).__module__) and hasattr(value, "__dict__"):
+        for part in list(vars(value).values()):
+            _give_modules(part, modules)
 
 
 # ---------------------------------------------------------------------- what was read is whole
@@ -304,8 +326,9 @@ def _encode_object(value: Any, arrays: dict[str, NDArray[Any]], where: str) -> A
     if not _allowed(kind) or not _MODULE.fullmatch(kind.__module__):
         raise _refuse(value, where)
     transient = set(getattr(kind, "_transient", ()))
-    fields = {k: v for k, v in vars(value).items() if k not in transient and not _is_memory(kind, k)}
-    fields |= {k: None for k in vars(value) if _is_memory(kind, k)}
+    state = value._saved_state() if hasattr(kind, "_saved_state") else vars(value)
+    fields = {k: v for k, v in state.items() if k not in transient and not _is_memory(kind, k)}
+    fields |= {k: None for k in state if _is_memory(kind, k)}
     return {"$object": name, "state": {k: _encode(v, arrays, f"{where}.{k}") for k, v in fields.items()}}
 
 
@@ -319,7 +342,8 @@ def _refuse(value: Any, where: str) -> ModelFileError:
     return ModelFileError(
         f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be saved without pickle",
         expected="numbers, strings, arrays, and estimators of causalsat or scikit-learn made of those",
-        todo="use an integer random_state, pass names instead of functions, or save the causalsat steps only",
+        todo="use an integer random_state, pass names instead of functions, wrap a torch module in a ModuleEncoder, "
+        "or save the causalsat steps only",
     )
 
 

@@ -18,8 +18,9 @@ from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
 from causalsat.encoders.scale import BandScale, check_scale, known_scale, learn_scale
 from causalsat.exceptions import ImageryWarning
 
-__all__ = ["ChipEncoder", "feature_array", "shrink"]
+__all__ = ["ChipEncoder", "feature_array", "shrink", "warn_of_enlarging"]
 
+_ENLARGED = 2.0  # times that chips are enlarged, from which on it is said
 _LOOKED_AT = 32  # chips that are compared with the scale of the fit
 
 
@@ -207,3 +208,19 @@ def shrink(images: Any, most_px: int) -> Any:
     if side == list(images.shape[-2:]):
         return images
     return torch.nn.functional.interpolate(images, size=side, mode="area")
+
+
+def warn_of_enlarging(side_px: int, image_px: int | None) -> None:
+    """Say that chips are enlarged to a network's images, where that is by two or more.
+
+    Warns
+    -----
+    ImageryWarning
+    """
+    if image_px and image_px >= _ENLARGED * side_px:
+        warn(
+            f"chips of {side_px} pixels are enlarged to {image_px}, what the network expects: it sees a scale "
+            f"{image_px / side_px:.3g} times that of its training. Read larger chips (size_m=), or pass image_px= "
+            "where the network takes other sizes",
+            ImageryWarning,
+        )

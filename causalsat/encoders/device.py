@@ -6,7 +6,7 @@ from typing import Any
 
 from causalsat.exceptions import ParameterError
 
-__all__ = ["resolve_device", "use_half"]
+__all__ = ["on_device", "resolve_device", "use_half"]
 
 
 def resolve_device(device: str) -> Any:
@@ -35,3 +35,13 @@ def use_half(precision: str, device: Any, *, by_default: bool) -> bool:
     if precision == "auto":
         return by_default and device.type == "cuda"
     return precision == "bfloat16"
+
+
+def on_device(array: Any, device: Any, dtype: Any = None) -> Any:
+    """An array as a tensor on the device: to a GPU from pinned memory, while the CPU goes on."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device, dtype)
+    return tensor.pin_memory().to(device, dtype, non_blocking=True)

@@ -268,7 +268,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
 
         imagery, size = self._one_source()
         encoder = self.encoders_[0]
-        if getattr(encoder, "halo_px", 0):
+        if _places.looks_beyond(encoder):
             raise ParameterError(
                 f"{type(encoder).__name__}, which looks beyond its chips",
                 expected="an encoder of chips alone",
@@ -276,6 +276,12 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             )
         if chips.shape[1:] != (expected := (*imagery.leading, size, size)):
             raise DataError(f"chips of shape {chips.shape}", expected=f"(n, {', '.join(map(str, expected))})")
+        if getattr(encoder, "reads_places", False):
+            raise ParameterError(
+                f"{type(encoder).__name__}, which takes longitude and latitude",
+                expected="an encoder of chips alone",
+                todo="encode the places with transform",
+            )
         raw = feature_array(encoder.transform(_places.as_chips(imagery, np.asarray(chips, dtype=np.float32))))
         return pd.DataFrame(self.reduction_.apply(raw), columns=self._image_names())
 
@@ -381,18 +387,21 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
                 todo="check coordinates, CRS, nodata value and mask; Study.check() shows where units lie",
             )
         good = share >= self.min_valid
-        training = _places.as_chips(imagery, chips[good])
+        lonlat = _places.centres_of(imagery, windows[chosen], size) if hasattr(encoder, "reads_places") else None
+        training = _places.as_chips(imagery, chips[good], None if lonlat is None else lonlat[good])
         crossfitted = None
         if trained_on is None:
             encoder.fit(training, None)  # a frozen encoder's fit has no default for y
         else:
             crossfitted = encoder.fit_transform(training, **_places.of_places(trained_on, chosen[good]))
-        if len(chosen) < len(geometry) or int(getattr(encoder, "halo_px", 0)):
+        if hasattr(encoder, "learn_margin"):
+            _places.learn_margin(imagery, encoder, windows[chosen[good]], size)
+        if len(chosen) < len(geometry) or _places.looks_beyond(encoder):
             found = _places.encode_places(imagery, encoder, geometry, windows, size, dense=self.dense, bar=bar)
             if crossfitted is not None:
                 found.features[chosen[good]] = crossfitted
             return found
-        features = feature_array(encoder.transform(_places.as_chips(imagery, chips)))
+        features = feature_array(encoder.transform(_places.as_chips(imagery, chips, lonlat)))
         if crossfitted is not None:
             features[good] = crossfitted
         bar.update(len(chosen))
@@ -439,7 +448,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     def _heads(self) -> list[Any]:
         """Each source's part of the projection, where all their encoders apply one before pooling; else None."""
         components = self.reduction_.components
-        if components is None or not all(getattr(encoder, "halo_px", 0) for encoder in self.encoders_):
+        if components is None or not all(map(_places.looks_beyond, self.encoders_)):
             return [None] * len(self.encoders_)
         weight = components.T / self.reduction_.scale[:, None]
         edges = np.cumsum([0, *(len(encoder.get_feature_names_out()) for encoder in self.encoders_)])

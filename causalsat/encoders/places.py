@@ -26,7 +26,10 @@ __all__ = [
     "check_keep",
     "check_units",
     "distinct_places",
+    "centres_of",
     "encode_places",
+    "learn_margin",
+    "looks_beyond",
     "of_places",
     "read_chips",
     "valid_share",
@@ -150,6 +153,7 @@ _WINDOW_SIDE = 1536
 _WIDE_BYTES = 128 << 20  # the same for encoders that look beyond their chips, surroundings included
 _WIDE_SIDE = 2368  # without the surroundings
 _WIDE_LEAST = 512
+_MARGIN_TRIED, _MARGIN_AREAS = 8, 4  # areas around training places that are read, and on which margins are measured
 _DENSE_GAIN = 1.3  # chips' area over the window's from which encoding the window is cheaper
 
 
@@ -208,15 +212,35 @@ def distinct_places(geometry: Any, sources: list[tuple[Any, int]]) -> Places:
     return Places(geometry.iloc[first], tuple(c[first].astype(np.int64) for c in corners), inverse.ravel())
 
 
-def as_chips(imagery: Any, chips: Float32Array) -> Any:
-    """Chips (k, [time,] band, y, x) as a DataArray that names the bands, and the days of a sequence."""
+def looks_beyond(encoder: Any) -> bool:
+    """Whether an encoder's features of a place depend on pixels outside its chip."""
+    return bool(getattr(encoder, "halo_px", 0) or getattr(encoder, "looks_beyond", False))
+
+
+def centres_of(imagery: Any, windows: NDArray[np.int64], size_px: int) -> FloatArray:
+    """Longitude and latitude of the centre of each window's middle pixel, shape (n, 2)."""
+    import geopandas as gpd
+
+    row, col = (windows + int(size_px) // 2 + 0.5).T
+    a, b, c, d, e, f = tuple(imagery.transform)[:6]
+    x, y = a * col + b * row + c, d * col + e * row + f
+    points = gpd.GeoSeries(gpd.points_from_xy(x, y), crs=imagery.crs).to_crs(4326)
+    return np.column_stack([(points.x.to_numpy() + 180) % 360 - 180, points.y.to_numpy()])
+
+
+def as_chips(imagery: Any, chips: Float32Array, lonlat: FloatArray | None = None) -> Any:
+    """Chips (k, [time,] band, y, x) as a DataArray that names bands, days, the pixels' metres and places."""
     import xarray as xr
 
     dims = ("unit", "band", "y", "x") if chips.ndim == 4 else ("unit", "time", "band", "y", "x")
     coords: dict[str, Any] = {"band": [str(b) for b in imagery.bands]}
     if chips.ndim == 5 and len(imagery.dates) == chips.shape[1]:
         coords["time"] = np.array(imagery.dates, dtype="datetime64[ns]")
-    return xr.DataArray(chips, dims=dims, coords=coords)
+    elif chips.ndim == 4 and len(imagery.dates) == 1:
+        coords["time"] = np.datetime64(imagery.dates[0], "ns")
+    if lonlat is not None:
+        coords |= {"lon": ("unit", lonlat[:, 0]), "lat": ("unit", lonlat[:, 1])}
+    return xr.DataArray(chips, dims=dims, coords=coords, attrs={"resolution_m": float(imagery.resolution_m)})
 
 
 def valid_share(chips: Float32Array) -> FloatArray:
@@ -277,6 +301,7 @@ def encode_places(
         Linear map of the features, for encoders that look beyond their chips: applied before pooling.
     """
     n, halo = len(windows), int(getattr(encoder, "halo_px", 0))
+    lonlat = centres_of(imagery, windows, size_px) if getattr(encoder, "reads_places", False) else None
     features: FloatArray | None = None
     valid, familiar, scale = np.zeros(n), np.zeros(n), known_scale(encoder)
     alone = np.ones(n, dtype=bool)
@@ -289,7 +314,7 @@ def encode_places(
         features[index], valid[index], familiar[index] = part, share, known
         bar.update(len(index))
 
-    if halo:
+    if looks_beyond(encoder):
         for index in _wide_tiles(windows, imagery, size_px, halo):
             store(index, *_encode_window(imagery, encoder, windows[index], size_px, halo, head))
         alone[:] = False
@@ -298,15 +323,35 @@ def encode_places(
             if dense == "auto" and not _worthwhile(windows[index], size_px):
                 continue
             alone[index] = False
-            store(index, *_encode_window(imagery, encoder, windows[index], size_px))
+            where = None if lonlat is None else lonlat[index]
+            store(index, *_encode_window(imagery, encoder, windows[index], size_px, lonlat=where))
     if alone.any():
         rest = np.flatnonzero(alone)
         for position, chips in read_chips(imagery, geometry.iloc[rest], size_px):
-            part, share = encoder.transform(as_chips(imagery, chips)), valid_share(chips)
+            where = None if lonlat is None else lonlat[rest[position]]
+            part, share = encoder.transform(as_chips(imagery, chips, where)), valid_share(chips)
             store(rest[position], part, share, share if scale is None else familiar_shares(scale, chips))
     if features is None:
         raise DataError("no places to encode", expected="at least one unit")
     return Encoded(features, valid, None if scale is None else familiar)
+
+
+def learn_margin(imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px: int) -> None:
+    """Let an encoder of overlapping windows measure its margin around a few of the training places.
+
+    The areas are one and a half windows wide, around places that are spread over all; those with the most valid
+    pixels count.
+    """
+    side = getattr(encoder, "window_px", None)
+    if not encoder.looks_beyond or not side:
+        return
+    side = int(side) * 3 // 2
+    spread = np.unique(np.linspace(0, len(windows) - 1, _MARGIN_TRIED).astype(np.int64))
+    corners = windows[spread] + int(size_px) // 2 - side // 2
+    areas = [np.asarray(imagery.read_window(int(r), int(c), side, side)) for r, c in corners]
+    valid = np.array([np.isfinite(area).all(axis=-3).mean() for area in areas])
+    best = np.argsort(-valid, kind="stable")[:_MARGIN_AREAS]
+    encoder.learn_margin(np.stack([areas[k] for k in np.sort(best)]))
 
 
 def _tile_side(imagery: Any, size_px: int) -> int:
@@ -344,7 +389,13 @@ def _worthwhile(windows: NDArray[np.int64], size_px: int) -> bool:
 
 
 def _encode_window(
-    imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px: int, halo: int = 0, head: Any = None
+    imagery: Any,
+    encoder: Any,
+    windows: NDArray[np.int64],
+    size_px: int,
+    halo: int = 0,
+    head: Any = None,
+    lonlat: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Features and shares of valid and of familiar pixels of places, from a window of them and their surroundings."""
     lattice = int(getattr(encoder, "lattice_px", 1))
@@ -354,7 +405,7 @@ def _encode_window(
     rows, cols = (windows - corner).T
     share = valid_shares(pixels, rows, cols, size_px)
     window = as_chips(imagery, pixels[None])[0] if getattr(encoder, "reads_dates", False) else pixels
-    more = {} if head is None else {"head": head}
+    more = {name: value for name, value in (("head", head), ("lonlat", lonlat)) if value is not None}
     known, scale = share, known_scale(encoder)
     if scale is not None:
         known = true_shares(familiar_pixels(scale, pixels), rows, cols, size_px)

@@ -14,6 +14,7 @@ from causalsat import base
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.needed import modifier_columns, modifies, required_columns
 from causalsat.encoders.dense.boxes import true_shares, valid_shares
+from causalsat.encoders.places import looks_beyond
 from causalsat.encoders.scale import BandScale, familiar_pixels, scale_checked, support_factor
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
@@ -153,7 +154,7 @@ def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
 
 def surroundings(job: MapJob) -> int:
     """Pixels around its chips that a model looks at, to whole squares of its lattice."""
-    return max((e.halo_px + e.lattice_px for e in fitted_encoders(job) if getattr(e, "halo_px", 0)), default=0)
+    return max((e.halo_px + e.lattice_px for e in fitted_encoders(job) if looks_beyond(e)), default=0)
 
 
 def _fill(values: NDArray[np.float32], job: MapJob, cells: NDArray[np.int64], points: Any) -> None:

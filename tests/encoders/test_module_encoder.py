@@ -15,6 +15,7 @@ import causalsat
 from causalsat import DoublyRobustEffect, ImageEncoder, ModuleEncoder, SequenceEncoder, Study, compare, map_effects
 from causalsat.core.fingerprint import fingerprint
 from causalsat.encoders.networks.module_encoder import as_transformer
+from causalsat.exceptions import DataError
 
 N = 60
 
@@ -125,7 +126,7 @@ def test_a_module_that_fails_is_left_in_the_mode_it_was_in():
             raise RuntimeError("no")
 
     module = Failing().train()
-    with pytest.raises(RuntimeError, match="no"):
+    with pytest.raises(DataError, match="RuntimeError: no"):
         ModuleEncoder(module).fit(np.ones((3, 1, 4, 4)) * np.arange(3)[:, None, None, None])
     assert module.training
 

@@ -13,13 +13,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from causalsat.encoders import chips as _chips
-from causalsat.encoders.base import ChipEncoder
+from causalsat.encoders.base import ChipEncoder, warn_of_enlarging
 from causalsat.encoders.chips import ChipView, Float32Array
 from causalsat.encoders.dense import window as dense_window
 from causalsat.encoders.dense.fast import standardised
 from causalsat.encoders.dense.resnet import DenseResNet, build_dense
 from causalsat.encoders.dense.window import LinearHead
-from causalsat.encoders.device import resolve_device, use_half
+from causalsat.encoders.device import on_device, resolve_device, use_half
 from causalsat.encoders.networks.backbones import build_backbone, fixed_input, load_weights, split_weights
 from causalsat.exceptions import ParameterError
 
@@ -147,6 +147,7 @@ class TorchvisionEncoder(ChipEncoder):
         self._dense_network: DenseResNet | None = None
         self.weights_ = split_weights(self._module)
         if self.dense_stride is None:
+            warn_of_enlarging(max(view.size), self.image_px or fixed_input(self.backbone))
             self.n_outputs_ = self._forward(chips[:1, 0]).shape[1]
         else:
             self.n_outputs_ = self._dense().geometry.n_features
@@ -289,7 +290,7 @@ class TorchvisionEncoder(ChipEncoder):
         device = resolve_device(self.device)
         half = use_half(self.precision, device, by_default=True)
         scaled, valid = self.network_images(chips)
-        images = torch.from_numpy(scaled).to(device)
+        images = on_device(scaled, device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             found = self._features(self._network().to(device), images)
         features = np.asarray(found.float().cpu().numpy(), dtype=np.float64)
