@@ -16,6 +16,7 @@ from causalsat.evaluation.exposure import ExposureEffects, exposure_effects
 from causalsat.evaluation.overlap import OverlapResult, effective_sample_size, overlap
 from causalsat.evaluation.panel import TwoWaveEffects, two_wave_effects
 from causalsat.evaluation.permutation import PermutationResult, permutation_test, priority_test
+from causalsat.evaluation.policy import GainCurve, PolicyValue, gain_curve, policy_difference, policy_value
 from causalsat.evaluation.posterior_scale import PosteriorScale, out_of_fold_draws, posterior_scale
 from causalsat.evaluation.predicted_outcomes import (
     LinearCalibration,
@@ -53,10 +54,12 @@ __all__ = [
     "ConformalOutcomes",
     "CrossfitEffects",
     "DirectUncertainty",
+    "GainCurve",
     "GatesResult",
     "Nuisances",
     "OverlapResult",
     "PermutationResult",
+    "PolicyValue",
     "PosteriorScale",
     "QuantileAggregation",
     "RateResult",
@@ -81,6 +84,7 @@ __all__ = [
     "dr_scores",
     "effective_sample_size",
     "follow_up_calibration",
+    "gain_curve",
     "gates",
     "monotone_quantiles",
     "out_of_fold_draws",
@@ -89,6 +93,8 @@ __all__ = [
     "partial_r2",
     "permutation_test",
     "pinball_loss",
+    "policy_difference",
+    "policy_value",
     "posterior_scale",
     "priority_test",
     "quantile_effects",

@@ -10,7 +10,7 @@ from causalsat.plots.attention import plot_attention, show_attention
 from causalsat.plots.clusters import plot_cluster_effects, plot_cluster_images, plot_cluster_map
 from causalsat.plots.comparison import plot_comparison
 from causalsat.plots.confounding import plot_balance, plot_propensity_salience, plot_sensitivity
-from causalsat.plots.curves import plot_gates, plot_overlap, plot_toc
+from causalsat.plots.curves import plot_gain_curve, plot_gates, plot_overlap, plot_toc
 from causalsat.plots.districts import plot_districts
 from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
@@ -32,6 +32,7 @@ __all__ = [
     "plot_decision_against_risk",
     "plot_districts",
     "plot_effects",
+    "plot_gain_curve",
     "plot_gates",
     "plot_map",
     "plot_overlap",

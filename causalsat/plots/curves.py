@@ -13,7 +13,7 @@ from causalsat.plots import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_gates", "plot_overlap", "plot_toc"]
+__all__ = ["plot_gain_curve", "plot_gates", "plot_overlap", "plot_toc"]
 
 
 def plot_toc(
@@ -65,6 +65,54 @@ def plot_toc(
         x="share of units treated first",
         y=style.with_units("effect above the average", units),
     )
+
+
+def plot_gain_curve(
+    result: Any,
+    *,
+    level: float = 0.95,
+    budget: float | None = None,
+    units: str = "",
+    currency: str = "",
+    title: str = "What a budget brings",
+    ax: Any = None,
+) -> Axes:
+    """Gain a head by budget a head: pointwise and uniform bands, and the same budget spent at random.
+
+    Parameters
+    ----------
+    result : GainCurve
+        Of :func:`causalsat.evaluation.gain_curve`.
+    level : float
+        Level of the bands.
+    budget : float, optional
+        Budget a head to be marked.
+    units, currency, title : str
+        Units of the outcome and of the costs; title.
+    ax : matplotlib Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    table = result.to_dataframe(level)
+    ax = style.new_axes(ax)
+    if np.isfinite(table["band_lower"]).all():
+        for low, high, alpha, label in (
+            ("band_lower", "band_upper", 0.12, f"{level:.0%} band, all budgets at once"),
+            ("lower", "upper", 0.22, f"{level:.0%} interval of one budget"),
+        ):
+            ax.fill_between(table["spend"], table[low], table[high], color=style.BLUE, alpha=alpha, lw=0, label=label)
+    ax.plot(table["spend"], table["gain"], color=style.BLUE, linewidth=2, label="largest predicted effects first")
+    ax.plot(table["spend"], table["random"], color=style.GREY, linewidth=1.5, linestyle="--", label="at random")
+    ax.axhline(0, color=style.INK, linewidth=0.9)
+    if budget is not None:
+        ax.axvline(budget, color=style.ORANGE, linewidth=1.4, label=f"budget of {budget:,.4g} a head")
+    ax.set_xlim(0, float(table["spend"].max()) or 1.0)
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
+    across, up = style.with_units("budget a head", currency), style.with_units("gain a head", units)
+    return style.tidy(ax, title=title, x=across, y=up)  # type: ignore[no-any-return]
 
 
 def _rate_words(name: str, item: Any) -> str | None:
