@@ -21,6 +21,7 @@ from causalsat.base import support as support
 from causalsat.catalog import load_catalog as load_catalog
 from causalsat.catalog import load_study as load_study
 from causalsat.core.progress import set_progress as set_progress
+from causalsat.decisions import PolicyTree as PolicyTree
 from causalsat.encoders.filters.learned import LearnedFilters as LearnedFilters
 from causalsat.encoders.image_encoder import ImageEncoder as ImageEncoder
 from causalsat.encoders.networks.finetuned import FineTunedEncoder as FineTunedEncoder

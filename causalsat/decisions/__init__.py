@@ -1,3 +1,5 @@
 """From effects to decisions: whom to treat with a budget, how large a trial must be, where the next one belongs."""
 
-__all__: list[str] = []
+from causalsat.decisions.policy_tree import PolicyTree
+
+__all__ = ["PolicyTree"]

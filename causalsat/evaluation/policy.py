@@ -101,7 +101,7 @@ def policy_value(
     groups : array of shape (n,), optional
         Clusters.
     costs : float or array of shape (n,), (arms,) or (n, arms)
-        Cost of the treatment, or of each arm, in units of the scores; for one column of scores a number, or one a unit.
+        Cost of the treatment, or of each arm, in units of the scores; for one column of scores one or n numbers.
     weights : array of shape (n,), optional
         Positive survey weights.
 

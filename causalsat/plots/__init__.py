@@ -19,6 +19,7 @@ from causalsat.plots.predictive import plot_predictive
 from causalsat.plots.risk import plot_decision_against_risk, plot_risk_calibration, plot_testing_policy
 from causalsat.plots.salience import show_image, show_salience
 from causalsat.plots.segments import plot_segments
+from causalsat.plots.trees import plot_policy_tree
 from causalsat.plots.unobserved import plot_strength, plot_unobserved
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "plot_gates",
     "plot_map",
     "plot_overlap",
+    "plot_policy_tree",
     "plot_propensity_salience",
     "plot_sensitivity",
     "plot_predictive",
