@@ -36,6 +36,12 @@ from causalsat.design import Design, adjust_for_design, balancing_weights, make_
 from causalsat.design.design import roles_of, warn_contradicted
 from causalsat.exceptions import CausalsatError, DataError, IgnoredWarning, ParameterError
 from causalsat.inference import nuisances as scoring
+from causalsat.inference.place_effects import (
+    PlaceDeviation,
+    add_place_draws,
+    check_scope,
+    learn_place_deviation,
+)
 from causalsat.persistence import save
 from causalsat.posterior import EffectPosterior
 
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["EffectEstimator", "OutcomeEstimator", "Summary", "TableEstimator", "effect", "final_estimator", "support"]
 
 INSTEAD_OF_EFFECT = "predict(X) for means, effect_table(X) for intervals, average_effect(X) for averages"
+WITH_PLACES = "BayesianLinearEffect, GaussianProcessEffect, DoublyRobustEffect, StackedEffect and the meta-learners"
 IN_PARTS = "the same call on a part of the units at a time"
 
 
@@ -367,6 +374,8 @@ class EffectEstimator(TableEstimator):
     # whether _fit itself takes data.strata and data.propensity into account; otherwise the base adjusts outcome and
     # weights, so that treatment is independent of the strata
     _takes_design: ClassVar[bool] = False
+    # whether fit learns by how much places' own effects deviate, for scope="place"
+    _learns_places: ClassVar[bool] = False
 
     # ------------------------------------------------------------------ to be written by subclasses
     @abstractmethod
@@ -446,9 +455,45 @@ class EffectEstimator(TableEstimator):
             self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
             data = self._with_design(data, blocks)
             self._fit(data)
+            self._learn_places(data)
             self._learn_support(data)
             self.n_units_, self.n_groups_ = len(data.y), data.n_groups
         return self
+
+    def _learn_places(self, data: FitData) -> None:
+        """Keep by how much places' own effects deviate from the mean effect of places like them."""
+        if self._learns_places:
+            self.place_deviation_ = learn_place_deviation(data, self._effect_draws)
+
+    def _deviation(self) -> PlaceDeviation:
+        """What places' own effects deviate by.
+
+        Raises
+        ------
+        ParameterError
+            If this estimator does not learn it.
+        DataError
+            If the trial does not tell it.
+        """
+        if not self._learns_places:
+            raise ParameterError(
+                f"scope='place' of a {type(self).__name__}, which does not learn places' own effects",
+                expected="scope='mean'",
+                todo=f"or fit one of {WITH_PLACES}",
+            )
+        found: PlaceDeviation | None = getattr(self, "place_deviation_", None)
+        if found is None:
+            raise DataError(
+                "scope='place' of a model of an earlier version, which holds nothing of places' own effects",
+                expected="scope='mean'",
+                todo="fit the model again",
+            )
+        if not found.by:
+            raise DataError(
+                f"scope='place', but the trial does not tell places' own effects: {found.reason}",
+                expected="scope='mean', or a trial with several units in a place",
+            )
+        return found
 
     def _with_design(self, data: FitData, strata: Any) -> FitData:
         """The data with strata and the design's probability; adjusted where the estimator does not do it itself."""
@@ -486,7 +531,9 @@ class EffectEstimator(TableEstimator):
             return np.asarray(self.effect(X).mean(), dtype=float)
         return np.concatenate([part.mean() for part in self._effects_by_chunk(X, 1.0, 0.0)]).astype(float, copy=False)
 
-    def effect(self, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0) -> EffectPosterior:
+    def effect(
+        self, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0, scope: str = "mean"
+    ) -> EffectPosterior:
         """Posterior of the conditional effect of ``treatment`` against ``baseline``.
 
         Parameters
@@ -495,12 +542,25 @@ class EffectEstimator(TableEstimator):
             Features, as in :meth:`fit`.
         treatment, baseline : float or array of shape (n,)
             The levels to contrast.
+        scope : {"mean", "place"}
+            What an interval is about: the mean effect of places that look alike to the features, or the effect at
+            the place itself, which deviates from it by what no feature shows. Means are the same. The deviations of
+            different places are independent, so that they average out over a district; rows with the same features
+            are one place. Where whole groups are treated, a place's level and its effect are taken to be
+            uncorrelated: see :func:`causalsat.evaluation.explained_heterogeneity`.
 
         Returns
         -------
         EffectPosterior
             Draws of shape (draw, n).
+
+        Raises
+        ------
+        ParameterError, DataError
+            If the levels or the scope cannot be used, or the trial does not tell what is asked.
         """
+        check_scope(scope)
+        deviation = self._deviation() if scope == "place" else None
         design, index = self._check_predict(X, effect_only=True)
         named = (("treatment", treatment), ("baseline", baseline))
         levels = [self._check_level(align(X, value, name), len(index), name) for name, value in named]
@@ -508,18 +568,27 @@ class EffectEstimator(TableEstimator):
             len(index), lambda: self._effect_draws(design[:2], levels[0][:2], levels[1][:2]), INSTEAD_OF_EFFECT
         )
         draws = self._effect_draws(design, *levels)
+        if deviation is not None:
+            draws = add_place_draws(draws, design, levels[0] - levels[1], deviation)
+        about = self._diagnostics()
         return EffectPosterior(
-            draws, index=index, treatment=treatment, baseline=baseline, diagnostics=self._diagnostics()
+            draws, index=index, treatment=treatment, baseline=baseline, scope=scope, diagnostics=about
         )
 
     def effect_table(
-        self, X: Any, *, level: float = 0.9, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0
+        self,
+        X: Any,
+        *,
+        level: float = 0.9,
+        treatment: ArrayLike = 1.0,
+        baseline: ArrayLike = 0.0,
+        scope: str = "mean",
     ) -> pd.DataFrame:
         """The table of ``effect(X).to_dataframe(level)``, with the draws of a chunk of units held at a time.
 
         Parameters
         ----------
-        X, treatment, baseline
+        X, treatment, baseline, scope
             As in :meth:`effect`.
         level : float
             Level of the intervals.
@@ -531,7 +600,8 @@ class EffectEstimator(TableEstimator):
         """
         import pandas as pd
 
-        tables = [part.to_dataframe(level) for part in self._effects_by_chunk(X, treatment, baseline)]
+        parts = self._effects_by_chunk(X, treatment, baseline, scope)
+        tables = [part.to_dataframe(level) for part in parts]
         return pd.concat(tables).set_axis(pd.Index(inputs.unit_index(X), name="unit"), axis=0)
 
     def average_effect(
@@ -541,12 +611,13 @@ class EffectEstimator(TableEstimator):
         weights: ArrayLike | None = None,
         treatment: ArrayLike = 1.0,
         baseline: ArrayLike = 0.0,
+        scope: str = "mean",
     ) -> EffectPosterior:
         """Average over the units: ``effect(X).ate(weights)``, with the draws of a chunk of units held at a time.
 
         Parameters
         ----------
-        X, treatment, baseline
+        X, treatment, baseline, scope
             As in :meth:`effect`.
         weights : array of shape (n,), optional
             Weight of each unit, such as its population.
@@ -566,7 +637,7 @@ class EffectEstimator(TableEstimator):
         if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
             raise DataError("weights", expected=f"{n} finite, non-negative numbers with a positive sum")
         total, start = np.zeros(1), 0
-        for part in self._effects_by_chunk(X, treatment, baseline):
+        for part in self._effects_by_chunk(X, treatment, baseline, scope):
             total = total + part.draws @ (w[start : start + len(part)] / w.sum())
             start += len(part)
         return EffectPosterior(
@@ -574,16 +645,20 @@ class EffectEstimator(TableEstimator):
             index=np.array(["ATE"]),
             treatment=treatment,
             baseline=baseline,
+            scope=scope,
             diagnostics=self._diagnostics(),
         )
 
-    def _effects_by_chunk(self, X: Any, treatment: Any, baseline: Any) -> Iterator[EffectPosterior]:
+    def _effects_by_chunk(
+        self, X: Any, treatment: Any, baseline: Any, scope: str = "mean"
+    ) -> Iterator[EffectPosterior]:
         """Effects of a chunk of units at a time; a row of all of them is one joint draw."""
         levels = [np.asarray(align(X, v, name)) for v, name in ((treatment, "treatment"), (baseline, "baseline"))]
 
         def evaluate(part: Any, rows: slice) -> EffectPosterior:
             t, b = (level if level.ndim == 0 else level[rows] for level in levels)
-            return self.effect(part, treatment=t, baseline=b)
+            options = {} if scope == "mean" else {"scope": scope}
+            return self.effect(part, treatment=t, baseline=b, **options)
 
         return memory.in_chunks(X, evaluate)
 
@@ -705,7 +780,9 @@ def call_final_step(model: Any, X: Any, method: str, **options: Any) -> Any:
     return result
 
 
-def effect(model: Any, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0) -> EffectPosterior:
+def effect(
+    model: Any, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLike = 0.0, scope: str = "mean"
+) -> EffectPosterior:
     """Posterior effects from an estimator or from a scikit-learn Pipeline that ends in one.
 
     scikit-learn's Pipeline passes ``predict`` on to its last step, but not ``effect``; this does.
@@ -719,13 +796,17 @@ def effect(model: Any, X: Any, *, treatment: ArrayLike = 1.0, baseline: ArrayLik
         depend, such as covariates that only adjust.
     treatment, baseline : float or array of shape (n,)
         The levels to contrast.
+    scope : {"mean", "place"}
+        The mean effect of places that look alike, or the effect at the place itself
+        (see :meth:`causalsat.base.EffectEstimator.effect`).
 
     Returns
     -------
     EffectPosterior
         Draws of shape (draw, n).
     """
-    return call_final_step(model, X, "effect", treatment=treatment, baseline=baseline)  # type: ignore[no-any-return]
+    options = {"treatment": treatment, "baseline": baseline, **({} if scope == "mean" else {"scope": scope})}
+    return call_final_step(model, X, "effect", **options)  # type: ignore[no-any-return]
 
 
 def support(model: Any, X: Any) -> FloatArray:

@@ -98,6 +98,8 @@ class EffectPosterior(Tabular):
         What the draws are draws of.
     treatment, baseline : optional
         The contrast: outcome under ``treatment`` minus outcome under ``baseline``.
+    scope : {"mean", "place"}
+        Whether an effect is the mean effect of places that look alike, or that at the place itself.
     diagnostics : mapping, optional
         What the sampler says of itself: ``r_hat``, ``ess``, ``divergences``, ``source`` ...
 
@@ -127,6 +129,7 @@ class EffectPosterior(Tabular):
     treatment: Any = 1.0
     baseline: Any = 0.0
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = "mean"
 
     def __post_init__(self) -> None:
         draws = np.asarray(self.draws)
@@ -158,7 +161,8 @@ class EffectPosterior(Tabular):
 
     def __repr__(self) -> str:
         """Say what it holds in a line: mean and 90 % interval of few units, the spread of many."""
-        what = f"EffectPosterior({self.kind}, {len(self)} unit{'s' if len(self) != 1 else ''}, {self.n_draws} draws"
+        kind = "effect at the place itself" if self.scope == "place" else self.kind
+        what = f"EffectPosterior({kind}, {len(self)} unit{'s' if len(self) != 1 else ''}, {self.n_draws} draws"
         if not len(self):
             return f"{what})"
         if len(self) > MAX_PRINTED:
@@ -170,7 +174,8 @@ class EffectPosterior(Tabular):
 
     def _title(self) -> str:
         if self.kind == "effect":
-            contrast = f"effect of treatment {self.treatment} against {self.baseline}"
+            where = " at the place itself" if self.scope == "place" else ""
+            contrast = f"effect{where} of treatment {self.treatment} against {self.baseline}"
         else:
             contrast = f"{self.kind} under treatment {self.treatment}"
         return f"Posterior of the {contrast}, {self.n_draws:,} draws, 90 % intervals"
@@ -384,5 +389,5 @@ class EffectPosterior(Tabular):
             dims=("draw", "unit"),
             coords={"unit": self.index},
             name=self.kind,
-            attrs={"treatment": str(self.treatment), "baseline": str(self.baseline)},
+            attrs={"treatment": str(self.treatment), "baseline": str(self.baseline), "scope": self.scope},
         )

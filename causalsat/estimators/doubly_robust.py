@@ -143,6 +143,7 @@ class DoublyRobustEffect(EffectEstimator):
     True
     """
 
+    _learns_places: ClassVar[bool] = True
     _takes_design: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {}
 

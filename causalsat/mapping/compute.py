@@ -90,6 +90,8 @@ class MapJob:
         Its expected excess loss is mapped.
     scale : BandScale or None
         Pixels of the imagery that the model was fitted on; the support of cells with others is lowered.
+    scope : {"mean", "place"}
+        Whether effects are means of places that look alike, or those at the place itself.
     """
 
     model: Any
@@ -109,6 +111,7 @@ class MapJob:
     others: tuple[tuple[Any, bool], ...] = ()
     learned_error: Any = None
     scale: BandScale | None = None
+    scope: str = "mean"
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -251,7 +254,7 @@ def _parts(
 
 
 def _own_bands(job: MapJob, estimator: Any, features: Any, support: NDArray[Any]) -> NDArray[np.float32]:
-    bands = posterior_bands(estimator, features, support, job.level, job.quantity, job.given)
+    bands = posterior_bands(estimator, features, support, job.level, job.quantity, job.given, job.scope)
     if job.learned_error is not None:
         error = learned_error(job.learned_error, estimator, features, bands[1].astype(float))
         bands = np.vstack([bands, error[None].astype(np.float32)])

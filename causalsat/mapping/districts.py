@@ -18,6 +18,7 @@ from causalsat.core.files import writing
 from causalsat.core.progress import bar as progress_bar
 from causalsat.core.tables import Tabular, write_csv
 from causalsat.exceptions import DataError, DataWarning, ParameterError
+from causalsat.inference.place_effects import check_scope
 from causalsat.mapping import compute
 from causalsat.mapping import job as _job
 from causalsat.mapping.compute import MapJob, valid_share
@@ -143,6 +144,7 @@ def district_effects(
     min_valid: float | None = None,
     tile_px: int = 128,
     progress: bool = True,
+    scope: str = "mean",
 ) -> DistrictEffects:
     """Posterior of the mean effect of each district.
 
@@ -178,6 +180,9 @@ def district_effects(
         As for :func:`causalsat.map_effects`.
     progress : bool
         Show a bar over tiles.
+    scope : {"mean", "place"}
+        Whether cells have the mean effect of places that look alike, or each a deviation of its own, which averages
+        out over the cells of a district (see :meth:`causalsat.base.EffectEstimator.effect`).
 
     Returns
     -------
@@ -198,10 +203,11 @@ def district_effects(
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
     check_weights(weights, weights_per)
+    check_scope(scope)
     polygons, shapes = _polygons(districts, imagery, name)
     job = _job.make_job(
         model, imagery, shapes.union_all(), resolution, covariates,
-        size_m=size_m, level=level, min_valid=min_valid, folder=Path(),
+        size_m=size_m, level=level, min_valid=min_valid, folder=Path(), scope=scope,
     )  # fmt: skip
     side = _job.tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
     sums, areas = _Sums(len(polygons)), cell_areas(job.grid)
@@ -214,7 +220,7 @@ def district_effects(
         keep = valid_share(imagery, points, job.chip_px) >= job.min_valid
         if keep.any():
             _add(job, points[keep], district[keep], mass[keep], sums)
-    return _result(sums, polygons, level, job.grid.resolution_m)
+    return _result(sums, polygons, level, job.grid.resolution_m, scope)
 
 
 # ---------------------------------------------------------------------- set-up
@@ -289,8 +295,9 @@ def _add(job: MapJob, points: Any, district: IntArray, mass: FloatArray, sums: _
         for low in range(0, len(keep), job.chunk):
             chunk = _rows(features, slice(low, low + job.chunk))
             cells = start + keep[low : low + job.chunk]
-            draws = np.asarray(estimator.effect(chunk).draws)
-            _check_joint(estimator, chunk, draws, sums)
+            options = {} if job.scope == "mean" else {"scope": job.scope}
+            draws = np.asarray(estimator.effect(chunk, **options).draws)
+            _check_joint(estimator, chunk, draws, sums, options)
             sums.add(draws, estimator.support(chunk), district[cells], mass[cells])
 
 
@@ -298,12 +305,12 @@ def _rows(features: Any, rows: slice) -> Any:
     return features.iloc[rows] if hasattr(features, "iloc") else features[rows]
 
 
-def _check_joint(estimator: Any, chunk: Any, draws: FloatArray, sums: _Sums) -> None:
+def _check_joint(estimator: Any, chunk: Any, draws: FloatArray, sums: _Sums, options: Mapping[str, str]) -> None:
     """Once: the draws of a few cells must be the same when they are asked for alone."""
     if sums.probe is not None:
         return
     few = _rows(chunk, slice(0, _PROBE))
-    alone = np.asarray(estimator.effect(few).draws)
+    alone = np.asarray(estimator.effect(few, **options).draws)
     sums.probe = (few, alone)
     spread = float(draws.std()) + 1e-12
     if alone.shape[0] != draws.shape[0] or np.abs(alone - draws[:, : alone.shape[1]]).max() > 1e-3 * spread:
@@ -314,7 +321,7 @@ def _check_joint(estimator: Any, chunk: Any, draws: FloatArray, sums: _Sums) -> 
         )
 
 
-def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> DistrictEffects:
+def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float, scope: str) -> DistrictEffects:
     few = (sums.cells < _FEW_CELLS) & (sums.valid > 0)
     bare = (sums.mass <= 0) | (sums.valid == 0)
     if sums.valid.any() and not sums.mass.any():
@@ -339,7 +346,8 @@ def _result(sums: _Sums, polygons: Any, level: float, resolution_m: float) -> Di
                 stacklevel=3,
             )
     some = np.flatnonzero(~bare)
-    posterior = EffectPosterior(sums.draws[:, some] / sums.mass[some], index=np.asarray(polygons.index)[some])
+    draws, labels = sums.draws[:, some] / sums.mass[some], np.asarray(polygons.index)[some]
+    posterior = EffectPosterior(draws, index=labels, scope=scope)
     table = polygons.copy()
     table["n_cells"] = sums.cells
     table["valid"] = np.where(sums.cells > 0, sums.valid / np.maximum(sums.cells, 1), 0.0)

@@ -16,6 +16,7 @@ from causalsat.core.files import refuse_link, writing
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.progress import bar as progress_bar
 from causalsat.exceptions import MapWarning, ParameterError
+from causalsat.inference.place_effects import check_scope
 from causalsat.mapping.cluster import check_client, on_cluster
 from causalsat.mapping.cog import write_cog
 from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
@@ -57,6 +58,7 @@ def map_effects(
     heterogeneity_p: float | None = None,
     others: Sequence[Any] = (),
     learned_error: Any = None,
+    scope: str = "mean",
 ) -> MapResult:
     """Map the posterior effect of treatment for every cell of a region.
 
@@ -109,6 +111,10 @@ def map_effects(
         Adds the band ``learned_error``: the excess loss to be expected at a cell, learned from held-out regions. Fit
         it on ``model[:-1].transform(units)`` (with the posterior sd or without) and on the losses of models that had
         not seen the unit's region.
+    scope : {"mean", "place"}
+        What sd, interval and ``prob_positive`` are about: the mean effect of places that look alike, or the effect
+        at the place itself, a cell (see :meth:`causalsat.base.EffectEstimator.effect`). The file's tag ``scope``
+        says which, and the map's note does for "place". ``cate`` is the same.
 
     Returns
     -------
@@ -137,6 +143,7 @@ def map_effects(
     and its pixels are those of an uninterrupted one (with networks, on the same number of torch threads; workers of a
     cluster have one). Memory is bounded by a tile and not by the raster.
     """
+    check_scope(scope)
     _, estimator = base.final_estimator(model)
     if not hasattr(estimator, "effect"):
         raise ParameterError(
@@ -144,12 +151,14 @@ def map_effects(
             expected="an effect estimator, or a Pipeline that ends in one",
             todo="map a risk model with map_risk",
         )
+    if scope == "place":
+        estimator._deviation()  # before any work
     return make_map(
         "effect", None, model, imagery, region, resolution, out, region_crs=region_crs, covariates=covariates,
         size_m=size_m, level=level, min_valid=min_valid, tile_px=tile_px, client=client, progress=progress,
         overwrite=overwrite, png=png, html=html, sites=sites, units=units, title=title, note=note, citation=citation,
         heterogeneity_p=heterogeneity_p, others=check_layers(model, others, learned_error),
-        learned_error=learned_error,
+        learned_error=learned_error, scope=scope,
     )  # fmt: skip
 
 
@@ -181,6 +190,7 @@ def make_map(
     heterogeneity_p: float | None = None,
     others: tuple[Any, ...] = (),
     learned_error: Any = None,
+    scope: str = "mean",
 ) -> MapResult:
     """Map a quantity of a model, "effect" or "risk" (``given`` what is known of the decision): the conductor."""
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
@@ -193,11 +203,11 @@ def make_map(
     job = make_job(
         model, imagery, region_of(region, imagery, region_crs), resolution, covariates,
         size_m=size_m, level=level, min_valid=min_valid, folder=folder.absolute(), quantity=quantity, given=given,
-        others=others, learned_error=learned_error,
+        others=others, learned_error=learned_error, scope=scope,
     )  # fmt: skip
     side = tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
     parts = {**job_parts(job), "tile": side}
-    job_hash, notes = fingerprint(parts), map_notes(note, heterogeneity_p)
+    job_hash, notes = fingerprint(parts), map_notes(note, heterogeneity_p, scope)
     tags = _tags(job, job_hash, units, title, notes, citation, heterogeneity_p)
     bands = job.bands
     finished = {} if overwrite else finished_tags(path, job_hash, bands)
@@ -303,6 +313,7 @@ def _tags(
         "software": f"causalsat {__version__}",
         "job": job_hash,
         "level": f"{job.level:g}",
+        "scope": job.scope if job.quantity == "effect" else "",
         "resolution_m": f"{job.grid.resolution_m:g}",
         "imagery": str(getattr(job.imagery, "name", "")),
         "model": model_words(job.model),

@@ -304,6 +304,7 @@ def job_parts(job: MapJob) -> dict[str, Any]:
         "min_valid": job.min_valid,
         "chunk": job.chunk,
         "version": __version__,
+        **({} if job.scope == "mean" else {"scope": job.scope}),
         **({} if job.quantity == "effect" else {"quantity": job.quantity, "given": str(job.given)}),
         **({"others": [model_digest(other) for other, _ in job.others]} if job.others else {}),
         **({} if job.learned_error is None else {"learned_error": model_digest(job.learned_error)}),

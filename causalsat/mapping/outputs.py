@@ -55,9 +55,11 @@ def model_words(model: Any) -> str:
     return " > ".join(labels)[:2000]
 
 
-def map_notes(note: str, p_value: float | None) -> str:
+def map_notes(note: str, p_value: float | None, scope: str = "mean") -> str:
     """The line beneath a map: what its reader must know."""
     notes = [note] if note else []
+    if scope == "place":
+        notes.insert(0, "sd and intervals are of the effect at the place itself")
     if p_value is not None and p_value > 0.05:
         notes.insert(0, f"heterogeneity not distinguishable from zero (p = {p_value:.2g})")
     return "; ".join(notes)

@@ -360,7 +360,7 @@ def hover_cells(images: dict[str, Any], layers: MapLayers, units: str) -> Any:
     unit = f" ({html.escape(units)})" if units else ""
     lines = [
         (f"{'effect' if main == 'cate' else 'risk'}{unit}", f"<b>@{main}{{custom}}</b> &nbsp; sd @sd{{custom}}"),
-        (f"{level:.0%} interval", "@lower{custom} to @upper{custom}"),
+        (_interval(level, layers), "@lower{custom} to @upper{custom}"),
         (html.escape(label), f"@{fifth}{{custom}}"),
         ("support", "@support{custom}"),
         ("place", "$x{custom}"),
@@ -368,6 +368,11 @@ def hover_cells(images: dict[str, Any], layers: MapLayers, units: str) -> Any:
     return bk.HoverTool(
         renderers=list(images.values()), tooltips=_table(lines), formatters=fields, point_policy="follow_mouse"
     )
+
+
+def _interval(level: float, layers: MapLayers) -> str:
+    """An interval by its level and, where it is not of the mean effect, by what it is of."""
+    return f"{level:.0%} interval" + (" (place itself)" if layers.tags.get("scope") == "place" else "")
 
 
 def hover_districts(fills: Any, level: float, units: str) -> Any:
@@ -576,7 +581,7 @@ def _about(layers: MapLayers, units: str) -> str:
         outside = float((support[mapped] < UNSUPPORTED).mean())
         text += f". {outside:.0%} of the cells are unlike the places of the trial (hatched)"
     name = "effect" if layers.main == "cate" else "risk"
-    text += f". Move the pointer over the map for a cell's {name}, its {level:.0%} interval and its support."
+    text += f". Move the pointer over the map for a cell's {name}, its {_interval(level, layers)} and its support."
     if layers.shrink > 1:
         text += f" Shown are averages of {layers.shrink} by {layers.shrink} cells; the GeoTIFF holds all."
     return text
@@ -589,7 +594,13 @@ def _legend(layers: MapLayers, swatches: set[str]) -> list[tuple[str, str, str]]
         ("Effect", "posterior mean of what treatment changes, against no treatment", "")
         if effect
         else ("Risk", "posterior mean of the probability of the outcome", ""),
-        ("Uncertainty (sd)", "posterior standard deviation: how far the value may be from the one shown", ""),
+        (
+            "Uncertainty (sd)",
+            "posterior standard deviation: how far the "
+            + ("effect at the place itself" if layers.tags.get("scope") == "place" else "value")
+            + " may be from the one shown",
+            "",
+        ),
         ("P(effect &gt; 0)", "posterior probability that treatment raises the outcome here", "")
         if effect
         else ("P(tested)", "probability that somebody like this is tested", ""),

@@ -58,7 +58,8 @@ def plot_effects(
     order = np.argsort(mean, kind="stable")
     few = len(order) <= MAX_LABELLED
     ax = style.new_axes(ax, (6.4, max(2.2, 0.8 + 0.26 * len(order))) if few else (6.8, 4.2))
-    title = title or f"Effects, sorted, with {level:.0%} intervals"
+    of_places = " of the place itself" if posterior.scope == "place" else ""
+    title = title or f"Effects, sorted, with {level:.0%} intervals{of_places}"
     label = style.with_units("effect", units)
     if few:
         labels = [str(v) for v in np.asarray(posterior.index)[order]]

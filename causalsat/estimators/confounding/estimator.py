@@ -122,6 +122,7 @@ class ImageConfounding(ImageEffectEstimator, DoublyRobustEffect):
     _contract_data: ClassVar[str] = "images"
     _contract_effect: ClassVar[str] = "average"
     _takes_design: ClassVar[bool] = True
+    _learns_places: ClassVar[bool] = False
     _contract_parameters: ClassVar[dict[str, Any]] = {"n_splits": 2, "n_draws": 200, "n_latents": 3}
 
     def __init__(

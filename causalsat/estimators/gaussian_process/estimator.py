@@ -116,6 +116,7 @@ class GaussianProcessEffect(FittedLevels, OutcomeEstimator):
     True
     """
 
+    _learns_places: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_draws": 60,
         "n_hyper": 3,

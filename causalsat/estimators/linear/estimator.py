@@ -221,6 +221,7 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
     1.0
     """
 
+    _learns_places: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_draws": 100,
         "n_tune": 100,

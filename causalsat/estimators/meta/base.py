@@ -96,6 +96,7 @@ class MetaLearner(EffectEstimator):
     n_bootstrap: int
     random_state: Any
     lack_of_fit: float
+    _learns_places: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 12}
 
     # ------------------------------------------------------------------ to be written by subclasses

@@ -146,6 +146,7 @@ class StackedEffect(FittedLevels, _BaseComposition):
     True
     """
 
+    _learns_places: ClassVar[bool] = True
     _takes_design: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "estimators": [

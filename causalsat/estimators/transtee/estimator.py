@@ -21,6 +21,7 @@ from causalsat.estimators.transtee.report import Attention, average_table, notes
 from causalsat.estimators.transtee.treatments import KINDS
 from causalsat.exceptions import DataError, ParameterError, TreatmentError
 from causalsat.inference.chains import seed_of
+from causalsat.inference.place_effects import check_scope
 from causalsat.posterior import EffectPosterior
 
 __all__ = ["TransTEE"]
@@ -398,6 +399,7 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         dosage: ArrayLike | None = None,
         baseline_dosage: ArrayLike | None = None,
         treatments: ArrayLike | None = None,
+        scope: str = "mean",
     ) -> EffectPosterior:
         """Posterior of the conditional effect of ``treatment`` against ``baseline``.
 
@@ -411,12 +413,17 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
             Their dosages, where the fit had dosages.
         treatments : array of shape (K, ...), optional
             Another table of structured treatments than that of the fit.
+        scope : {"mean"}
+            The mean effect of places that look alike; this model does not learn the place's own.
 
         Returns
         -------
         EffectPosterior
             Draws of shape (draw, n).
         """
+        check_scope(scope)
+        if scope == "place":
+            self._deviation()
         design, index = self._check_predict(X)
         n = len(index)
         pairs = [(treatment, dosage, "treatment"), (baseline, baseline_dosage, "baseline")]
