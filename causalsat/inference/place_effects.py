@@ -291,9 +291,10 @@ def _noise(
 
 def _effective(df: float, squares: FloatArray, variance: float) -> float:
     """Degrees of freedom of a mean of squares whose kurtosis is that of the sample, at most ``df``."""
-    if variance <= 0 or len(squares) < 4:
+    mean = float(np.mean(squares)) if len(squares) else 0.0
+    if variance <= 0 or len(squares) < 4 or mean <= 0:
         return df
-    excess = max(float(np.mean(squares**2)) / float(np.mean(squares)) ** 2 - 3.0, 0.0)
+    excess = max(float(np.mean((squares / mean) ** 2)) - 3.0, 0.0)
     return df * 2.0 / (2.0 + excess)
 
 
