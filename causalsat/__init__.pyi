@@ -22,6 +22,8 @@ from causalsat.catalog import load_catalog as load_catalog
 from causalsat.catalog import load_study as load_study
 from causalsat.core.progress import set_progress as set_progress
 from causalsat.decisions import PolicyTree as PolicyTree
+from causalsat.decisions import map_policy as map_policy
+from causalsat.decisions import target as target
 from causalsat.encoders.filters.learned import LearnedFilters as LearnedFilters
 from causalsat.encoders.image_encoder import ImageEncoder as ImageEncoder
 from causalsat.encoders.networks.finetuned import FineTunedEncoder as FineTunedEncoder

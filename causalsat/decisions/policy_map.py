@@ -1,0 +1,167 @@
+"""A map of whom to treat: the cells of a map of effects, ranked by effect for cost, until the budget is spent."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalsat.core.files import whole_file, writing
+from causalsat.decisions.target import plan_of, worth_it
+from causalsat.exceptions import DataError, OutputError, ParameterError
+
+__all__ = ["PolicyMap", "map_policy"]
+
+FloatArray = NDArray[np.float64]
+
+BANDS = ("treat", "net_gain", "prob_positive")
+
+
+@dataclass(frozen=True)
+class PolicyMap:
+    """Where a map of whom to treat is, and what it holds.
+
+    Attributes
+    ----------
+    path : Path
+        GeoTIFF (COG) with the bands ``treat`` (1, 0, or the part of the last cell), ``net_gain`` (expected effect,
+        less the cost where the outcome has a worth) and ``prob_positive``; NaN where nothing is known.
+    n_cells, n_treated : int
+        Cells with an effect, and those of which at least a part is treated.
+    spent, gain : float
+        Cost of the treated cells, and their expected gain (mean of the posterior).
+    """
+
+    path: Path
+    n_cells: int
+    n_treated: int
+    spent: float
+    gain: float
+
+
+def map_policy(
+    effects: Any,
+    out: str | os.PathLike[str] = "policy.tif",
+    *,
+    budget: float,
+    cost: Any = 1.0,
+    worth: float | None = None,
+    min_support: float = 0.0,
+    overwrite: bool = False,
+) -> PolicyMap:
+    """Map whom to treat with a budget, from a map of effects.
+
+    Parameters
+    ----------
+    effects : MapResult or path
+        What :func:`causalsat.map_effects` returned, or its GeoTIFF.
+    out : path-like
+        GeoTIFF to write.
+    budget : float
+        What all treated cells may cost together.
+    cost : float, array of shape (rows, columns) or path
+        Cost of treating a cell: a number, one number a cell, or a raster in any coordinate system, which is
+        interpolated to the cells (such as population times a price, or travel times).
+    worth : float, optional
+        What one unit of the outcome is worth in units of the costs; then only cells worth their cost are treated.
+    min_support : float
+        Cells with a lower support by the trial are not treated; 0.05 leaves extrapolation out.
+    overwrite : bool
+        Replace ``out``.
+
+    Returns
+    -------
+    PolicyMap
+
+    Raises
+    ------
+    DataError
+        If the file is no map of effects, or a cell with an effect has no positive cost.
+    OutputError
+        If ``out`` exists.
+    """
+    import rasterio
+
+    if not np.isfinite(budget) or budget <= 0:
+        raise ParameterError(f"budget={budget!r}", expected="a positive number, in units of the costs")
+    source, path = Path(getattr(effects, "path", effects)), Path(out)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists", expected="a new file", todo="name another, or pass overwrite=True")
+    with rasterio.open(source) as raster:
+        names = list(raster.descriptions)
+        if not {"cate", "prob_positive", "support"} <= set(names):
+            raise DataError(
+                f"a raster with the bands {', '.join(map(str, names))}",
+                expected="a map of effects",
+                todo="write it with causalsat.map_effects",
+            )
+        mean, positive, support = (
+            raster.read(names.index(name) + 1, masked=True).filled(np.nan).astype(float)
+            for name in ("cate", "prob_positive", "support")
+        )
+        profile = {"crs": raster.crs, "transform": raster.transform, "shape": mean.shape}
+    prices = _costs_of_cells(cost, profile)
+    known = np.isfinite(mean)
+    bad = known & ~(np.isfinite(prices) & (prices > 0))
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {int(known.sum())} cells with an effect have no positive cost",
+            expected="a cost for each cell",
+            todo="give their cost, or leave them out of the map of effects",
+        )
+    wanted = worth_it(mean[known], prices[known], worth) & (support[known] >= min_support)
+    share = plan_of(mean[known], prices[known], float(budget), wanted)
+    values = np.full((3, *mean.shape), np.nan, dtype=np.float32)
+    values[0][known] = share
+    values[1][known] = mean[known] if worth is None else mean[known] - prices[known] / worth
+    values[2] = positive
+    _write(path, values, profile, {"budget": f"{budget:g}", "effects": source.name})
+    spent, gain = float((share * prices[known]).sum()), float((share * mean[known]).sum())
+    return PolicyMap(path, int(known.sum()), int((share > 0).sum()), spent, gain)
+
+
+def _costs_of_cells(cost: Any, profile: dict[str, Any]) -> FloatArray:
+    shape = profile["shape"]
+    if isinstance(cost, str | os.PathLike):
+        import rasterio
+        from rasterio.warp import Resampling, reproject
+
+        out = np.full(shape, np.nan)
+        with rasterio.open(cost) as raster:
+            values = raster.read(1, masked=True).astype(float).filled(np.nan)
+            reproject(
+                values, out, src_transform=raster.transform, src_crs=raster.crs, src_nodata=np.nan,
+                dst_transform=profile["transform"], dst_crs=profile["crs"], dst_nodata=np.nan,
+                resampling=Resampling.bilinear,
+            )  # fmt: skip
+        return out
+    try:
+        return np.broadcast_to(np.asarray(cost, dtype=float), shape)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"costs of shape {np.shape(cost)} for {shape[0]} x {shape[1]} cells",
+            expected="a number, one number a cell, or the path of a raster",
+        ) from None
+
+
+def _write(path: Path, values: NDArray[np.float32], profile: dict[str, Any], tags: dict[str, str]) -> None:
+    import rasterio
+    from rasterio.io import MemoryFile
+    from rasterio.shutil import copy
+
+    height, width = profile["shape"]
+    options: dict[str, Any] = {
+        "driver": "GTiff", "dtype": "float32", "count": len(BANDS), "height": height, "width": width,
+        "crs": profile["crs"], "transform": profile["transform"], "nodata": float("nan"),
+    }  # fmt: skip
+    with MemoryFile() as memory:
+        with memory.open(**options) as raster:
+            raster.write(values)
+            raster.descriptions = BANDS
+            raster.update_tags(**tags)
+        with writing(path), whole_file(path) as temporary, rasterio.open(memory.name) as raster:
+            copy(raster, str(temporary), driver="COG", compress="deflate")
