@@ -1,4 +1,4 @@
-"""The command line: ``causalsat new | run | check | catalog | map``.
+"""The command line: ``causalsat new | run | check | catalog | map | power``.
 
 Exit codes: 0 done; 1 done, and the check of a study found errors; 2 wrong usage, or input that cannot be used; 70 a
 defect of the program; 130 interrupted (a map continues where it stopped when run again). With ``--json`` every
@@ -412,6 +412,74 @@ def _needed(question: str, option: str, ask: Any) -> str:
     if ask is None:
         raise ParameterError(f"no {option}", expected=f"{option} FILE", todo="give it, or run this in a terminal")
     return str(ask(question, "")).strip()
+
+
+@app.command()
+def power(
+    villages: Annotated[Path, typer.Argument(help="File of candidate villages (.csv, .gpkg, ...), one row each.")],
+    imagery: ImageryOption = None,
+    n_villages: Annotated[str, typer.Option("--villages", help="Villages in the trial, such as 50,100,200.")] = "100",
+    people: Annotated[str, typer.Option(help="People in a village, such as 10,20.")] = "20",
+    effect: Annotated[float, typer.Option(help="Average effect, in standard deviations of the outcome.")] = 0.2,
+    icc: Annotated[float, typer.Option(help="Share of the outcome's variance between villages.")] = 0.1,
+    share_explained: Annotated[float, typer.Option(help="Share of the effects' variance that images show.")] = 0.5,
+    heterogeneity: Annotated[
+        float | None, typer.Option(help="Standard deviation of effects between villages; half of the effect.")
+    ] = None,
+    simulations: Annotated[int, typer.Option(help="Simulated trials for each row of the table.")] = 200,
+    lon: LonOption = None,
+    lat: LatOption = None,
+    catalog: CatalogOption = None,
+    network: NetworkOption = False,
+    size_m: SizeOption = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to write, with a picture beside it.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of encoder and simulations.")] = 0,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Power of a trial in candidate villages: of the average effect, of heterogeneity, of AUTOC.
+
+    causalsat power villages.gpkg --imagery scene.tif --villages 50,100 --people 10,20 --out power.csv
+    """
+    with answer("power", as_json, verbose, quiet) as reply:
+        from causalsat.study.building import to_geoframe
+        from causalsat.study.reading import read_units
+
+        table, images = read_units(villages)[0], None
+        sizes, persons = _whole_numbers(n_villages, "--villages"), _whole_numbers(people, "--people")
+        if imagery:
+            images = opened_imagery(imagery, catalog, network)
+            table = to_geoframe(table, lon, lat, None, "villages")
+        else:  # the numbers of the file are the features
+            table = table.drop(columns=[name for name in (lon, lat) if name in table.columns])
+        assumed = {"effect": effect, "icc": icc, "share_explained": share_explained, "heterogeneity": heterogeneity}
+        options = {"n_simulations": simulations, "size_m": size_m, "seed": seed, "progress": not quiet}
+        result = causalsat.power(table, images, n_villages=sizes, people=persons, **assumed, **options)
+        files = {} if out is None else _write_power(result, out)
+        reply.result = {"power": json.loads(result.table.to_json(orient="records")), "files": files}
+        reply.text = "\n".join([str(result), *files.values()])
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    """Numbers between commas."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ParameterError(f"{option} {text}", expected="whole numbers between commas, such as 50,100") from None
+
+
+def _write_power(result: Any, out: Path) -> dict[str, str]:
+    """The table as CSV and its picture."""
+    import matplotlib.pyplot as plt
+
+    from causalsat.core.tables import write_csv
+
+    write_csv(result.table, out, index=False)
+    figure = result.plot().figure
+    figure.savefig(out.with_suffix(".png"), dpi=150)
+    plt.close(figure)
+    return {"table": str(out), "picture": str(out.with_suffix(".png"))}
 
 
 @app.command("catalog")

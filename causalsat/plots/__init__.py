@@ -16,6 +16,7 @@ from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
 from causalsat.plots.plan import plot_plan
+from causalsat.plots.power import plot_power
 from causalsat.plots.predictive import plot_predictive
 from causalsat.plots.risk import plot_decision_against_risk, plot_risk_calibration, plot_testing_policy
 from causalsat.plots.salience import show_image, show_salience
@@ -42,6 +43,7 @@ __all__ = [
     "plot_policy_tree",
     "plot_propensity_salience",
     "plot_sensitivity",
+    "plot_power",
     "plot_predictive",
     "plot_risk_calibration",
     "plot_segments",

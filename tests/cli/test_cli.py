@@ -290,3 +290,16 @@ def test_run_then_map_of_the_saved_model(files, tmp_path):
 
     with rasterio.open(out / "effects.tif") as a, rasterio.open(tmp_path / "again.tif") as b:
         np.testing.assert_array_equal(a.read(), b.read())
+
+
+def test_power_of_a_file_of_villages(tmp_path):
+    import pandas as pd
+
+    table = pd.DataFrame(np.random.default_rng(0).standard_normal((40, 3)), columns=["a", "b", "c"])
+    table.to_csv(tmp_path / "villages.csv", index=False)
+    arguments = ["power", str(tmp_path / "villages.csv"), "--villages", "20,30", "--people", "10"]
+    arguments += ["--simulations", "4", "--out", str(tmp_path / "power.csv"), "--json", "-q"]
+    told = reply(arguments)["result"]
+    assert [row["n_villages"] for row in told["power"]] == [20, 30]
+    assert pd.read_csv(tmp_path / "power.csv")["average_effect"].between(0, 1).all()
+    assert (tmp_path / "power.png").exists()
