@@ -14,6 +14,7 @@ from causalsat import plots as plots
 from causalsat import report as report
 from causalsat import simulate as simulate
 from causalsat.analysis import analyse as analyse
+from causalsat.analysis import analyse_outcomes as analyse_outcomes
 from causalsat.analysis import compare as compare
 from causalsat.analysis import image_model as image_model
 from causalsat.base import effect as effect

@@ -29,6 +29,7 @@ from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.folds import fold_labels, seeded, split_folds
 from causalsat.inference.robust import effective_clusters
 from causalsat.plots.comparison import plot_comparison
+from causalsat.study.predicted import corrected_study, is_corrected
 from causalsat.study.study import given_roles
 
 __all__ = ["Comparison", "DEFAULT_METRICS", "Judged", "METRICS", "compare", "resolve_metrics"]
@@ -500,6 +501,7 @@ def compare(
     >>> found.to_dataframe().columns.tolist()
     ['source', 'model', 'metric', 'value', 'se', 'seed_sd', 'n', 'difference', 'difference_se', 'p_value']
     """
+    study = _with_whole_outcomes(study)
     if sources is None:
         sources = [*(["covariates"] if study.covariates else []), *(["imagery"] if study.imagery is not None else [])]
     chosen = {k: parts.resolve_source(study, s, random_state) for k, s in parts.named(sources, "sources").items()}
@@ -602,6 +604,21 @@ def _default_models(random_state: int) -> dict[str, Any]:
         "BayesianLinearEffect": BayesianLinearEffect(prior="normal", random_state=random_state),
         "DoublyRobustEffect": DoublyRobustEffect(random_state=random_state),
     }
+
+
+def _with_whole_outcomes(study: Any) -> Any:
+    """The study with its corrected outcome, where a model predicted it; refuses missing outcomes before any fit."""
+    if is_corrected(study):
+        return corrected_study(study)
+    missing = int(np.isnan(study.y).sum())
+    if missing:
+        raise DataError(
+            f"{missing} of {len(study)} outcomes are missing",
+            expected="an outcome of each unit: the comparison does not weight for missing ones",
+            todo="compare on respondents, study.subset(~np.isnan(study.y)), and use analyse() with "
+            "missing_outcome='weight' for the effects",
+        )
+    return study
 
 
 def _one_a_unit(values: Any, study: Any, role: str) -> FloatArray | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalsat.analysis.measured import Measured, measure
 from causalsat.analysis.modifiers import beside_images
 from causalsat.analysis.outputs import collect_metrics, write_outputs
 from causalsat.analysis.places import effects_at_places
@@ -29,15 +30,16 @@ from causalsat.evaluation import (
     BlpResult,
     CrossfitEffects,
     GatesResult,
+    LeeBounds,
     Nuisances,
     OverlapResult,
     PermutationResult,
+    PredictionPowered,
     RateResult,
     Sensitivity,
     blp,
     crossfit_effects,
     crossfit_nuisances,
-    dr_scores,
     gates,
     overlap,
     permutation_test,
@@ -46,9 +48,12 @@ from causalsat.evaluation import (
 from causalsat.evaluation.average_effects import ADJUSTED, average_effects, score_average
 from causalsat.exceptions import ParameterError
 from causalsat.inference.folds import seeded
+from causalsat.inference.response import Response
+from causalsat.inference.robust import t_interval, t_p_value
 from causalsat.inference.sensitivity import partially_linear
 from causalsat.posterior import EffectPosterior
 from causalsat.report.page import flat_metrics
+from causalsat.study.response import features_of_response
 
 __all__ = ["Analysis", "analyse", "image_model"]
 
@@ -159,6 +164,11 @@ def _chip_size(study: Any) -> float:
     return float(32 * first.resolution_m)
 
 
+AS_THEY_ARE = "average effect, if who responds depends on nothing that moves the outcome"
+OF_PREDICTIONS = "effect on the prediction, not on the outcome"
+CORRECTED = "prediction-powered"
+
+
 @dataclass(frozen=True)
 class Analysis(Tabular):
     """What :func:`analyse` found; prints as a short text, :meth:`write` makes the outputs.
@@ -193,6 +203,12 @@ class Analysis(Tabular):
         Seeds of ``crossfit``.
     sensitivity : Sensitivity or None
         Of the adjusted estimate of an observational study, to an unobserved confounder.
+    predicted : PredictionPowered or None
+        Corrected and uncorrected average effect, where a model predicted the outcome and a subset was measured.
+    response : Response or None
+        Probabilities of response, where outcomes are missing and ``missing_outcome="weight"``.
+    lee : LeeBounds or None
+        Bounds on the average effect among units that respond in either arm, where outcomes are missing.
     label_free : bool
         Whether the nuisances and the permutation test use features made without labels in place of the model's.
     """
@@ -216,11 +232,17 @@ class Analysis(Tabular):
     fold_seeds: tuple[int, ...] = ()
     sensitivity: Sensitivity | None = None
     label_free: bool = False
+    predicted: PredictionPowered | None = None
+    response: Response | None = None
+    lee: LeeBounds | None = None
 
     @property
     def headline(self) -> str:
-        """Row of ``average`` to report first: the adjusted estimate of an observational study."""
-        return "difference in means" if self.study.randomised else "doubly robust (AIPW)"
+        """Row of ``average`` to report first: adjusted without randomisation or with missing outcomes, corrected."""
+        if self.predicted is not None and self.study.randomised:
+            return CORRECTED
+        whole = self.study.randomised and self.response is None
+        return "difference in means" if whole else "doubly robust (AIPW)"
 
     def verdict(self) -> str:
         """One sentence on whether the heterogeneity is real."""
@@ -375,21 +397,23 @@ def analyse(
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
     step("cross-fitting")
-    y, t = study.y, design.treatment
-    options: dict[str, Any] = {"design": design, "level": level, "progress": progress}
-    folds = zip(fold_seeds, seeded(n_folds if cv is None else cv, fold_seeds), strict=True)
+    used = measure(
+        study, lambda: _label_free_features(model, study, random_state), n_folds=n_folds, random_state=random_state
+    )
+    y, t = used.y, design.treatment
+    options: dict[str, Any] = {"design": used.design, "level": level, "progress": progress}
+    folds = zip(fold_seeds, used.folds(seeded(n_folds if cv is None else cv, fold_seeds), fold_seeds), strict=True)
     fits = tuple(crossfit_effects(model, study.X, y, cv=own, random_state=seed, **options) for seed, own in folds)
     LOG.info("fitting the model on all units")
     step("fitting the model on all units")
-    study.fit(model)
+    used.study.fit(model)
     trained = is_trained_on_labels(model)
     latents, covariates, modify = features_of_tests(model, study, random_state)
     features = np.column_stack([latents, covariates])
     step("outcome models")
-    nuisances = _nuisances(features, y, design, n_folds, random_state)
+    nuisances, scores = used.scores(features, design, lambda: _nuisances(features, y, design, n_folds, random_state))
     LOG.info("testing heterogeneity")
     step("testing heterogeneity")
-    scores = dr_scores(y, t, nuisances)
     ranked = {"design": design, "n_bootstrap": n_bootstrap, "random_state": random_state}
     first = fits[0]
     posterior = effect(model, study.X)
@@ -398,7 +422,7 @@ def analyse(
         study=study,
         model=model,
         check=check,
-        average=_average_table(study, design, posterior, scores),
+        average=_average_table(study, used, posterior, scores),
         posterior=posterior,
         places=places,
         places_support=places_support,
@@ -410,10 +434,10 @@ def analyse(
         gates=gates(first.tau, scores, folds=first.fold, design=design),
         overlap=overlap(nuisances.propensity, t, pd.DataFrame(latents).add_prefix("img"), weights=design.weights),
         permutation=permutation_test(
-            np.column_stack([latents, covariates[:, modify]]),
-            y,
-            design=design,
-            covariates=covariates[:, ~modify] if not modify.all() else None,
+            np.column_stack([latents, covariates[:, modify]])[used.seen],
+            y[used.seen],
+            design=used.study.design,
+            covariates=covariates[used.seen][:, ~modify] if not modify.all() else None,
             n_permutations=n_permutations,
             random_state=random_state,
             progress=progress,
@@ -424,8 +448,11 @@ def analyse(
         fold_seeds=tuple(fold_seeds),
         sensitivity=None
         if design.randomised
-        else _sensitivity(latents, covariates, study.covariates, y, design, nuisances),
+        else _sensitivity(latents, covariates, study.covariates, used, nuisances),
         label_free=trained,
+        predicted=used.powered,
+        response=used.response,
+        lee=used.lee,
     )
 
 
@@ -498,7 +525,7 @@ def _nuisances(features: FloatArray, y: FloatArray, design: Design, n_folds: int
 
 
 def _sensitivity(
-    latents: FloatArray, covariates: FloatArray, names: Sequence[str], y: FloatArray, design: Design, found: Nuisances
+    latents: FloatArray, covariates: FloatArray, names: Sequence[str], used: Measured, found: Nuisances
 ) -> Sensitivity:
     """How strong an unmeasured confounder would have to be to explain the adjusted estimate away.
 
@@ -507,10 +534,12 @@ def _sensitivity(
     k = latents.shape[1]
     benchmarks: dict[str, Any] = {"image features": list(range(k))} if k else {}
     benchmarks |= {str(name): [k + j] for j, name in enumerate(names)}
+    rows = used.seen
+    design, y = used.design.take(rows), used.y[rows]
     return partially_linear(
-        y - found.m,
-        design.treatment - found.propensity,
-        np.column_stack([latents, covariates]),
+        y - found.m[rows],
+        design.treatment - found.propensity[rows],
+        np.column_stack([latents, covariates])[rows],
         weight=np.ones(len(y)) if design.weights is None else design.weights,
         groups=design.clusters,
         y=y,
@@ -558,8 +587,41 @@ def features_of_tests(model: Any, study: Any, random_state: int) -> tuple[FloatA
     return images, covariates, modify
 
 
-def _average_table(study: Any, design: Design, posterior: EffectPosterior, scores: FloatArray) -> pd.DataFrame:
-    table = average_effects(study.y, design=design, covariates=pd.DataFrame(study.X[list(study.covariates)]))
+def _label_free_features(model: Any, study: Any, random_state: int) -> FloatArray:
+    """Features of all units that response may depend on: the model's before its estimator, made without labels."""
+    if not is_trained_on_labels(model):
+        return features_of_response(model, study.X)
+    images = _without_labels(model, study, random_state).steps[0][1].transform(study.X)
+    return features_of_response(None, pd.DataFrame(images))
+
+
+def _with_corrections(table: pd.DataFrame, powered: PredictionPowered) -> pd.DataFrame:
+    """Rows of the corrected outcome, with the correction's own standard error, and of the predictions as they are."""
+    corrected = table.loc["difference in means"].copy()
+    for name in ("estimate", "se", "df"):
+        corrected[name] = getattr(powered, name)
+    corrected["lower"], corrected["upper"] = t_interval(powered.estimate, powered.se, powered.df)
+    corrected["p_value"] = float(t_p_value(powered.estimate, powered.se, powered.df))
+    found = pd.concat([pd.DataFrame({CORRECTED: corrected}).T, table.drop(index="difference in means")])
+    plain = powered.uncorrected
+    lower, upper = plain.interval()
+    own = {"estimate": plain.estimate, "se": plain.se, "lower": lower, "upper": upper, "p_value": plain.p_value}
+    own |= {"df": plain.df, "n": plain.n, "clusters": plain.clusters, "estimand": OF_PREDICTIONS}
+    found.loc["predictions, uncorrected"] = own
+    return found
+
+
+def _average_table(study: Any, used: Measured, posterior: EffectPosterior, scores: FloatArray) -> pd.DataFrame:
+    design, fitted = study.design, used.study
+    covariates = pd.DataFrame(fitted.X[list(study.covariates)])
+    table = average_effects(fitted.y, design=fitted.design, covariates=covariates)
+    if used.powered is not None:
+        table = _with_corrections(table, used.powered)
+    if used.response is not None:
+        plain = average_effects(study.y[used.seen], design=design.take(used.seen)).iloc[0]
+        table.loc["respondents as they are"] = plain
+        if design.randomised:
+            table.loc["respondents as they are", "estimand"] = AS_THEY_ARE
     bayes = posterior.ate(design.weights)
     lower, upper = bayes.interval(0.95)[0]
     estimand = "average effect" if design.randomised else ADJUSTED

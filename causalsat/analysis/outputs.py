@@ -13,6 +13,7 @@ import pandas as pd
 from causalsat import plots
 from causalsat.analysis.folder import NAMES, claim, finish
 from causalsat.analysis.modifiers import beside_images
+from causalsat.analysis.outcome_words import outcome_metrics, outcome_words
 from causalsat.base import final_estimator
 from causalsat.core.files import whole_file, writing
 from causalsat.core.names import with_unit
@@ -208,6 +209,7 @@ def _present_metrics(analysis: Any, mapped: Any) -> dict[str, Any]:
             "max": analysis.places.mean().max(),
             "share_low_support": float((np.asarray(analysis.places_support) < 0.05).mean()),
         }
+    values |= outcome_metrics(analysis)
     if mapped is not None:
         values["map"] = {"cells": mapped.n_mapped, "resolution_m": mapped.resolution_m, "height": mapped.shape[0]}
         values["map"] |= {"width": mapped.shape[1]}
@@ -226,6 +228,10 @@ def _page(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Page:
     if study.randomised:
         said = f"On average the treatment changes {study.outcome_label} by {average.estimate:.3f}{unit}"
         method = "difference in means within strata" if study.strata is not None else "difference in means"
+        if analysis.predicted is not None:
+            method = f"predictions corrected by the measured outcomes of {analysis.predicted.n_labelled:,} units"
+        elif analysis.response is not None:
+            method = "doubly robust, with respondents weighted by the inverse probability of response"
     else:
         said = (
             "This is an observational study: treatment was not randomised. Adjusted for images and covariates, "
@@ -256,6 +262,7 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
             "Intervals of 95 %, with bias-reduced standard errors clustered on the unit of assignment, or on the "
             "stratum where strata hold one cluster an arm. Rows with other estimands need not agree.",
             *_design_words(analysis),
+            *outcome_words(analysis),
         ],
         tables=[_average_rows(analysis.average), *_sensitivity_rows(analysis)],
         figures=[Figure(figures["ate"], "Average effect by method with 95 % intervals.")],

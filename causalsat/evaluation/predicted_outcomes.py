@@ -33,6 +33,7 @@ from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference.average_effects import EffectEstimate, blocked_difference
+from causalsat.inference.predicted import corrected_outcome, label_probabilities
 from causalsat.inference.robust import least_squares, t_interval
 
 __all__ = ["LinearCalibration", "PredictionPowered", "linear_calibration", "prediction_powered"]
@@ -219,7 +220,7 @@ def prediction_powered(
     seen = np.isfinite(y)
     w = np.ones(n) if weights is None else roles["weights"]
     cluster = np.arange(n) if groups is None else roles["clusters"]
-    pi = _probabilities(probability, seen, t, w)
+    pi = label_probabilities(probability, seen, t, w)
     _check_labelled(seen & (w > 0), t, cluster)
     star, used = corrected_outcome(f, y, t, pi, w, cluster, lam)
     fit = _few_labels(blocked_difference(star, t, **roles), star, f, t, seen & (w > 0), cluster, lam is None)
@@ -243,61 +244,6 @@ def prediction_powered(
         outcome=star,
         method="prediction-powered",
     )
-
-
-def corrected_outcome(
-    f: FloatArray,
-    y: FloatArray,
-    t: FloatArray,
-    pi: FloatArray,
-    w: FloatArray,
-    cluster: IntArray,
-    lam: float | None = None,
-) -> tuple[FloatArray, tuple[float, float]]:
-    """``y*`` of each unit, shape (n,), and lambda of both arms.
-
-    Examples
-    --------
-    Predictions that are right but for a constant:
-
-    >>> f, t, one = np.array([1.0, 2, 3, 4, 5, 7]), np.zeros(6), np.ones(6)
-    >>> y = np.where(np.arange(6) % 2, f + 10, np.nan)
-    >>> corrected_outcome(f, y, t, one / 2, one, np.arange(6), lam=1.0)[0]
-    array([11., 12., 13., 14., 15., 17.])
-    """
-    seen = np.isfinite(y)
-    truth = np.where(seen, y, 0.0)
-    star, used = np.empty(len(f)), [1.0, 1.0]
-    for arm in (0, 1):
-        rows = t == arm
-        if not rows.any():
-            continue
-        share = np.where(seen, w / pi, 0.0) * rows
-        share = share / share.sum() * (w[rows].sum())  # so that measured units stand for the whole arm
-        mass = np.where(rows, w, 0.0)
-        middle_y, middle_f = share @ truth / share.sum(), share @ f / share.sum()
-        a = share * (truth - middle_y)
-        b = mass * (f - mass @ f / mass.sum()) - share * (f - middle_f)
-        if lam is None:
-            a_g, b_g = np.bincount(cluster, a), np.bincount(cluster, b)
-            used[arm] = float(-(a_g @ b_g) / (b_g @ b_g)) if b_g @ b_g > 0 else 0.0
-        else:
-            used[arm] = float(lam)
-        level = middle_y - used[arm] * middle_f
-        inverse = np.divide(share, w, out=np.zeros(len(f)), where=w > 0)
-        value = used[arm] * f + level + inverse * (truth - used[arm] * f - level)
-        star[rows] = value[rows]
-    return star, (used[0], used[1])
-
-
-def _probabilities(probability: Any, seen: Any, t: FloatArray, w: FloatArray) -> FloatArray:
-    if probability is None:
-        share = [w[t == arm] @ seen[t == arm] / max(w[t == arm].sum(), 1e-300) for arm in (0, 1)]
-        return np.where(t > 0, share[1], share[0])
-    pi = np.broadcast_to(np.asarray(probability, dtype=float), t.shape).astype(float)
-    if not (np.isfinite(pi) & (pi > 0) & (pi <= 1)).all():
-        raise ParameterError("probability= with values that are no probabilities", expected="above 0 and at most 1")
-    return pi
 
 
 def _check_labelled(seen: Any, t: FloatArray, cluster: IntArray) -> None:

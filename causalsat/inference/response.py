@@ -17,23 +17,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.warn import warn
-from causalsat.design.design import Design
+from causalsat.design.design import Design, treated_share
 from causalsat.exceptions import DataError, OverlapWarning
 from causalsat.inference.folds import assign_folds
 from causalsat.inference.nuisances import (
     Nuisances,
     crossfit_predictions,
+    crossfit_propensity,
     default_outcome_model,
     default_propensity_model,
     out_of_fold_levels,
 )
 
-__all__ = ["Response", "response_nuisances", "response_probabilities", "response_scores"]
+__all__ = ["Response", "response_nuisances", "response_probabilities", "response_scores", "treated_probability"]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 MIN_RESPONSE = 0.02
+MIN_PROPENSITY = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,11 +170,27 @@ def response_nuisances(
         crossfit_predictions(learner, table, outcome, fold, weight, fitted_on=seen & (t == arm), level=level)
         for arm in (0, 1)
     )
-    e = design.probability
-    if e is None:
-        w = np.ones(len(t)) if design.weights is None else design.weights
-        e = np.full(len(t), float(w @ t / w.sum()))
+    if design.randomised:
+        e = treated_probability(design)
+    else:
+        raw = crossfit_propensity("logistic", table, t, design.clusters, fold, design.weights)
+        e = np.clip(raw, MIN_PROPENSITY, 1 - MIN_PROPENSITY)
     return Nuisances(mu0, mu1, e, e * mu1 + (1 - e) * mu0, fold, np.zeros(len(t), dtype=bool))
+
+
+def treated_probability(design: Design) -> FloatArray:
+    """Probability of treatment in a randomised trial, shape (n,): the design's, or the treated share of all clusters.
+
+    Examples
+    --------
+    >>> from causalsat.design import make_design
+    >>> treated_probability(make_design([0, 1, 1, 1]))
+    array([0.75, 0.75, 0.75, 0.75])
+    """
+    if design.probability is not None:
+        return design.probability
+    one = np.zeros(len(design), dtype=np.int64)
+    return np.full(len(design), treated_share(design.treatment, one, design.cluster_codes)[0])
 
 
 def _levels(design: Design, y: FloatArray, fold: NDArray[np.int64], weight: FloatArray) -> FloatArray | None:

@@ -95,6 +95,15 @@ def missing_outcomes(study: Any, a: Any) -> Iterator[Finding]:
     if not count:
         return
     column = study.roles["outcome"]
+    if study.outcome_predicted:
+        yield Finding(
+            "error",
+            "missing values",
+            f"the predicted outcome {column!r} misses {count:,} of {n:,} values ({share(count / n)})",
+            "predict it for all units, or leave these out, study.subset(~np.isnan(study.y)); only outcome_labelled, "
+            "the measured one, may be missing",
+        )
+        return
     what = f"outcome {column!r} misses {count:,} of {n:,} values ({share(count / n)})"
     if gone.all() or not a.is_binary:
         todo = "check the column" if gone.all() else _without_two_arms(study)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import learn_imputation
-from causalsat.inference.response import Response, response_probabilities
+from causalsat.inference.response import Response, response_probabilities, treated_probability
 
 __all__ = ["features_of_response", "respondents", "response_of"]
 
@@ -46,9 +46,9 @@ def respondents(study: Any, features: FloatArray, response: Response | None = No
     weight = response.weights(design.treatment) * (1.0 if design.weights is None else design.weights)
     columns = {_unused(study, WEIGHT): weight / weight[seen].mean()}
     roles: dict[str, Any] = {"weights": next(iter(columns)), "missing_outcome": None}
-    if design.probability is not None:
+    if design.randomised:
         name = _unused(study, PROBABILITY)
-        columns[name] = design.probability
+        columns[name] = treated_probability(design)
         roles["propensity"] = name
     return study.replace(units=study.units.assign(**columns)[seen], **roles)
 

@@ -37,6 +37,7 @@ from causalsat.study.building import (
 )
 from causalsat.study.dates import parse_dates
 from causalsat.study.outcomes import add_outcome_roles, outcome_settings, with_baseline
+from causalsat.study.predicted import corrected_study, is_corrected
 from causalsat.study.reading import VARIABLE_LABELS, StudyFileNotFoundError, read_units
 from causalsat.study.report import Finding, StudyReport
 from causalsat.study.response import features_of_response, respondents
@@ -117,6 +118,8 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
     from sklearn import config_context
 
     features = study.X if X is None else align_rows(study.units.index, X, "X", "the study")
+    if is_corrected(study):
+        return fit_study(corrected_study(study), model, features)
     if study.missing_outcome == "weight" and np.isnan(study.y).any():
         answered = respondents(study, features_of_response(model, features))
         return fit_study(answered, model, take(features, np.flatnonzero(~np.isnan(study.y))))
@@ -656,7 +659,9 @@ class Study:
         Parameters
         ----------
         model : estimator or Pipeline
-            An effect estimator, or a Pipeline that ends in one; it is fitted in place.
+            An effect estimator, or a Pipeline that ends in one; it is fitted in place. With
+            ``missing_outcome="weight"`` it is fitted to respondents with their weights; with a predicted and a
+            measured outcome, to the corrected one.
         X : table or array of n rows, optional
             Features to use instead of :attr:`X`. A table with labels has those of :attr:`units`, in any order.
 

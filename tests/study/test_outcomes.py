@@ -129,3 +129,16 @@ def test_pairs_go_to_a_half_as_a_whole():
 def test_split_refuses_what_it_cannot_draw():
     with pytest.raises(ParameterError, match=r"share=1\.5"):
         study(clean()).split(1.5)
+
+
+def test_fit_takes_the_corrected_outcome():
+    """Predictions halve the effect of 1; the model's average is that of the measured outcome."""
+    frame = clean(n_villages=400)
+    rng = np.random.default_rng(0)
+    y = frame["d"] + 0.5 * rng.standard_normal(len(frame))
+    frame = frame.assign(y=0.5 * y, survey=y.where(rng.random(len(frame)) < 0.5))
+    own = study(frame, covariates=["age"], outcome_predicted=True, outcome_labelled="survey")
+    X = own.X.drop(columns="geometry")
+    assert abs(float(own.fit(DoublyRobustEffect()).effect(X).ate()) - 1) < 0.12
+    plain = own.replace(outcome_predicted=False, outcome_labelled=None).fit(DoublyRobustEffect())
+    assert float(plain.effect(X).ate()) < 0.6
