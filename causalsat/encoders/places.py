@@ -342,10 +342,9 @@ def learn_margin(imagery: Any, encoder: Any, windows: NDArray[np.int64], size_px
     The areas are one and a half windows wide, around places that are spread over all; those with the most valid
     pixels count.
     """
-    side = getattr(encoder, "window_px", None)
-    if not encoder.looks_beyond or not side:
+    if not encoder.margin_window_px:
         return
-    side = int(side) * 3 // 2
+    side = int(encoder.margin_window_px) * 3 // 2
     spread = np.unique(np.linspace(0, len(windows) - 1, _MARGIN_TRIED).astype(np.int64))
     corners = windows[spread] + int(size_px) // 2 - side // 2
     areas = [np.asarray(imagery.read_window(int(r), int(c), side, side)) for r, c in corners]

@@ -25,6 +25,7 @@ __all__ = ["MapPlan", "plan_map", "plan_of"]
 _COPIES = 4  # of a window's pixels that are alive at once
 _DRAWS = 1000  # of a cell, in double precision: what a chunk's posterior takes at most about
 _AREA_TOLERANCE = 0.04  # of a projection's areas, as of its lengths a fiftieth
+_BUDGET_S = 8.0  # seconds that measuring may take, besides what the first cell takes
 _TRIED = 7  # tiles that are looked at for one with valid imagery
 
 
@@ -55,6 +56,8 @@ class MapPlan:
         CPU and clock seconds of one tile, measured here on a tile with valid imagery; NaN where not measured.
     peak_bytes : int
         Most memory of this process up to the end of that tile, libraries included; 0 where not measured.
+    measured_cells : int
+        Cells of the tile that were computed; where a tile takes long, a part of it, from which the rest follows.
     measured_share : float
         Valid share of the measured tile's cells. Other tiles may hold fewer, so that hours are rather too many.
     workers : int
@@ -76,6 +79,7 @@ class MapPlan:
     seconds_per_tile: float = float("nan")
     peak_bytes: int = 0
     measured_share: float = float("nan")
+    measured_cells: int = 0
     workers: int = 1
     price_per_hour: float | None = None
 
@@ -108,6 +112,10 @@ class MapPlan:
         """The plan as a table, for notebooks."""
         return fragment(html_facts(self._facts(), "What the map will take"))
 
+    def _took(self) -> str:
+        part = self.measured_cells < 0.9 * min(self.tile_px**2, self.n_cells / max(self.n_tiles, 1))
+        return f"would take, by {self.measured_cells:,} of its cells," if part else "took"
+
     def _facts(self) -> dict[str, str]:
         facts = {
             "size": f"{self.n_tiles:,} tiles of at most {self.tile_px} x {self.tile_px} cells of "
@@ -120,8 +128,8 @@ class MapPlan:
             facts["operations"] = f"networks: {self.flops / 1e12:,.2f} million million operations"
         if np.isfinite(self.seconds_per_tile):
             facts["time"] = (
-                f"one tile took {self.seconds_per_tile:.2f} s ({self.cpu_s_per_tile:.2f} CPU s, peak of the process "
-                f"{_size(self.peak_bytes)}): {self.hours:,.2f} hours on {self.workers} worker"
+                f"one tile {self._took()} {self.seconds_per_tile:.2f} s ({self.cpu_s_per_tile:.2f} CPU s, peak of "
+                f"the process {_size(self.peak_bytes)}): {self.hours:,.2f} hours on {self.workers} worker"
                 f"{'s' if self.workers > 1 else ''}, {self.cpu_hours:,.2f} CPU hours"
             )
         if np.isfinite(self.cost):
@@ -153,7 +161,8 @@ def plan_map(
     model, imagery, region, resolution, region_crs, covariates, size_m, min_valid, tile_px, others, learned_error
         As for :func:`map_effects`.
     measure : bool, default True
-        Compute one tile in this process, to know hours and memory. Set torch's threads before to those of a worker.
+        Compute one tile in this process, or as much of it as a few seconds allow, to know hours and memory. Set
+        torch's threads before to those of a worker.
     workers : int
         Workers that will share the tiles.
     price_per_hour : float, optional
@@ -229,22 +238,70 @@ def _measured(plan: MapPlan, job: MapJob, tiles: Sequence[Tile]) -> MapPlan:
     for tile in (tiles[k] for k in order):
         if not any(np.isfinite(tile_values(job, cell)[0]).any() for cell in _probes(tile)):
             continue  # a probe that is valid has also imported and built what is needed
-        cpu, clock = time.process_time(), time.perf_counter()
-        values = tile_values(job, tile)
-        cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
-        scale = plan.n_cells / plan.n_tiles / (tile.height * tile.width)  # tiles at the border are smaller
+        done = _within_budget(job, tile)
+        scale = _work(job, tile) / _work(job, done.tile)
+        scale *= plan.n_cells / plan.n_tiles / (tile.height * tile.width)  # tiles at the border are smaller
         return replace(
             plan,
-            cpu_s_per_tile=cpu * scale,
-            seconds_per_tile=clock * scale,
+            cpu_s_per_tile=done.cpu * scale,
+            seconds_per_tile=done.clock * scale,
             peak_bytes=_peak(),
-            measured_share=float(np.isfinite(values[0]).mean()),
+            measured_share=done.share,
+            measured_cells=done.tile.height * done.tile.width,
         )
     raise ImageryError(
         "no valid imagery at the cells that were looked at",
         expected="a region with imagery",
         todo="pass measure=False, or plan a part of the region",
     )
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Seconds of a part of a tile, and the valid share of its cells."""
+
+    tile: Tile
+    cpu: float
+    clock: float
+    share: float
+
+
+def _within_budget(job: MapJob, tile: Tile) -> _Timed:
+    """The tile timed, or the largest part in its middle that is expected to take no longer than the budget."""
+    part, left = next(p for p in _probes(tile) if np.isfinite(tile_values(job, p)[0]).any()), _BUDGET_S
+    while True:
+        done = _timed(job, part)
+        left -= done.clock
+        rate = done.clock / _work(job, part)
+        sizes = [_middle(tile, side) for side in range(1, max(tile.height, tile.width) + 1)]
+        fitting = [p for p in sizes if rate * _work(job, p) <= left]
+        if not fitting or fitting[-1].height * fitting[-1].width < 2 * part.height * part.width:
+            return done
+        part = fitting[-1]
+
+
+def _timed(job: MapJob, part: Tile) -> _Timed:
+    for encoder in fitted_encoders(job):
+        if hasattr(encoder, "clear_cache"):
+            encoder.clear_cache()
+    cpu, clock = time.process_time(), time.perf_counter()
+    values = tile_values(job, part)
+    cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
+    return _Timed(part, cpu, clock, float(np.isfinite(values[0]).mean()))
+
+
+def _middle(tile: Tile, side: int) -> Tile:
+    height, width = min(side, tile.height), min(side, tile.width)
+    return Tile(tile.row + (tile.height - height) // 2, tile.col + (tile.width - width) // 2, height, width)
+
+
+def _work(job: MapJob, part: Tile) -> float:
+    """What the time of a part of a tile is in proportion to: its cells, or the pixels of its window."""
+    around = surroundings(job)
+    if not around:
+        return float(part.height * part.width)
+    margin = job.chip_px + around
+    return float((part.height * job.grid.cell_px + margin) * (part.width * job.grid.cell_px + margin))
 
 
 def _probes(tile: Tile) -> Iterator[Tile]:

@@ -18,10 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.encoders.dense.window import LinearHead, pool_squares, squares_of, wanted_squares
+from causalsat.encoders.dense.window import LinearHead, any_valid, pool_squares, squares_of, wanted_squares
 from causalsat.exceptions import DataError
 
-__all__ = ["MARGIN_TOLERANCE", "TokenCache", "TokenGrid", "border_differences", "margin_from", "pooled_tokens"]
+__all__ = [
+    "MARGIN_TOLERANCE",
+    "TokenCache",
+    "TokenGrid",
+    "border_differences",
+    "features_by_date",
+    "margin_from",
+    "pooled_tokens",
+    "windows_at_once",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -29,6 +38,7 @@ Tokens = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 MARGIN_TOLERANCE = 1.1  # of the difference in the middle of windows
 _CACHE_BYTES = 96 << 20
+_TOKENS_AT_ONCE = 49  # of a window, for each chip of a batch: memory is bounded by the batch size
 _SHIFT_SHARE = 2  # windows that are compared lie half a window apart
 
 
@@ -126,6 +136,43 @@ def pooled_tokens(
     whole = squares_of(top - start_row, left - start_col, size_px, patch)
     block = responses[whole.row : whole.row + whole.rows, whole.col : whole.col + whole.cols]
     return pool_squares(block, whole, top - start_row, left - start_col, size_px, patch)
+
+
+def features_by_date(
+    pixels: NDArray[np.float32],
+    rows: IntArray,
+    cols: IntArray,
+    size_px: int,
+    grid: TokenGrid,
+    tokens: Callable[[int], Tokens],
+    n_features: int,
+    *,
+    head: LinearHead | None,
+    cache: TokenCache,
+    salt: Callable[[int], str],
+    at_once: int,
+) -> FloatArray:
+    """Features of chips (n, time * k) of a window (time, band, h, w), or (n, columns of the head), summed over dates.
+
+    NaN for a chip without any valid pixel. ``tokens`` and ``salt`` are given the number of the date.
+    """
+    parts = []
+    for j, date in enumerate(pixels):
+        own = None if head is None else head.part(j * n_features, (j + 1) * n_features)
+        found = pooled_tokens(
+            date, rows, cols, size_px, grid, tokens(j), head=own, cache=cache, salt=salt(j), at_once=at_once
+        )
+        found[~any_valid(date, rows, cols, size_px)] = np.nan
+        parts.append(found)
+    if head is None:
+        return np.hstack(parts)
+    seen = np.asarray(np.isfinite(parts).any(axis=(0, 2)))
+    return np.where(seen[:, None], np.nansum(parts, axis=0), np.nan)
+
+
+def windows_at_once(batch_size: int, grid: TokenGrid) -> int:
+    """Windows in a batch, so that it holds about as much as ``batch_size`` small chips."""
+    return max(1, _TOKENS_AT_ONCE * batch_size // (grid.window_px // grid.patch) ** 2)
 
 
 def _check_window(pixels: NDArray[np.float32], cells: Any, grid: TokenGrid) -> None:

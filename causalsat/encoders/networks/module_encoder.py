@@ -17,13 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder, feature_array, warn_of_enlarging
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
-from causalsat.encoders.dense.window import LinearHead, any_valid
+from causalsat.encoders.dense.window import LinearHead
 from causalsat.encoders.dense.windows import (
     TokenCache,
     TokenGrid,
     border_differences,
+    features_by_date,
     margin_from,
-    pooled_tokens,
+    windows_at_once,
 )
 from causalsat.encoders.device import on_device, resolve_device, use_half
 from causalsat.encoders.networks.declaration import (
@@ -33,6 +34,7 @@ from causalsat.encoders.networks.declaration import (
     declare,
 )
 from causalsat.encoders.networks.module_inputs import Surroundings, arguments, surroundings_of
+from causalsat.encoders.networks.positions import interpolated
 from causalsat.encoders.networks.saved_module import (
     SavedModule,
     built,
@@ -511,6 +513,15 @@ class ModuleEncoder(ChipEncoder):
         """Distance between windows, counted from the imagery's first pixel; else 1."""
         return self._grid().core_px if self.window_px is not None else 1
 
+    def clear_cache(self) -> None:
+        """Forget the tokens that were computed."""
+        self._cache = None
+
+    @property
+    def margin_window_px(self) -> int:
+        """Side of the windows whose margin is to be measured; 0 where there are none."""
+        return int(self.window_px or 0)
+
     def learn_margin(self, areas: Float32Array) -> NDArray[np.float64]:
         """Measure the margin of windows on pixels around training places.
 
@@ -533,8 +544,6 @@ class ModuleEncoder(ChipEncoder):
 
     def _tokens(self, windows: Float32Array, time: Any = None) -> Float32Array:
         """Tokens (n, g, g, k) of windows (n, band, side, side) in the imagery's units, taken at a time."""
-        from causalsat.encoders.networks.positions import interpolated
-
         scaled, _ = self._scaled(windows[:, self.positions_])
         side = int(self.window_px or 0)
         time = self.times_[0] if time is None and self.times_ is not None else time
@@ -590,24 +599,22 @@ class ModuleEncoder(ChipEncoder):
         pixels = self._open_known(np.asarray(window)[None]).take(slice(None))[0]
         if getattr(self, "_cache", None) is None:
             self._cache = TokenCache()
-        grid, parts = self._grid(), []
-        at_once = max(1, self.batch_size // max(1, (grid.window_px // grid.patch) ** 2 // 49))
+        grid = self._grid()
         salt = f"{resolve_device(self.device)} {self.precision} {self.module_digest_} {grid}"
         times = self._surroundings(_as_unit(window), self.n_time_).times[0] if self.reads_dates else None
-        for j, date in enumerate(pixels):
-            tokens = self._tokens if times is None else partial(self._tokens, time=times[j])
-            own = None if head is None else head.part(j * self.n_outputs_, (j + 1) * self.n_outputs_)
-            found = pooled_tokens(
-                date, top, left, int(size_px), grid, tokens, head=own, cache=self._cache,
-                salt=salt if times is None else f"{salt} {times[j]}",
-                at_once=at_once,
-            )  # fmt: skip
-            found[~any_valid(date, top, left, int(size_px))] = np.nan
-            parts.append(found)
-        if head is None:
-            return np.hstack(parts)
-        seen = np.asarray(np.isfinite(parts).any(axis=(0, 2)))
-        return np.where(seen[:, None], np.nansum(parts, axis=0), np.nan)
+        return features_by_date(
+            pixels,
+            top,
+            left,
+            int(size_px),
+            grid,
+            lambda j: self._tokens if times is None else partial(self._tokens, time=times[j]),
+            self.n_outputs_,
+            head=head,
+            cache=self._cache,
+            salt=lambda j: salt if times is None else f"{salt} {times[j]}",
+            at_once=windows_at_once(self.batch_size, grid),
+        )
 
     def _of_places(self, window: Any, lonlat: Any, n: int) -> NDArray[np.float64]:
         """Features of places alone, ``batch_size`` times 64 at a time."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["interpolate_positions", "interpolated"]
+__all__ = ["interpolate_positions", "interpolated", "vit_macs", "vit_tokens"]
 
 _NAMES = ("pos_embed", "pos_embedding", "position_embeddings")
 _MAX_PREFIX = 16
@@ -57,3 +57,31 @@ def interpolated(module: Any, side: int) -> Iterator[None]:
     finally:
         for store, name, own, _ in changed:
             store[name] = own
+
+
+def vit_tokens(module: Any, images: Any) -> Any:
+    """Patch tokens (n, rows, columns, k), after the last normalisation, of a vision transformer of torchvision.
+
+    Parameters
+    ----------
+    module : torchvision.models.VisionTransformer
+    images : tensor of shape (n, band, y, x)
+        Squares of whole patches; the positional embeddings are interpolated to them.
+    """
+    import torch
+
+    patches = module.conv_proj(images)
+    side, encoder = int(patches.shape[-1]), module.encoder
+    tokens = patches.flatten(2).transpose(1, 2)
+    tokens = torch.cat([module.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+    tokens = tokens + interpolate_positions(encoder.pos_embedding, side)
+    tokens = encoder.ln(encoder.layers(encoder.dropout(tokens)))
+    return tokens[:, 1:].reshape(len(images), side, side, -1)
+
+
+def vit_macs(module: Any, n_tokens: int) -> float:
+    """Multiplications and additions, in pairs, of a window of so many tokens."""
+    weights = sum(p.numel() for p in module.encoder.layers.parameters() if p.ndim == 2)
+    weights += module.conv_proj.weight.numel()
+    attention = 2 * n_tokens * module.hidden_dim * len(module.encoder.layers)
+    return float(n_tokens) * (weights + attention)

@@ -37,9 +37,15 @@ def n_prefix(n_tokens: int, shape: tuple[int, int], patch: int | None) -> int:
 
 def patch_tokens(tokens: Any, shape: tuple[int, int], patch: int) -> Any:
     """Tokens (n, token, k) as maps (n, rows, columns, k) of the patches; maps (n, k, y, x) likewise."""
+    rows, cols = shape[0] // patch, shape[1] // patch
+    if tokens.ndim == 4 and tuple(tokens.shape[2:]) != (rows, cols):
+        raise DataError(
+            f"maps of {tokens.shape[2]} x {tokens.shape[3]} tokens for windows of {shape[0]} x {shape[1]} pixels",
+            expected=f"{rows} x {cols}, one a patch of {patch} pixels",
+            todo="check patch=, or leave window_px=None",
+        )
     if tokens.ndim == 4:
         return tokens.permute(0, 2, 3, 1)
-    rows, cols = shape[0] // patch, shape[1] // patch
     return tokens[:, n_prefix(tokens.shape[1], shape, patch) :].reshape(len(tokens), rows, cols, -1)
 
 

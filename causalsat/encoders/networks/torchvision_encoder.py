@@ -19,12 +19,23 @@ from causalsat.encoders.dense import window as dense_window
 from causalsat.encoders.dense.fast import standardised
 from causalsat.encoders.dense.resnet import DenseResNet, build_dense
 from causalsat.encoders.dense.window import LinearHead
+from causalsat.encoders.dense.windows import (
+    TokenCache,
+    TokenGrid,
+    border_differences,
+    features_by_date,
+    margin_from,
+    windows_at_once,
+)
 from causalsat.encoders.device import on_device, resolve_device, use_half
 from causalsat.encoders.networks.backbones import build_backbone, fixed_input, load_weights, split_weights
+from causalsat.encoders.networks.positions import vit_macs, vit_tokens
 from causalsat.exceptions import ParameterError
 
 __all__ = ["TorchvisionEncoder"]
 
+_WINDOW_PATCHES = 28  # along a window's side, of a vision transformer wall to wall
+_LIVE_ARRAYS = 14  # of a token's features, alive at once in a layer of a transformer
 _FIT_UNITS = 1024  # chips from which band statistics are taken
 
 
@@ -50,6 +61,14 @@ class TorchvisionEncoder(ChipEncoder):
     around the chip (224 for a ResNet-18 at stride 16), which :class:`ImageEncoder` reads by itself and which chips
     given to ``transform`` hold on each side.
 
+    Of a vision transformer (``vit_b_16``, ``dense_stride=16``) the dense form gives the tokens of patches: it is
+    applied to windows of ``window_px``, its positional embeddings interpolated, and a place's features are the
+    average of the tokens over its chip. A token depends on its whole window. Windows therefore lie at fixed places of
+    the imagery, so that a place has the same features alone and in a map, and overlap by twice ``margin_px_``, which
+    is measured on the training places: what lies further inside differs no more between two windows than their
+    middles do. These are other features than the class token of the chip alone; only :class:`ImageEncoder` gives
+    them.
+
     Parameters
     ----------
     backbone : str, default "resnet18"
@@ -73,7 +92,10 @@ class TorchvisionEncoder(ChipEncoder):
     progress : bool, default False
         Show a progress bar.
     dense_stride : {None, 4, 8, 16, 32}, default None
-        Pixels between the responses of the dense form (ResNets only); None applies the network chip by chip.
+        Pixels between the responses of the dense form, of a ResNet any of these, of a vision transformer its patch;
+        None applies the network chip by chip.
+    window_px : int, optional
+        Side of the windows that a vision transformer is applied to in its dense form; default 28 patches.
 
     Attributes
     ----------
@@ -83,6 +105,8 @@ class TorchvisionEncoder(ChipEncoder):
         Statistics of the training chips.
     n_outputs_ : int
         Features of a chip (of one date).
+    margin_px_ : int
+        Of a vision transformer in its dense form, pixels along a window's border whose tokens are not used.
 
     Notes
     -----
@@ -101,7 +125,7 @@ class TorchvisionEncoder(ChipEncoder):
     (3, 512)
     """
 
-    _transient: ClassVar[tuple[str, ...]] = ("_module", "_dense_network", "_dense_kind")
+    _transient: ClassVar[tuple[str, ...]] = ("_module", "_dense_network", "_dense_kind", "_cache")
 
     def __init__(
         self,
@@ -115,6 +139,7 @@ class TorchvisionEncoder(ChipEncoder):
         precision: str = "auto",
         progress: bool = False,
         dense_stride: int | None = None,
+        window_px: int | None = None,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -125,6 +150,7 @@ class TorchvisionEncoder(ChipEncoder):
         self.precision = precision
         self.progress = progress
         self.dense_stride = dense_stride
+        self.window_px = window_px
 
     def _check_parameters(self) -> None:
         if self.batch_size < 1:
@@ -145,10 +171,14 @@ class TorchvisionEncoder(ChipEncoder):
             source = load_weights(source)
         self._module = build_backbone(self.backbone, view.spec.n_bands, source, self.random_state)
         self._dense_network: DenseResNet | None = None
+        self._cache: TokenCache | None = None
         self.weights_ = split_weights(self._module)
         if self.dense_stride is None:
             warn_of_enlarging(max(view.size), self.image_px or fixed_input(self.backbone))
             self.n_outputs_ = self._forward(chips[:1, 0]).shape[1]
+        elif self._of_tokens:
+            self.margin_px_ = margin_from(np.ones(2), self._patch(), self._window_px())
+            self.n_outputs_ = int(self._network().hidden_dim)
         else:
             self.n_outputs_ = self._dense().geometry.n_features
 
@@ -159,13 +189,84 @@ class TorchvisionEncoder(ChipEncoder):
 
     # ------------------------------------------------------------------ the dense form
     @property
+    def _of_tokens(self) -> bool:
+        """Whether the dense form is that of a vision transformer."""
+        return self.dense_stride is not None and self.backbone.startswith("vit_")
+
+    @property
+    def looks_beyond(self) -> bool:
+        """Whether features of a place depend on pixels outside its chip."""
+        return self.dense_stride is not None
+
+    def _patch(self) -> int:
+        patch = int(self._network().patch_size)
+        if self.dense_stride != patch:
+            raise ParameterError(
+                f"dense_stride={self.dense_stride!r} of {self.backbone}", expected=f"its patch, {patch}"
+            )
+        return patch
+
+    def _window_px(self) -> int:
+        patch = self._patch()
+        side = _WINDOW_PATCHES * patch if self.window_px is None else int(self.window_px)
+        if side % patch or side < 4 * patch:
+            raise ParameterError(f"window_px={side}", expected=f"at least four whole patches of {patch} pixels")
+        return side
+
+    def _grid(self) -> TokenGrid:
+        return TokenGrid(self._patch(), self._window_px(), int(self.margin_px_))
+
+    def learn_margin(self, areas: Float32Array) -> NDArray[np.float64] | None:
+        """Measure the margin of a vision transformer's windows on pixels around training places.
+
+        Parameters
+        ----------
+        areas : ndarray of shape (n, [time,] band, side, side)
+            Squares of one and a half windows.
+
+        Returns
+        -------
+        ndarray
+            Differences between two windows' tokens by their distance from a border, in patches, as standard
+            deviations.
+        """
+        flat = areas.reshape(-1, *areas.shape[-3:])
+        found = border_differences(flat, self._window_px(), self._patch(), self._tokens)
+        self.margin_px_ = margin_from(found, self._patch(), self._window_px())
+        return found
+
+    @property
+    def margin_window_px(self) -> int:
+        """Side of the windows whose margin is to be measured; 0 where there are none."""
+        return self._window_px() if self._of_tokens else 0
+
+    def clear_cache(self) -> None:
+        """Forget the tokens that were computed."""
+        self._cache = None
+
+    def _tokens(self, windows: Float32Array) -> Float32Array:
+        """Tokens (n, g, g, k) of windows (n, band, side, side) in the imagery's units."""
+        import torch
+
+        device = resolve_device(self.device)
+        half = use_half(self.precision, device, by_default=True)
+        scaled, _ = self.network_images(windows)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            found = vit_tokens(self._network().to(device), on_device(scaled, device))
+        return np.asarray(found.float().cpu().numpy())
+
+    @property
     def halo_px(self) -> int:
         """Pixels round a chip that its features depend on; 0 where the network is applied chip by chip."""
+        if self._of_tokens:
+            return int(self.margin_px_)
         return 0 if self.dense_stride is None else self._dense().geometry.halo_px
 
     @property
     def lattice_px(self) -> int:
         """Side of the squares of the dense form, counted from the imagery's first pixel; else 1."""
+        if self._of_tokens:
+            return self._grid().core_px
         return 1 if self.dense_stride is None else int(self.dense_stride)
 
     @property
@@ -173,6 +274,9 @@ class TorchvisionEncoder(ChipEncoder):
         """Floating point operations for a pixel of a map in the dense form; NaN chip by chip."""
         if self.dense_stride is None:
             return float("nan")
+        if self._of_tokens:
+            grid = self._grid()
+            return 2.0 * vit_macs(self._network(), (grid.window_px // grid.patch) ** 2 + 1) / grid.core_px**2
         geometry = self._dense().geometry
         return 2.0 * geometry.macs_per_response / geometry.stride**2
 
@@ -180,6 +284,10 @@ class TorchvisionEncoder(ChipEncoder):
         """Memory of the activations of a block of the dense form, in a window of that side; 0 chip by chip."""
         if self.dense_stride is None:
             return 0.0
+        if self._of_tokens:
+            grid = self._grid()
+            tokens = (grid.window_px // grid.patch) ** 2
+            return 4.0 * _LIVE_ARRAYS * self.n_outputs_ * tokens * windows_at_once(self.batch_size, grid)
         geometry = self._dense().geometry
         side = dense_window.block_squares(geometry) * geometry.stride + geometry.field_px
         return geometry.bytes_per_px * min(side, window_px) ** 2
@@ -210,6 +318,8 @@ class TorchvisionEncoder(ChipEncoder):
         check_is_fitted(self)
         pixels = self._open_known(np.asarray(window)[None]).take(slice(None))[0]
         top, left = np.asarray(rows, dtype=np.int64), np.asarray(cols, dtype=np.int64)
+        if self._of_tokens:
+            return self._dense_tokens(pixels, top, left, int(size_px), head)
         network, stride = self._ready_dense(), self.lattice_px
         squares = dense_window.squares_of(top, left, int(size_px), stride)
         wanted = dense_window.wanted_squares(top, left, int(size_px), stride, squares)
@@ -225,8 +335,36 @@ class TorchvisionEncoder(ChipEncoder):
         seen = np.asarray(np.isfinite(parts).any(axis=(0, 2)))
         return np.where(seen[:, None], np.nansum(parts, axis=0), np.nan)
 
+    def _dense_tokens(
+        self, pixels: Float32Array, top: NDArray[np.int64], left: NDArray[np.int64], size_px: int, head: Any
+    ) -> NDArray[np.float64]:
+        """Features of the chips of one window (time, band, h, w) from a vision transformer's tokens."""
+        if getattr(self, "_cache", None) is None:
+            self._cache = TokenCache()
+        assert self._cache is not None
+        grid, salt = self._grid(), f"{resolve_device(self.device)} {self.precision}"
+        return features_by_date(
+            pixels,
+            top,
+            left,
+            size_px,
+            grid,
+            lambda _: self._tokens,
+            self.n_outputs_,
+            head=head,
+            cache=self._cache,
+            salt=lambda _: salt,
+            at_once=windows_at_once(self.batch_size, grid),
+        )
+
     def _encode_dense(self, view: ChipView) -> NDArray[np.float64]:
         """Features of chips with their surroundings."""
+        if self._of_tokens:
+            raise ParameterError(
+                f"chips of {view.size[0]} x {view.size[1]} pixels with dense_stride={self.dense_stride}",
+                expected="places on imagery: windows lie at fixed places of it",
+                todo="encode places with ImageEncoder, or pass dense_stride=None",
+            )
         halo = self.halo_px
         size = min(view.size) - 2 * halo
         if size < 1 or view.size[0] != view.size[1]:
