@@ -26,6 +26,7 @@ from causalsat.decisions import PolicyTree as PolicyTree
 from causalsat.decisions import map_policy as map_policy
 from causalsat.decisions import target as target
 from causalsat.decisions.assignment import assign as assign
+from causalsat.decisions.sites import next_sites as next_sites
 from causalsat.decisions.trial_power import power as power
 from causalsat.encoders.filters.learned import LearnedFilters as LearnedFilters
 from causalsat.encoders.image_encoder import ImageEncoder as ImageEncoder
