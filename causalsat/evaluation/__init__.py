@@ -12,6 +12,7 @@ from causalsat.evaluation.conformal import (
     conformal_outcome_intervals,
 )
 from causalsat.evaluation.crossfit import CrossfitEffects, crossfit_effects
+from causalsat.evaluation.explained import ExplainedHeterogeneity, explained_heterogeneity
 from causalsat.evaluation.exposure import ExposureEffects, exposure_effects
 from causalsat.evaluation.overlap import OverlapResult, effective_sample_size, overlap
 from causalsat.evaluation.panel import TwoWaveEffects, two_wave_effects
@@ -54,6 +55,7 @@ __all__ = [
     "ConformalOutcomes",
     "CrossfitEffects",
     "DirectUncertainty",
+    "ExplainedHeterogeneity",
     "GainCurve",
     "GatesResult",
     "Nuisances",
@@ -83,6 +85,7 @@ __all__ = [
     "crossfit_nuisances",
     "dr_scores",
     "effective_sample_size",
+    "explained_heterogeneity",
     "follow_up_calibration",
     "gain_curve",
     "gates",
