@@ -29,6 +29,7 @@ from causalsat.encoders.places import COORDINATES, PLACE, WAVES
 from causalsat.evaluation import (
     BlpResult,
     CrossfitEffects,
+    ExplainedHeterogeneity,
     GatesResult,
     LeeBounds,
     Nuisances,
@@ -40,6 +41,7 @@ from causalsat.evaluation import (
     blp,
     crossfit_effects,
     crossfit_nuisances,
+    explained_heterogeneity,
     gates,
     overlap,
     permutation_test,
@@ -51,6 +53,7 @@ from causalsat.inference.folds import seeded
 from causalsat.inference.response import Response
 from causalsat.inference.robust import t_interval, t_p_value
 from causalsat.inference.sensitivity import partially_linear
+from causalsat.inference.stacking import thin
 from causalsat.posterior import EffectPosterior
 from causalsat.report.page import flat_metrics
 from causalsat.study.response import features_of_response
@@ -59,6 +62,7 @@ __all__ = ["Analysis", "analyse", "image_model"]
 
 FloatArray = NDArray[np.float64]
 LOG = logging.getLogger(__name__)
+N_EXPLAINED = 200  # draws from which the share of explained variance is taken
 
 BY_LABELS = ("sklearn.feature_selection", "sklearn.cross_decomposition", "sklearn.discriminant_analysis")
 FEATURES_BY_FEATURES = ("sklearn.impute",)  # whose regressions predict features
@@ -209,6 +213,8 @@ class Analysis(Tabular):
         Probabilities of response, where outcomes are missing and ``missing_outcome="weight"``.
     lee : LeeBounds or None
         Bounds on the average effect among units that respond in either arm, where outcomes are missing.
+    explained_heterogeneity : ExplainedHeterogeneity or None
+        Share of the effects' variance that the model explains, and how much places' own effects deviate.
     label_free : bool
         Whether the nuisances and the permutation test use features made without labels in place of the model's.
     """
@@ -235,6 +241,7 @@ class Analysis(Tabular):
     predicted: PredictionPowered | None = None
     response: Response | None = None
     lee: LeeBounds | None = None
+    explained_heterogeneity: ExplainedHeterogeneity | None = None
 
     @property
     def headline(self) -> str:
@@ -453,6 +460,22 @@ def analyse(
         predicted=used.powered,
         response=used.response,
         lee=used.lee,
+        explained_heterogeneity=_explained(posterior, used, level),
+    )
+
+
+def _explained(posterior: EffectPosterior, used: Measured, level: float) -> ExplainedHeterogeneity:
+    """Share of the effects' variance that the model of all units explains, from the units with an outcome."""
+    few = posterior.draws[thin(posterior.n_draws, min(posterior.n_draws, N_EXPLAINED))]
+    seen, design = used.seen, used.design
+    return explained_heterogeneity(
+        used.y[seen],
+        design.treatment[seen],
+        few[:, seen],
+        groups=None if design.clusters is None else design.clusters[seen],
+        weights=None if design.weights is None else design.weights[seen],
+        held_out=False,
+        level=level,
     )
 
 

@@ -196,6 +196,10 @@ def _present_metrics(analysis: Any, mapped: Any) -> dict[str, Any]:
             "p_value": analysis.permutation.p_value,
             "n_permutations": len(analysis.permutation.null),
         }
+    if analysis.explained_heterogeneity is not None:
+        found = vars(analysis.explained_heterogeneity)
+        numbers = ("estimate", "lower", "upper", "sd", "sd_lower", "sd_upper", "explained_sd")
+        values["explained_heterogeneity"] = {name: found[name] for name in numbers if np.isfinite(found[name])}
     if analysis.sensitivity is not None:
         values["sensitivity"] = {
             "estimate": analysis.sensitivity.estimate,
@@ -320,7 +324,12 @@ def _heterogeneity_section(analysis: Any, figures: dict[str, Path]) -> Section:
                 else []
             ),
         ],
-        tables=[_test_rows(analysis), *_seed_rows(analysis), _gates_rows(analysis.gates)],
+        tables=[
+            _test_rows(analysis),
+            *_seed_rows(analysis),
+            _gates_rows(analysis.gates),
+            *_explained_rows(analysis.explained_heterogeneity),
+        ],
         figures=[
             Figure(figures["toc"], "Targeting operator characteristic with its interval.", "TOC, first fold seed."),
             Figure(figures["gates"], "Average effect by fifth of the predicted effect.", "GATES by predicted fifth."),
@@ -435,6 +444,20 @@ def _seed_rows(analysis: Any) -> Iterator[Table]:
             for seed, a, q in zip(analysis.fold_seeds, analysis.autoc, analysis.qini, strict=True)
         ]
         yield Table(["Fold seed", "AUTOC ratio", "QINI ratio"], rows, "The same with other folds.")
+
+
+def _explained_rows(found: Any) -> Iterator[Table]:
+    if found is None:
+        return
+    rows = [
+        [str(name), *("" if np.isnan(value) else f"{value:.4f}" for value in row)]
+        for name, row in zip(found.to_dataframe().index, found.to_dataframe().to_numpy(), strict=True)
+    ]
+    said = (
+        "Share of the effects' variance that the model explains. Intervals of single effects are of the mean effect "
+        f"of places that look alike. {'. '.join(found.notes)}."
+    )
+    yield Table(["Quantity", "Estimate", "Lower", "Upper"], rows, said)
 
 
 def _gates_rows(found: Any) -> Table:

@@ -113,11 +113,16 @@ class ExplainedHeterogeneity(Tabular):
         table.index.name = "quantity"
         return table
 
-    def _notes(self) -> list[str]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the table rests on."""
         first = f"{self.level:.0%} intervals; {self.n_villages} villages; {OF_WHAT[self.by]}"
         if self.by:
-            return [first]
-        return [f"{OF_WHAT['']}: {self.reason}", "bounds of the two arms' distributions, without sampling error"]
+            return (first,)
+        return f"{OF_WHAT['']}: {self.reason}", "bounds of the two arms' distributions, without sampling error"
+
+    def _notes(self) -> list[str]:
+        return list(self.notes)
 
 
 @aligned("y", "treatment", "effects", "groups", "weights", "X")

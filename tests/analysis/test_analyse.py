@@ -90,6 +90,7 @@ def test_outputs_are_all_there_and_the_metrics_are_the_reports(smooth, written):
         "qini.se",
         "blp.slope",
         "gates.group5.estimate",
+        "explained_heterogeneity.upper",
     ):
         assert all(f"{metrics[key]:.4f}" in page for page in pages), key
     assert metrics["study.n_units"] == 900
