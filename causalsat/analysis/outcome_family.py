@@ -19,7 +19,7 @@ from causalsat.inference.reassignment import randomisation_units
 from causalsat.inference.stepdown import FamilyStatistics, own_p_values, romano_wolf, westfall_young
 from causalsat.study.building import numeric_column, require_column
 
-__all__ = ["OutcomeFamily", "analyse_outcomes", "summary_index"]
+__all__ = ["OutcomeFamily", "analyse_outcomes", "family_statistics", "summary_index"]
 
 FloatArray = NDArray[np.float64]
 
@@ -149,7 +149,7 @@ def analyse_outcomes(
     rows = {name: _row(column, design, level) for name, column in zip(names, values.T, strict=True)}
     rows[INDEX] = _row(index, design, level)
     table = pd.DataFrame(rows).T.astype({"n": int})
-    drawn, observed, words = _draws(np.column_stack([values, index]), design, w, n_draws, random_state)
+    drawn, observed, words = family_statistics(np.column_stack([values, index]), design, w, n_draws, random_state)
     family, own = slice(0, len(names)), own_p_values(observed, drawn)
     table["p_randomisation"] = own
     for column, method in (("p_romano_wolf", romano_wolf), ("p_westfall_young", westfall_young)):
@@ -285,7 +285,9 @@ def _row(y: FloatArray, design: Any, level: float) -> dict[str, float]:
     return {name: found[name] for name in ("estimate", "se", "lower", "upper", "p_value", "n")}
 
 
-def _draws(values: FloatArray, design: Any, w: FloatArray, n_draws: int, random_state: Any) -> tuple[Any, Any, str]:
+def family_statistics(
+    values: FloatArray, design: Any, w: FloatArray, n_draws: int, random_state: Any
+) -> tuple[FloatArray, FloatArray, str]:
     """Statistics of re-drawn assignments (draws, k), of the observed one (k,), and what was drawn."""
     rng = np.random.default_rng(random_state)
     strata = np.zeros(len(design), dtype=np.int64) if design.strata is None else design.strata
