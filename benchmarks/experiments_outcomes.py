@@ -3,9 +3,8 @@
 python benchmarks/experiments_outcomes.py [--trials 200] [--jobs attrition predicted family conley exposure panel]
 
 Each job prints a row for each estimate: its bias, its spread over the trials, the standard error it claims, and how
-often its 90 and 95 % intervals cover. Attrition, and predicted outcomes, are on satellite trials: the places and their
-images stay, assignment, outcomes and response are drawn anew. The Monte Carlo error of a coverage of .95 over 200 trials
-is .015.
+often its 90 and 95 % intervals cover. Attrition and predicted outcomes are on satellite trials: places and images
+stay; assignment, outcomes and response are drawn anew. The Monte Carlo error of a coverage of .95 is .015.
 """
 
 from __future__ import annotations

@@ -58,6 +58,15 @@ WeightsOption = Annotated[str | None, typer.Option(help="Column of survey weight
 PropensityOption = Annotated[
     str | None, typer.Option(help="The design's probability of treatment: a column, or one number such as 0.5.")
 ]
+MissingOutcomeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--missing-outcome", help="'weight': weight respondents by the inverse of their probability of response."
+    ),
+]
+BaselineOutcomeOption = Annotated[
+    str | None, typer.Option("--baseline-outcome", help="Column of the outcome before treatment, adjusted for.")
+]
 TreatedOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means treated.")]
 ControlOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means control.")]
 ObservationalOption = Annotated[
@@ -163,6 +172,12 @@ def _design(
     return {key: value for key, value in given.items() if value is not None}
 
 
+def _outcome(missing_outcome: str | None, baseline_outcome: str | None) -> dict[str, Any]:
+    """What the options say of the outcome, as arguments of Study: only those that were given."""
+    given = {"missing_outcome": missing_outcome, "baseline_outcome": baseline_outcome}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
@@ -193,6 +208,8 @@ def check(
     control: ControlOption = None,
     observational: ObservationalOption = False,
     treatment_date: TreatmentDateOption = None,
+    missing_outcome: MissingOutcomeOption = None,
+    baseline_outcome: BaselineOutcomeOption = None,
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
@@ -208,6 +225,7 @@ def check(
     """
     with answer("check", as_json, verbose, quiet) as reply:
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        design |= _outcome(missing_outcome, baseline_outcome)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         report = loaded.check(size_m=size_m)
         findings = json.loads(report.to_dataframe().to_json(orient="records"))
@@ -231,6 +249,8 @@ def run(
     control: ControlOption = None,
     observational: ObservationalOption = False,
     treatment_date: TreatmentDateOption = None,
+    missing_outcome: MissingOutcomeOption = None,
+    baseline_outcome: BaselineOutcomeOption = None,
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
@@ -254,6 +274,7 @@ def run(
         from causalsat.analysis.folder import check_folder
 
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        design |= _outcome(missing_outcome, baseline_outcome)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         folder = out or Path("outputs") / loaded.name
         check_folder(folder, loaded, overwrite=overwrite)  # before the analysis, which may take hours

@@ -168,7 +168,8 @@ def _response_test(study: Any, gone: Any) -> str:
     if not np.isfinite(found.p_value):
         return gap
     verdict = "differs between arms" if found.p_value < 0.05 else "shows no difference between arms"
-    return f"response {verdict} ({gap.removeprefix('response of ')}, p = {found.p_value:.3f})"
+    p = f"p = {found.p_value:.3f}" if found.p_value >= 5e-4 else "p < 0.001"
+    return f"response {verdict} ({gap.removeprefix('response of ')}, {p})"
 
 
 def share(p: float) -> str:

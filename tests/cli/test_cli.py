@@ -303,3 +303,19 @@ def test_power_of_a_file_of_villages(tmp_path):
     assert [row["n_villages"] for row in told["power"]] == [20, 30]
     assert pd.read_csv(tmp_path / "power.csv")["average_effect"].between(0, 1).all()
     assert (tmp_path / "power.png").exists()
+
+
+def test_missing_and_baseline_outcomes_are_named_by_options(files, tmp_path):
+    import pandas as pd
+
+    table = pd.read_csv(files["units"])
+    outcome = roles(files)[roles(files).index("--outcome") + 1]
+    table["before"] = table[outcome] + np.random.default_rng(0).standard_normal(len(table))
+    table.loc[::7, outcome] = float("nan")
+    table.to_csv(tmp_path / "lost.csv", index=False)
+    arguments = ["check", str(tmp_path / "lost.csv"), *roles(files)[1:], "--baseline-outcome", "before", "--json"]
+    found = reply(arguments, code=1, status="findings")["result"]["findings"]
+    assert any("missing_outcome='weight'" in one["todo"] for one in found if one["level"] == "error")
+    found = reply([*arguments, "--missing-outcome", "weight"])["result"]["findings"]
+    assert not [one for one in found if one["level"] == "error"]
+    assert any(one["topic"] == "baseline outcome" for one in found)

@@ -23,7 +23,10 @@ def test_check_asks_for_a_choice_and_tests_response_by_arm_as_the_design_does():
     seen = frame["y"].notna().astype(float)
     expected = blocked_difference(seen, frame["d"], clusters=frame["village"])
     assert finding.level == "error"
-    assert f"{expected.estimate:+.3f}, p = {expected.p_value:.3f}" in finding.what
+    assert (
+        f"{expected.estimate:+.3f}, p {'< 0.001' if expected.p_value < 5e-4 else f'= {expected.p_value:.3f}'}"
+        in finding.what
+    )
     assert "response differs between arms" in finding.what
     assert finding.data["missing"][1] == int((frame["y"].isna() & (frame["d"] == 1)).sum())
     assert "missing_outcome='weight'" in finding.todo
