@@ -27,13 +27,14 @@ STYLE = """<style>
 .causalsat table thead { border-top: 2px solid currentColor; border-bottom: 1px solid currentColor; }
 .causalsat table tbody { border-bottom: 2px solid currentColor; }
 .causalsat table tr, .causalsat table tr:nth-child(even) { background: transparent; }
-.causalsat table th, .causalsat table td { text-align: left; vertical-align: top; border: none; color: inherit;
-  padding: .2em .9em .2em 0; max-width: 40em; white-space: normal; background: transparent; }
-.causalsat table .cs-number { text-align: right; }
+.causalsat table th, .causalsat table td { text-align: left !important; vertical-align: top !important; border: none;
+  color: inherit; padding: .2em .9em .2em 0 !important; max-width: 40em; white-space: normal;
+  background: transparent; }
+.causalsat table th.cs-number, .causalsat table td.cs-number { text-align: right !important; }
 .causalsat table tbody th { font-weight: 400; }
+.causalsat table tbody th.cs-error, .causalsat table tbody th.cs-warning { font-weight: 700; }
 .causalsat p { margin: .4em 0; }
 .causalsat svg, .causalsat img { display: block; max-width: 100%; height: auto; margin: .4em 0; }
-.causalsat .cs-error, .causalsat .cs-warning { font-weight: 700; }
 </style>"""
 
 
@@ -62,7 +63,7 @@ def html_table(columns: Sequence[str], rows: Rows, caption: str, *, marks: Seque
     columns : sequence of str
         Headings.
     rows : sequence of sequences of str
-        Cells.
+        Cells; a line break stays one.
     caption : str
         What the table shows.
     marks : sequence of str, optional
@@ -78,7 +79,7 @@ def html_table(columns: Sequence[str], rows: Rows, caption: str, *, marks: Seque
 
     def cell(j: int, text: str, tag: str, attributes: str = "") -> str:
         number = ' class="cs-number"' if right[j] else ""
-        return f"<{tag}{attributes}{number}>{escape(text)}</{tag}>"
+        return f"<{tag}{attributes}{number}>{_lines(text)}</{tag}>"
 
     head = "".join(
         cell(j, name, "th", ' scope="col"') if name else cell(j, "", "td") for j, name in enumerate(columns)
@@ -86,12 +87,16 @@ def html_table(columns: Sequence[str], rows: Rows, caption: str, *, marks: Seque
     body = []
     for k, row in enumerate(rows):
         mark = f' class="{marks[k]}"' if marks else ""
-        first = f'<th scope="row"{mark}>{escape(row[0])}</th>'
+        first = f'<th scope="row"{mark}>{_lines(row[0])}</th>'
         body.append(f"<tr>{first}{''.join(cell(j, text, 'td') for j, text in enumerate(row) if j)}</tr>")
     return (
         f'<div class="cs-scroll" role="group" aria-label="{escape(caption, quote=True)}" tabindex="0"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _lines(text: str) -> str:
+    return "<br>".join(escape(line) for line in text.split("\n"))
 
 
 def frame_table(frame: Any, caption: str, *, digits: int | None = None, max_rows: int = MAX_ROWS) -> str:

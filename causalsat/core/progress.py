@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from causalsat.exceptions import ParameterError
 
-__all__ = ["bar", "in_steps", "is_shown", "set_progress", "step"]
+__all__ = ["bar", "in_steps", "is_shown", "set_progress", "step", "tell"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -115,6 +115,14 @@ def step(name: str) -> None:
         ticker.update(0 if ticker.started is None else 1)
         ticker.started = name
         ticker.set_description(name)
+
+
+def tell(text: str) -> None:
+    """Write a text above the bars of a terminal; nothing where no bars are, nor in a notebook, which keeps it."""
+    if is_shown() and not _in_notebook():
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from causalsat import base
 from causalsat.core.files import refuse_link, writing
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.progress import bar as progress_bar
+from causalsat.core.progress import tell
 from causalsat.exceptions import MapWarning, ParameterError
 from causalsat.inference.place_effects import check_scope
 from causalsat.mapping.cluster import check_client, on_cluster
@@ -284,11 +285,7 @@ def _run(job: MapJob, tiles: list[Tile], client: Any, progress: bool) -> None:
 
 def _tell(job: MapJob, tiles: list[Tile], side: int) -> None:
     """Say, where the progress bar will be, what the map takes."""
-    import sys
-
-    from tqdm import tqdm
-
-    tqdm.write(str(plan_of(job, tiles, side)), file=sys.stderr)
+    tell(str(plan_of(job, tiles, side)))
 
 
 def _in_a_loop(job: MapJob, tiles: list[Tile]) -> Iterator[int]:

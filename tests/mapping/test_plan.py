@@ -59,7 +59,9 @@ def test_a_dense_network_counts_operations_and_surroundings(tmp_path):
 
 
 def test_the_plan_is_told_before_the_map_begins(model, imagery, tmp_path, capsys):
+    causalsat.set_progress(True)
     map_effects(model, imagery, None, 90, tmp_path / "e.tif", tile_px=20, png=False, html=False)
+    causalsat.set_progress(None)
     told = capsys.readouterr()
     assert "4 tiles of at most 20 x 20 cells" in told.err
     assert told.out == ""
