@@ -43,4 +43,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) outputs build docs/_build docs/api docs/examples docs/results docs/command_line_help.md *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) outputs build docs/_build docs/api docs/examples docs/results docs/command_line_help.md docs/messages.md *.egg-info .pytest_cache .mypy_cache .ruff_cache

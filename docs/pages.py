@@ -1,4 +1,4 @@
-"""The pages that are made from the code: the API reference, the examples, the command line's help."""
+"""The pages that are made from the code: API reference, examples, messages, the command line's help."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import jupytext
+from messages import messages_page
 
 from causalsat.public_names import attributes, modules
 
@@ -33,14 +34,15 @@ CONTRACT = ("causalsat.base.EffectEstimator", "causalsat.base.Summary")
 
 
 def write(folder: Path) -> None:
-    """Write everything below ``folder``: ``api/``, ``examples/``, ``results/`` and ``command_line_help.md``."""
+    """Write everything below ``folder``: ``api/``, ``examples/``, ``results/``, ``messages.md`` and the help."""
     for name, text in {**api_pages(), **example_pages()}.items():
         put(folder / name, text)
     for script in examples():
-        notebook = jupytext.read(script, fmt="py:percent")
-        put(folder / "examples" / "files" / f"{script.stem}.ipynb", jupytext.writes(notebook, fmt="ipynb"))
+        made = ROOT / "docs" / "notebooks" / f"{script.stem}.ipynb"  # with what it shows
+        put(folder / "examples" / "files" / made.name, made.read_text(encoding="utf-8"))
         shutil.copy(script, folder / "examples" / "files" / script.name)
     put(folder / "command_line_help.md", command_line_page())
+    put(folder / "messages.md", messages_page())
     for name, text in results().items():
         put(folder / "results" / f"{name}.md", text)
 

@@ -35,6 +35,9 @@ print(analysis.posterior.to_dataframe(level=0.9).head())
 for path in analysis.write("outputs/first_effect_map", resolution=120):
     print(path)
 
+# %%
+causalsat.plots.plot_map("outputs/first_effect_map/effects.tif")
+
 # %% [markdown]
 # Here the truth is known: how well do the effects of places without a trial agree with it?
 

@@ -142,3 +142,47 @@ def test_no_site_is_an_error_of_its_own(tmp_path):
     import check_links
 
     assert check_links.main([str(tmp_path)]) == 2
+
+
+def test_notebooks_are_those_of_the_scripts_with_outputs_and_small():
+    """Nothing is executed: the hash of a script's cells says whether its notebook shows what they give."""
+    import nbformat
+    import notebooks
+
+    for script in notebooks.scripts():
+        path = notebooks.FOLDER / f"{script.stem}.ipynb"
+        assert path.is_file(), f"python docs/notebooks.py {script.stem}"
+        assert path.stat().st_size < notebooks.MAX_BYTES
+        found, wanted = nbformat.read(path, as_version=4), notebooks.notebook_of(script)
+        assert found.metadata[notebooks.KEY] == wanted.metadata[notebooks.KEY] == notebooks.digest(found), script.stem
+        code = [cell for cell in found.cells if cell.cell_type == "code"]
+        assert any(cell.outputs for cell in code), script.stem
+        assert not [o for cell in code for o in cell.outputs if o.output_type == "error"], script.stem
+        assert not re.search(r"/(home|root|tmp|work)/", path.read_text()), script.stem
+    extra = {path.stem for path in notebooks.FOLDER.glob("*.ipynb")} - {s.stem for s in notebooks.scripts()}
+    assert not extra
+
+
+def test_a_cell_ends_with_the_object_that_its_script_prints():
+    import notebooks
+
+    assert notebooks.shown("x = 1\nprint(x)") == "x = 1\nx"
+    assert notebooks.shown("print(f(\n    1))  # why") == "f(\n    1)"
+    loop = "for a in b:\n    print(a)"
+    for source in ("print(f'{x}')", "print('a')", "print(a, b)", "print(*a)", "x = print(a)", "", loop):
+        assert notebooks.shown(source) == source
+
+
+def test_every_error_and_warning_has_a_cause_a_remedy_and_its_messages():
+    import messages
+
+    from causalsat import exceptions
+
+    page = messages.messages_page()
+    for name in set(exceptions.__all__) - set(messages.BASES):
+        cause, remedy = messages.cause_and_remedy(getattr(exceptions, name))
+        assert cause, name
+        assert remedy, name
+        assert f"### {name}" in page
+    assert "the study … has no imagery" in page
+    assert "chains that disagree" in page
