@@ -286,6 +286,70 @@ def run(
         reply.text = "\n".join([str(analysis), "", "Outputs:", *(f"  {path}" for path in written)])
 
 
+@app.command("target")
+def target_(
+    study: StudyArgument,
+    budget: Annotated[float, typer.Option(help="What all treatments of the plan may cost together.")],
+    cost: Annotated[str, typer.Option(help="Cost of treating a place: a number, or a column of the units.")] = "1",
+    rule: Annotated[str, typer.Option(help="How places are chosen: ranking or tree.")] = "ranking",
+    worth: Annotated[
+        float | None, typer.Option(help="Worth of one unit of the outcome, in units of the cost.")
+    ] = None,
+    district: Annotated[str | None, typer.Option(help="Column of the districts of which each gets a share.")] = None,
+    share: Annotated[float, typer.Option(help="Least share of each district's places that is treated.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the plan; outputs/<name>-plan by default.")] = None,
+    catalog: CatalogOption = None,
+    outcome: OutcomeOption = None,
+    treatment: TreatmentOption = None,
+    covariates: CovariatesOption = "",
+    cluster: ClusterOption = None,
+    strata: StrataOption = None,
+    weights: WeightsOption = None,
+    propensity: PropensityOption = None,
+    treated: TreatedOption = None,
+    control: ControlOption = None,
+    observational: ObservationalOption = False,
+    treatment_date: TreatmentDateOption = None,
+    lon: LonOption = None,
+    lat: LatOption = None,
+    imagery: ImageryOption = None,
+    network: NetworkOption = False,
+    size_m: SizeOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of folds, encoder and draws.")] = 0,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Whom to treat with a budget: a table of places, the gain of the budget, and its value by the trial.
+
+    causalsat target simulated_trial --budget 100 --cost 1 --out outputs/plan
+    """
+    with answer("target", as_json, verbose, quiet) as reply:
+        from causalsat.decisions.target import check_plan
+
+        check_plan(budget, rule, worth)  # before the analysis
+        design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
+        model = causalsat.image_model(loaded, size_m=size_m, random_state=seed)
+        analysis = causalsat.analyse(loaded, model, random_state=seed, progress=not quiet)
+        price = _number(cost)
+        plan = causalsat.target(
+            analysis,
+            budget=budget,
+            cost=cost if price is None else price,
+            rule=rule,
+            worth=worth,
+            constraints=None if district is None else {"column": district, "share": share},
+            random_state=seed,
+        )
+        folder = out or Path("outputs") / f"{loaded.name}-plan"
+        written = plan.write(folder)
+        files = {path.name: str(path) for path in written}
+        value = {"estimate": plan.value.estimate, "se": plan.value.se, "treated": plan.n_treated, "spent": plan.spent}
+        reply.result = {"study": loaded.name, "folder": str(folder), "value": value, "files": files}
+        reply.text = "\n".join([plan.paragraph(), "", "Outputs:", *(f"  {path}" for path in written)])
+
+
 @app.command("map")
 def map_(
     model: Annotated[Path, typer.Argument(help="A fitted model saved with causalsat.save.")],

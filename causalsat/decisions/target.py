@@ -21,7 +21,7 @@ from causalsat.decisions.policy_tree import PolicyTree
 from causalsat.evaluation import GainCurve, PolicyValue, dr_scores, gain_curve, policy_difference, policy_value
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 
-__all__ = ["TargetingPlan", "plan_of", "target", "worth_it"]
+__all__ = ["TargetingPlan", "check_plan", "plan_of", "target", "worth_it"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -216,7 +216,7 @@ def target(
         If the budget is not positive, costs are not positive numbers, or the shares of the constraints cost more than
         the budget.
     """
-    _check(budget, rule, worth)
+    check_plan(budget, rule, worth)
     study = analysis.study
     where, posterior = _posterior(analysis, places)
     prices = _costs(cost, where, "places")
@@ -280,7 +280,8 @@ def target(
     )
 
 
-def _check(budget: Any, rule: str, worth: Any) -> None:
+def check_plan(budget: Any, rule: str, worth: Any) -> None:
+    """Refuse what cannot be a budget, a rule or a worth, before any work."""
     if not np.isfinite(budget) or budget <= 0:
         raise ParameterError(f"budget={budget!r}", expected="a positive number, in units of the costs")
     if rule not in RULES:

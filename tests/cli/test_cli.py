@@ -319,3 +319,16 @@ def test_missing_and_baseline_outcomes_are_named_by_options(files, tmp_path):
     found = reply([*arguments, "--missing-outcome", "weight"])["result"]["findings"]
     assert not [one for one in found if one["level"] == "error"]
     assert any(one["topic"] == "baseline outcome" for one in found)
+
+
+def test_a_plan_for_a_budget(files, tmp_path):
+    out = tmp_path / "plan"
+    asked = ["--budget", "50", "--cost", "2", "--out", str(out), "--json", "-q"]
+    done = RUN.invoke(app, ["target", *roles(files), *asked])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.strip())["result"]
+    assert set(found["files"]) == {"targeting.csv", "gain_curve.png", "targeting.png", "targeting.md"}
+    assert found["value"]["spent"] <= 50 + 1e-9
+    assert found["value"]["treated"] <= 25
+    refused = RUN.invoke(app, ["target", *roles(files), "--budget", "-5", "-q"])
+    assert refused.exit_code == 2
