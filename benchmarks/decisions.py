@@ -3,8 +3,8 @@
 Sections:
 
 * ``values``: clustered trials of 60 villages of 5 people, effects linear in the first of three features; a linear
-  rule from the other folds. Coverage of 95 % intervals of its value, of the gain over random, of the gain curve at one
-  budget and over all of them.
+  rule from the other folds. Coverage of 95 % intervals of its value, of the gain over random, and of the gain curve
+  at one budget and over all of them.
 * ``share``: simulated satellite trials; people are ranked by out-of-fold effects of a doubly robust model of images;
   the true gain of three budgets (a tenth, three tenths and half of them) over the gain of the best ranking.
 * ``tree``: CPU seconds of the exact tree of depth two, 10,000 units and 20 features, beside the sweep of policytree's
@@ -54,8 +54,8 @@ def covered(slope: float, seed: int) -> dict[str, bool]:
         design = np.column_stack([np.ones(300), x])
         predicted[~out] = design[~out] @ np.linalg.lstsq(design[out], scores[out], rcond=None)[0]
     rule = predicted > 0.3
-    found = policy_value(rule, scores, groups=village)
-    over = policy_difference(rule, rule.mean(), scores, groups=village)
+    found = policy_value(rule, scores, groups=village, folds=fold)
+    over = policy_difference(rule, rule.mean(), scores, groups=village, folds=fold)
     curve = gain_curve(predicted, scores, 1.0, village, folds=fold, spend=np.linspace(0.1, 0.5, 9))
     true = gain_curve(predicted, tau, 1.0, village, folds=fold, spend=curve.spend, n_bootstrap=0)
     table = curve.to_dataframe()

@@ -266,8 +266,8 @@ def target(
     )
     return TargetingPlan(
         table=_table(where, posterior, prices, chosen, worth),
-        value=policy_value(policy, scores, **roles),
-        over_random=policy_difference(policy, random, scores, **roles),
+        value=policy_value(policy, scores, folds=found.fold, **roles),
+        over_random=policy_difference(policy, random, scores, folds=found.fold, **roles),
         gain_curve=curve,
         regret=_regret(posterior.draws, prices, float(budget), worth, chosen),
         budget=float(budget),
