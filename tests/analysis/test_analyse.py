@@ -292,3 +292,33 @@ def test_without_bokeh_all_but_the_page_is_written(smooth, tmp_path, monkeypatch
     assert {"report.html", "effects.tif", "effects.png", "metrics.json", "places.csv", "model.safetensors"} <= names
     assert "map.html" not in names
     assert "map.html" not in (tmp_path / "report.html").read_text()
+
+
+def test_an_analysis_prints_short_and_is_html_with_its_numbers(smooth):
+    _, found = smooth
+    estimate = found.average.loc["difference in means", "estimate"]
+    text = repr(found)
+    assert len(text.splitlines()) < 20
+    assert f"{estimate:.4g}" in text
+    assert found.verdict() in text
+    html = found._repr_html_()
+    assert f"{estimate:.3f}" in html
+    assert html.count("<svg") == 3
+    assert html.count("<caption>") == 2
+    assert f"{estimate:.3f}" in found.to_latex()
+    assert "| difference in means |" in found.to_markdown()
+
+
+def test_an_analysis_draws_four_figures_in_one_and_stands_beside_others(smooth):
+    import matplotlib.pyplot as plt
+
+    from causalsat.report import compare_models
+
+    _, found = smooth
+    axes = found.plot()
+    assert axes.shape == (2, 2)
+    assert all(ax.has_data() for ax in axes.ravel())
+    plt.close(axes[0, 0].figure)
+    table = compare_models({"a": found, "b": found}, rows={"difference in means": "Grant"}).to_dataframe()
+    assert table.loc["Grant", "a"] == table.loc["Grant", "b"]
+    assert table.loc["Clusters"].tolist() == ["90", "90"]
