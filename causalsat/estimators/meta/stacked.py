@@ -48,7 +48,7 @@ METHODS = ("r_loss", "stacking")
 # default members in the folds, of which the R-loss asks the means alone
 SHORT: dict[str, dict[str, Any]] = {
     "bayesian_linear": {"n_chains": 2, "n_draws": 200, "n_tune": 200},
-    "gaussian_process": {"n_hyper": 1, "n_draws": 50},
+    "gaussian_process": {"n_hyper": 6, "n_burn": 5, "n_draws": 50, "n_max_hyper": 500},
 }
 
 
@@ -71,10 +71,10 @@ class StackedEffect(FittedLevels, _BaseComposition):
     ----------
     estimators : list of (str, estimator), optional
         Named members, which are cloned: effect estimators of this package, or Pipelines that end in one. By default
-        two that are linear, :class:`~causalsat.BayesianLinearEffect` (``"bayesian_linear"``) and
-        :class:`~causalsat.DoublyRobustEffect` (``"doubly_robust"``), and one that bends,
-        :class:`~causalsat.GaussianProcessEffect` (``"gaussian_process"``), which in the folds takes the mode of its
-        hyperparameters; for a dose the first and :class:`~causalsat.RLearnerEffect` (``"r_learner"``).
+        one that is linear, :class:`~causalsat.BayesianLinearEffect` (``"bayesian_linear"``), and one that bends,
+        :class:`~causalsat.GaussianProcessEffect` (``"gaussian_process"``), both with shorter chains in the folds; for
+        a dose the first and :class:`~causalsat.RLearnerEffect` (``"r_learner"``). A second linear member takes
+        weight by chance from the one that bends: noise in the R-loss of some replicates favours either.
     method : {"r_loss", "stacking"}
         ``"r_loss"``: weights minimise the cross-validated R-loss
         :math:`\sum w_i (y_i - m(x_i) - (t_i - e(x_i)) \sum_k a_k \tau_k(x_i))^2` (Nie and Wager 2021, section 3),
@@ -198,7 +198,7 @@ class StackedEffect(FittedLevels, _BaseComposition):
         if not binary:
             return [linear, ("r_learner", RLearnerEffect(random_state=seed))]
         bends = ("gaussian_process", GaussianProcessEffect(random_state=seed))
-        return [linear, ("doubly_robust", DoublyRobustEffect(random_state=seed)), bends]
+        return [linear, bends]
 
     def _in_folds(self, name: str, model: Any) -> Any:
         """A member as it is fitted to the folds: the defaults with what their posterior's mean needs."""
