@@ -803,10 +803,30 @@ def effect(
     Returns
     -------
     EffectPosterior
-        Draws of shape (draw, n).
+        Draws of shape (draw, n). Where a geometry is a MultiPoint (``Study(..., location_error=)``), the draws are
+        also over where the place may be.
     """
     options = {"treatment": treatment, "baseline": baseline, **({} if scope == "mean" else {"scope": scope})}
-    return call_final_step(model, X, "effect", **options)  # type: ignore[no-any-return]
+    posterior = call_final_step(model, X, "effect", **options)
+    steps = getattr(model, "steps", None) or [("", None)]
+    tables = None
+    if len(steps) > 1 and hasattr(steps[0][1], "transform_positions"):
+        tables = steps[0][1].transform_positions(with_adjusting_columns(model, X))
+    if tables is None:
+        return posterior  # type: ignore[no-any-return]
+    rest = model[1:]
+    parts = [call_final_step(rest, table, "effect", **options) for table in tables]
+    return _over_positions(posterior, parts, X.geometry)
+
+
+def _over_positions(whole: EffectPosterior, parts: list[EffectPosterior], geometry: Any) -> EffectPosterior:
+    """Effects of displaced places: in each draw a place is at one of its positions, with all who live there."""
+    _, place = np.unique(geometry.to_wkb().to_numpy().astype(object), return_inverse=True)
+    chosen = np.random.default_rng(0).integers(len(parts), size=(whole.n_draws, int(place.max()) + 1))[:, place]
+    draws = np.array(whole.draws, dtype=float)
+    for k, part in enumerate(parts):
+        np.copyto(draws, part.draws, where=chosen == k)
+    return replace(whole, draws=draws)
 
 
 def support(model: Any, X: Any) -> FloatArray:

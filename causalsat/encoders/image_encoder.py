@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from causalsat.core.displacement import row_of_position, spread_rows
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.ground import middle_of
 from causalsat.core.progress import bar as progress_bar
@@ -35,6 +36,9 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     and reduces them to principal components with unit variance over the distinct training places. Everything is
     learned in ``fit``, so that inside a Pipeline cross-validation learns filters and components from training
     places only.
+
+    Where a geometry is a MultiPoint, the place is one of its points and nobody knows which, as in surveys that
+    displace their coordinates: features are averaged over them.
 
     Where the places of one call overlap heavily, as the cells of a map do, and the encoder has a method ``dense``,
     the surroundings are encoded once and pooled over each place; the result is the same.
@@ -173,9 +177,38 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
     def fit_transform(self, X: Any, y: ArrayLike | None = None, **roles: Any) -> Any:
         """Fit and return the features of the same units, encoding each place once."""
         with unfitted_unless_finished(self):
-            return self._fit_places(X, y, roles)
+            spread = spread_rows(X)
+            if spread is None:
+                return self._fit_places(X, y, roles)
+            rows, owner = spread  # features of every position where a place may be, then their means
+            of_rows = {name: None if v is None else np.asarray(v)[owner] for name, v in {"y": y, **roles}.items()}
+            table = self._fit_places(rows, of_rows.pop("y"), of_rows, owner)
+            return self._mean_of_positions(table, owner, X)
 
-    def _fit_places(self, X: Any, y: ArrayLike | None, roles: dict[str, Any]) -> Any:
+    def _mean_of_positions(self, table: Any, owner: NDArray[np.int64], X: Any) -> Any:
+        """Means over each unit's valid positions; the columns kept as they come."""
+        means = table.groupby(owner, sort=True).mean().set_axis(X.index, axis=0)
+        return means.assign(**{name: X[name] for name in self.keep})
+
+    def transform_positions(self, X: Any) -> list[Any] | None:
+        """Features of the units at each of the positions where they may be, a table each; None where all are exact.
+
+        A position without enough valid pixels has the mean of the unit's others.
+        """
+        spread = spread_rows(X)
+        if spread is None:
+            return None
+        rows, owner = spread
+        table = self._transform_places(rows, owner)
+        whole = self._mean_of_positions(table, owner, X)
+        taken = [
+            table.iloc[row_of_position(owner, k)].set_axis(X.index, axis=0) for k in range(np.bincount(owner).max())
+        ]
+        return [part.fillna(whole).assign(**{name: X[name] for name in self.keep}) for part in taken]
+
+    def _fit_places(
+        self, X: Any, y: ArrayLike | None, roles: dict[str, Any], owner: NDArray[np.int64] | None = None
+    ) -> Any:
         sources = self._sources()
         geometry = check_units(X)
         for _, image, _ in sources:
@@ -190,7 +223,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
                 trained_on = {"y": y, **roles, "unit_place": places.unit_place} if self.requests_roles else None
                 encoded.append(self._fit_source(imagery, encoder, places.geometry, windows, size, bar, trained_on))
                 self.encoders_.append(encoder)
-        features, usable = self._join(encoded, places, geometry)
+        features, usable = self._join(encoded, places, geometry, owner)
         self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
         self.n_places_ = int(usable.sum())
         first = sources[0][1].grid
@@ -214,6 +247,12 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             With the index of X; columns ``img0, img1, ...``, the coordinates if asked for, and those in ``keep``.
         """
         check_is_fitted(self)
+        spread = spread_rows(X)
+        if spread is None:
+            return self._transform_places(X)
+        return self._mean_of_positions(self._transform_places(*spread), spread[1], X)
+
+    def _transform_places(self, X: Any, owner: NDArray[np.int64] | None = None) -> Any:
         sources = self._sources()
         geometry = check_units(X)
         for _, image, _ in sources:
@@ -230,7 +269,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
                     sources, places.windows, self.encoders_, heads, strict=True
                 )
             ]
-        features, usable = self._join(encoded, places, geometry)
+        features, usable = self._join(encoded, places, geometry, owner)
         if heads[0] is None:
             return self._table(X, features, usable, places)
         scores = np.nansum([part.features for part in encoded], axis=0)
@@ -408,7 +447,11 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         return _places.Encoded(features, share)
 
     def _join(
-        self, encoded: Sequence[_places.Encoded], places: _places.Places, geometry: Any
+        self,
+        encoded: Sequence[_places.Encoded],
+        places: _places.Places,
+        geometry: Any,
+        owner: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Join sources side by side and judge which places are usable in all of them."""
         features = np.hstack([part.features for part in encoded])
@@ -416,6 +459,8 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         for part in encoded:
             usable &= (part.valid >= self.min_valid) & np.isfinite(part.features).any(axis=1)
         lost = ~usable[places.unit_place]
+        if owner is not None:  # a unit is lost where all of its positions are
+            lost &= (np.bincount(owner, ~lost) == 0)[owner]
         if lost.any() and self.on_invalid == "raise":
             first = np.flatnonzero(lost)[0]
             share = min(part.valid[places.unit_place[first]] for part in encoded)

@@ -38,12 +38,14 @@ from causalsat.evaluation.risk_calibration import RiskCalibration, follow_up_cal
 from causalsat.evaluation.spatial_cv import BlockSize, SpatialBlockCV, suggest_block_size
 from causalsat.evaluation.trust import DirectUncertainty
 from causalsat.inference.balance import Balance, balance
+from causalsat.inference.displacement import LocationErrorCost, location_error_cost
 from causalsat.inference.nuisances import Nuisances, crossfit_nuisances, dr_scores
 from causalsat.inference.sensitivity import Sensitivity, partial_r2, robustness_value, sensitivity
 
 __all__ = [
     "ExposureEffects",
     "LinearCalibration",
+    "LocationErrorCost",
     "PredictionPowered",
     "TwoWaveEffects",
     "LeeBounds",
@@ -74,6 +76,7 @@ __all__ = [
     "exposure_effects",
     "lee_bounds",
     "linear_calibration",
+    "location_error_cost",
     "prediction_powered",
     "two_wave_effects",
     "balance",

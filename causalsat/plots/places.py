@@ -35,7 +35,7 @@ def plot_study(study: Any, *, backdrop: bool = True, title: str = "", ax: Any = 
     -------
     matplotlib Axes
     """
-    units, treatment = study.X, np.asarray(study.treatment, dtype=float)
+    units, treatment = study.units, np.asarray(study.treatment, dtype=float)
     if not len(units):
         raise DataError("a study without units")
     imagery = getattr(study, "imagery", None)

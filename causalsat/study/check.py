@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from causalsat.study import balance, labels, leaks, missing_codes, outcomes, places, propensity, roles, values
+from causalsat.study import (
+    balance,
+    labels,
+    leaks,
+    location,
+    missing_codes,
+    outcomes,
+    places,
+    propensity,
+    roles,
+    values,
+)
 from causalsat.study.arrays import Arrays, read_arrays
 from causalsat.study.report import LEVELS, Finding, StudyReport
 
@@ -43,6 +54,8 @@ def check_study(study: Any, *, size_m: float | None = None, imagery: bool = True
     checks = [*TABLE_CHECKS]
     if imagery and study.imagery is not None:
         checks.append(("imagery", lambda s, a: places.coverage(s, size_m)))
+        if study.location_error is not None:
+            checks.append(("displaced coordinates", lambda s, a: location.displaced(s, size_m)))
     for label, check in checks:
         found = list(check(study, arrays))
         findings += found

@@ -36,6 +36,7 @@ from causalsat.study.building import (
     units_frame,
 )
 from causalsat.study.dates import parse_dates
+from causalsat.study.location import add_location_roles, with_positions
 from causalsat.study.outcomes import add_outcome_roles, outcome_settings, with_baseline
 from causalsat.study.predicted import corrected_study, is_corrected
 from causalsat.study.reading import VARIABLE_LABELS, StudyFileNotFoundError, read_units
@@ -227,6 +228,11 @@ class Study:
     outcome_labelled : str, optional
         Column with the measured outcome of a random subset of units, missing elsewhere, which corrects the predicted
         one.
+    location_error : float, str or "dhs", optional
+        Up to how many metres coordinates were displaced: a number, a column, or ``"dhs"`` (2 km for urban and 5 km
+        for rural places). Image features are averaged over the positions where a place may be.
+    urban : str, optional
+        With ``"dhs"``, the column that says which places are urban: True/False, 1/0 or U/R.
     lon, lat : str, optional
         Columns with the coordinates in ``crs``. Omit both if the table has a geometry.
     crs : str, optional
@@ -320,6 +326,8 @@ class Study:
         baseline_outcome: str | None = None,
         outcome_predicted: bool = False,
         outcome_labelled: str | None = None,
+        location_error: float | str | None = None,
+        urban: str | None = None,
         lon: str | None = None,
         lat: str | None = None,
         crs: Any = None,
@@ -345,6 +353,7 @@ class Study:
             frame, outcome=outcome, treatment=treatment, cluster=cluster, strata=strata, weights=weights, unit=unit
         )
         of_outcome = outcome_settings(missing_outcome, outcome_predicted, outcome_labelled)
+        of_outcome |= add_location_roles(frame, roles, location_error, urban)
         add_outcome_roles(frame, roles, baseline_outcome=baseline_outcome, outcome_labelled=outcome_labelled)
         if isinstance(propensity, str):
             roles["propensity"] = require_column(frame, propensity, "propensity")
@@ -425,8 +434,16 @@ class Study:
     # ------------------------------------------------------------------ what a model takes
     @property
     def X(self) -> Any:
-        """GeoDataFrame (n rows) of the covariates and the geometry; index is the unit."""
-        return self.units[[*self.covariates, "geometry"]]
+        """GeoDataFrame (n rows) of the covariates and the geometry; index is the unit.
+
+        Where coordinates were displaced and there is imagery, a geometry holds the positions where a place may be.
+        """
+        return with_positions(self, self.units[[*self.covariates, "geometry"]])
+
+    @property
+    def location_error(self) -> float | str | None:
+        """Up to how many metres coordinates were displaced, a column, ``"dhs"``, or None."""
+        return self._settings["location_error"]  # type: ignore[no-any-return]
 
     @property
     def y(self) -> FloatArray:
