@@ -28,6 +28,7 @@ ORDER = [
     ("uganda_places", "Uganda's places, simulated outcomes: effects that follow the place"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
+    ("encoders", "Encoders that users bring"),
     ("mapping", "Mapping a large raster"),
     ("country", "Maps at the scale of a country"),
     ("rate", "RATE of a million units"),

@@ -263,7 +263,8 @@ def read_chips(imagery: Any, geometry: Any, size_px: int) -> Iterator[tuple[NDAr
     """Chips of places in batches of bounded size, in the order in which the imagery is best read."""
     layers = len(imagery.bands) * max(len(imagery.dates), 1)
     batch = int(np.clip(_CHIP_BYTES // (4 * layers * size_px**2), 1, 256))
-    yield from imagery.iter_chips(geometry, size_px, batch_size=batch)
+    read = getattr(imagery, "iter_chips_ahead", imagery.iter_chips)
+    yield from read(geometry, size_px, batch_size=batch)
 
 
 def encode_places(

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.ahead import ahead
 from causalsat.core.notebook import fragment, html_facts
 from causalsat.exceptions import ImageryError, ParameterError
 from causalsat.imagery import chip_reader
 from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, window_into
 from causalsat.imagery.dates import as_day, first_day
 from causalsat.imagery.grid import Grid, IntArray, check_ground_size
-from causalsat.imagery.handles import gdal_env, new_operation
+from causalsat.imagery.handles import cache_bound, gdal_env, new_operation, smaller_cache
 from causalsat.imagery.held import holder
 
 if TYPE_CHECKING:
@@ -298,6 +299,21 @@ class Imagery(ABC):
         """
         row0, col0 = self.windows(geometry, size_px)
         yield from self.iter_windows(row0, col0, int(size_px), batch_size, threads=threads)
+
+    def iter_chips_ahead(
+        self, geometry: Any, size_px: int, batch_size: int = 256
+    ) -> Iterator[tuple[IntArray, NDArray[np.float32]]]:
+        """The same as :meth:`iter_chips`, where a thread reads the next batch while the caller works on one."""
+        if len(geometry) <= batch_size:
+            yield from self.iter_chips(geometry, size_px, batch_size)
+            return
+        most = cache_bound()
+
+        def read() -> Iterator[tuple[IntArray, NDArray[np.float32]]]:
+            with smaller_cache(most):
+                yield from self.iter_chips(geometry, size_px, batch_size)
+
+        yield from ahead(read())
 
     def chips(self, geometry: Any, **options: Any) -> xarray.DataArray:
         """Chips around geometries; see :func:`causalsat.chips` for the options.

@@ -26,6 +26,7 @@ __all__ = [
     "OpenFile",
     "close_all",
     "dataset",
+    "cache_bound",
     "gdal_env",
     "new_operation",
     "opened",
@@ -58,6 +59,11 @@ def smaller_cache(most: int) -> Iterator[None]:
         yield
     finally:
         _LOCAL.most = before
+
+
+def cache_bound() -> int:
+    """Bytes of blocks that this thread keeps at most."""
+    return int(getattr(_LOCAL, "most", CACHE_BYTES))
 
 
 def new_operation() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["held_window", "holder"]
+__all__ = ["Held", "held_window", "holder", "promised", "read_held"]
 
 Read = Callable[[int, int, int, int], NDArray[np.float32]]
 
@@ -38,6 +39,45 @@ class _Holder:
         return self.pixels[..., top : top + height, left : left + width]
 
 
+@dataclass(frozen=True)
+class Held:
+    """A window that was read before it is wanted.
+
+    Attributes
+    ----------
+    imagery : Imagery
+        Of which it is.
+    margin_px : int
+        Pixels around what was asked for.
+    corner : (int, int)
+        Its first row and column.
+    pixels : ndarray of shape ([time,] band, height, width)
+    """
+
+    imagery: Any
+    margin_px: int
+    corner: tuple[int, int]
+    pixels: NDArray[np.float32]
+
+
+def read_held(imagery: Any, row0: int, col0: int, height: int, width: int, margin_px: int = 0) -> Held:
+    """Read a window and its margin, for :func:`held_window` in another thread."""
+    corner = row0 - margin_px, col0 - margin_px
+    pixels = np.asarray(imagery.read_window(*corner, height + 2 * margin_px, width + 2 * margin_px))
+    return Held(imagery, margin_px, corner, pixels)
+
+
+@contextmanager
+def promised(held: Held | None) -> Iterator[None]:
+    """Within it, this thread's ``held_window`` of that imagery and margin begins with what was read before."""
+    before = getattr(_LOCAL, "promised", None)
+    _LOCAL.promised = held
+    try:
+        yield
+    finally:
+        _LOCAL.promised = before
+
+
 @contextmanager
 def held_window(imagery: Any, margin_px: int = 0) -> Iterator[None]:
     """Within it, this thread keeps the first window that it reads of this imagery, and serves parts of it.
@@ -51,6 +91,10 @@ def held_window(imagery: Any, margin_px: int = 0) -> Iterator[None]:
     """
     before = getattr(_LOCAL, "holder", None)
     _LOCAL.holder = _Holder(imagery, int(margin_px))
+    ready = getattr(_LOCAL, "promised", None)
+    if ready is not None and ready.imagery is imagery and ready.margin_px == int(margin_px):
+        _LOCAL.holder.corner, _LOCAL.holder.pixels = ready.corner, ready.pixels
+        ready.pixels.flags.writeable = False
     try:
         yield
     finally:

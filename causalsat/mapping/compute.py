@@ -18,7 +18,7 @@ from causalsat.encoders.places import looks_beyond
 from causalsat.encoders.scale import BandScale, familiar_pixels, scale_checked, support_factor
 from causalsat.exceptions import ColumnError, DataError, ResumeError
 from causalsat.imagery.handles import smaller_cache
-from causalsat.imagery.held import held_window
+from causalsat.imagery.held import Held, held_window, read_held
 from causalsat.mapping.grid import MapGrid
 from causalsat.mapping.layers import DISAGREEMENT, LEARNED_ERROR, learned_error, own_layers, posterior_bands, spread
 from causalsat.mapping.tiles import Tile, read_tile, tile_path, write_tile
@@ -36,6 +36,7 @@ __all__ = [
     "imagery_digest",
     "largest_chip_px",
     "map_tile",
+    "read_ahead",
     "surroundings",
 ]
 
@@ -137,6 +138,19 @@ def map_tile(job: MapJob, tile: Tile) -> int:
     return int(np.isfinite(done[0]).sum())
 
 
+def read_ahead(job: MapJob, tile: Tile) -> Held | None:
+    """Pixels that a tile looks at first, read by a thread while another tile is computed; None where nothing is."""
+    if read_tile(tile_path(job.folder, tile), (len(job.bands), tile.height, tile.width)) is not None:
+        return None
+    x, y = job.grid.centres(tile.row, tile.col, tile.height, tile.width)
+    cells = np.flatnonzero(_in_region(job.region, x, y))
+    if not len(cells):
+        return None
+    with smaller_cache(CACHE_BYTES):
+        window = _window(job.imagery, cell_points(job, x[cells], y[cells]), max(job.chip_px, 1))[2]
+        return read_held(job.imagery, *window, surroundings(job))
+
+
 def tile_values(job: MapJob, tile: Tile) -> NDArray[np.float32]:
     """Bands of a tile, shape (band, height, width); NaN outside the region and on invalid imagery."""
     values = np.full((len(job.bands), tile.height * tile.width), np.nan, dtype=np.float32)
@@ -206,14 +220,19 @@ def pixel_shares(
     under the point counts. Without a scale, what is valid is familiar.
     """
     size = max(chip_px, 1)
-    row, col = (np.asarray(v) for v in imagery.windows(points, size))
-    top, left = int(row.min()), int(col.min())
-    height, width = int(row.max()) + size - top, int(col.max()) + size - left
+    row, col, (top, left, height, width) = _window(imagery, points, size)
     pixels = np.asarray(imagery.read_window(top, left, height, width))
     valid = valid_shares(pixels, row - top, col - left, size)
     if scale is None:
         return valid, valid
     return valid, true_shares(familiar_pixels(scale, pixels), row - top, col - left, size)
+
+
+def _window(imagery: Any, points: Any, size: int) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int, int, int]]:
+    """Upper-left pixels of the chips at points, and the window that holds them all: row, column, height, width."""
+    row, col = (np.asarray(v) for v in imagery.windows(points, size))
+    top, left = int(row.min()), int(col.min())
+    return row, col, (top, left, int(row.max()) + size - top, int(col.max()) + size - left)
 
 
 def _bands(job: MapJob, points: Any) -> Iterator[tuple[int, NDArray[np.int64], NDArray[Any]]]:

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat import base
+from causalsat.core.ahead import ahead
 from causalsat.core.files import refuse_link, writing
 from causalsat.core.fingerprint import fingerprint
 from causalsat.core.progress import bar as progress_bar
 from causalsat.core.progress import tell
 from causalsat.exceptions import MapWarning, ParameterError
+from causalsat.imagery.held import promised
 from causalsat.inference.place_effects import check_scope
 from causalsat.mapping.cluster import check_client, on_cluster
 from causalsat.mapping.cog import write_cog
-from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile
+from causalsat.mapping.compute import BANDS, MapJob, check_unchanged, map_tile, read_ahead
 from causalsat.mapping.grid import region_of
 from causalsat.mapping.job import check_imagery, job_parts, make_job, tile_side, tiles_of
 from causalsat.mapping.layers import check_layers
@@ -289,8 +291,10 @@ def _tell(job: MapJob, tiles: list[Tile], side: int) -> None:
 
 
 def _in_a_loop(job: MapJob, tiles: list[Tile]) -> Iterator[int]:
-    for tile in tiles:
-        yield map_tile(job, tile)
+    for tile, ready in ahead((tile, read_ahead(job, tile)) for tile in tiles):
+        with promised(ready):
+            done = map_tile(job, tile)
+        yield done
 
 
 def _blocks(job: MapJob, tiles: list[Tile]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
