@@ -103,7 +103,7 @@ def kinds(with_vit: bool) -> dict[str, tuple[Any, Callable[[Any], float] | None,
     side = 320
     found: dict[str, tuple[Any, Callable[[Any], float] | None, int]] = {
         "random features": (RandomConvFeatures(64, random_state=0), None, side),
-        "ResNet-18 of chips": (TorchvisionEncoder("resnet18"), bare_torchvision(CHIP_PX, 1), side),
+        "ResNet-18 of chips": (TorchvisionEncoder("resnet18"), None, side),
         "ResNet-18, dense": (TorchvisionEncoder("resnet18", dense_stride=16), None, side),
         "like Clay (a dictionary)": (ModuleEncoder(own["clay"], takes=clay, **waves, **per_chip), bare_module, side),
         "like Prithvi (frames, dates, places)": (
@@ -136,10 +136,9 @@ def bare_torchvision(side: int, share: float) -> Callable[[Any], float]:
     def seconds(encoder: Any) -> float:
         import torch
 
-        n = 32 if side < 64 else 2
-        network, images = encoder._network().cpu(), torch.zeros(n, 3, side, side)
+        network, images = encoder._network().cpu(), torch.zeros(2, 3, side, side)
         with torch.inference_mode():
-            return cpu_of(lambda: network(images)) / n * share
+            return cpu_of(lambda: network(images)) / 2 * share
 
     return seconds
 
