@@ -22,7 +22,7 @@ from causalsat.mapping.weights import ground_area_km2
 
 __all__ = ["MapPlan", "plan_map", "plan_of"]
 
-_COPIES = 4  # of a window's pixels that are alive at once
+_COPIES = 6  # of a window's pixels that are alive at once, two of them of tiles that are read ahead
 _DRAWS = 1000  # of a cell, in double precision: what a chunk's posterior takes at most about
 _AREA_TOLERANCE = 0.04  # of a projection's areas, as of its lengths a fiftieth
 _BUDGET_S = 8.0  # seconds that measuring may take, besides what the first cell takes
