@@ -29,6 +29,7 @@ FloatArray = NDArray[np.floating[Any]]
 CHUNK_BYTES = 256 << 20  # of draws that are copied at a time
 MAX_DENSE = 10_000_000  # entries of a table of units by groups
 MAX_PRINTED = 6  # units whose effects are printed; more are summed up
+MAX_SUMMED = 100_000_000  # draws whose means are taken to print them: a fraction of a second
 MAX_DRAWN = 20  # units with an interval each in a notebook; more make a histogram
 MAX_SUM = 1e150  # larger weights are taken as shares of the largest: their sums stay finite
 
@@ -163,7 +164,7 @@ class EffectPosterior(Tabular):
         """Say what it holds in a line: mean and 90 % interval of few units, the spread of many."""
         kind = "effect at the place itself" if self.scope == "place" else self.kind
         what = f"EffectPosterior({kind}, {len(self)} unit{'s' if len(self) != 1 else ''}, {self.n_draws} draws"
-        if not len(self):
+        if not len(self) or self.draws.size > MAX_SUMMED:
             return f"{what})"
         if len(self) > MAX_PRINTED:
             mean = self.mean()

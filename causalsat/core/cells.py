@@ -59,8 +59,8 @@ def _formats(frame: Any) -> list[str]:
 
 
 def _largest(column: Any) -> float:
-    known = [abs(v) for v in column if isinstance(v, float | np.floating) and math.isfinite(v) and v]
-    return float(max(known, default=1.0))
+    known = [abs(float(v)) for v in column if isinstance(v, float | np.floating) and math.isfinite(v) and v]
+    return max(known, default=1.0)
 
 
 def to_the_right(columns: Sequence[str], rows: Rows) -> list[bool]:

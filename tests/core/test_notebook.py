@@ -195,3 +195,14 @@ def test_facts_and_tables_escape_what_they_are_given():
     for html in (html_facts({HOSTILE: HOSTILE}, HOSTILE), html_table(["", HOSTILE], [[HOSTILE, HOSTILE]], HOSTILE)):
         assert Page(html).problems == []
         assert "<script" not in html
+
+
+def test_posteriors_of_no_units_of_one_draw_and_of_outcomes_show_something():
+    nothing = EffectPosterior(np.zeros((5, 3)))[[]]
+    one = EffectPosterior(np.full((1, 2), 3.0))
+    outcome = EffectPosterior(np.full((9, 2), 3.0), kind="outcome", treatment=HOSTILE)
+    for posterior in (nothing, one, outcome):
+        assert Page(posterior._repr_html_()).problems == []
+        assert "EffectPosterior(" in repr(posterior)
+    assert "0 units" in repr(nothing)
+    assert "<script" not in outcome._repr_html_()
