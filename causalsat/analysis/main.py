@@ -628,8 +628,9 @@ def _with_corrections(table: pd.DataFrame, powered: PredictionPowered) -> pd.Dat
     found = pd.concat([pd.DataFrame({CORRECTED: corrected}).T, table.drop(index="difference in means")])
     plain = powered.uncorrected
     lower, upper = plain.interval()
-    own = {"estimate": plain.estimate, "se": plain.se, "lower": lower, "upper": upper, "p_value": plain.p_value}
-    own |= {"df": plain.df, "n": plain.n, "clusters": plain.clusters, "estimand": OF_PREDICTIONS}
+    own: dict[str, Any] = {"estimate": plain.estimate, "se": plain.se, "lower": lower, "upper": upper}
+    own |= {"p_value": plain.p_value, "df": plain.df, "n": plain.n, "clusters": plain.clusters}
+    own["estimand"] = OF_PREDICTIONS
     found.loc["predictions, uncorrected"] = own
     return found
 

@@ -295,9 +295,9 @@ def family_statistics(
     n = int(units.unit.max()) + 1
     known = np.isfinite(values)
     middle = np.nanmean(values, axis=0)
-    mass = np.stack([np.bincount(units.unit, w * seen, minlength=n) for seen in known.T], axis=1)
+    mass = np.stack([np.bincount(units.unit, w * seen, minlength=n) for seen in known.T], axis=1).astype(float)
     centred = np.where(known, values - middle, 0.0)
-    total = np.stack([np.bincount(units.unit, w * column, minlength=n) for column in centred.T], axis=1)
+    total = np.stack([np.bincount(units.unit, w * column, minlength=n) for column in centred.T], axis=1).astype(float)
     home, arm = np.zeros(n, dtype=np.int64), np.zeros(n)
     home[units.unit], arm[units.unit] = units.stratum, design.treatment
     statistic = FamilyStatistics(mass, total, home)

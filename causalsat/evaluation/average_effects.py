@@ -120,7 +120,7 @@ def average_effects(
     if stratum_fixed_effects and blocks is not None:
         rows["stratum fixed effects"] = _row(fixed_effects(outcome, t, table, **roles), level)
     if conley_km is not None:
-        fits = {"difference in means": (difference, None)}
+        fits: dict[str, tuple[EffectEstimate, Any]] = {"difference in means": (difference, None)}
         if table is not None:
             fits["OLS with covariates"] = (adjusted, table)
         where = lon_lat(places, len(outcome)) if places is not None else _no_places()

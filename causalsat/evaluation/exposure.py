@@ -184,7 +184,7 @@ def _sites(study: Any) -> _Sites:
         )
     w = np.ones(len(y)) if design.weights is None else design.weights
     w = np.where(np.isnan(y), 0.0, w)
-    mass = np.bincount(code, w)
+    mass = np.bincount(code, w).astype(float)
     mean = np.divide(np.bincount(code, w * np.nan_to_num(y)), mass, out=np.zeros(len(mass)), where=mass > 0)
     xyz = unit_vectors(lon_lat(study.units, len(y)))
     middle = np.column_stack([np.bincount(code, column) for column in xyz.T])

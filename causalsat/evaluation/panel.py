@@ -177,7 +177,7 @@ def _paired(table: pd.DataFrame, roles: dict[str, str], covariates: list[str]) -
         lost = int(table[roles[role]].isna().sum())
         if lost:
             raise DataError(f"{role} {roles[role]!r} misses {lost} of {len(table)} values", todo="fill them in")
-    waves = np.sort(pd.unique(table[wave]))
+    waves = np.unique(table[wave].to_numpy())
     if len(waves) != 2:
         raise DataError(
             f"{len(waves)} waves in {wave!r} ({list_names(waves, 6)})",
@@ -236,4 +236,4 @@ def _means(first: Any, second: Any, treated: FloatArray, weight: Any, waves: Any
         arm: [float(np.average(part.to_numpy(dtype=float)[treated == a], weights=w[treated == a])) for part in parts]
         for arm, a, parts in (("control", 0, (first, second)), ("treated", 1, (first, second)))
     }
-    return pd.DataFrame(rows, index=pd.Index(np.sort(pd.unique(waves)), name=waves.name)).T
+    return pd.DataFrame(rows, index=pd.Index(np.unique(waves.to_numpy()), name=waves.name)).T

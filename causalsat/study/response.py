@@ -69,7 +69,7 @@ def features_of_response(model: Any, X: Any) -> FloatArray:
     if hasattr(X, "select_dtypes"):
         numbers = X.drop(columns="geometry", errors="ignore").select_dtypes(["number", "bool"])
         raw = numbers.to_numpy(dtype=float)
-        names = [str(c) for c in numbers.columns]
+        names = tuple(str(c) for c in numbers.columns)
         return np.asarray(learn_imputation(raw, names).apply(raw, names)) if names else np.empty((len(X), 0))
     return np.asarray(X, dtype=float)
 
