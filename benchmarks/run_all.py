@@ -54,6 +54,7 @@ ORDER = [
     ("meta_and_forest", "Coverage of intervals: forest, doubly robust, meta-learners, stack"),
     ("place_intervals", "Effects that are linear, curved, steps, sparse, interactions: intervals at new places"),
     ("designs", "Designs: coverage of every row of the average effect"),
+    ("experiments_outcomes", "Experiments: missing, predicted and several outcomes, neighbours, panels"),
     ("uganda_estimators", "Uganda: every estimator"),
     ("sequences", "Image sequences: a moderator in the change between dates"),
     ("finetuning", "Fine-tuning a network against its frozen features"),
