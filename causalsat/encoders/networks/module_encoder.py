@@ -248,7 +248,7 @@ class ModuleEncoder(ChipEncoder):
         self.gsd_ = self._surroundings(view.data[:1], view.spec.n_time).gsd
         if self.window_px is not None:
             side = int(self.window_px)
-            self.times_ = self._surroundings(view.data[:1], view.spec.n_time).times[0] if self.reads_dates else None
+            self.times_ = self._times_of(view.data[:1], view.spec.n_time)
             self.margin_px_ = margin_from(np.ones(2), self._patch(), side)
             self.n_outputs_ = self._tokens(np.zeros((1, len(self.bands_), side, side), dtype=np.float32)).shape[-1]
         else:
@@ -304,6 +304,11 @@ class ModuleEncoder(ChipEncoder):
     # ------------------------------------------------------------------ chip by chip
     def _surroundings(self, X: Any, n_time: int) -> Surroundings:
         return surroundings_of(X, self.declared_, n_time)
+
+    def _times_of(self, X: Any, n_time: int) -> Any:
+        """Dates of the images of the first unit, shape (time,); None where the module takes none."""
+        times = self._surroundings(X, n_time).times
+        return times[0] if times is not None and self.reads_dates else None
 
     def _encode_view(self, view: ChipView) -> NDArray[np.float64]:
         if self.window_px is not None:
@@ -597,11 +602,10 @@ class ModuleEncoder(ChipEncoder):
         if not self.reads_pixels:
             return self._of_places(window, lonlat, len(top))
         pixels = self._open_known(np.asarray(window)[None]).take(slice(None))[0]
-        if getattr(self, "_cache", None) is None:
-            self._cache = TokenCache()
+        cache = self._cache = getattr(self, "_cache", None) or TokenCache()
         grid = self._grid()
         salt = f"{resolve_device(self.device)} {self.precision} {self.module_digest_} {grid}"
-        times = self._surroundings(_as_unit(window), self.n_time_).times[0] if self.reads_dates else None
+        times = self._times_of(_as_unit(window), self.n_time_) if self.reads_dates else None
         return features_by_date(
             pixels,
             top,
@@ -611,7 +615,7 @@ class ModuleEncoder(ChipEncoder):
             lambda j: self._tokens if times is None else partial(self._tokens, time=times[j]),
             self.n_outputs_,
             head=head,
-            cache=self._cache,
+            cache=cache,
             salt=lambda j: salt if times is None else f"{salt} {times[j]}",
             at_once=windows_at_once(self.batch_size, grid),
         )

@@ -42,7 +42,7 @@ def interpolated(module: Any, side: int) -> Iterator[None]:
     try:
         for owner in module.modules():
             for name in _NAMES:
-                own = getattr(owner, name, None)
+                own: Any = getattr(owner, name, None)
                 if not hasattr(own, "ndim") or own.ndim != 3 or own.shape[0] != 1:
                     continue
                 new = interpolate_positions(own, side)
