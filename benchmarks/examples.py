@@ -38,6 +38,7 @@ FIGURES = {
     "selective_labels": "villages.png",
     "unobserved_confounding": "strength.png",
     "which_images_respond": "images.png",
+    "whom_to_treat": "gain_curve.png",
 }
 
 
