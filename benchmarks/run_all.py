@@ -26,6 +26,8 @@ ORDER = [
     ("uganda_seeds", "Uganda's ten fold seeds: what they can tell"),
     ("uganda_covariates", "Uganda's design, simulated: covariates among the modifiers"),
     ("uganda_places", "Uganda's places, simulated outcomes: effects that follow the place"),
+    ("decisions", "Decisions: values of rules, gain of a budget, exact trees"),
+    ("missing_features", "Missing features: means, multiple imputation, imputation in the model"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("encoders", "Encoders that users bring"),
