@@ -68,7 +68,12 @@ BaselineOutcomeOption = Annotated[
     str | None, typer.Option("--baseline-outcome", help="Column of the outcome before treatment, adjusted for.")
 ]
 TreatedOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means treated.")]
-ControlOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means control.")]
+ControlOption = Annotated[
+    str | None, typer.Option(help="Value of the treatment column that means control; of several arms, all are taken.")
+]
+TakeUpOption = Annotated[
+    str | None, typer.Option("--take-up", help="Column of who took the treatment up; the treatment is assignment.")
+]
 ObservationalOption = Annotated[
     bool, typer.Option("--observational", help="Nobody randomised: adjust, and show overlap and sensitivity.")
 ]
@@ -157,6 +162,7 @@ def _design(
     control: str | None,
     observational: bool,
     treatment_date: str | None,
+    take_up: str | None = None,
 ) -> dict[str, Any]:
     """What the options say of the design, as arguments of Study: only those that were given."""
     number = _number(propensity)
@@ -166,6 +172,7 @@ def _design(
         "propensity": propensity if number is None else number,
         "treated": _value(treated),
         "control": _value(control),
+        "take_up": take_up,
         "treatment_date": treatment_date,
         "randomised": False if observational else None,
     }
@@ -206,6 +213,7 @@ def check(
     propensity: PropensityOption = None,
     treated: TreatedOption = None,
     control: ControlOption = None,
+    take_up: TakeUpOption = None,
     observational: ObservationalOption = False,
     treatment_date: TreatmentDateOption = None,
     missing_outcome: MissingOutcomeOption = None,
@@ -224,7 +232,7 @@ def check(
     causalsat check units.csv --outcome y --treatment t --lon lon --lat lat --imagery scene.tif --size-m 960
     """
     with answer("check", as_json, verbose, quiet) as reply:
-        design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        design = _design(strata, weights, propensity, treated, control, observational, treatment_date, take_up)
         design |= _outcome(missing_outcome, baseline_outcome)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         report = loaded.check(size_m=size_m)
@@ -247,6 +255,7 @@ def run(
     propensity: PropensityOption = None,
     treated: TreatedOption = None,
     control: ControlOption = None,
+    take_up: TakeUpOption = None,
     observational: ObservationalOption = False,
     treatment_date: TreatmentDateOption = None,
     missing_outcome: MissingOutcomeOption = None,
@@ -273,7 +282,7 @@ def run(
     with answer("run", as_json, verbose, quiet) as reply:
         from causalsat.analysis.folder import check_folder
 
-        design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
+        design = _design(strata, weights, propensity, treated, control, observational, treatment_date, take_up)
         design |= _outcome(missing_outcome, baseline_outcome)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         folder = out or Path("outputs") / loaded.name
@@ -439,6 +448,7 @@ def new(
     propensity: PropensityOption = None,
     treated: TreatedOption = None,
     control: ControlOption = None,
+    take_up: TakeUpOption = None,
     observational: ObservationalOption = False,
     treatment_date: TreatmentDateOption = None,
     outcome_label: Annotated[str | None, typer.Option(help="What tables and axes call the outcome.")] = None,
@@ -465,7 +475,7 @@ def new(
         check_name(name)
         question = _ask if ask and not as_json and sys.stdin.isatty() else None
         survey = file if file is not None else Path(_needed("Survey file", "--file", question))
-        given = _design(strata, weights, propensity, treated, control, observational, None)
+        given = _design(strata, weights, propensity, treated, control, observational, None, take_up)
         randomised = given.pop("randomised", None)
         named = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
         named |= {"covariates": [c.strip() for c in covariates.split(",") if c.strip()]}

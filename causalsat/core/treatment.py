@@ -20,6 +20,7 @@ from causalsat.exceptions import TreatmentError, TreatmentWarning
 __all__ = [
     "arm_names",
     "code_treatment",
+    "declared_arms",
     "is_dose",
     "more_than_two_values",
     "several_arms",
@@ -36,7 +37,7 @@ TREATED_WORDS = frozenset(
     {"treatment", "treatment group", "treated", "treat", "intervention", "program", "programme", "yes", "true", "t"}
 )
 MAX_ARMS = 8  # more values of a column of numbers are a dose
-FOR_ARMS = "TransTEE(treatment_kind='levels')"
+FOR_ARMS = "ArmsEffect, or TransTEE(treatment_kind='levels')"
 FOR_DOSES = "BayesianLinearEffect (a slope), GaussianProcessEffect or TransTEE (a curve)"
 
 
@@ -138,7 +139,8 @@ def code_treatment(
     other arm; Stata value labels, or two words, that say which is which (control, untreated, no, false, placebo,
     comparison; treatment, treated, yes, true, intervention) decide, whatever the codes; booleans and numbers 0/1
     stand for themselves, unless a label contradicts them, which is refused; any other numbers stay as they are; other
-    words are refused.
+    words are refused. Of three values or more ``control`` names one, and the others are arms 1, 2, ... in the order
+    of their values.
 
     Parameters
     ----------
@@ -187,7 +189,8 @@ def _code_kinds(kinds: Any, treated: Any, labels: Mapping[Any, str] | None, cont
             )
         return coded
     if control is not None:
-        return 1 - _against(kinds, named, control, "control")
+        arms = _arms_beside(kinds, named, control)
+        return 1 - _against(kinds, named, control, "control") if arms is None else arms
     by_words = _coded_by_words([str(name).strip().casefold() for name in named])
     numbers = _as_numbers(kinds)
     if labels and by_words is not None:
@@ -205,6 +208,44 @@ def _code_kinds(kinds: Any, treated: Any, labels: Mapping[Any, str] | None, cont
         expected="0 and 1, or two labels that say which is which, such as Control and Treatment",
         todo=_name_one(present) if len(present) == 2 else several_arms(kinds.name, present),
     )
+
+
+def declared_arms(values: Any, labels: Mapping[Any, str] | None, control: Any) -> dict[Any, str]:
+    """Code and name of the arms of a column of which ``control`` names one; empty for two values and for doses.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> declared_arms(pd.Series(["goats", "control", "cash"]), None, "control")
+    {0: 'control', 1: 'cash', 2: 'goats'}
+    >>> declared_arms(pd.Series([2, 0, 1]), {0: "Cash", 1: "None", 2: "Goats"}, "None")
+    {0: 'None', 1: 'Cash', 2: 'Goats'}
+    """
+    import pandas as pd
+
+    kinds = pd.Series(pd.unique(values.dropna()), name=values.name)
+    named = [_named(kind, labels) for kind in kinds]
+    coded = _arms_beside(kinds, named, control)
+    if coded is None:
+        return {}
+    names = [plain(name) for name in named]
+    return {int(code): str(name) for code, name in sorted(zip(coded, names, strict=True))}
+
+
+def _arms_beside(kinds: Any, named: Sequence[Any], control: Any) -> FloatArray | None:
+    """Codes of arms, control 0 and the others 1, 2, ... in their order; None for two values, and for doses."""
+    present = list(kinds)
+    if len(present) < 3 or (_all_numbers(present) and is_dose(present)):
+        return None
+    hit = np.array([kind == control or name == control for kind, name in zip(kinds, named, strict=True)], dtype=bool)
+    if hit.sum() != 1:
+        return None
+    others = [k for k in range(len(present)) if not hit[k]]
+    numbers = _all_numbers(present)
+    others.sort(key=lambda k: present[k] if numbers else str(present[k]))
+    coded = np.zeros(len(present))
+    coded[others] = np.arange(1, len(present))
+    return coded
 
 
 def arm_names(values: Any, labels: Mapping[Any, str] | None) -> dict[Any, str]:
@@ -243,8 +284,8 @@ def several_arms(column: Any, present: Sequence[Any], treated: Any = None) -> st
     known = "" if len(control) == 1 else f" (control is one of {list_names(map(shown, rest), 6)}: the codebook says)"
     named = "" if treated is not None else ", and name the arm with treated="
     return (
-        f"keep the two arms to compare, units[units[{str(column)!r}].isin([{other}, {arm}])]{known}{named}; the "
-        f"other units are in neither. {FOR_ARMS} takes all arms, as numbers"
+        f"take all arms: name the control, control={other}; or keep the two arms to compare, units[units[{str(column)!r}].isin([{other}, {arm}])]{known}{named}; the "
+        f"other units are in neither"
     )
 
 

@@ -65,7 +65,7 @@ def resolve_covariates(frame: pd.DataFrame, covariates: Any, roles: Mapping[str,
             found += [require_column(frame, c, "covariates") if isinstance(c, str) else c for c in matches]
             continue
         column = require_column(frame, name, "covariates")
-        if column in taken and taken[column] in ("outcome", "treatment", "place", "outcome_labelled"):
+        if column in taken and taken[column] in ("outcome", "treatment", "place", "outcome_labelled", "take_up"):
             raise ColumnError(
                 f"column {column!r} is the {taken[column].replace('_', ' ')} and a covariate",
                 expected="covariates measured before treatment, none of them the outcome, the treatment or the place",

@@ -33,6 +33,7 @@ TABLE_CHECKS: tuple[tuple[str, Callable[[Any, Arrays], Iterator[Finding]]], ...]
     ("kind of outcome", outcomes.predicted),
     ("baseline outcome", outcomes.baseline),
     ("treatment arms", roles.arms),
+    ("take-up", roles.take_up),
     ("covariates", values.covariates),
     ("clusters", roles.clusters),
     ("strata", roles.strata),
@@ -67,7 +68,7 @@ def check_study(study: Any, *, size_m: float | None = None, imagery: bool = True
 
 
 def _applies(label: str, study: Any) -> bool:
-    needs = {"clusters": "cluster", "strata": "strata", "weights": "weights"}
+    needs = {"take-up": "take_up", "clusters": "cluster", "strata": "strata", "weights": "weights"}
     if label in needs:
         return needs[label] in study.roles
     if label in ("covariates", "no covariate made from the treatment", "balance of covariates", "propensity"):

@@ -13,7 +13,7 @@ from causalsat.core.treatment import for_arms, for_doses, is_dose
 from causalsat.exceptions import CausalsatError
 from causalsat.study.report import Finding
 
-__all__ = ["arms", "clusters", "strata", "weights", "whole"]
+__all__ = ["arms", "clusters", "strata", "take_up", "weights", "whole"]
 
 FEW_CLUSTERS = 30
 FEW_IN_ARM = 10
@@ -36,6 +36,8 @@ def arms(study: Any, a: Any) -> Iterator[Finding]:
             f"the treatment has one value only ({listed})",
             "an effect needs treated and control units: check the column and the filter",
         )
+    elif study.has_arms:
+        yield from _declared(study, a, values, counts)
     elif len(values) > 2:
         yield _several(study, values, counts)
     elif set(values) != {0.0, 1.0}:
@@ -73,6 +75,111 @@ def _several(study: Any, values: Any, counts: Any) -> Finding:
         f"{for_arms()}. {only_two}.{doubt} A regression on codes of arms is the effect of none of them",
         stops_analyse=True,
     )
+
+
+def _declared(study: Any, a: Any, values: Any, counts: Any) -> Iterator[Finding]:
+    """Arms of which one is named as control: how many units and clusters each has."""
+    names = study.arms
+    listed = list_names((_arm(v, n, names) for v, n in zip(values, counts, strict=True)), 8)
+    yield Finding(
+        "note",
+        "arms",
+        f"{len(values)} arms: {listed}; control is {names[0]!r}",
+        "analyse() compares every arm with control and with each other; single effects are those of ArmsEffect",
+    )
+    in_arm = counts
+    if a.clusters is not None:
+        pairs = pd.DataFrame({"cluster": a.clusters, "arm": a.t})[(a.clusters >= 0) & np.isfinite(a.t)]
+        in_arm = pairs.drop_duplicates().groupby("arm").size().reindex(values).to_numpy()
+    if in_arm.min() < FEW_IN_ARM:
+        kind = "units" if a.clusters is None else "clusters"
+        yield Finding(
+            "warning" if in_arm.min() >= 2 else "error",
+            "arms",
+            f"the arm {names[int(values[in_arm.argmin()])]!r} has {int(in_arm.min())} {kind}",
+            "so few leave few degrees of freedom and wide intervals"
+            if in_arm.min() >= 2
+            else "a variance needs two: leave the arm out, study.subset(...)",
+        )
+    if a.propensity is not None:
+        yield Finding(
+            "error",
+            "propensity",
+            f"one propensity for {len(values)} arms",
+            "leave propensity out: the shares of the arms (in each stratum) are used",
+            stops_analyse=True,
+        )
+
+
+# ---------------------------------------------------------------------- take-up
+def take_up(study: Any, a: Any) -> Iterator[Finding]:
+    """Take-up that is missing, not 0/1, the assignment itself, or hardly moved by it."""
+    if "take_up" not in study.roles:
+        return
+    column = study.roles["take_up"]
+    try:
+        d = study.take_up
+    except CausalsatError as error:
+        yield Finding("error", "take-up", error.what, error.todo or "code it as 0 and 1")
+        return
+    known = np.isfinite(d)
+    if not known.all():
+        yield Finding(
+            "error",
+            "take-up",
+            f"{int((~known).sum()):,} of {len(d):,} units have no value of {column!r}",
+            "code them 0 only if they did not take the treatment up; else leave them out: study.subset(...)",
+        )
+    if not np.isin(d[known], (0.0, 1.0)).all():
+        yield Finding(
+            "error",
+            "take-up",
+            f"take-up {column!r} has other values than 0 and 1",
+            "say who took the treatment up with 0 and 1; for amounts use linearmodels.IV2SLS",
+        )
+        return
+    if not a.is_binary:
+        yield Finding(
+            "error",
+            "take-up",
+            "take-up of a treatment that is not two arms",
+            "keep one arm and control, or leave take_up out; for several arms with take-up use linearmodels.IV2SLS",
+            stops_analyse=True,
+        )
+        return
+    yield from _first_stage(study, d, a.t, known & np.isfinite(a.t))
+
+
+def _first_stage(study: Any, d: Any, t: Any, known: Any) -> Iterator[Finding]:
+    column, assigned = study.roles["take_up"], study.roles["treatment"]
+    share = [float(d[known & (t == arm)].mean()) for arm in (0, 1)]
+    fact = f"take-up {column!r} is {share[1]:.1%} of the assigned and {share[0]:.1%} of the control units"
+    if (d[known] == t[known]).all():
+        yield Finding(
+            "warning",
+            "take-up",
+            f"take-up {column!r} equals the treatment {assigned!r}",
+            "if everybody did as assigned, leave take_up out; if the treatment column already is who took it up, name "
+            "the assignment as treatment: those who chose to take it up differ from the others",
+        )
+    elif share[1] <= share[0]:
+        yield Finding(
+            "warning",
+            "take-up",
+            fact,
+            "assignment should raise take-up: check that neither column is turned around",
+        )
+    else:
+        gap = share[1] - share[0]
+        few = gap < 0.1
+        yield Finding(
+            "warning" if few else "note",
+            "take-up",
+            f"{fact}: {gap:.1%} are compliers",
+            ("so few compliers leave wide intervals; read the Anderson-Rubin interval. " if few else "")
+            + "analysis.compliance has the effect on compliers; every other row is the intention to treat",
+            {"assigned": share[1], "control": share[0]},
+        )
 
 
 def _arm(value: float, count: int, names: Any) -> str:

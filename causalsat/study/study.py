@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from causalsat.core.inputs import align_rows, take
 from causalsat.core.names import shown, with_unit
 from causalsat.core.notebook import fragment, html_facts
-from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment
+from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment, declared_arms
 from causalsat.design import Design, make_design
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError, TreatmentError
 from causalsat.study.building import (
@@ -62,7 +62,10 @@ def facts_of(study: Any) -> list[str]:
     facts = [f"{len(study):,} units{clusters}"]
     try:
         t = study.treatment
-        if np.isin(t[~np.isnan(t)], (0.0, 1.0)).all():
+        if study.has_arms:
+            counts = ", ".join(f"{name} {int((t == code).sum()):,}" for code, name in study.arms.items())
+            facts.append(f"{len(study.arms)} arms ({counts})")
+        elif np.isin(t[~np.isnan(t)], (0.0, 1.0)).all():
             facts.append(f"{int((t == 1).sum()):,} treated and {int((t == 0).sum()):,} control")
         else:
             facts.append(f"treatment from {np.nanmin(t):g} to {np.nanmax(t):g}")
@@ -92,7 +95,13 @@ def sites_of(study: Any) -> Any:
     units = study.units
     points = units.geometry.representative_point() if (units.geom_type != "Point").any() else units.geometry
     table = pd.DataFrame(
-        {"x": points.x, "y": points.y, "treated": study.treatment, "outcome": study.y}, index=units.index
+        {
+            "x": points.x,
+            "y": points.y,
+            "treated": study.treatment if not study.has_arms else study.treatment > 0,
+            "outcome": study.y,
+        },
+        index=units.index,
     )
     label = study.groups if study.groups is not None else [f"{x:.7g}, {y:.7g}" for x, y in table[["x", "y"]].values]
     lost = pd.isna(np.asarray(label, dtype=object))
@@ -142,18 +151,23 @@ def fit_study(study: Any, model: Any, X: Any = None) -> Any:
 def _refuse_labelled_arms(study: Any, estimator: Any) -> None:
     """Refuse arms that value labels name where an estimator would take their codes for amounts."""
     arms = study.arms
-    if len(arms) < 3 or getattr(estimator, "treatment_kind", None) == "levels":
+    if len(arms) < 3 or getattr(estimator, "treatment_kind", None) == "levels" or takes_arms(estimator):
         return
     column = study.roles["treatment"]
     listed = ", ".join(f"{shown(code)} = {name}" for code, name in arms.items())
     raise TreatmentError(
-        f"the treatment {column!r} has {len(arms)} arms by its value labels ({listed}), whose codes "
+        f"the treatment {column!r} has {len(arms)} arms ({listed}), whose codes "
         f"{type(estimator).__name__} takes for amounts",
         expected="two arms, or an estimator of arms",
         todo=f"keep one arm and control, study.subset(study.units[{column!r}].isin([control, arm])), and name it by "
         f"replace(treated=arm); or take all arms with {FOR_ARMS}. If the codes are amounts: "
-        "study.replace(value_labels=None)",
+        "study.replace(value_labels=None, control=None)",
     )
+
+
+def takes_arms(estimator: Any) -> bool:
+    """Whether an estimator takes labels of several arms."""
+    return bool(getattr(estimator, "takes_arms", False))
 
 
 def given_roles(study: Any) -> dict[str, Any]:
@@ -180,6 +194,10 @@ def _arguments(study: Any, estimator: Any) -> dict[str, Any]:
             todo="end the pipeline with one of causalsat's estimators, such as DoublyRobustEffect()",
         )
     given = given_roles(study)
+    if study.take_up is not None and "take_up" in known:
+        given["take_up"] = study.take_up
+    if takes_arms(estimator) and study.has_arms:
+        given |= {"treatment": study.arm_of_units, "control": study.arms[0]}
     unused = [k for k in given if k not in known and not takes_any]
     if unused:
         warnings.warn(
@@ -216,6 +234,9 @@ class Study:
         Column with the randomisation strata.
     weights : str, optional
         Column with survey weights.
+    take_up : str, optional
+        Column that says who took the treatment up (0/1, or labels such as no/yes); the treatment is then the
+        assignment, and :func:`causalsat.analyse` adds the effect on compliers.
     propensity : str or float, optional
         The design's probability of treatment: a column, or one number for all.
     missing_outcome : {None, "weight"}
@@ -246,7 +267,7 @@ class Study:
         Column with the unit's identity; becomes the index. Default: the table's own index.
     treated, control : object, optional
         The value (or Stata label) of the treatment column that means treated, or control; the one other value is the
-        other arm.
+        other arm. Of three values or more, ``control`` says that they are arms, and which of them is control.
     treatment_date : date or str, optional
         When treatment began: a date, or the column with each unit's date. A year or a month is its first day.
     image_dates : date or list of dates, optional
@@ -321,6 +342,7 @@ class Study:
         cluster: str | None = None,
         strata: str | None = None,
         weights: str | None = None,
+        take_up: str | None = None,
         propensity: str | float | None = None,
         missing_outcome: str | None = None,
         baseline_outcome: str | None = None,
@@ -355,6 +377,8 @@ class Study:
         of_outcome = outcome_settings(missing_outcome, outcome_predicted, outcome_labelled)
         of_outcome |= add_location_roles(frame, roles, location_error, urban)
         add_outcome_roles(frame, roles, baseline_outcome=baseline_outcome, outcome_labelled=outcome_labelled)
+        if take_up is not None:
+            roles["take_up"] = require_column(frame, take_up, "take_up")
         if isinstance(propensity, str):
             roles["propensity"] = require_column(frame, propensity, "propensity")
         elif propensity is not None:
@@ -485,9 +509,34 @@ class Study:
 
     @property
     def arms(self) -> dict[Any, str]:
-        """Code and name of each of several arms, by value labels or as words; empty for two arms and for doses."""
-        column = self.roles["treatment"]
-        return arm_names(self.units[column], self.value_labels.get(column))
+        """Code and name of each of several arms, by value labels or as words; empty for two arms and for doses.
+
+        With ``control`` the codes are those of :attr:`treatment`, and control is 0.
+        """
+        column, control = self.roles["treatment"], self._settings["control"]
+        labels = self.value_labels.get(column)
+        declared = {} if control is None else declared_arms(self.units[column], labels, control)
+        return declared or arm_names(self.units[column], labels)
+
+    @property
+    def has_arms(self) -> bool:
+        """Whether the treatment has three arms or more of which ``control`` names the control."""
+        return self._settings["control"] is not None and self._settings["treated"] is None and len(self.arms) > 2
+
+    @property
+    def arm_of_units(self) -> NDArray[Any]:
+        """Name of each unit's arm, shape (n,), None where missing; of a study with :attr:`has_arms`."""
+        t = self.treatment
+        names = self.arms
+        return np.array([None if np.isnan(code) else names[int(code)] for code in t], dtype=object)
+
+    @property
+    def take_up(self) -> FloatArray | None:
+        """Who took the treatment up, shape (n,), 0 or 1, NaN where missing; or None."""
+        if "take_up" not in self.roles:
+            return None
+        column = self.roles["take_up"]
+        return code_treatment(self.units[column], None, self.value_labels.get(column))
 
     @property
     def groups(self) -> NDArray[Any] | None:
