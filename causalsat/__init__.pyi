@@ -38,6 +38,7 @@ from causalsat.encoders.networks.torchvision_encoder import TorchvisionEncoder a
 from causalsat.encoders.random_conv.features import RandomConvFeatures as RandomConvFeatures
 from causalsat.encoders.random_conv.pyramid import PyramidFeatures as PyramidFeatures
 from causalsat.encoders.sequence.encoder import SequenceEncoder as SequenceEncoder
+from causalsat.estimators.arms import ArmsEffect as ArmsEffect
 from causalsat.estimators.clusters.estimator import ImageEffectClusters as ImageEffectClusters
 from causalsat.estimators.confounding.estimator import ImageConfounding as ImageConfounding
 from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect

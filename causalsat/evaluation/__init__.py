@@ -1,5 +1,6 @@
 """Judging effects without ground truth: functions on arrays that return frozen results."""
 
+from causalsat.evaluation.arms import ArmComparison, arm_effects
 from causalsat.evaluation.attrition import LeeBounds, lee_bounds
 from causalsat.evaluation.average_effects import average_effects
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
@@ -48,6 +49,7 @@ __all__ = [
     "LocationErrorCost",
     "PredictionPowered",
     "TwoWaveEffects",
+    "ArmComparison",
     "LeeBounds",
     "Balance",
     "BlockSize",
@@ -74,6 +76,7 @@ __all__ = [
     "aggregate_quantiles",
     "average_effects",
     "exposure_effects",
+    "arm_effects",
     "lee_bounds",
     "linear_calibration",
     "location_error_cost",
