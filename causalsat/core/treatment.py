@@ -18,6 +18,7 @@ from causalsat.core.warn import warn
 from causalsat.exceptions import TreatmentError, TreatmentWarning
 
 __all__ = [
+    "arm_label",
     "arm_names",
     "code_treatment",
     "declared_arms",
@@ -228,8 +229,20 @@ def declared_arms(values: Any, labels: Mapping[Any, str] | None, control: Any) -
     coded = _arms_beside(kinds, named, control)
     if coded is None:
         return {}
-    names = [plain(name) for name in named]
-    return {int(code): str(name) for code, name in sorted(zip(coded, names, strict=True))}
+    names = [arm_label(name) for name in named]
+    return {int(code): name for code, name in sorted(zip(coded, names, strict=True))}
+
+
+def arm_label(value: Any) -> str:
+    """Name of an arm: its text; of a whole number without decimals.
+
+    Examples
+    --------
+    >>> arm_label(2.0), arm_label("cash")
+    ('2', 'cash')
+    """
+    own = plain(value)
+    return str(int(own)) if not isinstance(own, bool) and _is_whole(own) else str(own)
 
 
 def _arms_beside(kinds: Any, named: Sequence[Any], control: Any) -> FloatArray | None:
@@ -284,7 +297,8 @@ def several_arms(column: Any, present: Sequence[Any], treated: Any = None) -> st
     known = "" if len(control) == 1 else f" (control is one of {list_names(map(shown, rest), 6)}: the codebook says)"
     named = "" if treated is not None else ", and name the arm with treated="
     return (
-        f"take all arms: name the control, control={other}; or keep the two arms to compare, units[units[{str(column)!r}].isin([{other}, {arm}])]{known}{named}; the "
+        f"take all arms: name the control, control={other}; or keep the two arms to compare, "
+        f"units[units[{str(column)!r}].isin([{other}, {arm}])]{known}{named}; the "
         f"other units are in neither"
     )
 

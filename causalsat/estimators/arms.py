@@ -12,7 +12,7 @@ from causalsat.base import EffectEstimator, Summary
 from causalsat.core import inputs
 from causalsat.core.inputs import FitData, align, check_whole_numbers, select_columns
 from causalsat.core.names import list_names, plain, shown
-from causalsat.core.treatment import CONTROL_WORDS, is_dose, two_values
+from causalsat.core.treatment import CONTROL_WORDS, arm_label, is_dose, two_values
 from causalsat.design.design import check_nested, check_strata
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.inference import nuisances as scoring
@@ -159,9 +159,16 @@ class ArmsEffect(EffectEstimator):
             check_nested(data.groups, blocks)
         return replace(data, strata=blocks)
 
-    def _code(self, value: Any, name: str) -> float:
+    def arm_code(self, value: Any, name: str = "treatment") -> float:
+        """Code of an arm: its position in ``arms_``.
+
+        Raises
+        ------
+        ParameterError
+            If it is no arm, or none is named where there are three or more.
+        """
         value = np.asarray(value).item() if np.ndim(value) == 0 else value
-        text = str(plain(value))
+        text = arm_label(value)
         if text in self.arms_:
             return float(self.arms_.index(text))
         if isinstance(value, float | int) and not isinstance(value, bool):
@@ -178,9 +185,9 @@ class ArmsEffect(EffectEstimator):
     def _codes_of(self, X: Any, value: Any, name: str) -> Any:
         own = align(X, value, name)
         if np.ndim(own) == 0:
-            return self._code(own, name)
+            return self.arm_code(own, name)
         values = np.asarray(own, dtype=object)
-        found = {v: self._code(v, name) for v in set(values.tolist())}
+        found = {v: self.arm_code(v, name) for v in set(values.tolist())}
         return np.array([found[v] for v in values.tolist()])
 
     def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
@@ -244,7 +251,7 @@ class ArmsEffect(EffectEstimator):
         if own["treatment"] is None:
             raise TreatmentError("no treatment", expected="treatment= the arms of the units")
         outcome = inputs.check_outcome(inputs.align_outcome(X, y, **own), len(design))
-        code = np.asarray([self._code(v, "treatment") for v in np.asarray(own["treatment"], dtype=object)])
+        code = np.asarray([self.arm_code(v, "treatment") for v in np.asarray(own["treatment"], dtype=object)])
         clusters, weight = (
             inputs.check_groups(own["groups"], len(design)),
             inputs.check_weights(own["sample_weight"], len(design)),

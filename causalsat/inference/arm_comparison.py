@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat.core import inputs
-from causalsat.core.names import list_names, plain, shown
+from causalsat.core.names import list_names, shown
 from causalsat.core.tables import Tabular
-from causalsat.core.treatment import declared_arms
+from causalsat.core.treatment import arm_label, declared_arms
 from causalsat.exceptions import ParameterError, TreatmentError
 from causalsat.inference.arms import ArmMeans, arm_means, cells_of_arms
 from causalsat.inference.robust import t_interval, t_p_value
@@ -64,9 +64,9 @@ class ArmComparison(Tabular):
         return {"estimate": estimate, "se": se, "lower": lower, "upper": upper, "p_value": p_value, "df": df}
 
     def _code(self, name: Any) -> int:
-        if str(name) not in self.arms:
+        if arm_label(name) not in self.arms:
             raise ParameterError(f"no arm {name!r}", expected=f"one of {list_names(map(shown, self.arms), 8)}")
-        return self.arms.index(str(name))
+        return self.arms.index(arm_label(name))
 
     def wald(self) -> tuple[float, int, float, float]:
         """Test that all arms have one mean outcome: F statistic, its two degrees of freedom, and the p-value.
@@ -118,14 +118,14 @@ def code_arms(values: Any, control: Any) -> tuple[NDArray[np.int64], tuple[str, 
     if column.isna().any():
         raise TreatmentError(f"{int(column.isna().sum())} units without an arm", expected="the arm of each unit")
     kinds = list(pd.unique(column))
-    if not any(kind == control or str(kind) == str(control) for kind in kinds):
+    if not any(kind == control or arm_label(kind) == arm_label(control) for kind in kinds):
         raise TreatmentError(
             f"control={control!r} is no arm", expected=f"one of {list_names(map(shown, kinds), 8)}", todo="name it"
         )
-    own = next(kind for kind in kinds if kind == control or str(kind) == str(control))
+    own = next(kind for kind in kinds if kind == control or arm_label(kind) == arm_label(control))
     if len(kinds) == 2:
         other = next((kind for kind in kinds if kind != own), own)
-        names = {0: str(own), 1: str(other)}
+        names = {0: arm_label(own), 1: arm_label(other)}
     else:
         names = declared_arms(column, None, own)
     if not names:
@@ -133,7 +133,7 @@ def code_arms(values: Any, control: Any) -> tuple[NDArray[np.int64], tuple[str, 
             f"{len(kinds)} values, which are doses or one arm", expected="two to eight arms", todo="check the column"
         )
     code = {name: k for k, name in names.items()}
-    text = column.map(lambda kind: str(plain(kind)))
+    text = column.map(lambda kind: arm_label(kind))
     return text.map(code).to_numpy(dtype=np.int64), tuple(names[k] for k in sorted(names))
 
 

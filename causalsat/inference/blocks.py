@@ -101,7 +101,7 @@ def draw_blocks(
     log_weight = np.empty(_N_SCALES)
     for i, s in enumerate(scales):
         total = own + s**2 * prior
-        sign, logdet = np.linalg.slogdet(total)
+        logdet = np.linalg.slogdet(total)[1]
         log_weight[i] = -0.5 * (logdet + flat[slopes] @ np.linalg.solve(total, flat[slopes]))
     log_weight += np.log(scales) - np.log1p((scales / prior_scale) ** 2)
     share = np.exp(log_weight - log_weight.max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ class MapJob:
         What is mapped.
     given : str or None
         Of a risk: what is known of the decision.
+    contrast : mapping
+        Arguments of the estimator's ``effect``: which arms are compared, or which effect it is.
     others : tuple of (model, bool)
         Models whose disagreement with this one is mapped, and whether their features are this one's.
     learned_error : DirectUncertainty or None
@@ -109,6 +111,7 @@ class MapJob:
     threads: int | None = None
     quantity: str = "effect"
     given: str | None = None
+    contrast: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[tuple[Any, bool], ...] = ()
     learned_error: Any = None
     scale: BandScale | None = None
@@ -249,13 +252,13 @@ def _bands(job: MapJob, points: Any) -> Iterator[tuple[int, NDArray[np.int64], N
             yield 0, position, _own_bands(job, estimator, chunk, support[part])
         for k, other in alike:
             for position, chunk in _chunks(job, other, start, features):
-                yield k, position, other.effect(chunk).mean()[None]
+                yield k, position, other.effect(chunk, **job.contrast).mean()[None]
     for k, (model, same) in enumerate(job.others, start=1):
         if not same:
             transformers, other = base.final_estimator(model)
             for start, features in _features(job, transformers, points):
                 for position, chunk in _chunks(job, other, start, features):
-                    yield k, position, other.effect(chunk).mean()[None]
+                    yield k, position, other.effect(chunk, **job.contrast).mean()[None]
 
 
 def _chunks(job: MapJob, estimator: Any, start: int, features: Any) -> Iterator[tuple[NDArray[np.int64], Any]]:
@@ -273,7 +276,8 @@ def _parts(
 
 
 def _own_bands(job: MapJob, estimator: Any, features: Any, support: NDArray[Any]) -> NDArray[np.float32]:
-    bands = posterior_bands(estimator, features, support, job.level, job.quantity, job.given, job.scope)
+    contrast = job.contrast if job.scope == "mean" else {**job.contrast, "scope": job.scope}
+    bands = posterior_bands(estimator, features, support, job.level, job.quantity, job.given, contrast)
     if job.learned_error is not None:
         error = learned_error(job.learned_error, estimator, features, bands[1].astype(float))
         bands = np.vstack([bands, error[None].astype(np.float32)])

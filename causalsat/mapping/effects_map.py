@@ -62,6 +62,9 @@ def map_effects(
     others: Sequence[Any] = (),
     learned_error: Any = None,
     scope: str = "mean",
+    treatment: Any = None,
+    baseline: Any = None,
+    what: str | None = None,
 ) -> MapResult:
     """Map the posterior effect of treatment for every cell of a region.
 
@@ -118,6 +121,11 @@ def map_effects(
         What sd, interval and ``prob_positive`` are about: the mean effect of places that look alike, or the effect
         at the place itself, a cell (see :meth:`causalsat.base.EffectEstimator.effect`). The file's tag ``scope``
         says which, and the map's note does for "place". ``cate`` is the same.
+    treatment, baseline : label or number, optional
+        Which arm, or dose, against which; by default treatment 1 against 0. Of three arms or more the treatment must
+        be named; the baseline is the control.
+    what : {"itt", "compliance", "complier"}, optional
+        Of a :class:`causalsat.ComplierEffect`: which effect is mapped, by default that on compliers.
 
     Returns
     -------
@@ -156,13 +164,33 @@ def map_effects(
         )
     if scope == "place":
         estimator._deviation()  # before any work
+    contrast = contrast_of(estimator, treatment, baseline, what)
     return make_map(
         "effect", None, model, imagery, region, resolution, out, region_crs=region_crs, covariates=covariates,
         size_m=size_m, level=level, min_valid=min_valid, tile_px=tile_px, client=client, progress=progress,
         overwrite=overwrite, png=png, html=html, sites=sites, units=units, title=title, note=note, citation=citation,
         heterogeneity_p=heterogeneity_p, others=check_layers(model, others, learned_error),
-        learned_error=learned_error, scope=scope,
+        learned_error=learned_error, scope=scope, contrast=contrast,
     )  # fmt: skip
+
+
+def contrast_of(estimator: Any, treatment: Any, baseline: Any, what: str | None) -> dict[str, Any]:
+    """Arguments of the estimator's ``effect`` for a map, checked before it begins."""
+    if what is not None:
+        known = getattr(estimator, "quantities", ())
+        if what not in known:
+            raise ParameterError(
+                f"what={what!r} of a {type(estimator).__name__}",
+                expected=f"one of {', '.join(known)}" if known else "no what=",
+                todo="" if known else "fit a ComplierEffect for maps of take-up",
+            )
+        return {"what": what}
+    given = {"treatment": treatment, "baseline": baseline}
+    contrast = {name: value for name, value in given.items() if value is not None}
+    if hasattr(estimator, "arm_code"):
+        estimator.arm_code(contrast.get("treatment", 1.0), "treatment")
+        estimator.arm_code(contrast.get("baseline", 0.0), "baseline")
+    return contrast
 
 
 def make_map(
@@ -194,6 +222,7 @@ def make_map(
     others: tuple[Any, ...] = (),
     learned_error: Any = None,
     scope: str = "mean",
+    contrast: Mapping[str, Any] | None = None,
 ) -> MapResult:
     """Map a quantity of a model, "effect" or "risk" (``given`` what is known of the decision): the conductor."""
     path = _check_settings(out, level, min_valid, tile_px, heterogeneity_p)
@@ -206,7 +235,7 @@ def make_map(
     job = make_job(
         model, imagery, region_of(region, imagery, region_crs), resolution, covariates,
         size_m=size_m, level=level, min_valid=min_valid, folder=folder.absolute(), quantity=quantity, given=given,
-        others=others, learned_error=learned_error, scope=scope,
+        others=others, learned_error=learned_error, scope=scope, contrast=dict(contrast or {}),
     )  # fmt: skip
     side = tile_side(tile_px, job.grid.cell_px, job.chip_px, imagery)
     parts = {**job_parts(job), "tile": side}
@@ -315,6 +344,7 @@ def _tags(
         "job": job_hash,
         "level": f"{job.level:g}",
         "scope": job.scope if job.quantity == "effect" else "",
+        "contrast": ", ".join(f"{name}={value}" for name, value in job.contrast.items()),
         "resolution_m": f"{job.grid.resolution_m:g}",
         "imagery": str(getattr(job.imagery, "name", "")),
         "model": model_words(job.model),

@@ -306,6 +306,7 @@ def job_parts(job: MapJob) -> dict[str, Any]:
         "version": __version__,
         **({} if job.scope == "mean" else {"scope": job.scope}),
         **({} if job.quantity == "effect" else {"quantity": job.quantity, "given": str(job.given)}),
+        **({"contrast": {k: str(v) for k, v in job.contrast.items()}} if job.contrast else {}),
         **({"others": [model_digest(other) for other, _ in job.others]} if job.others else {}),
         **({} if job.learned_error is None else {"learned_error": model_digest(job.learned_error)}),
     }

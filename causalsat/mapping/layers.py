@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -109,13 +110,12 @@ def posterior_bands(
     level: float,
     quantity: str = "effect",
     given: str | None = None,
-    scope: str = "mean",
+    contrast: Mapping[str, Any] = MappingProxyType({}),
 ) -> NDArray[np.float32]:
     """Mean, sd, interval, P(effect > 0) or P(tested), and the support (n,) of rows of features, shape (6, n)."""
-    if quantity == "risk":
-        posterior = estimator.risk(features, given=given)
-    else:
-        posterior = estimator.effect(features, **({} if scope == "mean" else {"scope": scope}))
+    posterior = (
+        estimator.risk(features, given=given) if quantity == "risk" else estimator.effect(features, **contrast)
+    )
     mean, sd, positive, draws = moments(posterior.draws)
     # sorted in single precision, as the map's own numbers are: it takes half as long
     lower, upper = draw_quantiles(draws, [(1 - level) / 2, (1 + level) / 2], axis=-1)

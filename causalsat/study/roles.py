@@ -159,8 +159,8 @@ def _first_stage(study: Any, d: Any, t: Any, known: Any) -> Iterator[Finding]:
             "warning",
             "take-up",
             f"take-up {column!r} equals the treatment {assigned!r}",
-            "if everybody did as assigned, leave take_up out; if the treatment column already is who took it up, name "
-            "the assignment as treatment: those who chose to take it up differ from the others",
+            "if everybody did as assigned, leave take_up out; if the treatment column already is who took it up, "
+            "name the assignment as treatment: those who chose to take it up differ from the others",
         )
     elif share[1] <= share[0]:
         yield Finding(
