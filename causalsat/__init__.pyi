@@ -60,6 +60,7 @@ from causalsat.estimators.selective_labels.estimator import SelectiveLabelsRisk 
 from causalsat.estimators.selective_labels.outcome import SelectiveLabelsOutcome as SelectiveLabelsOutcome
 from causalsat.estimators.transtee.estimator import TransTEE as TransTEE
 from causalsat.estimators.vluci.estimator import VLUCI as VLUCI
+from causalsat.evaluation.best_arm import best_arm as best_arm
 from causalsat.imagery import chips as chips
 from causalsat.imagery import open_imagery as open_imagery
 from causalsat.mapping import district_effects as district_effects

@@ -1,5 +1,6 @@
 """The main job: from a study to effects, tests of heterogeneity, a report and a map."""
 
+from causalsat.analysis.arms import ArmsAnalysis
 from causalsat.analysis.comparison import Comparison, compare
 from causalsat.analysis.describe import describe_effects
 from causalsat.analysis.main import Analysis, analyse, image_model
@@ -9,6 +10,7 @@ from causalsat.evaluation.average_effects import average_effects
 
 __all__ = [
     "Analysis",
+    "ArmsAnalysis",
     "Comparison",
     "OutcomeFamily",
     "SegmentImportance",

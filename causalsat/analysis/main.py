@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat.analysis.measured import Measured, measure
+from causalsat.analysis.arms import ArmsAnalysis, pairs_of
 from causalsat.analysis.modifiers import beside_images
 from causalsat.analysis.outputs import collect_metrics, write_outputs
 from causalsat.analysis.places import effects_at_places
@@ -38,6 +39,7 @@ from causalsat.evaluation import (
     PredictionPowered,
     RateResult,
     Sensitivity,
+    arm_effects,
     blp,
     crossfit_effects,
     crossfit_nuisances,
@@ -48,6 +50,7 @@ from causalsat.evaluation import (
     rate,
 )
 from causalsat.evaluation.average_effects import ADJUSTED, average_effects, score_average
+from causalsat.evaluation.best_arm import best_arm
 from causalsat.exceptions import ParameterError
 from causalsat.inference.folds import seeded
 from causalsat.inference.response import Response
@@ -358,7 +361,7 @@ def analyse(
     level: float = 0.9,
     random_state: int = 0,
     progress: bool = True,
-) -> Analysis:
+) -> Any:
     """Check a study, estimate its average and conditional effects, and test whether the heterogeneity is real.
 
     Parameters
@@ -388,8 +391,9 @@ def analyse(
 
     Returns
     -------
-    Analysis
-        Results; call its ``write(folder)`` for the report and the map.
+    Analysis or ArmsAnalysis
+        Results; call its ``write(folder)`` for the report and the map. Of several arms
+        (``Study(..., control=...)``) every arm is compared with control and with each other.
 
     Raises
     ------
@@ -400,6 +404,10 @@ def analyse(
     check = study.check()
     check.raise_if_errors(analyse=True)
     study = _in_the_population(study)
+    if study.has_arms:
+        settings = {"n_folds": n_folds, "fold_seeds": fold_seeds, "cv": cv, "n_permutations": n_permutations}
+        settings |= {"n_bootstrap": n_bootstrap, "random_state": random_state, "progress": progress}
+        return _analyse_arms(study, model, check, level, settings)
     design = study.design
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
@@ -477,6 +485,37 @@ def _explained(posterior: EffectPosterior, used: Measured, level: float) -> Expl
         held_out=False,
         level=level,
     )
+
+
+def _analyse_arms(study: Any, model: Any, check: Any, level: float, settings: dict[str, Any]) -> ArmsAnalysis:
+    """Joint averages and a joint model of all arms; tests of each pair on the units of its two arms."""
+    from sklearn.base import clone
+
+    from causalsat.estimators.arms import ArmsEffect
+
+    seed = settings["random_state"]
+    if model is None:
+        how = None if study.randomised else "logistic"
+        estimator = ArmsEffect(propensity_model=how, modifiers="img*", random_state=seed)
+        model = image_model(study, estimator, random_state=seed)
+    untrained = clone(model)
+    study.fit(model)
+    latents, covariates, _ = features_of_tests(model, study, seed)
+    comparison = arm_effects(
+        study.y,
+        study.arm_of_units,
+        control=study.arms[0],
+        X=np.column_stack([latents, covariates]),
+        groups=study.groups,
+        strata=study.strata if study.randomised else None,
+        sample_weight=study.weights,
+        randomised=study.randomised,
+        n_splits=settings["n_folds"],
+        random_state=seed,
+    )
+    pairs = {pair: analyse(part, clone(untrained), level=level, **settings) for pair, part in pairs_of(study)}
+    best = best_arm(model, study.X)
+    return ArmsAnalysis(study, model, check, comparison.to_dataframe(), comparison, pairs, best, level)
 
 
 def _in_the_population(study: Any) -> Any:

@@ -360,7 +360,7 @@ class ArmsEffect(EffectEstimator):
 
     def _summary(self) -> Summary:
         table = self.comparison_.to_dataframe()
-        table.index = [f"{a} against {b}" for a, b in table.index]
+        table.index = [f"ATE: {a} against {b}" for a, b in table.index]
         counts = {"units": self.n_units_, "clusters": self.n_groups_}
         counts |= {f"units of {name}": n for name, n in zip(self.arms_, self.arm_counts_, strict=True)}
         notes = ("Averages of doubly robust scores; one covariance of all arms, clustered.",)

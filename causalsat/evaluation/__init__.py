@@ -3,6 +3,7 @@
 from causalsat.evaluation.arms import ArmComparison, arm_effects
 from causalsat.evaluation.attrition import LeeBounds, lee_bounds
 from causalsat.evaluation.average_effects import average_effects
+from causalsat.evaluation.best_arm import BestArm
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
 from causalsat.evaluation.conformal import (
     ConformalCalibration,
@@ -50,6 +51,7 @@ __all__ = [
     "PredictionPowered",
     "TwoWaveEffects",
     "ArmComparison",
+    "BestArm",
     "LeeBounds",
     "Balance",
     "BlockSize",
