@@ -40,6 +40,7 @@ from causalsat.encoders.random_conv.pyramid import PyramidFeatures as PyramidFea
 from causalsat.encoders.sequence.encoder import SequenceEncoder as SequenceEncoder
 from causalsat.estimators.arms import ArmsEffect as ArmsEffect
 from causalsat.estimators.clusters.estimator import ImageEffectClusters as ImageEffectClusters
+from causalsat.estimators.compliers import ComplierEffect as ComplierEffect
 from causalsat.estimators.confounding.estimator import ImageConfounding as ImageConfounding
 from causalsat.estimators.doubly_robust import DoublyRobustEffect as DoublyRobustEffect
 from causalsat.estimators.econml import EconMLEffect as EconMLEffect

@@ -187,8 +187,8 @@ class ArmsAnalysis(Tabular):
     def _page(self, maps: Mapping[str, Any]) -> Page:
         study, control = self.study, self.comparison.arms[0]
         lead = [
-            f"{arm} changes {study.outcome_label} by {row.estimate:.3f} against {base} (95 % interval {row.lower:.3f} "
-            f"to {row.upper:.3f})."
+            f"{arm} changes {study.outcome_label} by {row.estimate:.3f} against {base} (95 % interval "
+            f"{row.lower:.3f} to {row.upper:.3f})."
             for (arm, base), row in self.average.iterrows()
             if base == control
         ]
@@ -213,9 +213,7 @@ class ArmsAnalysis(Tabular):
                 "not adjusted for the number of pairs.",
                 *self.comparison._notes(),
             ],
-            tables=[
-                Table.of(_named(self.average.drop(columns="df")), "Average effect of every pair, 95 % intervals.")
-            ],
+            tables=[Table.of(_named(self.average.drop(columns="df")), "Average effect of every pair, 95 %.")],
         )
         yield Section(
             "Does the effect vary?",

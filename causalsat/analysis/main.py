@@ -29,6 +29,7 @@ from causalsat.encoders import ImageEncoder, RandomConvFeatures
 from causalsat.encoders.places import COORDINATES, PLACE, WAVES
 from causalsat.evaluation import (
     BlpResult,
+    Compliance,
     CrossfitEffects,
     ExplainedHeterogeneity,
     GatesResult,
@@ -41,6 +42,7 @@ from causalsat.evaluation import (
     Sensitivity,
     arm_effects,
     blp,
+    compliance,
     crossfit_effects,
     crossfit_nuisances,
     explained_heterogeneity,
@@ -218,6 +220,9 @@ class Analysis(Tabular):
         Bounds on the average effect among units that respond in either arm, where outcomes are missing.
     explained_heterogeneity : ExplainedHeterogeneity or None
         Share of the effects' variance that the model explains, and how much places' own effects deviate.
+    compliance : Compliance or None
+        Of a study with take-up: intention to treat, first stage and the effect on compliers; every other figure is
+        of the intention to treat.
     label_free : bool
         Whether the nuisances and the permutation test use features made without labels in place of the model's.
     """
@@ -245,6 +250,7 @@ class Analysis(Tabular):
     response: Response | None = None
     lee: LeeBounds | None = None
     explained_heterogeneity: ExplainedHeterogeneity | None = None
+    compliance: Compliance | None = None
 
     @property
     def headline(self) -> str:
@@ -282,7 +288,8 @@ class Analysis(Tabular):
         _, estimator = final_estimator(self.model)
         table = self.average[["estimate", "se", "lower", "upper"]].astype(float).round(4)
         table["estimand"] = self.average["estimand"]
-        return f"{self.study!r}\n\n{table.to_string()}\n\n{self.verdict()}\n\n{estimator.summary()}"
+        taken = "" if self.compliance is None else f"\n\n{self.compliance!r}"
+        return f"{self.study!r}\n\n{table.to_string()}{taken}\n\n{self.verdict()}\n\n{estimator.summary()}"
 
     def __repr__(self) -> str:
         """Say what was analysed, the average effects and the verdict, in a few lines."""
@@ -465,6 +472,7 @@ def analyse(
         if design.randomised
         else _sensitivity(latents, covariates, study.covariates, used, nuisances),
         label_free=trained,
+        compliance=_compliance(study, study.design),
         predicted=used.powered,
         response=used.response,
         lee=used.lee,
@@ -516,6 +524,14 @@ def _analyse_arms(study: Any, model: Any, check: Any, level: float, settings: di
     pairs = {pair: analyse(part, clone(untrained), level=level, **settings) for pair, part in pairs_of(study)}
     best = best_arm(model, study.X)
     return ArmsAnalysis(study, model, check, comparison.to_dataframe(), comparison, pairs, best, level)
+
+
+def _compliance(study: Any, design: Design) -> Compliance | None:
+    """Take-up and the effect on compliers: as the headline, a difference in means within strata."""
+    if study.take_up is None or np.isnan(study.y).any():
+        return None
+    covariates = None if design.randomised else pd.DataFrame(study.X[list(study.covariates)])
+    return compliance(study.y, study.take_up, design=design, covariates=covariates)
 
 
 def _in_the_population(study: Any) -> Any:

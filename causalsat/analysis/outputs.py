@@ -206,6 +206,13 @@ def _present_metrics(analysis: Any, mapped: Any) -> dict[str, Any]:
             "robustness_value": analysis.sensitivity.robustness_value(),
             "robustness_value_95": analysis.sensitivity.robustness_value(alpha=0.05),
         }
+    if analysis.compliance is not None:
+        found = analysis.compliance
+        values["compliance"] = {
+            **{name: vars(getattr(found, name)) for name in ("itt", "first_stage", "complier")},
+            "effective_f": found.effective_f,
+            "anderson_rubin": {"lower": found.anderson_rubin.lower, "upper": found.anderson_rubin.upper},
+        }
     if analysis.places is not None:
         values["places"] = {
             "mean": float(analysis.places.ate()),
@@ -271,6 +278,17 @@ def _sections(analysis: Any, mapped: Any, figures: dict[str, Path]) -> Iterator[
         tables=[_average_rows(analysis.average), *_sensitivity_rows(analysis)],
         figures=[Figure(figures["ate"], "Average effect by method with 95 % intervals.")],
     )
+    if analysis.compliance is not None:
+        yield Section(
+            "Take-up",
+            [
+                "The treatment is the assignment, and every other figure is of the intention to treat. The effect on "
+                "compliers is that of the treatment on those who take it up because they are assigned, if the "
+                "assignment matters through take-up only.",
+                *analysis.compliance._notes(),
+            ],
+            tables=[Table.of(analysis.compliance.to_dataframe(), "Take-up and the effect on compliers.")],
+        )
     yield _heterogeneity_section(analysis, figures)
     places = analysis.places
     paragraphs = [] if places is None else [_places_words(analysis)]

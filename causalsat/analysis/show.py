@@ -27,6 +27,7 @@ def analysis_text(analysis: Any) -> str:
             f"Analysis of {analysis.study!r}",
             f"Effect on {_outcome(analysis.study)}:",
             table.to_string(float_format=lambda value: f"{value:.4g}"),
+            *([] if analysis.compliance is None else [repr(analysis.compliance)]),
             analysis.verdict(),
             MORE,
         ]
@@ -41,6 +42,7 @@ def analysis_html(analysis: Any) -> str:
         paragraph(f"{study.name}: {', '.join(study.facts())}", strong=True),
         frame_table(table, f"Average effects on {_outcome(study)}, with 95 % intervals"),
         intervals_svg(*drawn, title=AVERAGES, axis=f"effect on {_outcome(study)}"),
+        "" if analysis.compliance is None else analysis.compliance._repr_html_(),
         paragraph(analysis.verdict(), strong=True),
         analysis.autoc[0]._picture(),
         frame_table(analysis.gates.to_dataframe(), "Effect of the groups from the lowest to the highest predicted"),

@@ -5,6 +5,7 @@ from causalsat.evaluation.attrition import LeeBounds, lee_bounds
 from causalsat.evaluation.average_effects import average_effects
 from causalsat.evaluation.best_arm import BestArm
 from causalsat.evaluation.calibration import BlpResult, GatesResult, blp, gates
+from causalsat.evaluation.compliance import AndersonRubin, Compliance, ComplianceEstimate, compliance
 from causalsat.evaluation.conformal import (
     ConformalCalibration,
     ConformalIntervals,
@@ -50,7 +51,11 @@ __all__ = [
     "LocationErrorCost",
     "PredictionPowered",
     "TwoWaveEffects",
+    "AndersonRubin",
     "ArmComparison",
+    "Compliance",
+    "ComplianceEstimate",
+    "compliance",
     "BestArm",
     "LeeBounds",
     "Balance",

@@ -147,6 +147,14 @@ def take_up(study: Any, a: Any) -> Iterator[Finding]:
             stops_analyse=True,
         )
         return
+    if a.y is not None and np.isnan(a.y).any():
+        yield Finding(
+            "warning",
+            "take-up",
+            "take-up together with missing outcomes: analyse() leaves the effect on compliers out",
+            "estimate it on the respondents, causalsat.evaluation.compliance, and say so, or use linearmodels.IV2SLS "
+            "with weights of response",
+        )
     yield from _first_stage(study, d, a.t, known & np.isfinite(a.t))
 
 
