@@ -213,7 +213,7 @@ class ArmsAnalysis(Tabular):
                 "not adjusted for the number of pairs.",
                 *self.comparison._notes(),
             ],
-            tables=[Table.of(_named(self.average.drop(columns="df")), "Average effect of every pair, 95 %.")],
+            tables=[Table.of(_named(self.average.drop(columns="df")), "Every pair, 95 % intervals.")],
         )
         yield Section(
             "Does the effect vary?",

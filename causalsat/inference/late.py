@@ -2,11 +2,11 @@ r"""Quasi-posterior of a local average treatment effect that is linear in modifi
 
 With scores of the intention to treat ``a_i`` and of the first stage ``c_i`` (both doubly robust in the assignment)
 the effect on compliers ``tau(x) = d(x)' b`` solves ``E[d (a - c d' b)] = 0``, an orthogonal moment (Chernozhukov et
-al. 2018, section 5.2; Athey, Tibshirani and Wager 2019). The quasi-likelihood of b is that of the moment's cluster sums,
-``g(b) ~ N(0, V(b))`` with V(b) the covariance at b (Anderson and Rubin 1949; Chernozhukov and Hong 2003). It does not
-divide by compliance: where compliance is weak the likelihood is flat and the prior, which is proper, decides.
-A priori the average is N(0, S^2) and slopes N(0, s^2), s half-normal. Draws come from elliptical slice sampling
-(Murray, Adams and MacKay 2010), which has no settings.
+al. 2018, section 5.2; Athey, Tibshirani and Wager 2019). The quasi-likelihood of b is that of the moment's cluster
+sums, ``g(b) ~ N(0, V(b))`` with V(b) the covariance at b (Anderson and Rubin 1949; Chernozhukov and Hong 2003). It
+does not divide by compliance: where compliance is weak the likelihood is flat and the prior, which is proper,
+decides. A priori the average is N(0, S^2) and slopes N(0, s^2), s half-normal. Draws come from elliptical slice
+sampling (Murray, Adams and MacKay 2010), which has no settings.
 """
 
 from __future__ import annotations
