@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from causalsat.analysis.measured import Measured, measure
 from causalsat.analysis.arms import ArmsAnalysis, pairs_of
+from causalsat.analysis.measured import Measured, measure
 from causalsat.analysis.modifiers import beside_images
 from causalsat.analysis.outputs import collect_metrics, write_outputs
 from causalsat.analysis.places import effects_at_places

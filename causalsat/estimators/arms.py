@@ -193,7 +193,7 @@ class ArmsEffect(EffectEstimator):
     def _check_level(self, value: Any, n: int, name: str) -> FloatArray:
         return inputs.check_contrast_value(value, n, name)
 
-    def effect(self, X: Any, *, treatment: Any = 1.0, baseline: Any = 0.0) -> EffectPosterior:
+    def effect(self, X: Any, *, treatment: Any = 1.0, baseline: Any = 0.0, scope: str = "mean") -> EffectPosterior:
         """Posterior of the conditional effect of one arm against another.
 
         Parameters
@@ -203,6 +203,8 @@ class ArmsEffect(EffectEstimator):
         treatment, baseline : label, or array of labels of shape (n,)
             The arms to compare; the baseline is the control by default. Of three arms or more the treatment must be
             named, unless an arm is called 1.
+        scope : {"mean"}
+            What an interval is about: the mean effect of places that look alike.
 
         Returns
         -------
@@ -217,7 +219,7 @@ class ArmsEffect(EffectEstimator):
         self._check_fitted_arms()
         levels = {"treatment": treatment, "baseline": baseline}
         codes = {name: self._codes_of(X, value, name) for name, value in levels.items()}
-        return replace(super().effect(X, **codes), **levels)
+        return replace(super().effect(X, scope=scope, **codes), **levels)
 
     def _check_fitted_arms(self) -> None:
         from sklearn.utils.validation import check_is_fitted

@@ -257,7 +257,15 @@ class ComplierEffect(EffectEstimator):
         return np.column_stack([np.ones(len(features)), (features - self.centre_) / self.scale_])
 
     # ------------------------------------------------------------------ effects
-    def effect(self, X: Any, *, treatment: Any = 1.0, baseline: Any = 0.0, what: str = "complier") -> EffectPosterior:
+    def effect(
+        self,
+        X: Any,
+        *,
+        treatment: Any = 1.0,
+        baseline: Any = 0.0,
+        scope: str = "mean",
+        what: str = "complier",
+    ) -> EffectPosterior:
         """Posterior of the conditional effect on compliers, intention to treat, or compliance.
 
         Parameters
@@ -266,6 +274,8 @@ class ComplierEffect(EffectEstimator):
             Features, as in :meth:`fit`.
         treatment, baseline : float or array of shape (n,)
             The levels to contrast.
+        scope : {"mean"}
+            What an interval is about: the mean effect of places that look alike.
         what : {"complier", "itt", "compliance"}
             Which of them.
 
@@ -281,7 +291,7 @@ class ComplierEffect(EffectEstimator):
         """
         if what not in QUANTITIES:
             raise ParameterError(f"what={what!r}", expected=f"one of {', '.join(QUANTITIES)}")
-        found = super().effect(X, treatment=treatment, baseline=baseline)
+        found = super().effect(X, treatment=treatment, baseline=baseline, scope=scope)
         if what == "complier":
             return found
         design, _ = self._check_predict(X, effect_only=True)

@@ -101,6 +101,17 @@ def _declared(study: Any, a: Any, values: Any, counts: Any) -> Iterator[Finding]
             if in_arm.min() >= 2
             else "a variance needs two: leave the arm out, study.subset(...)",
         )
+    unbuilt = study.outcome_predicted or (
+        a.y is not None and np.isnan(a.y).any() and study.missing_outcome == "weight"
+    )
+    if unbuilt:
+        yield Finding(
+            "error",
+            "arms",
+            "several arms with missing or predicted outcomes, which analyse() does not correct",
+            "keep one arm and control at a time: study.subset(...).replace(treated=arm)",
+            stops_analyse=True,
+        )
     if a.propensity is not None:
         yield Finding(
             "error",
