@@ -209,8 +209,8 @@ class ArmsAnalysis(Tabular):
             "Average effects",
             [
                 f"Effects on {with_unit(study.outcome_label, study.outcome_unit)}, jointly estimated by doubly "
-                "robust scores of every arm (AIPW), with one covariance clustered on the unit of assignment. p-values "
-                "are "
+                "robust scores of every arm (AIPW), with one covariance clustered on the unit of assignment. "
+                "p-values are "
                 "not adjusted for the number of pairs.",
                 *self.comparison._notes(),
             ],
