@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Plan a trial
 #
-# How many villages does a trial need, who is treated, and where does the next trial belong? Before a trial all that is
-# known of the candidates are their places and their images. Here they are the villages of a simulated landscape.
+# How many villages does a trial need, who is treated, and where does the next trial belong? Before a trial all that
+# is known of the candidates are their places and their images. Here they are the villages of a simulated landscape.
 
 # %%
 from pathlib import Path
