@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,16 +174,26 @@ def read_fold(folder: Path | None, key: str, n: int) -> FloatArray | None:
     if folder is None:
         return None
     try:
-        values = np.load(folder / f"{key}.npy", allow_pickle=False)
+        with open(folder / f"{key}.npy", "rb") as file:
+            values = np.load(file, allow_pickle=False)
+            mark = file.read(65)
     except (OSError, ValueError, EOFError):
         return None
-    return values if values.shape == (2, n) and values.dtype == np.float64 else None
+    if values.shape != (2, n) or values.dtype != np.float64 or mark != _mark(key, values):
+        return None
+    return np.asarray(values)
+
+
+def _mark(key: str, values: FloatArray) -> bytes:
+    """Digest of a fold's key and values, which stands behind them in the file."""
+    return hashlib.sha256(key.encode() + np.ascontiguousarray(values).tobytes()).hexdigest().encode()
 
 
 def write_fold(folder: Path | None, key: str, values: FloatArray) -> None:
-    """Write a fold atomically: a killed run leaves no partial file."""
+    """Write a fold and its digest atomically: a killed run leaves no partial file."""
     if folder is None:
         return
     path = folder / f"{key}.npy"
     with writing(path), whole_file(path, lasting=True) as temporary, open(temporary, "wb") as file:
-        np.save(file, values, allow_pickle=False)
+        np.save(file, np.ascontiguousarray(values, dtype=np.float64), allow_pickle=False)
+        file.write(_mark(key, np.ascontiguousarray(values, dtype=np.float64)))

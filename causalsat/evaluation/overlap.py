@@ -97,8 +97,10 @@ def effective_sample_size(weights: ArrayLike) -> float:
     1.0
     """
     w = checks.numbers(weights, "weights")
-    if (w < 0).any() or w.sum() <= 0:
-        raise DataError("weights", expected="non-negative weights with a positive sum")
+    if not len(w) or (w < 0).any() or not (w > 0).any():
+        what = "no weight" if not len(w) else "negative weights" if (w < 0).any() else "every weight zero"
+        raise DataError(what, expected="non-negative weights with a positive sum")
+    w = w / w.max()  # squares of very small or large weights leave the doubles
     return float(w.sum() ** 2 / (w**2).sum())
 
 

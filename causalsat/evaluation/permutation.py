@@ -462,6 +462,7 @@ def priority_test(
     if folds is not None:
         s = checks.within_fold_rank(s, checks.codes(folds, n, "folds"), w)
     part = contributions(s, gamma, cluster, mass, statistic)
+    part = part / (float(np.abs(part).max()) or 1.0)  # squares of very small or large scores leave the doubles
     scale = float(np.sqrt((part**2).sum()))
     if scale == 0:
         return PermutationResult(0.0, 1.0, np.zeros(count), "random signs of clusters", n, n_groups)

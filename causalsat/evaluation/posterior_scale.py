@@ -188,12 +188,14 @@ def posterior_scale(
     k = checks.count(n_groups, "n_groups", 1)
     rank = checks.within_fold_rank(values.mean(axis=0), fold, w)
     group = np.minimum((rank * k).astype(np.int64), k - 1)
-    estimate, predicted, V, S = _moments(values, gamma, cluster, fold, group, w, k)
+    unit = max(float(np.abs(gamma).max()), float(np.abs(values).max())) or 1.0  # squares stay within the doubles
+    estimate, predicted, V, S = _moments(values / unit, gamma / unit, cluster, fold, group, w, k)
     residual, n_folds = estimate - predicted, len(V)
     share = (n_folds - 1) / n_folds if n_folds > 1 else 1.0
     factor, lower, upper, p_value = _profile(residual, V, S, share, checks.level(level))
     se, sd = np.sqrt(np.einsum("fgg->fg", S)), np.sqrt(np.einsum("fgg->fg", V))
     z = residual / np.sqrt(se**2 + sd**2)
+    estimate, predicted, se, sd = (unit * v for v in (estimate, predicted, se, sd))
     return PosteriorScale(factor, lower, upper, float(level), p_value, estimate, predicted, se, sd, z)
 
 

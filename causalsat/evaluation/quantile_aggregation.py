@@ -126,9 +126,15 @@ def pinball_loss(y: ArrayLike, quantiles: ArrayLike, levels: ArrayLike, weights:
         raise DataError(
             f"quantiles of shape {q.shape} for {len(outcome)} units and {len(tau)} levels", expected="(unit, level)"
         )
-    error = outcome[:, None] - q.astype(float)
+    q = q.astype(float)
+    if not np.isfinite(q).all() or not ((tau > 0) & (tau < 1)).all():
+        what = (
+            f"levels {tau.tolist()}" if np.isfinite(q).all() else f"{int((~np.isfinite(q)).sum())} missing quantiles"
+        )
+        raise DataError(what, expected="finite quantiles at levels strictly between 0 and 1")
+    error = outcome[:, None] - q
     loss = np.maximum(tau * error, (tau - 1) * error).mean(axis=1)
-    return float(np.average(loss, weights=None if weights is None else np.asarray(weights, dtype=float)))
+    return float(np.average(loss, weights=None if weights is None else inputs.check_weights(weights, len(loss))))
 
 
 def monotone_quantiles(quantiles: ArrayLike, *, method: str = "sort") -> FloatArray:

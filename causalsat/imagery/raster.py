@@ -340,6 +340,13 @@ def choose_bands(
 
 def _number(value: Any, own: list[str], what: str) -> int:
     if isinstance(value, str):
+        if own.count(value) > 1:
+            numbers = [i for i, name in enumerate(own, 1) if name == value]
+            raise ImageryError(
+                f"{what} has {len(numbers)} bands named {value!r}",
+                expected="a name that one band has",
+                todo=f"choose by number: bands={{{value!r}: {numbers[0]}}}, one of {numbers}",
+            )
         if value in own:
             return own.index(value) + 1
     elif 1 <= int(value) <= len(own):

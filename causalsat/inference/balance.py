@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.core.inputs import check_weights
 from causalsat.core.svg import intervals_svg
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError
@@ -91,6 +92,12 @@ def balance(
     names : tuple of str, optional
         Names of the features.
 
+    Raises
+    ------
+    DataError
+        If features are missing, a treatment is not 0 or 1, a propensity not strictly between 0 and 1, a weight
+        negative or missing, or an arm has no unit of positive weight.
+
     Examples
     --------
     >>> x = np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
@@ -105,7 +112,18 @@ def balance(
         raise DataError(f"X of shape {table.shape} for {len(t)} units", expected="a complete table (unit, feature)")
     if names is None:
         names = tuple(str(c) for c in getattr(X, "columns", [f"x{j}" for j in range(table.shape[1])]))
-    w = np.ones(len(t)) if weights is None else np.asarray(weights, dtype=float)
+    if not np.isin(t, (0, 1)).all():
+        raise DataError(f"treatment with {t[~np.isin(t, (0, 1))][0]:g}", expected="0 and 1 for each unit")
+    inside = (e > 0) & (e < 1)
+    if not inside.all():
+        raise DataError(
+            f"a propensity of {e[~inside][0]:g} ({int((~inside).sum())} of {len(e)} outside of 0 to 1, or missing)",
+            expected="a probability strictly between 0 and 1 for each unit",
+        )
+    w = np.ones(len(t)) if weights is None else check_weights(weights, len(t))
+    for name, arm in (("treated", t > 0), ("control", t == 0)):
+        if not w[arm].sum() > 0:
+            raise DataError(f"no {name} unit with a positive weight", expected="units in both arms")
     inverse = inverse_weights(t, e, w)
     arms = [t == 0, t > 0]
     before, after = ([_moments(table[arm], v[arm]) for arm in arms] for v in (w, inverse))

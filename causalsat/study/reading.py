@@ -157,6 +157,12 @@ def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
         options = {**options, "sep": max((",", ";", "\t", "|"), key=header.count)}
     if not {"header", "names", "usecols"} & set(options):
         _refuse_repeated_names(file, header, str(options.get("sep", options.get("delimiter"))))
+    if re.match(r"#\s", header) and not {"header", "names", "comment", "skiprows"} & set(options):
+        raise DataError(
+            f"{file.name} begins with {header[:60]!r}",
+            expected="a first line with the names of the columns",
+            todo="if lines that begin with # are remarks: read_options={'comment': '#'}",
+        )
     if not {"engine", "low_memory"} & set(options):  # a column is read as one, not in parts of different types
         options = {**options, "low_memory": False}
     frame = pd.read_csv(file, **options)
@@ -164,7 +170,7 @@ def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
         options = {**options, "index_col": False}
         frame = pd.read_csv(file, **options)
     if not {"index_col", "header", "names", "usecols"} & set(options):
-        _refuse_fields_without_name(file, frame)
+        _refuse_fields_without_name(file, frame, options)
     if not isinstance(frame, pd.DataFrame) or {"dtype", "converters"} & set(options):
         return frame
     return _with_labels_as_written(file, frame, options)
@@ -194,29 +200,57 @@ def _refuse_repeated_names(file: Path, header: str, separator: str) -> None:
 def _rows_end_in_separator(file: Path, frame: Any, options: Mapping[str, Any]) -> bool:
     """Whether rows have more fields than the header, the last of them empty; R's row names in front are no such."""
     levels = getattr(getattr(frame, "index", None), "nlevels", 0)
-    if not levels or frame.shape[1] < levels or not frame.iloc[:, -levels:].isna().all(axis=None):
+    if not levels or not len(frame) or frame.shape[1] < levels or not frame.iloc[:, -levels:].isna().all(axis=None):
         return False
+    return _longer_rows(file, frame, options)
+
+
+def _longer_rows(file: Path, frame: Any, options: Mapping[str, Any]) -> bool:
+    """Whether the first row has more fields than the table has columns: its index may be 0, 1, ... all the same."""
     skipped = options.get("skiprows", 0)
     if not isinstance(skipped, int) or {"header", "names"} & set(options):
         return False
     first = pd.read_csv(file, **{**options, "header": None, "skiprows": skipped + 1, "nrows": 1})
-    return first.shape[1] == frame.shape[1] + levels
+    return first.shape[1] == frame.shape[1] + frame.index.nlevels
 
 
-def _refuse_fields_without_name(file: Path, frame: Any) -> None:
-    """Refuse rows with more fields than names, which would shift every column; R's row names are no such."""
+def _refuse_fields_without_name(file: Path, frame: Any, options: Mapping[str, Any]) -> None:
+    """Refuse rows with more fields than names, which would shift every column; tell of R's row names."""
     index = getattr(frame, "index", None)
-    if index is None or isinstance(index, pd.RangeIndex) or not len(index):
+    if (
+        index is None
+        or not len(index)
+        or (index.equals(pd.RangeIndex(len(index))) and not _longer_rows(file, frame, options))
+    ):
         return
-    names = index.nlevels == 1 and index.is_unique
-    if names and (index.dtype.kind == "O" or np.array_equal(index, np.arange(1, len(index) + 1))):
+    counts = index.nlevels == 1 and [str(v) for v in index] == [str(i) for i in range(1, len(index) + 1)]
+    if counts or (index.nlevels == 1 and index.is_unique and _quoted_as_by_r(file, options)):
+        warnings.warn(
+            f"{file.name}: rows have one field more than the first line has names; the first field "
+            f"is taken for R's row names, so that the columns are {list_names(map(repr, frame.columns), 6)}. If "
+            "the last field has no name instead: read_options={'index_col': False}",
+            DataWarning,
+            stacklevel=6,
+        )
         return
     raise DataError(
-        f"{file.name}: rows have {frame.shape[1] + index.nlevels} fields, its first line {frame.shape[1]} names",
+        f"{file.name}: rows have {frame.shape[1] + index.nlevels} fields, its first line {frame.shape[1]} names; it "
+        "cannot be seen which field has none",
         expected="a name for each field",
         todo="complete the first line; read_options={'index_col': 0} if the first field holds names of rows, "
         "{'index_col': False} if the last one is to be left out",
     )
+
+
+def _quoted_as_by_r(file: Path, options: Mapping[str, Any]) -> bool:
+    """Whether all names and the rows' first fields are in quotes, as write.table of R writes names of rows."""
+    separator = str(options.get("sep", options.get("delimiter")))
+    header = _header(file, options).split(separator)
+    if not all(name[:1] == name[-1:] == '"' for name in header):
+        return False
+    passed = {k: options[k] for k in ("encoding", "skiprows", "comment", "compression") if k in options}
+    lines = pd.read_csv(file, sep="\x01", nrows=1000, quoting=csv.QUOTE_NONE, encoding_errors="replace", **passed)
+    return all(str(line).startswith('"') for line in lines.iloc[:, 0])
 
 
 def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
@@ -224,7 +258,7 @@ def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, 
 
     Words for missing values (NA, None) in a column of text are kept as well, and told: they may be names.
     """
-    whole = [c for c in frame.columns if _is_whole(frame[c])]
+    whole = [c for c in frame.columns if _may_be_labels(frame[c])]
     words = [c for c in frame.columns if _is_text(frame[c]) and (frame[c].isna() | (frame[c] == "")).any()]
     if {"na_values", "keep_default_na", "na_filter"} & set(options):
         words = []
@@ -236,7 +270,7 @@ def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, 
         kinds = [text.strip() for text in raw[column].dropna().unique()]
         inexact = frame[column].dtype.kind in "fO"
         long = inexact and any(len(text) > 15 and text.lstrip("+-").isdigit() for text in kinds)
-        codes = any(re.fullmatch(r"\d+[eE]\d+", text) for text in kinds)  # 12E3 and 1E4, which are no amounts
+        codes = _are_codes(kinds)
         if long or codes or any(text.isdigit() and text[0] == "0" and len(text) > 1 for text in kinds):
             frame[column] = raw[column].str.strip().where(frame[column].notna(), None)
     kept: dict[str, str] = {}
@@ -254,6 +288,24 @@ def _with_labels_as_written(file: Path, frame: pd.DataFrame, options: dict[str, 
             stacklevel=6,
         )
     return frame
+
+
+def _are_codes(texts: list[str]) -> bool:
+    """Whether a column's texts are codes such as 12E3, 1E4 and 1E-1, which are no amounts."""
+    if not any(re.fullmatch(r"\d+[eE]\d+", text) for text in texts):
+        return False
+    return all(re.fullmatch(r"[+-]?\d+([eE][+-]?\d+)?", text) for text in texts)
+
+
+def _may_be_labels(values: pd.Series) -> bool:
+    """Whether a column holds whole numbers only, or a number that 1E1 may have been beside fractions."""
+    if _is_whole(values):
+        return True
+    if values.dtype.kind != "f":
+        return False
+    known = values.dropna().to_numpy(dtype=float)
+    powers = np.isfinite(known) & (known != 0) & (known == np.floor(known))
+    return bool(powers.any())
 
 
 def _is_whole(values: pd.Series) -> bool:

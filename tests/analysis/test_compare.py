@@ -5,7 +5,7 @@ import pytest
 
 import causalsat
 from causalsat.analysis import Comparison, compare, describe_effects
-from causalsat.analysis.sources import Covariates, study_digest
+from causalsat.analysis.sources import Covariates, read_fold, study_digest, write_fold
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
 from causalsat.estimators.meta.learners import TLearnerEffect
 from causalsat.evaluation import SpatialBlockCV, crossfit_effects
@@ -582,3 +582,14 @@ def test_the_plot_shows_a_dot_a_combination(found):
     np.testing.assert_allclose(dots[0].get_xdata(), shown["DR"])
     assert [t.get_text() for t in ax.get_yticklabels()] == list(shown.index)
     plt.close(ax.figure)
+
+
+def test_a_fold_of_other_values_or_under_another_name_is_not_taken(tmp_path):
+    values = np.arange(6.0).reshape(2, 3)
+    write_fold(tmp_path, "a", values)
+    np.testing.assert_array_equal(read_fold(tmp_path, "a", 3), values)
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "b.npy").write_bytes(whole)  # another fold's
+    np.save(tmp_path / "c.npy", values)  # nobody's
+    (tmp_path / "d.npy").write_bytes(whole[:130] + b"\x01" + whole[131:])  # another value
+    assert all(read_fold(tmp_path, key, 3) is None for key in "bcd")

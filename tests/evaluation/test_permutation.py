@@ -192,3 +192,13 @@ def test_bad_permutation_options(options, error, says):
         permutation_test(rng.standard_normal((100, 2)), rng.standard_normal(100), np.arange(100) % 2, **options)
     with pytest.raises(DataError, match="constant"):
         permutation_test(np.ones((100, 2)), rng.standard_normal(100), np.arange(100) % 2)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-165, 1e150, 1e300])
+def test_signs_do_not_depend_on_the_unit_of_the_scores(unit):
+    rng = np.random.default_rng(0)
+    tau = rng.standard_normal(300)
+    scores = tau + rng.standard_normal(300)
+    expected, result = (priority_test(tau, s, n_permutations=199) for s in (scores, unit * scores))
+    assert result.p_value == expected.p_value == 1 / 200
+    assert result.statistic == pytest.approx(expected.statistic)

@@ -115,3 +115,13 @@ def test_the_winners_curse_of_a_flat_prior_counts_as_overconfidence():
         draws[:, units] = (rng.standard_normal(8) + rng.standard_normal((200, 8))) @ Z[units].T
     found = posterior_scale(draws, 0.1 * rng.standard_normal(3000), groups=groups, folds=fold)
     assert found.lower > 1.2
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e160, 1e300])
+def test_the_factor_does_not_depend_on_the_unit(unit):
+    rng = np.random.default_rng(0)
+    draws, scores = rng.standard_normal((50, 300)), rng.standard_normal(300)
+    expected, result = posterior_scale(draws, scores), posterior_scale(unit * draws, unit * scores)
+    assert result.factor == pytest.approx(expected.factor)
+    np.testing.assert_allclose(result.se / unit, expected.se)
+    np.testing.assert_allclose(result.z, expected.z)

@@ -227,3 +227,14 @@ def test_pinball_loss_refuses_quantiles_that_are_not_one_for_each_unit_and_level
     assert pinball_loss(y, [[1.0], [1.0]], 0.5) == pytest.approx(0.25)
     with pytest.raises(DataError, match="2 units and 1 levels"):
         pinball_loss(y, [1.0, 1.0], 0.5)
+
+
+def test_pinball_loss_refuses_what_weights_or_predicts_nothing():
+    y, q = [1.0, 2.0], [[0.0], [1.0]]
+    assert pinball_loss(y, q, [0.5], weights=[1e300, 1e300]) == pinball_loss(y, q, [0.5]) == 0.5
+    with pytest.raises(DataError, match="negative values"):
+        pinball_loss(y, q, [0.5], weights=[-1, 3])
+    with pytest.raises(DataError, match="1 missing quantiles"):
+        pinball_loss(y, [[np.nan], [1.0]], [0.5])
+    with pytest.raises(DataError, match=r"levels \[50.0\]"):
+        pinball_loss(y, q, [50])

@@ -715,3 +715,18 @@ def test_the_times_of_a_netcdf_file_are_no_bands(tmp_path):
 def test_lists_of_other_things_are_refused():
     with pytest.raises(ImageryError, match="list with a int"):
         open_imagery([1])
+
+
+def test_a_name_that_two_bands_have_is_refused(tmp_path):
+    path = tif(tmp_path / "a.tif", np.stack([np.full((12, 14), v, dtype=np.float32) for v in (1, 2)]))
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("a", "a")
+    with pytest.raises(ImageryError, match=r"2 bands named 'a'.*choose by number"):
+        open_imagery(path, bands=["a"])
+    assert open_imagery(path, bands={"second": 2}).bands == ("second",)
+
+
+@pytest.mark.parametrize("name", ["W05_2008.tif", "ndvi_W5-2008.tif", "3_2008.tif", "ndvi_3-2008.tif"])
+def test_weeks_and_months_before_a_year_are_no_whole_year(name):
+    with pytest.raises(ImageryError, match="rest of a date"):
+        day_in_name(name)

@@ -33,3 +33,17 @@ def test_a_constant_feature_is_balanced_whatever_its_number():
     np.testing.assert_array_equal(overlap(np.full(317, 1 / 3), t, X).smd_raw, 0.0)
     np.testing.assert_array_equal(balance(X, t, np.full(317, 1 / 3)).worst, 0.0)
     assert standardised_differences(pd.DataFrame(X), t)["difference"].isna().all()
+
+
+def test_what_weights_nothing_is_refused():
+    X, t, e = np.arange(6.0)[:, None], np.array([0, 1, 0, 1, 0, 1]), np.full(6, 0.5)
+    np.testing.assert_allclose(balance(X, t, e, weights=np.full(6, 1e300)).raw, balance(X, t, e).raw)
+    with pytest.raises(DataError, match="negative values"):
+        balance(X, t, e, weights=np.full(6, -1.0))
+    with pytest.raises(DataError, match="no treated unit with a positive weight"):
+        balance(X, t, e, weights=1.0 - t)
+    for wrong in (np.nan, 0.0, 1.5):
+        with pytest.raises(DataError, match="propensity of"):
+            balance(X, t, np.r_[e[:5], wrong])
+    with pytest.raises(DataError, match="treatment with 2"):
+        balance(X, t * 2, e)

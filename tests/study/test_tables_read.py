@@ -186,7 +186,8 @@ def test_a_long_column_is_read_as_one(tmp_path):
 
 
 def test_row_names_of_r_are_the_index_as_in_pandas(tmp_path):
-    frame, _ = read_units(written(tmp_path, '"a","b"\n"1","x",2\n"2","y",3\n'))
+    with pytest.warns(DataWarning, match="row names, so that the columns are 'a', 'b'"):
+        frame, _ = read_units(written(tmp_path, '"a","b"\n"1","x",2\n"2","y",3\n'))
     pd.testing.assert_frame_equal(frame, pd.read_csv(tmp_path / "t.csv"))
 
 
@@ -442,7 +443,45 @@ def test_rows_with_more_fields_than_names_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"rows have 4 fields, its first line 3 names"):
         read_units(file)
     file.write_text('"y","d"\n"Mazda",0.5,0\n"Fiat",0.7,1\n')  # R's row names
-    assert read_units(file)[0]["y"].tolist() == [0.5, 0.7]
+    with pytest.warns(DataWarning, match="R's row names, so that the columns are 'y', 'd'"):
+        assert read_units(file)[0]["y"].tolist() == [0.5, 0.7]
+
+
+@pytest.mark.parametrize("rows", ["A,3,0,7\nB,4,1,8\n", '"A",3,0,7\n"B",4,1,8\n'])
+def test_text_in_front_of_unquoted_names_is_no_name_of_a_row(tmp_path, rows):
+    """Village A with y 3 would be read as village 3 with y 0."""
+    with pytest.raises(DataError, match=r"rows have 4 fields, its first line 3 names; it cannot be seen which"):
+        read_units(written(tmp_path, "village,y,d\n" + rows))
+    frame, _ = read_units(tmp_path / "t.csv", {"index_col": 0})
+    assert frame["village"].tolist() == [3, 4]
+
+
+def test_row_numbers_without_a_name_are_told(tmp_path):
+    with pytest.warns(DataWarning, match="the columns are 'y', 'd'"):
+        assert read_units(written(tmp_path, "y,d\n1,0.5,0\n2,0.7,1\n"))[0]["d"].tolist() == [0, 1]
+
+
+def test_numbers_from_0_in_front_are_seen(tmp_path):
+    """Pandas' index 0, 1, ... of such a file is that of any table."""
+    with pytest.raises(DataError, match="rows have 3 fields, its first line 2 names"):
+        read_units(written(tmp_path, "y,d\n0,0.5,0\n1,0.7,1\n"))
+    assert read_units(written(tmp_path, "y,d\n0.5,0\n0.7,1\n"))[0]["d"].tolist() == [0, 1]
+
+
+def test_codes_with_an_e_stay_apart_beside_fractions(tmp_path):
+    frame, _ = read_units(written(tmp_path, "id,z\n1E4,0.5\n10E3,1E3\n1E-1,2.5\n"))
+    assert frame["id"].tolist() == ["1E4", "10E3", "1E-1"]
+    assert frame["z"].tolist() == [0.5, 1000.0, 2.5]  # amounts
+
+
+def test_a_table_without_rows_is_read_and_a_remark_above_the_names_refused(tmp_path):
+    frame, _ = read_units(written(tmp_path, "a,b\n"))
+    assert frame.shape == (0, 2)
+    path = written(tmp_path, "# made in May\na,b\n1,2\n")
+    with pytest.raises(DataError, match=r"begins with '# made in May'.*'comment': '#'"):
+        read_units(path)
+    assert read_units(path, {"comment": "#"})[0].to_dict("list") == {"a": [1], "b": [2]}
+    assert read_units(written(tmp_path, "#id,b\n1,2\n"))[0].columns.tolist() == ["#id", "b"]
 
 
 def test_codes_with_an_e_stay_apart(tmp_path):
