@@ -548,8 +548,18 @@ def power(
             table = to_geoframe(table, lon, lat, None, "villages")
         else:  # the numbers of the file are the features
             table = table.drop(columns=[name for name in (lon, lat) if name in table.columns])
-        assumed = {"effect": effect, "icc": icc, "share_explained": share_explained, "heterogeneity": heterogeneity}
-        options = {"n_simulations": simulations, "size_m": size_m, "seed": seed, "progress": not quiet}
+        assumed: dict[str, Any] = {
+            "effect": effect,
+            "icc": icc,
+            "share_explained": share_explained,
+            "heterogeneity": heterogeneity,
+        }
+        options: dict[str, Any] = {
+            "n_simulations": simulations,
+            "size_m": size_m,
+            "seed": seed,
+            "progress": not quiet,
+        }
         result = causalsat.power(table, images, n_villages=sizes, people=persons, **assumed, **options)
         files = {} if out is None else _write_power(result, out)
         reply.result = {"power": json.loads(result.table.to_json(orient="records")), "files": files}
