@@ -103,7 +103,7 @@ class ArmsAnalysis(Tabular):
         """Every figure of the report under flat keys."""
         pairs = {
             _slug(f"{a} against {b}"): {**row.drop("df").to_dict(), **self.tests().loc[(a, b)].to_dict()}
-            for (a, b), row in self.average.iterrows()
+            for (a, b), (_, row) in zip(list(self.average.index), self.average.iterrows(), strict=True)
         }
         statistic, q, df, p = self.comparison.wald()
         best = pd.Series(self.best.arm).value_counts(normalize=True)
@@ -189,7 +189,7 @@ class ArmsAnalysis(Tabular):
         lead = [
             f"{arm} changes {study.outcome_label} by {row.estimate:.3f} against {base} (95 % interval "
             f"{row.lower:.3f} to {row.upper:.3f})."
-            for (arm, base), row in self.average.iterrows()
+            for (arm, base), (_, row) in zip(list(self.average.index), self.average.iterrows(), strict=True)
             if base == control
         ]
         footer = [

@@ -477,7 +477,13 @@ def new(
         survey = file if file is not None else Path(_needed("Survey file", "--file", question))
         given = _design(strata, weights, propensity, treated, control, observational, None, take_up)
         randomised = given.pop("randomised", None)
-        named = {"outcome": outcome, "treatment": treatment, "cluster": cluster, "lon": lon, "lat": lat}
+        named: dict[str, Any] = {
+            "outcome": outcome,
+            "treatment": treatment,
+            "cluster": cluster,
+            "lon": lon,
+            "lat": lat,
+        }
         named |= {"covariates": [c.strip() for c in covariates.split(",") if c.strip()]}
         named |= {"outcome_label": outcome_label, "outcome_unit": outcome_unit}
         roles = ask_roles(survey, {**named, **given}, question)

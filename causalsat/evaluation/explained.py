@@ -236,7 +236,7 @@ def _variance_over_places(draws: FloatArray, weight: FloatArray, code: IntArray 
     if code is not None:
         from scipy.sparse import csr_array
 
-        mass = np.bincount(code, weight)
+        mass = np.bincount(code, weight).astype(np.float64)
         table = csr_array((weight / mass[code], (code, np.arange(len(code)))), shape=(len(mass), len(code)))
         values = np.asarray((table @ draws.T).T)
     share = mass / mass.sum()

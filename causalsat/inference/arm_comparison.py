@@ -134,7 +134,7 @@ def code_arms(values: Any, control: Any) -> tuple[NDArray[np.int64], tuple[str, 
         )
     code = {name: k for k, name in names.items()}
     text = column.map(lambda kind: arm_label(kind))
-    return text.map(code).to_numpy(dtype=np.int64), tuple(names[k] for k in sorted(names))
+    return np.asarray(text.map(code), dtype=np.int64), tuple(names[k] for k in sorted(names))
 
 
 def compare_arms(

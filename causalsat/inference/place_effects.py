@@ -196,7 +196,7 @@ def _contrasts(t: FloatArray, code: IntArray, weight: FloatArray, *, binary: boo
     if binary:
         arm = 2 * code + t.astype(np.int64)
         mass = np.bincount(arm, weight, minlength=2 * (int(code.max()) + 1)).reshape(-1, 2)
-        both = (mass > 0).all(axis=1)[code]
+        both = np.asarray((mass > 0).all(axis=1))[code]
         share = weight / np.maximum(mass[code, t.astype(np.int64)], 1e-300)
         return np.where(both, np.where(t > 0, share, -share), 0.0)
     mean = np.bincount(code, weight * t) / np.maximum(np.bincount(code, weight), 1e-300)
@@ -235,7 +235,7 @@ def _within(
             "bounds are in causalsat.evaluation.explained_heterogeneity",
             int(mixed.sum()),
         )
-    residual = np.bincount(code, kernel * rest)[mixed]
+    residual: FloatArray = np.bincount(code, kernel * rest)[mixed].astype(np.float64)
     loading = np.stack([np.bincount(code, kernel**2 * (arm == a))[mixed] for a in range(len(noise))])
     variance = _village_variance(contribution, kernel, code)[mixed]
     sampled = np.stack([_scaled(s2, df, rng) for s2, df in noise], axis=1) @ loading
@@ -396,8 +396,8 @@ def _between(
         else:
             values.append(_profile(residual[rows], sampled, fitted, 0, rng))
     control, both = values
-    bounds = [_root(both - control, np.maximum(control, 0.0), rho) for rho in (0.0, MAX_RHO, -MAX_RHO)]
-    return PlaceDeviation("between", *(np.sort(sd) for sd in bounds), sum(counts))
+    sd, low, high = (np.sort(_root(both - control, np.maximum(control, 0.0), r)) for r in (0.0, MAX_RHO, -MAX_RHO))
+    return PlaceDeviation("between", sd, low, high, sum(counts))
 
 
 def _root(difference: FloatArray, level: FloatArray, rho: float) -> FloatArray:
