@@ -35,6 +35,7 @@ FIGURES = {
     "image_sequences": "compare.png",
     "is_it_real": "toc.png",
     "laptop_to_cluster": "effects.png",
+    "plan_a_trial": "power.png",
     "selective_labels": "villages.png",
     "unobserved_confounding": "strength.png",
     "which_images_respond": "images.png",
