@@ -24,7 +24,7 @@ SUBJECTS = (
         "Effects, support, saving",
         ("causalsat.posterior", "causalsat.base", "causalsat.risk_base", "causalsat.persistence"),
     ),
-    ("Maps and the whole analysis", ("causalsat.mapping", "causalsat.analysis")),
+    ("Maps and the whole analysis", ("causalsat.mapping", "causalsat.analysis", "causalsat.evaluation")),
     ("Decisions", ("causalsat.decisions",)),
     ("More", ("causalsat",)),
 )
