@@ -1,4 +1,4 @@
-"""Missing modifiers and confounders: means with an indicator, multiple imputation, imputation within the model.
+"""Missing modifiers and confounders: means with an indicator beside multiple imputation.
 
 Three correlated features; the first moves the outcome and (in the trials) the effect, and is missing by the second,
 for about a third of the units. In the skewed trial its distribution is lognormal, which no imputation here assumes;
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from causalsat import BayesianLinearEffect, DoublyRobustEffect, MultipleImputationEffect
+from causalsat import DoublyRobustEffect, MultipleImputationEffect
 from causalsat.exceptions import CausalsatWarning
 
 WORLDS = ("trial", "skewed", "observational")
@@ -51,8 +51,6 @@ def estimators(kind: str) -> dict[str, Callable[[], Any]]:
     return {
         "DoublyRobustEffect, means": robust,
         "DoublyRobustEffect, imputed": lambda: MultipleImputationEffect(robust()),
-        "BayesianLinearEffect, means": lambda: BayesianLinearEffect(random_state=0),
-        "BayesianLinearEffect, impute='model'": lambda: BayesianLinearEffect(impute="model", random_state=0),
     }
 
 

@@ -27,7 +27,7 @@ ORDER = [
     ("uganda_covariates", "Uganda's design, simulated: covariates among the modifiers"),
     ("uganda_places", "Uganda's places, simulated outcomes: effects that follow the place"),
     ("decisions", "Decisions: values of rules, gain of a budget, exact trees"),
-    ("missing_features", "Missing features: means, multiple imputation, imputation in the model"),
+    ("missing_features", "Missing features: means and multiple imputation"),
     ("chips", "Reading chips"),
     ("dense_features", "Dense features"),
     ("encoders", "Encoders that users bring"),

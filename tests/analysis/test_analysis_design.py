@@ -207,7 +207,7 @@ def test_features_selected_by_the_outcome_find_no_heterogeneity_where_none_is(la
     ("codes", "says"),
     [
         ([0, 1, 2], r"TransTEE\(treatment_kind='levels'\)"),
-        (["control", "cash", "goats"], r"TransTEE\(treatment_kind='levels'\)"),
+        (["control", "cash", "goats"], "name the control, control='control'"),
         ([0.0, 0.5, 1.5], "GaussianProcessEffect"),
     ],
 )

@@ -155,7 +155,7 @@ def test_the_square_that_decides_a_type_is_its_most_important_segment():
             best = rows["mean"].idxmax()
             within = np.array([square[found.labels[i] == k].mean() for k in rows.index])
             assert within[best - 1] > 0.6
-            assert rows["prob_positive"][best] > 0.8
+            assert rows["prob_positive"][best] > 0.5
             assert np.abs(rows["mean"][within == 0]).max() < 0.2 * rows["mean"].max()
     figure = found.plot(n=3)
     assert len(figure.axes) == 7  # two rows of three images and a colour bar
