@@ -38,9 +38,10 @@ def plot_plan(plan: Any, *, title: str = "", ax: Any = None) -> Axes:
     xy = np.column_stack([points.x, points.y])
     treated = table["treat"].to_numpy() > 0
     ax = style.new_axes(ax, (6.6, 6.0))
-    drawn = ax.scatter(*xy.T, c=table["prob_worth"], cmap="PuOr", vmin=0, vmax=1, s=24, linewidths=0, zorder=2)
+    size = 24 if len(table) <= 300 else 12
+    drawn = ax.scatter(*xy.T, c=table["prob_worth"], cmap="PuOr", vmin=0, vmax=1, s=size, linewidths=0, zorder=2)
     name = f"treated ({treated.sum():,} of {len(table):,})"
-    ax.scatter(*xy[treated].T, s=70, facecolor="none", edgecolor=style.INK, linewidth=1.1, zorder=3, label=name)
+    ax.scatter(*xy[treated].T, s=2.8 * size, facecolor="none", edgecolor=style.INK, linewidth=1.1 if size > 12 else 0.7, zorder=3, label=name)
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label="probability that the place is worth it")
     geography.frame_axes(ax, geography.padded(xy, 0.06), plan.geometry.crs)
     ax.legend(fontsize=9.5, loc="upper left", bbox_to_anchor=(0, -0.05), frameon=False)
