@@ -41,7 +41,8 @@ def plot_plan(plan: Any, *, title: str = "", ax: Any = None) -> Axes:
     size = 24 if len(table) <= 300 else 12
     drawn = ax.scatter(*xy.T, c=table["prob_worth"], cmap="PuOr", vmin=0, vmax=1, s=size, linewidths=0, zorder=2)
     name = f"treated ({treated.sum():,} of {len(table):,})"
-    ax.scatter(*xy[treated].T, s=2.8 * size, facecolor="none", edgecolor=style.INK, linewidth=1.1 if size > 12 else 0.7, zorder=3, label=name)
+    ring = {"s": 2.8 * size, "facecolor": "none", "edgecolor": style.INK, "linewidth": 1.1 if size > 12 else 0.7}
+    ax.scatter(*xy[treated].T, **ring, zorder=3, label=name)
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label="probability that the place is worth it")
     geography.frame_axes(ax, geography.padded(xy, 0.06), plan.geometry.crs)
     ax.legend(fontsize=9.5, loc="upper left", bbox_to_anchor=(0, -0.05), frameon=False)
