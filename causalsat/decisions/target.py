@@ -197,7 +197,8 @@ def target(
         ``{"column": "district", "share": 0.1}``: of the places of each district at least that share is treated.
     worth : float, optional
         What one unit of the outcome is worth, in units of the costs. Then only places whose expected effect is worth
-        its cost are treated, and ``prob_worth`` is the probability of that; otherwise of a positive effect.
+        its cost are treated, and ``prob_worth`` is the probability of that; otherwise of a positive effect. Values
+        and regret stay in units of the outcome, without costs.
     features, place_features : DataFrame, optional
         What a tree may ask, for the units of the trial and for the places: numeric columns of the same names, such as
         spectral indices or travel times. By default the covariates that both have, and the coordinates.
@@ -220,12 +221,13 @@ def target(
     study = analysis.study
     where, posterior = _posterior(analysis, places)
     prices = _costs(cost, where, "places")
-    of_units = _unit_costs(cost, study, prices, own=where is study.units)
+    notes: list[str] = []
+    of_units = _unit_costs(cost, study, prices, notes, own=where is study.units)
     a_head = float(budget) / len(where)
     found = analysis.crossfit[0]
     scores = dr_scores(study.y, study.design.treatment, analysis.nuisances)
     roles: dict[str, Any] = {"groups": study.design.inference_clusters, "weights": study.design.weights}
-    tree, may_units, may_places, notes = None, np.ones(len(study), bool), np.ones(len(where), bool), []
+    tree, may_units, may_places = None, np.ones(len(study), bool), np.ones(len(where), bool)
     if rule == "tree":
         asked, asked_there = _tree_features(study, where, features, place_features)
         weight = study.design.weights
@@ -341,13 +343,13 @@ def _at_pixels(imagery: Any, where: Any) -> FloatArray:
     return out
 
 
-def _unit_costs(cost: Any, study: Any, prices: FloatArray, *, own: bool) -> FloatArray:
-    """Cost of each unit of the trial: as of the places; their mean where only theirs are known."""
+def _unit_costs(cost: Any, study: Any, prices: FloatArray, notes: list[str], *, own: bool) -> FloatArray:
+    """Cost of each unit of the trial: as of the places; their mean, with a note, where only theirs are known."""
     if own:
         return prices
-    if isinstance(cost, str) and cost not in study.units.columns:
-        return np.full(len(study), prices.mean())
-    if not isinstance(cost, str) and np.ndim(cost) and not callable(cost) and not hasattr(cost, "iter_chips"):
+    by_place = not isinstance(cost, str) and not callable(cost) and not hasattr(cost, "iter_chips") and np.ndim(cost)
+    if by_place or (isinstance(cost, str) and cost not in study.units.columns):
+        notes.append("Costs are known for the places alone: the value takes their mean for each unit of the trial.")
         return np.full(len(study), prices.mean())
     return _costs(cost, study.units, "units")
 

@@ -148,6 +148,9 @@ def test_places_elsewhere(analysis):
     plan = target(analysis_there, budget=2.0, cost=1.0, n_bootstrap=20)
     assert plan.table.index.tolist() == ["a", "c", "b"]
     assert plan.table["treat"].tolist() == [1, 1, 0]
+    assert not plan.notes
+    by_place = target(analysis_there, budget=2.0, cost=[1.0, 1.0, 2.0], n_bootstrap=20)
+    assert "the value takes their mean" in by_place.paragraph()
 
 
 def test_what_cannot_be_planned_is_refused(analysis):
