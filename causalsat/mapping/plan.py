@@ -240,6 +240,8 @@ def _measured(plan: MapPlan, job: MapJob, tiles: Sequence[Tile]) -> MapPlan:
             continue  # a probe that is valid has also imported and built what is needed
         done = _within_budget(job, tile)
         scale = _work(job, tile) / _work(job, done.tile)
+        if done.tile != tile and not surroundings(job):
+            scale /= max(done.share, 1e-3)  # as if all other cells were valid: invalid ones cost nothing
         scale *= plan.n_cells / plan.n_tiles / (tile.height * tile.width)  # tiles at the border are smaller
         return replace(
             plan,
@@ -272,7 +274,9 @@ def _within_budget(job: MapJob, tile: Tile) -> _Timed:
     while True:
         done = _timed(job, part)
         left -= done.clock
-        rate = done.clock / _work(job, part)
+        rate = done.clock / (
+            _work(job, part) * (1.0 if surroundings(job) else max(done.share, 1e-3))
+        )  # valid cells cost
         sizes = [_middle(tile, side) for side in range(1, max(tile.height, tile.width) + 1)]
         fitting = [p for p in sizes if rate * _work(job, p) <= left]
         if not fitting or fitting[-1].height * fitting[-1].width < 2 * part.height * part.width:

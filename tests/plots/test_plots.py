@@ -138,7 +138,7 @@ def test_study_map_shows_places_by_arm_over_the_imagery():
     array = xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords).rio.write_crs(32636)
     x, y = 4e5 + 30 * np.array([10, 10, 40, 70]), 3e5 - 30 * np.array([10, 10, 30, 50])
     units = gpd.GeoDataFrame(geometry=gpd.points_from_xy(x, y), crs=32636).to_crs(4326)
-    study = SimpleNamespace(X=units, treatment=np.array([0, 1, 1, 0]), imagery=open_imagery(array))
+    study = SimpleNamespace(X=units, units=units, treatment=np.array([0, 1, 1, 0]), imagery=open_imagery(array))
     ax = plot_study(study)
     names = [t.get_text() for t in ax.get_legend().get_texts()]
     assert names == ["control (1 places)", "treated (1 places)", "both arms (1 places)"]
