@@ -127,7 +127,7 @@ def take_up_trial(
 
     Examples
     --------
-    >>> trial = take_up_trial(compliance=0.6, n_units=400, n_sites=40, size_px=192, seed=1)
+    >>> trial = take_up_trial(compliance=0.6, n_units=400, n_sites=12, size_px=192, seed=1)
     >>> bool(0.4 < trial.truth["compliance"] < 0.8)
     True
     >>> bool((trial.units.received[trial.units.treatment == 0] == 0).all())
