@@ -96,7 +96,7 @@ def attrition(trials: int) -> Iterator[dict[str, Any]]:
         inside.append(bounds.interval[0] < truth < bounds.interval[1])
     yield from tally.table()
     yield {
-        "row": "Lee bounds' interval holds the average effect",
+        "row": "Lee bounds: the interval covers the average effect",
         "covers 0.95": round(float(np.mean(inside)), 3),
         "trials": trials,
     }

@@ -218,59 +218,35 @@ def target(
         the budget.
     """
     check_plan(budget, rule, worth)
-    study = analysis.study
+    study, found = analysis.study, analysis.crossfit[0]
+    notes: list[str] = []
     where, posterior = _posterior(analysis, places)
     prices = _costs(cost, where, "places")
-    notes: list[str] = []
     of_units = _unit_costs(cost, study, prices, notes, own=where is study.units)
     a_head = float(budget) / len(where)
-    found = analysis.crossfit[0]
     scores = dr_scores(study.y, study.design.treatment, analysis.nuisances)
-    roles: dict[str, Any] = {"groups": study.design.inference_clusters, "weights": study.design.weights}
-    tree, may_units, may_places = None, np.ones(len(study), bool), np.ones(len(where), bool)
+    tree, wanted, wanted_units = None, worth_it(posterior.mean(), prices, worth), worth_it(found.tau, of_units, worth)
     if rule == "tree":
-        asked, asked_there = _tree_features(study, where, features, place_features)
-        weight = study.design.weights
-        learn = _TreeRule(asked, scores, of_units, weight, a_head, worth, depth)
-        may_units = np.zeros(len(study), bool)
-        for k in np.unique(found.fold):
-            own = found.fold == k
-            may_units[own] = learn.tree(~own).predict(asked[own]) == 1
-        tree = learn.tree(np.ones(len(study), bool))
-        may_places = tree.predict(asked_there) == 1
-    mean = posterior.mean()
-    if rule == "ranking":
-        may_places, may_units = worth_it(mean, prices, worth), worth_it(found.tau, of_units, worth)
-    chosen = plan_of(mean, prices, float(budget), may_places, _quotas(constraints, where))
-    policy = np.zeros(len(study))
-    unit_quotas = _quotas(constraints, study.units, optional=True)
-    if constraints is not None and unit_quotas is None:
+        asked = _tree_features(study, where, features, place_features)
+        learn = _TreeRule(asked[0], scores, of_units, study.design.weights, a_head, worth, depth)
+        tree, wanted, wanted_units = *learn.chosen(asked[1]), learn.held_out(found.fold)
+    chosen = plan_of(posterior.mean(), prices, float(budget), wanted, _quotas(constraints, where))
+    quotas = _quotas(constraints, study.units, optional=True)
+    if constraints is not None and quotas is None:
         notes.append("The value leaves the constraints out: the trial's units have no such column.")
     weights = np.ones(len(study)) if study.design.weights is None else study.design.weights
-    for k in np.unique(found.fold):
-        rows = np.flatnonzero(found.fold == k)
-        own_quotas = None if unit_quotas is None else (unit_quotas[0][rows], unit_quotas[1])
-        money = a_head * weights[rows].sum()
-        policy[rows] = plan_of(
-            found.tau[rows], of_units[rows], money, may_units[rows], own_quotas, weights[rows], strict=False
-        )
-    spent_there = float(np.average(policy * of_units, weights=weights))
-    random = np.full(len(study), min(1.0, spent_there / float(np.average(of_units, weights=weights))))
+    policy = _policy_of_units(found, of_units, a_head, wanted_units, quotas, weights)
+    share = np.average(policy * of_units, weights=weights) / np.average(of_units, weights=weights)
     ranked = found.tau if rule == "ranking" else np.maximum(found.tau, np.abs(found.tau).max() * 1e-9)
-    curve = gain_curve(
-        np.where(may_units, ranked, -1.0),
-        scores,
-        of_units,
-        folds=found.fold,
-        n_bootstrap=n_bootstrap,
-        random_state=random_state,
-        **roles,
-    )
+    shared: dict[str, Any] = {
+        "groups": study.design.inference_clusters, "weights": study.design.weights, "folds": found.fold,
+    }  # fmt: skip
+    bootstrap = {"n_bootstrap": n_bootstrap, "random_state": random_state}
     return TargetingPlan(
         table=_table(where, posterior, prices, chosen, worth),
-        value=policy_value(policy, scores, folds=found.fold, **roles),
-        over_random=policy_difference(policy, random, scores, folds=found.fold, **roles),
-        gain_curve=curve,
+        value=policy_value(policy, scores, **shared),
+        over_random=policy_difference(policy, np.full(len(study), min(1.0, float(share))), scores, **shared),
+        gain_curve=gain_curve(np.where(wanted_units, ranked, -1.0), scores, of_units, **shared, **bootstrap),
         regret=_regret(posterior.draws, prices, float(budget), worth, chosen),
         budget=float(budget),
         spent=float((chosen * prices).sum()),
@@ -280,6 +256,24 @@ def target(
         units=str(getattr(study, "outcome_unit", "") or ""),
         notes=tuple(notes),
     )
+
+
+def _policy_of_units(
+    found: Any,
+    costs: FloatArray,
+    a_head: float,
+    wanted: NDArray[np.bool_],
+    quotas: tuple[IntArray, float] | None,
+    weights: FloatArray,
+) -> FloatArray:
+    """Share of each unit that the rule treats where each fold spends the same budget a head, shape (n,)."""
+    policy = np.zeros(len(costs))
+    for k in np.unique(found.fold):
+        rows = np.flatnonzero(found.fold == k)
+        own = None if quotas is None else (quotas[0][rows], quotas[1])
+        money = a_head * weights[rows].sum()
+        policy[rows] = plan_of(found.tau[rows], costs[rows], money, wanted[rows], own, weights[rows], strict=False)
+    return policy
 
 
 def check_plan(budget: Any, rule: str, worth: Any) -> None:
@@ -466,6 +460,19 @@ class _TreeRule:
     a_head: float
     worth: float | None
     depth: int
+
+    def chosen(self, there: pd.DataFrame) -> tuple[PolicyTree, NDArray[np.bool_]]:
+        """The tree chosen on all units, and whom it treats elsewhere."""
+        tree = self.tree(np.ones(len(self.scores), dtype=bool))
+        return tree, tree.predict(there) == 1
+
+    def held_out(self, fold: IntArray) -> NDArray[np.bool_]:
+        """Whom trees that were chosen on the other folds treat, shape (n,)."""
+        out = np.zeros(len(fold), dtype=bool)
+        for k in np.unique(fold):
+            own = fold == k
+            out[own] = self.tree(~own).predict(self.features[own]) == 1
+        return out
 
     def tree(self, rows: NDArray[np.bool_]) -> PolicyTree:
         """The tree chosen on some units: the lowest price of money at which it spends at most the budget a head."""

@@ -179,7 +179,10 @@ def test_means_of_other_units_are_refused_with_the_scale(scale, mean, sd, remedy
 
 
 def test_imagenets_means_on_reflectances_are_not_refused():
-    ModuleEncoder(torch.nn.AdaptiveAvgPool2d(1), mean=[0.485, 0.456, 0.406], sd=[0.229, 0.224, 0.225]).fit(chips())
+    given = {"mean": [0.485, 0.456, 0.406], "sd": [0.229, 0.224, 0.225]}
+    encoder = ModuleEncoder(torch.nn.AdaptiveAvgPool2d(1), **given).fit(chips())
+    np.testing.assert_allclose(encoder.band_mean_, given["mean"])
+    np.testing.assert_allclose(encoder.band_sd_, given["sd"])
 
 
 @pytest.mark.parametrize(

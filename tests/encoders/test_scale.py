@@ -50,13 +50,14 @@ def test_kelvin_are_no_degrees():
 @pytest.mark.filterwarnings("error")
 def test_other_places_of_the_same_sensor_pass(encoder):
     for seed in range(5):
-        encoder.transform(scenes(40, seed=seed + 10))
-        encoder.transform(scenes(1, seed=seed + 10))
+        many, one = (np.asarray(encoder.transform(scenes(n, seed=seed + 10))) for n in (40, 1))
+        assert (len(many), len(one)) == (40, 1)
+        assert np.isfinite(many).all()
     water = np.array([0.05, 0.04, 0.02, 0.01])[:, None, None] * np.exp(0.05 * scenes(3, seed=2))
     clouds = 0.8 + 0.05 * np.random.default_rng(0).standard_normal((3, 4, 24, 24))
     shadow = 0.4 * scenes(20, seed=3)
     for chips in (water, clouds, shadow, 2.0 * scenes(20, seed=4)):
-        encoder.transform(chips.astype(np.float32))
+        assert np.isfinite(np.asarray(encoder.transform(chips.astype(np.float32)))).all()
 
 
 def test_a_shift_is_told_where_there_are_enough_chips(encoder):

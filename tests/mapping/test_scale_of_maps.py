@@ -117,4 +117,5 @@ def test_a_model_that_remembers_no_scale_says_nothing(scene, fitted, tmp_path):
     del model[0].encoders_[0].pixel_scale_
     with warnings.catch_warnings():
         warnings.simplefilter("error", MapWarning)
-        map_effects(model, other(tmp_path, 10 * scene), None, 240, tmp_path / "e.tif", **QUIET)
+        found = map_effects(model, other(tmp_path, 10 * scene), None, 240, tmp_path / "e.tif", **QUIET)
+    assert found.n_mapped > 0

@@ -84,7 +84,9 @@ def test_doses_within_the_range_are_not_warned_of(dose_model):
     est, X = dose_model
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        est.effect(X[:5], treatment=est.coding_.most, baseline=est.coding_.least)
+        found = est.effect(X[:5], treatment=est.coding_.most, baseline=est.coding_.least)
+    assert np.isfinite(found.draws).all()
+    assert len(found) == 5
 
 
 def test_attention_names_the_covariates(dose_model):
