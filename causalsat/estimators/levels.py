@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from causalsat.base import EffectEstimator
 from causalsat.core.inputs import FitData, FloatArray
 from causalsat.core.treatment import two_values
 from causalsat.exceptions import ParameterError
+from causalsat.posterior import EffectPosterior
 
 __all__ = ["FittedLevels", "check_coding", "is_binary", "n_mixed_groups", "n_village_effects"]
 
@@ -38,6 +40,22 @@ class FittedLevels(EffectEstimator):
         if self.binary_ and not is_binary(level):
             raise ParameterError(f"{name}={value!r}", expected="0 or 1: the fitted treatment was binary")
         return level
+
+    def _outcome_posterior(
+        self, X: Any, treatment: Any, draws_of: Callable[[FloatArray, FloatArray], FloatArray]
+    ) -> Any:
+        """Posterior of the mean outcome at levels, whose draws are made of the checked features and levels."""
+        design, index = self._check_predict(X)
+        level = self._check_level(treatment, len(index), "treatment")
+        about = self._diagnostics()
+        return EffectPosterior(
+            draws_of(design, level),
+            index=index,
+            kind="outcome",
+            treatment=treatment,
+            baseline=None,
+            diagnostics=about,
+        )
 
 
 MIN_MIXED_GROUPS = 10  # villages that hold several treatments, for group_slopes="auto"

@@ -5,9 +5,10 @@ With ITT the effect of the assignment on the outcome and FS that on take-up, the
 of the assignment on ``y - effect * take-up``, divided by FS. Each of the three is estimated as the average effect of
 the design (strata, clusters, pairs, weights), bias-reduced, see :func:`causalsat.evaluation.average_effects`.
 
-The Anderson-Rubin interval holds the effects b for which the assignment has no effect on ``y - b take-up``; it covers
-whatever the first stage. Where that is weak it is unbounded: the whole line, or all but a gap. The effective F
-statistic (Montiel Olea and Pflueger 2013) of one instrument is the squared t statistic of the first stage.
+The Anderson-Rubin interval contains the effects b at which a test does not reject that the assignment has no effect
+on ``y - b take-up``. Its coverage does not depend on the first stage; where that is weak it is unbounded: the whole
+line, or all but a gap. The effective F statistic (Montiel Olea and Pflueger 2013) of one instrument is the squared t
+statistic of the first stage.
 
 References
 ----------

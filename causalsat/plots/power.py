@@ -13,6 +13,7 @@ __all__ = ["plot_power"]
 
 LABELS = {"average_effect": "average effect", "heterogeneity": "heterogeneity", "autoc": "AUTOC"}
 LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
 
 
 def plot_power(result: Any, *, title: str = "Power by number of villages", ax: Any = None) -> Axes:
@@ -41,8 +42,8 @@ def plot_power(result: Any, *, title: str = "Power by number of villages", ax: A
                 yerr=1.96 * rows[f"{test}_se"],
                 color=colour,
                 linestyle=LINES[number % len(LINES)],
-                marker="o",
-                markersize=4,
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=5,
                 linewidth=1.8,
                 elinewidth=0.9,
                 label=f"{name}, {people} people",
@@ -54,5 +55,5 @@ def plot_power(result: Any, *, title: str = "Power by number of villages", ax: A
     ax.set_xlabel("villages in the trial")
     ax.set_ylabel("power")
     ax.set_title(title)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=3.5)
     return ax

@@ -247,15 +247,11 @@ class MultipleImputationEffect(FittedLevels):
         EffectPosterior
             Draws of shape (draw, n), ``kind="outcome"``. Only where the estimator has ``predict_outcome``.
         """
-        design, index = self._check_predict(X)
-        level = self._check_level(treatment, len(index), "treatment")
-        draws = self._pool(
-            design, lambda model, table, rows: model.predict_outcome(table, treatment=level[rows]).draws
-        )
-        about = self._diagnostics()
-        return EffectPosterior(
-            draws, index=index, kind="outcome", treatment=treatment, baseline=None, diagnostics=about
-        )
+
+        def draws_of(design: FloatArray, level: FloatArray) -> FloatArray:
+            return self._pool(design, lambda m, table, rows: m.predict_outcome(table, treatment=level[rows]).draws)
+
+        return self._outcome_posterior(X, treatment, draws_of)  # type: ignore[no-any-return]
 
     def _support_columns(self) -> NDArray[np.int64] | slice:
         return next(iter(self.members_.values()))._support_columns()  # type: ignore[no-any-return]

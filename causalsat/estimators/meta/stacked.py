@@ -352,14 +352,12 @@ class StackedEffect(FittedLevels, _BaseComposition):
         EffectPosterior
             Draws of shape (draw, n), ``kind="outcome"``. Only where each member has ``predict_outcome``.
         """
-        design, index = self._check_predict(X)
-        level = self._check_level(treatment, len(index), "treatment")
-        raw = self._raw(design)
-        draws = self._mix(lambda model: outcome(model, raw, level))
-        about = self._diagnostics()
-        return EffectPosterior(
-            draws, index=index, kind="outcome", treatment=treatment, baseline=None, diagnostics=about
-        )
+
+        def draws_of(design: FloatArray, level: FloatArray) -> FloatArray:
+            raw = self._raw(design)
+            return self._mix(lambda model: outcome(model, raw, level))
+
+        return self._outcome_posterior(X, treatment, draws_of)  # type: ignore[no-any-return]
 
     def _support_columns(self) -> NDArray[np.int64] | slice:
         used: set[int] = set()
