@@ -17,7 +17,7 @@ from causalsat.inference.arms import cells_of_arms
 from causalsat.inference.average_effects import score_mean
 from causalsat.inference.blocks import draw_blocks, project_blocks
 from causalsat.inference.late import draw_late, late_moments
-from causalsat.inference.nuisances import crossfit_nuisances, dr_scores
+from causalsat.inference.nuisances import dr_scores, nuisances_of
 from causalsat.posterior import EffectPosterior
 
 __all__ = ["ComplierEffect"]
@@ -197,18 +197,13 @@ class ComplierEffect(EffectEstimator):
         self._draw(data, d, scores, self._design(features))
 
     def _scores(self, data: FitData, values: FloatArray) -> FloatArray:
-        nuisances = crossfit_nuisances(
-            data.X,
+        nuisances = nuisances_of(
+            data,
             values,
-            data.treatment,
-            groups=data.groups,
-            strata=data.strata,
             outcome_model=self.outcome_model,
             propensity_model=self.propensity_model,
-            propensity=data.propensity,
             n_splits=self.n_splits,
             random_state=self.random_state,
-            sample_weight=data.sample_weight if data.weighted else None,
         )
         return dr_scores(values, data.treatment, nuisances)
 

@@ -15,7 +15,7 @@ from causalsat.design import make_design
 from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.average_effects import score_mean
 from causalsat.inference.lack_of_fit import LackOfFit, check_ratio, lack_of_fit
-from causalsat.inference.nuisances import Nuisances, crossfit_nuisances, dr_scores
+from causalsat.inference.nuisances import Nuisances, dr_scores, nuisances_of
 from causalsat.inference.projection import (
     about_the_mean,
     at_least_conventional,
@@ -178,18 +178,12 @@ class DoublyRobustEffect(EffectEstimator):
     def _fit(self, data: FitData) -> None:
         self.modifier_positions_ = select_columns(data.feature_names[: self.n_features_in_], self.modifiers)
         self.modifier_names_ = tuple(data.feature_names[j] for j in self.modifier_positions_)
-        self.nuisances_ = crossfit_nuisances(
-            data.X,
-            data.y,
-            data.treatment,
-            groups=data.groups,
-            strata=data.strata,
+        self.nuisances_ = nuisances_of(
+            data,
             outcome_model=self.outcome_model,
             propensity_model=self.propensity_model,
-            propensity=data.propensity,
             n_splits=self.n_splits,
             random_state=self.random_state,
-            sample_weight=data.sample_weight if data.weighted else None,
             min_propensity=self.min_propensity,
         )
         self.scores_ = dr_scores(data.y, data.treatment, self.nuisances_)

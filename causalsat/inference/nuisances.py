@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core import inputs
-from causalsat.core.inputs import align, align_all, align_outcome, align_rows, labels_of
+from causalsat.core.inputs import FitData, align, align_all, align_outcome, align_rows, labels_of
 from causalsat.design.adjustment import balancing_weights, stratum_levels
 from causalsat.design.design import Design, make_design, warn_contradicted
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
@@ -27,6 +27,7 @@ __all__ = [
     "default_outcome_model",
     "default_propensity_model",
     "dr_scores",
+    "nuisances_of",
     "out_of_fold_levels",
     "predict_mean",
     "warn_clipped",
@@ -186,6 +187,30 @@ def crossfit_nuisances(
     index = next((own for own in labels if own is not None), None)
     m = e * mu1 + (1 - e) * mu0
     return Nuisances(mu0=mu0, mu1=mu1, propensity=e, m=m, fold=fold, clipped=clipped, index=index)
+
+
+def nuisances_of(data: FitData, values: FloatArray | None = None, **learners: Any) -> Nuisances:
+    """Out-of-fold nuisances of checked data, with all of its roles.
+
+    Parameters
+    ----------
+    data : FitData
+        Features, treatment, clusters, strata, known propensity and weights.
+    values : ndarray of shape (n,), optional
+        In the place of the outcome, such as take-up.
+    **learners
+        Models, folds, clipping and seed of :func:`crossfit_nuisances`.
+    """
+    return crossfit_nuisances(
+        data.X,
+        data.y if values is None else values,
+        data.treatment,
+        groups=data.groups,
+        strata=data.strata,
+        propensity=data.propensity,
+        sample_weight=data.sample_weight if data.weighted else None,
+        **learners,
+    )
 
 
 def dr_scores(y: ArrayLike, treatment: ArrayLike, nuisances: Nuisances) -> FloatArray:

@@ -79,18 +79,12 @@ def away_from_zero(residual: FloatArray) -> FloatArray:
 
 def crossfit(data: FitData, models: Models) -> Nuisances:
     """Cross-fitted nuisances of a binary treatment."""
-    return nuisances.crossfit_nuisances(
-        data.X,
-        data.y,
-        data.treatment,
-        groups=data.groups,
-        strata=data.strata,
+    return nuisances.nuisances_of(
+        data,
         outcome_model=models.outcome,
         propensity_model=models.propensity,
-        propensity=data.propensity,
         n_splits=models.n_splits,
         random_state=models.random_state,
-        sample_weight=data.sample_weight if data.weighted else None,
         min_propensity=models.min_propensity,
     )
 
