@@ -23,6 +23,7 @@ from causalsat.core.progress import bar as progress_bar
 from causalsat.core.tables import Tabular
 from causalsat.core.warn import warn
 from causalsat.estimators.doubly_robust import DoublyRobustEffect
+from causalsat.estimators.linear.estimator import BayesianLinearEffect
 from causalsat.evaluation import blp, checks, crossfit_nuisances, dr_scores, gates, rate
 from causalsat.evaluation.rate import half_sample
 from causalsat.exceptions import DataError, DataWarning, ParameterError
@@ -598,8 +599,6 @@ def _value(metric: Metric, name: str, item: Judged | _Failure) -> tuple[float, f
 
 
 def _default_models(random_state: int) -> dict[str, Any]:
-    from causalsat.estimators.linear.estimator import BayesianLinearEffect
-
     return {
         "BayesianLinearEffect": BayesianLinearEffect(prior="normal", random_state=random_state),
         "DoublyRobustEffect": DoublyRobustEffect(random_state=random_state),

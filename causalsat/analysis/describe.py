@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from causalsat.evaluation.average_effects import clustered_mean
 from causalsat.exceptions import DataError, ImageryError, ParameterError
+from causalsat.imagery import indices
 
 __all__ = ["describe_effects"]
 
@@ -143,8 +144,6 @@ def _indices(study: Any, names: list[str], bands: Any, size_m: float | None) -> 
 def _square_means(study: Any, imagery: Any, names: list[str], bands: Any, size_m: float | None) -> FloatArray:
     """Mean of each index over the valid pixels around each unit, (n, indices)."""
     import xarray as xr
-
-    from causalsat.imagery import indices
 
     out = np.full((len(study), len(names)), np.nan)
     for position, chips in imagery.iter_chips(study.X.geometry, _size(study, imagery, size_m)):

@@ -27,6 +27,8 @@ from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
 from causalsat.encoders.places import COORDINATES, PLACE, WAVES
+from causalsat.estimators.arms import ArmsEffect
+from causalsat.estimators.linear.estimator import BayesianLinearEffect
 from causalsat.evaluation import (
     BlpResult,
     Compliance,
@@ -128,8 +130,6 @@ def image_model(
         If the study has no imagery, or ``covariates`` is none of the three.
     """
     from sklearn.pipeline import Pipeline
-
-    from causalsat.estimators.linear.estimator import BayesianLinearEffect
 
     if study.imagery is None:
         raise ParameterError(
@@ -498,8 +498,6 @@ def _explained(posterior: EffectPosterior, used: Measured, level: float) -> Expl
 def _analyse_arms(study: Any, model: Any, check: Any, level: float, settings: dict[str, Any]) -> ArmsAnalysis:
     """Joint averages and a joint model of all arms; tests of each pair on the units of its two arms."""
     from sklearn.base import clone
-
-    from causalsat.estimators.arms import ArmsEffect
 
     seed = settings["random_state"]
     if model is None:

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from causalsat import base
+from causalsat import base, imagery
 from causalsat.core.inputs import unit_index
 from causalsat.encoders import ImageEncoder
 from causalsat.encoders.scale import LEVELS, known_scale, scale_checked
 from causalsat.exceptions import ImageryError, ParameterError
+from causalsat.plots import plot_segments
 from causalsat.posterior import draw_quantiles
 
 __all__ = ["SegmentImportance", "segment_importance"]
@@ -72,8 +73,6 @@ class SegmentImportance:
 
     def plot(self, *, n: int = 4, bands: Any = None) -> Any:
         """Sheet of images with their segments coloured by the change; see :func:`causalsat.plots.plot_segments`."""
-        from causalsat.plots import plot_segments
-
         return plot_segments(self, n=n, bands=bands)
 
     def __repr__(self) -> str:
@@ -241,8 +240,6 @@ def _of_image(
 def _means(chip: Chips, labels: IntArray, names: Sequence[str], indices: Sequence[str]) -> pd.DataFrame:
     """Mean of each band, and of each index, in each segment; of a sequence those of the last date."""
     import xarray as xr
-
-    from causalsat import imagery
 
     frame = chip[-1] if chip.ndim == 4 else chip
     layers = {str(name): frame[j] for j, name in enumerate(names)}

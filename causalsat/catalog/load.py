@@ -14,6 +14,7 @@ from causalsat.catalog.marks import Marked, explain, read_yaml
 from causalsat.catalog.schema import Entry, ImagerySpec, Roles, SimulateSpec, TableSpec
 from causalsat.core.notebook import fragment, frame_table
 from causalsat.exceptions import CatalogError
+from causalsat.simulate import satellite_trial
 from causalsat.study import Study
 from causalsat.study.building import close_matches, list_names
 
@@ -286,7 +287,6 @@ def _simulated(name: str, entry: Entry, options: dict[str, Any]) -> Any:
     spec = entry.simulate or SimulateSpec()
     settings = spec.model_dump(exclude_none=True)
     settings |= {key: options.pop(key) for key in list(options) if key in SimulateSpec.model_fields}
-    from causalsat.simulate import satellite_trial  # rasterio, which reading a catalogue does without
 
     study = satellite_trial(**settings).study()
     about = {"name": name, "licence": entry.licence, "citation": entry.citation.strip()}

@@ -13,6 +13,7 @@ import pandas as pd
 from causalsat.catalog.extend import add_entry
 from causalsat.core.files import whole_file, writing
 from causalsat.core.names import close_matches, list_names
+from causalsat.core.treatment import code_treatment
 from causalsat.exceptions import OutputError, ParameterError, TreatmentError
 from causalsat.study import Study
 from causalsat.study.reading import read_units
@@ -133,8 +134,6 @@ def _treated(ask: Ask, frame: pd.DataFrame, labels: dict[str, Any], roles: dict[
 
 
 def _codes_itself(frame: pd.DataFrame, labels: dict[str, Any], roles: dict[str, Any]) -> bool:
-    from causalsat.core.treatment import code_treatment
-
     column = roles["treatment"]
     try:
         code_treatment(frame[column], None, labels.get(column), roles.get("control"))

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalsat.encoders.image_encoder import ImageEncoder
+from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.exceptions import DataError, ParameterError
 
 __all__ = ["image_features", "one_row_a_village", "whitened"]
@@ -85,9 +87,6 @@ def image_features(
 
 
 def _encoded(villages: Any, imagery: Any, size_m: float | None, n_components: int, seed: int) -> FloatArray:
-    from causalsat.encoders.image_encoder import ImageEncoder
-    from causalsat.encoders.random_conv.features import RandomConvFeatures
-
     first = next(iter(imagery.values())) if isinstance(imagery, dict) else imagery
     encoder = ImageEncoder(
         imagery,

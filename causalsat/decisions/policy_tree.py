@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from causalsat.core.figures import Drawn
 from causalsat.core.inputs import align, check_weights
 from causalsat.core.names import shown
+from causalsat.decisions.tree_search import search
 from causalsat.evaluation.policy import cost_matrix, score_matrix
 from causalsat.exceptions import DataError, ParameterError
 
@@ -109,7 +110,6 @@ class PolicyTree(Drawn, BaseEstimator):
         names = list(self.arms) if self.arms is not None else _arm_names(net.shape[1])
         if len(names) != net.shape[1]:
             raise ParameterError(f"{len(names)} names for {net.shape[1]} arms", expected="a name for each arm")
-        from causalsat.decisions.tree_search import search
 
         order = np.lexsort((*net.T, *table.T))  # so that sums do not depend on the order of the rows
         self.arm_names_ = [str(name) for name in names]

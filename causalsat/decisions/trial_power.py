@@ -17,6 +17,7 @@ from causalsat.decisions.place_features import image_features
 from causalsat.evaluation.permutation import fold_ridge, permutation_test
 from causalsat.evaluation.rate import rate
 from causalsat.exceptions import ParameterError
+from causalsat.plots.power import plot_power
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,8 +61,6 @@ class PowerResult(Tabular):
 
     def plot(self, ax: Any = None) -> Axes:
         """Power against villages, a line for each test and number of people; see ``causalsat.plots.plot_power``."""
-        from causalsat.plots.power import plot_power
-
         return plot_power(self, ax=ax)
 
     def _notes(self) -> list[str]:

@@ -18,7 +18,7 @@ from causalsat.inference.average_effects import score_mean
 from causalsat.inference.blocks import draw_blocks, project_blocks
 from causalsat.inference.late import draw_late, late_moments
 from causalsat.inference.nuisances import dr_scores, nuisances_of
-from causalsat.posterior import EffectPosterior
+from causalsat.posterior import EffectPosterior, coefficient_table
 
 __all__ = ["ComplierEffect"]
 
@@ -317,8 +317,6 @@ class ComplierEffect(EffectEstimator):
         }
 
     def _summary(self) -> Summary:
-        from causalsat.posterior import coefficient_table
-
         names = [f"ATE: {name}" for name in ("effect on compliers", "intention to treat", "share of compliers")]
         own = np.column_stack([self.coef_draws_[:, 0], self.stage_draws_[:, :, 0]])
         table = coefficient_table(np.column_stack([own, self.coef_draws_[:, 1:]]), [*names, *self.modifier_names_])

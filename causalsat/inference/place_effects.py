@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from causalsat.core.inputs import FitData
 from causalsat.exceptions import ParameterError
 from causalsat.inference.folds import content_order
+from causalsat.inference.nuisances import crossfit_ridge
 
 __all__ = [
     "PlaceDeviation",
@@ -258,7 +259,6 @@ def _prognosis(features: FloatArray, rest: FloatArray, t: FloatArray, w: FloatAr
     keep = inner.std(axis=0) > 1e-6 * np.maximum(features.std(axis=0), 1e-300)
     if not keep.any():
         return np.zeros(len(rest))
-    from causalsat.inference.nuisances import crossfit_ridge
 
     middle = np.bincount(code, w * rest) / mass
     found = crossfit_ridge(inner[:, keep], rest - middle[code], w, code)

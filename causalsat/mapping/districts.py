@@ -25,6 +25,7 @@ from causalsat.mapping.compute import MapJob, valid_share
 from causalsat.mapping.grid import read_polygons, region_geometry, turned_region
 from causalsat.mapping.tiles import Tile
 from causalsat.mapping.weights import cell_areas, check_weights, weights_of_tile
+from causalsat.plots.districts import plot_districts
 from causalsat.posterior import EffectPosterior
 from causalsat.study.building import require_column
 
@@ -124,8 +125,6 @@ class DistrictEffects(Tabular):
 
     def plot(self, *, title: str = "", units: str = "", ax: Any = None) -> Any:
         """Districts coloured by their mean effect; hatched where the interval includes zero. Returns the axes."""
-        from causalsat.plots.districts import plot_districts
-
         return plot_districts(self.table, level=self.level, title=title, units=units, ax=ax)
 
 

@@ -17,6 +17,7 @@ from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.networks.training import TrainSettings
 from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.encoders.reduce import Reduction, count_varying, learn_reduction
+from causalsat.encoders.sequence import network as network
 from causalsat.encoders.sequence import temporal
 from causalsat.encoders.sequence.network import AttentionShape, build_network
 from causalsat.exceptions import DataError, ParameterError
@@ -309,8 +310,6 @@ class SequenceEncoder(ChipEncoder):
 
     # ------------------------------------------------------------------ attention
     def _fit_attention(self, features: FloatArray) -> None:
-        from causalsat.encoders.sequence import network as network
-
         flat = features.reshape(-1, features.shape[2])
         flat = flat[np.isfinite(flat).all(axis=1)]
         varying = count_varying(flat)
@@ -350,8 +349,6 @@ class SequenceEncoder(ChipEncoder):
         return level, tokens - level[:, None]
 
     def _attend(self, features: FloatArray, years: FloatArray) -> FloatArray:
-        from causalsat.encoders.sequence import network as network
-
         level, deviations = self._tokens(features, years)
         some = np.isfinite(level).all(axis=1)
         answer = np.full((len(level), self.n_outputs), np.nan)

@@ -15,6 +15,7 @@ from causalsat.core.inputs import FloatArray, check_whole_numbers
 from causalsat.estimators.clusters import report
 from causalsat.estimators.clusters.fit import Options, fit_model, type_probabilities
 from causalsat.estimators.clusters.model import build_model
+from causalsat.estimators.clusters.salience import salience
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
 from causalsat.exceptions import DataError, ParameterError
 
@@ -433,8 +434,6 @@ class ImageEffectClusters(ImageEffectEstimator):
             the band). Integrated gradients add up to the difference from the average image, up to the error of the
             integral.
         """
-        from causalsat.estimators.clusters.salience import salience
-
         check_is_fitted(self, "encoder_")
         position = report.check_cluster(cluster, self.n_clusters_)
         return salience(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
 from causalsat.core.warn import warn
+from causalsat.encoders.networks.training import TrainSettings
+from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.estimators.clusters.data import (
     Outcome,
     image_folds,
@@ -20,6 +22,7 @@ from causalsat.estimators.clusters.data import (
 )
 from causalsat.estimators.clusters.density import Cells, Prior, site_log_likelihood
 from causalsat.estimators.clusters.features import FrozenFeatures
+from causalsat.estimators.clusters.network import NetworkScores
 from causalsat.estimators.clusters.posterior import Posterior, find_mode, sample
 from causalsat.estimators.clusters.selection import Selection, select
 from causalsat.estimators.image_base import ImageFitData, blocks_of
@@ -253,8 +256,6 @@ def fit_features(
         )
     backbone = options.backbone
     if backbone == "random_conv":
-        from causalsat.encoders.random_conv.features import RandomConvFeatures
-
         size = min(int(k) for k in data.images.chips.shape[-2:])
         backbone = RandomConvFeatures(patch_px=min(4, size), random_state=seed % 2**31, device=options.device)
     if isinstance(backbone, str):
@@ -271,9 +272,6 @@ def _train_networks(
     backbone: str, options: Options, data: ImageFitData, outcome: Outcome, block: IntArray, fold: IntArray, seed: int
 ) -> tuple[Any, FloatArray]:
     """Networks trained on the model's likelihood, and their cross-fitted scores (m, d) of the training images."""
-    from causalsat.encoders.networks.training import TrainSettings
-    from causalsat.estimators.clusters.network import NetworkScores
-
     if len(np.unique(fold)) < 2:
         raise DataError(
             f"too few sites to train backbone={backbone!r} without those that it scores",

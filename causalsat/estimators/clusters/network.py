@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.device import resolve_device
+from causalsat.encoders.networks.backbones import build_backbone, fixed_input
 from causalsat.encoders.networks.training import Trained, TrainSettings, train_network
 from causalsat.encoders.random_conv.filters import learn_filters, sample_patches
 from causalsat.encoders.reduce import feature_rank, learn_reduction
@@ -228,7 +229,6 @@ def build_network(backbone: str, n_in: int, n_clusters: int, seed: int) -> Any:
 
     if backbone == "cnn":
         return patch_network(n_in, n_clusters, 8)
-    from causalsat.encoders.networks.backbones import build_backbone, fixed_input
 
     if fixed_input(backbone):
         raise ParameterError(

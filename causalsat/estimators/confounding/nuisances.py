@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from causalsat.core.features import SINGLE_RESOLUTION, learn_scaler, observed_means
+from causalsat.estimators.probabilities.calibrated import CalibratedProbability
 from causalsat.exceptions import DataError, ParameterError
 from causalsat.inference import nuisances as _nuisances
 from causalsat.inference.folds import assign_folds
@@ -235,8 +236,6 @@ def propensity_learner(model: Any) -> Any:
     """The classifier that ``propensity_model`` means."""
     if isinstance(model, str):
         if model == "calibrated":
-            from causalsat.estimators.probabilities.calibrated import CalibratedProbability
-
             return CalibratedProbability(random_state=0)
         if model != "logistic":
             raise ParameterError(

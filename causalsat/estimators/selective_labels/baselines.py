@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from causalsat.base import Summary
 from causalsat.core.inputs import FitData, FloatArray, check_whole_numbers
+from causalsat.estimators.selective_labels import sample as sampling
 from causalsat.estimators.selective_labels.priors import COEFFICIENT
 from causalsat.inference.chains import Settings, seed_of, worst_summary
 from causalsat.posterior import coefficient_table
@@ -55,8 +56,6 @@ class _LogisticRisk(RiskEstimator):
         """Mask of the units whose outcome is used; what is missing there is 0."""
 
     def _fit(self, data: FitData) -> None:
-        from causalsat.estimators.selective_labels import sample as sampling
-
         X, w = data.X, data.sample_weight
         rows, used = self._rows(X), self._used(data)
         seed = seed_of(self.random_state)

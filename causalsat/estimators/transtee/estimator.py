@@ -15,8 +15,10 @@ from causalsat.core import features as support
 from causalsat.core import inputs, memory
 from causalsat.core.inputs import FitData, FloatArray, check_flags, check_whole_numbers
 from causalsat.estimators.image_base import ImageEffectEstimator, ImageFitData, check_image_parameters
+from causalsat.estimators.transtee.draws import Ensemble, Predictor, outcome_draws, rebuild, unit_features
 from causalsat.estimators.transtee.families import FAMILIES
-from causalsat.estimators.transtee.network import CellTokens
+from causalsat.estimators.transtee.fit import Options, fit_ensemble
+from causalsat.estimators.transtee.network import CellTokens, member_modules
 from causalsat.estimators.transtee.report import Attention, average_table, notes, split_attention
 from causalsat.estimators.transtee.treatments import KINDS
 from causalsat.exceptions import DataError, ParameterError, TreatmentError
@@ -311,8 +313,6 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
         return self
 
     def _fit(self, data: FitData) -> None:
-        from causalsat.estimators.transtee.fit import Options, fit_ensemble
-
         self._check_units(data)
         seed = seed_of(self.random_state)
         images = image_shape = None
@@ -490,9 +490,6 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
 
     def _predictor(self, table: Any = None) -> Any:
         """The network with what codes its inputs; the network is rebuilt once after a fit or a load."""
-        from causalsat.estimators.transtee.draws import Predictor, rebuild
-        from causalsat.estimators.transtee.network import member_modules
-
         if getattr(self, "_network", None) is None:
             structured = self.coding_.kind == "structured"
             if structured and self.treatment_module is None:
@@ -510,8 +507,6 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
     def _draws(
         self, design: FloatArray, level: Level, baseline: Level | None = None, table: Any = None
     ) -> FloatArray:
-        from causalsat.estimators.transtee.draws import Ensemble, outcome_draws
-
         village = 0.0 if self.family_ == "gaussian" else self.village_
         ensemble = Ensemble(self.coefficients_, self.deviations_, self.mixing_, self.family_, village)
         return outcome_draws(self._predictor(table), ensemble, design, level, baseline)
@@ -579,8 +574,6 @@ class TransTEE(ImageEffectEstimator, OutcomeEstimator):
             ``covariates`` (n, p) with ``names``, ``cells`` (n, time, y, x) or None, their spread over the networks
             ``covariates_sd`` and ``cells_sd``, and ``agreement``.
         """
-        from causalsat.estimators.transtee.draws import unit_features
-
         design, index = self._check_predict(X)
         level = self._check_levels(treatment, dosage, len(index), "treatment", treatments)
         weights = unit_features(self._predictor(treatments), design, level, method="attention")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import FloatArray
+from causalsat.encoders.networks.training import TrainSettings, train_network
 
 __all__ = ["NetworkFit", "NetworkSettings", "sample_latents", "train"]
 
@@ -195,8 +196,6 @@ def train(
 ) -> NetworkFit:
     """Train one network on standardised covariates (n, p), treatment and outcome, with held-out early stopping."""
     import torch
-
-    from causalsat.encoders.networks.training import TrainSettings, train_network
 
     rng = np.random.default_rng(seed)
     n, p = x.shape
