@@ -29,6 +29,7 @@ __all__ = [
     "check_flags",
     "check_whole_numbers",
     "labels_of",
+    "one_name_each",
     "select_columns",
     "take",
     "without_zero_weights",
@@ -404,6 +405,32 @@ def is_dataarray(X: Any) -> bool:
     return hasattr(X, "dims") and hasattr(X, "coords") and hasattr(X, "isel")
 
 
+def one_name_each(frame: Any, what: str = "X") -> None:
+    """Refuse a table in which two columns share a name: nobody could say which of them is meant.
+
+    Raises
+    ------
+    DataError
+        Names the column and how often it occurs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> one_name_each(pd.DataFrame([[1, 2, 3]], columns=["age", "income", "age"]))
+    Traceback (most recent call last):
+    causalsat.exceptions.DataError: X has 2 columns named 'age'. Expected: each name once. ...
+    """
+    doubled = frame.columns[frame.columns.duplicated()]
+    if len(doubled):
+        verb = "has" if what == "X" else "have"
+        raise DataError(
+            f"{what if what == 'X' else f'the {what}'} {verb} {int((frame.columns == doubled[0]).sum())} columns named "
+            f"{str(doubled[0])!r}",
+            expected="each name once",
+            todo=f"rename or drop one: {what} = {what}.loc[:, ~{what}.columns.duplicated()]",
+        )
+
+
 def column_or_array(X: Any, value: Any, role: str) -> tuple[Any, str | None]:
     """Resolve an argument that is an array or the name of a column of X; returns (values, name or None).
 
@@ -423,6 +450,8 @@ def column_or_array(X: Any, value: Any, role: str) -> tuple[Any, str | None]:
             expected=f"one of {_shorten(X.columns)}",
             todo="check the spelling, or pass an array",
         )
+    if is_dataframe(X[value]):
+        one_name_each(X)
     return X[value], value
 
 
@@ -453,6 +482,7 @@ def features_only(X: Any, drop: set[str]) -> Any:
         return np.asarray(X)
     if not is_dataframe(X):
         return X
+    one_name_each(X)
     geometry = getattr(getattr(X, "geometry", None), "name", None) if hasattr(X, "crs") else None
     keep = [c for c in X.columns if c not in drop and c != geometry]
     if not keep:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat import base
@@ -28,6 +29,7 @@ from causalsat.mapping.weights import cell_areas, check_weights, weights_of_tile
 from causalsat.plots.districts import plot_districts
 from causalsat.posterior import EffectPosterior
 from causalsat.study.building import require_column
+from causalsat.study.labels import check_distinct
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -82,8 +84,6 @@ class DistrictEffects(Tabular):
 
     def to_dataframe(self) -> Any:
         """The table without geometry."""
-        import pandas as pd
-
         return pd.DataFrame(self.table.drop(columns=self.table.geometry.name))
 
     def write(self, path: str | Path) -> Path:
@@ -190,14 +190,16 @@ def district_effects(
     Raises
     ------
     DataError
-        If districts have no polygons, no coordinate system or repeated names, or the model's draws are not joint.
+        If districts have no polygons or no coordinate system, or names that are missing, repeated or told apart only
+        by spaces or type, or the model's draws are not joint.
     ColumnError, ParameterError, ImageryError
         As :func:`causalsat.map_effects`.
 
     Warns
     -----
     DataWarning
-        For districts of fewer than four cells, without a valid cell, or that the weights do not cover.
+        For districts of fewer than four cells, without a valid cell, or that the weights do not cover, and for names
+        that differ only by case or accents.
     """
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r}", expected="a number between 0 and 1, such as 0.9")
@@ -235,10 +237,8 @@ def _polygons(districts: Any, imagery: Any, name: str | None) -> tuple[gpd.GeoDa
             expected="a GeoDataFrame of polygons, at least one",
         )
     labels = districts.index if name is None else districts[require_column(districts, name, "name", "districts")]
-    if len(set(labels)) < len(labels):
-        raise DataError(
-            "districts with repeated names", expected="one row a district", todo="districts.dissolve(...)"
-        )
+    what = "the index of districts" if name is None else f"column {name!r} of the districts"
+    check_distinct(pd.Series(list(labels), dtype=object), what)
     shapes = [region_geometry(districts.geometry.iloc[[k]], imagery.crs) for k in range(len(districts))]
     frame = gpd.GeoDataFrame(geometry=shapes, index=list(labels), crs=imagery.crs)
     return frame, gpd.GeoSeries([turned_region(shape, imagery) for shape in shapes], crs=imagery.crs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -13,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.inputs import align_rows
-from causalsat.core.names import close_matches, list_names
+from causalsat.core.inputs import align_rows, one_name_each
+from causalsat.core.names import close_matches, list_names, shown
+from causalsat.core.warn import warn
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 
 
@@ -113,17 +113,6 @@ def _about_commas(texts: Sequence[str]) -> str:
     return "code it as numbers, and missing values as empty cells"
 
 
-def one_name_each(frame: pd.DataFrame) -> None:
-    """Refuse a table in which two columns share a name."""
-    doubled = frame.columns[frame.columns.duplicated()]
-    if len(doubled):
-        raise DataError(
-            f"the units have more than one column named {str(doubled[0])!r}",
-            expected="each name once",
-            todo="rename or drop one: units = units.loc[:, ~units.columns.duplicated()]",
-        )
-
-
 def check_table(units: Any, what: str = "units") -> Any:
     """A table with rows and distinct column names, or an error that says what arrived."""
     if not isinstance(units, pd.DataFrame):
@@ -136,7 +125,7 @@ def check_table(units: Any, what: str = "units") -> Any:
         )
     if not len(units):
         raise DataError(f"the {what} have no rows", expected="one row for each unit", todo="check the filter or file")
-    one_name_each(units)
+    one_name_each(units, what)
     return units
 
 
@@ -219,6 +208,7 @@ def chosen_rows(mask: ArrayLike, units: pd.Index) -> NDArray[Any]:
 LON_WORDS = ("lon", "long", "longitude", "lng", "easting", "gps_longitude", "geo_long", "x_coord")
 LAT_WORDS = ("lat", "latitude", "northing", "gps_latitude", "geo_lat", "y_coord")
 DEFAULT_CRS = "EPSG:4326"
+SAME_PLACE_M, ROUNDED_M = 1.0, 100.0  # how far apart two positions of a unit are one, or one that was rounded
 
 
 def parse_crs(crs: Any) -> Any:
@@ -257,14 +247,13 @@ def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any,
         there = np.isfinite(x) & np.isfinite(y)
         points[there] = gpd.points_from_xy(x[there], y[there])
         if "geometry" in frame.columns and getattr(frame, "active_geometry_name", None) != "geometry":
-            warnings.warn(
+            warn(
                 f"the column 'geometry' of the {what} gives way to points of {lon} and {lat}; rename it to keep it",
                 DataWarning,
-                stacklevel=4,
             )
         table = pd.DataFrame(frame).drop(columns="geometry", errors="ignore")
         found = gpd.GeoDataFrame(table, geometry=points, crs=parse_crs(DEFAULT_CRS if crs is None else crs))
-        _tell_other_geometry(frame, found, f"{lon} and {lat}", what)
+        _check_other_geometry(frame, found, (lon, lat), what)
         return found
     if isinstance(frame, gpd.GeoDataFrame) and frame.active_geometry_name is not None:
         return _with_crs(frame, crs)
@@ -275,22 +264,86 @@ def to_geoframe(frame: pd.DataFrame, lon: str | None, lat: str | None, crs: Any,
     )
 
 
-def _tell_other_geometry(frame: Any, found: Any, columns: str, what: str) -> None:
-    """Warn where a table's own geometry lies elsewhere than the columns say that are used in its place."""
-    if getattr(frame, "active_geometry_name", None) is None or frame.crs is None:
+def _check_other_geometry(frame: Any, found: Any, columns: tuple[str, str], what: str) -> None:
+    """Refuse a table whose own geometry lies elsewhere than the columns say that are used in its place.
+
+    Raises
+    ------
+    DataError
+        Somewhere the two are more than 100 m apart; names the unit and both positions.
+
+    Warns
+    -----
+    DataWarning
+        They are within 100 m, as rounded coordinates are, or the geometry has no system to compare them in.
+    """
+    if getattr(frame, "active_geometry_name", None) is None:
         return
+    used = " and ".join(columns)
+    if frame.crs is None:
+        if frame.geometry.notna().any():
+            warn(
+                f"the geometry of the {what} has no coordinate reference system and gives way to points of {used}, "
+                f"with which it cannot be compared; leave it out: {what}.drop(columns={frame.geometry.name!r})",
+                DataWarning,
+            )
+        return
+    apart, own, said = _metres_apart(frame.geometry, found.geometry)
+    if not (apart > SAME_PLACE_M).any():
+        return
+    n, worst = int((apart > SAME_PLACE_M).sum()), int(np.nanargmax(apart))
+    text = (
+        f"the geometry of {n:,} of {len(frame):,} {what} lies elsewhere than {used} say: of {shown(frame.index[worst])} "
+        f"at {_place(own[worst])}, and by the columns at {_place(said[worst])}, {_distance(apart[worst])} apart"
+    )
+    if apart[worst] <= ROUNDED_M:
+        warn(f"{text}; the columns are used. To use the geometry, leave lon= and lat= out", DataWarning)
+        return
+    swapped = _metres_apart(frame.geometry, _exchanged(found.geometry))[0]
+    raise DataError(
+        text,
+        expected=f"one place for each, or two within {ROUNDED_M:g} m",
+        todo=f"longitude and latitude look swapped: exchange lon={columns[0]!r} and lat={columns[1]!r}"
+        if np.nanmax(swapped, initial=0.0) <= ROUNDED_M
+        else "leave lon= and lat= out to use the geometry, or the geometry to use the columns: "
+        f"pandas.DataFrame({what}).drop(columns={frame.geometry.name!r})",
+    )
+
+
+def _metres_apart(first: Any, second: Any) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
+    """Metres between two GeoSeries row by row, NaN where one is missing, and the nearest (lon, lat) of each."""
+    import shapely
+    from pyproj import Geod
+
+    own, used = (series.to_crs(DEFAULT_CRS).to_numpy() for series in (first, second))
+    ends = np.full((len(own), 2, 2), np.nan)
+    lines = shapely.shortest_line(own, used)
+    there = ~(shapely.is_missing(lines) | shapely.is_empty(lines))
+    ends[there] = shapely.get_coordinates(lines[there]).reshape(-1, 2, 2)
+    apart = np.full(len(own), np.nan)
+    there &= np.isfinite(ends).all(axis=(1, 2))
+    apart[there] = Geod(ellps="WGS84").inv(*ends[there][:, 0].T, *ends[there][:, 1].T)[2]
+    apart[there & shapely.intersects(own, used)] = 0.0
+    return apart, ends[:, 0], ends[:, 1]
+
+
+def _exchanged(points: Any) -> Any:
+    """Points with their two coordinates exchanged."""
+    import geopandas as gpd
     import shapely
 
-    own, used = frame.geometry.to_crs(found.crs).to_numpy(), found.geometry.to_numpy()
-    apart = np.hypot(shapely.get_x(own) - shapely.get_x(used), shapely.get_y(own) - shapely.get_y(used))
-    n = int((apart > (1e-5 if found.crs.is_geographic else 1.0)).sum())  # about a metre; NaN where it is no point
-    if n:
-        warnings.warn(
-            f"the geometry of {n} of {len(frame)} {what} lies elsewhere than {columns} say, which are used; leave "
-            "lon= and lat= out to use the geometry",
-            DataWarning,
-            stacklevel=5,
-        )
+    there = points.notna() & ~points.is_empty
+    turned = np.full(len(points), None, dtype=object)
+    turned[there] = shapely.points(points[there].y, points[there].x)
+    return gpd.GeoSeries(turned, index=points.index, crs=points.crs)
+
+
+def _place(lonlat: NDArray[Any]) -> str:
+    return f"longitude {lonlat[0]:.6g}, latitude {lonlat[1]:.6g}"
+
+
+def _distance(metres: float) -> str:
+    return f"{metres:,.0f} m" if metres < 10_000 else f"{metres / 1000:,.0f} km"
 
 
 def units_frame(frame: pd.DataFrame, places: Any, lon: str | None, lat: str | None, crs: Any) -> Any:

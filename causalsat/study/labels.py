@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from causalsat.core.names import list_names
+from causalsat.core.names import list_names, shown
+from causalsat.core.warn import warn
+from causalsat.exceptions import DataError, DataWarning
 from causalsat.study.report import Finding
 
-__all__ = ["labels", "spellings"]
+__all__ = ["check_distinct", "labels", "spellings"]
 
 ROLES = ("treatment", "cluster", "strata", "unit")
 MAX_DOUBLE = 2.0**53  # from which double precision does not hold every whole number
@@ -33,7 +35,7 @@ def labels(study: Any, a: Any) -> Iterator[Finding]:
         for pairs, level, how in ((invisible, "error", "spaces or type"), (visible, "warning", "case or accents")):
             if not pairs:
                 continue
-            listed = list_names((" and ".join(map(repr, pair)) for pair in pairs), 3)
+            listed = _pairs(pairs)
             yield Finding(
                 "warning" if role == "covariate" else level,  # type: ignore[arg-type]
                 "labels",
@@ -43,6 +45,67 @@ def labels(study: Any, a: Any) -> Iterator[Finding]:
                 f"' '.join(str(v).split()){'' if how == 'spaces or type' else '.casefold()'}, na_action='ignore')",
                 pairs,
             )
+
+
+def check_distinct(names: pd.Series, what: str) -> None:
+    """Refuse names of districts, one a row, that are missing, repeated or told apart only by spaces or type.
+
+    Labels of clusters in a table of units have the same rule.
+
+    Parameters
+    ----------
+    names : Series of object
+    what : str
+        What messages call them.
+
+    Raises
+    ------
+    DataError
+
+    Warns
+    -----
+    DataWarning
+        Names that differ only by case or accents: they are taken for different districts.
+
+    Examples
+    --------
+    >>> check_distinct(pd.Series(["Gulu", "Gulu "], dtype=object), "column 'name' of the districts")
+    Traceback (most recent call last):
+    causalsat.exceptions.DataError: column 'name' of the districts has names that differ only by spaces or type: ...
+    """
+    missing = (names.isna() | names.map(lambda value: isinstance(value, str) and not value.strip())).to_numpy(bool)
+    if missing.any():
+        raise DataError(
+            f"{what} has no name in {int(missing.sum())} of {len(names)} rows, the first of them row "
+            f"{int(missing.argmax())}",
+            expected="a name for each district",
+            todo="name them, or leave them out: districts[districts[name].notna()]",
+        )
+    if names.duplicated().any():
+        raise DataError(
+            f"{what} has repeated names, such as {shown(names[names.duplicated()].iloc[0])}",
+            expected="one row a district",
+            todo="join the parts of a district, districts.dissolve(by=...), or name a column that tells them apart, "
+            "such as a code",
+        )
+    invisible, visible = spellings(names)
+    if invisible:
+        raise DataError(
+            f"{what} has names that differ only by spaces or type: {_pairs(invisible)}",
+            expected="one spelling of each name",
+            todo="if they are one district, write them alike and join them, districts.dissolve(by=...); if not, name "
+            "them apart",
+        )
+    if visible:
+        warn(
+            f"{what} has names that differ only by case or accents: {_pairs(visible)}; they are taken for different "
+            "districts",
+            DataWarning,
+        )
+
+
+def _pairs(groups: list[tuple[Any, ...]]) -> str:
+    return list_names((" and ".join(map(repr, group)) for group in groups), 3)
 
 
 def spellings(values: pd.Series) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

@@ -132,6 +132,35 @@ def test_draws_that_are_not_joint_are_refused(model, imagery, districts, trial):
         district_effects(restless, imagery, districts, CELL, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["a", "a ", "b"],
+            r"column 'name' of the districts has names that differ only by spaces or type: 'a' and 'a '",
+        ),
+        ([7, "7", "b"], "differ only by spaces or type: 7 and '7'"),
+        (["a", None, "b"], "has no name in 1 of 3 rows, the first of them row 1"),
+        (["a", np.nan, np.nan], "has no name in 2 of 3 rows"),
+        (["a", "b", "  "], "has no name in 1 of 3 rows, the first of them row 2"),
+        (["a", "b", "a"], "repeated names, such as 'a'"),
+    ],
+)
+def test_names_of_districts_have_the_rule_of_cluster_labels(model, imagery, districts, names, message):
+    named = districts.assign(name=pd.Series(names, dtype=object))
+    with pytest.raises(DataError, match=message):
+        district_effects(model, imagery, named, CELL, name="name", progress=False)
+    with pytest.raises(DataError, match=message.replace("column 'name' of the districts", "the index of districts")):
+        district_effects(model, imagery, named.set_index("name"), CELL, progress=False)
+
+
+def test_names_that_differ_by_case_are_told(model, imagery, districts):
+    named = districts.assign(name=["Gulu", "gulu", "Ñandú"])
+    with pytest.warns(DataWarning, match=r"case or accents: 'Gulu' and 'gulu'; they are taken for different"):
+        found = district_effects(model, imagery, named, CELL, name="name", progress=False)
+    assert found.table.index.tolist() == ["Gulu", "gulu", "Ñandú"]
+
+
 def test_what_is_no_district_is_refused(model, imagery, districts):
     with pytest.raises(DataError, match="repeated names"):
         district_effects(model, imagery, districts.set_index(np.array([1, 1, 2])), CELL, progress=False)

@@ -495,10 +495,67 @@ def test_codes_with_an_e_stay_apart(tmp_path):
     assert frame["z"].tolist() == [1e5, 2e-3, 3, 4, 5, 6]
 
 
-def test_a_geometry_elsewhere_than_lon_and_lat_is_told():
+def two_positions(shapes, lon, lat, crs=4326):
+    """A table whose geometry and whose columns both say where its two units are."""
+    table = {"lon": lon, "lat": lat, "y": [1.0, 2.0], "t": [0, 1]}
+    return geopandas.GeoDataFrame(table, geometry=shapes, crs=crs, index=["u1", "u2"])
+
+
+ROLES = {"outcome": "y", "treatment": "t", "lon": "lon", "lat": "lat"}
+
+
+def test_a_geometry_elsewhere_than_lon_and_lat_is_refused():
     points = geopandas.points_from_xy([32, 10], [1, 10])
-    frame = geopandas.GeoDataFrame(
-        {"lon": [10.0] * 2, "lat": [10.0] * 2, "y": [1.0, 2.0], "t": [0, 1]}, geometry=points, crs=4326
-    )
-    with pytest.warns(DataWarning, match="geometry of 1 of 2 units lies elsewhere than lon and lat say"):
-        Study(frame, outcome="y", treatment="t", lon="lon", lat="lat")
+    with pytest.raises(
+        DataError,
+        match=r"geometry of 1 of 2 units.*of 'u1' at longitude 32, latitude 1, and by the columns at longitude 10, "
+        r"latitude 10, 2,6\d\d km apart.*leave lon= and lat= out",
+    ):
+        Study(two_positions(points, [10.0] * 2, [10.0] * 2), **ROLES)
+    with pytest.raises(DataError, match="look swapped: exchange lon='lon' and lat='lat'"):
+        Study(two_positions(points, [1.0, 10.0], [32.0, 10.0]), **ROLES)
+    utm = two_positions(points, [32.0, 10.0], [1.0, 10.0]).to_crs(32636)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        study = Study(utm, **ROLES)
+        study.subset([0, 1])
+    np.testing.assert_array_equal(study.units.geometry.x, [32.0, 10.0])
+    with pytest.raises(DataError, match="places lies elsewhere"):
+        Study(
+            pd.DataFrame(two_positions(points, [32.0, 10.0], [1.0, 10.0]).drop(columns="geometry")),
+            places=two_positions(points, [32.0, 11.0], [1.0, 10.0]),
+            **ROLES,
+        )
+
+
+def test_rounded_coordinates_and_areas_around_them_are_used():
+    """0.0004 degrees are 44 m: told. A village's area that holds its point is no contradiction."""
+    points = geopandas.points_from_xy([32, 10], [1, 10])
+    with pytest.warns(DataWarning, match=r"of 'u1' at longitude 32, latitude 1, .* 44 m apart; the columns are used"):
+        study = Study(two_positions(points, [32.0, 10.0], [1.0004, 10.0]), **ROLES)
+    np.testing.assert_array_equal(study.units.geometry.y, [1.0004, 10.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        Study(two_positions([p.buffer(0.1) for p in points], [32.05, 10.0], [1.0, 10.0]), **ROLES)
+        Study(two_positions([None, points[1]], [32.05, 10.0], [1.0, 10.0]), **ROLES)
+    with pytest.warns(DataWarning, match=r"no coordinate reference system and gives way to points of lon and lat"):
+        Study(two_positions(points, [32.0, 10.0], [1.0, 10.0], crs=None), **ROLES)
+
+
+@pytest.mark.parametrize("estimator", ["BayesianLinearEffect", "DoublyRobustEffect"])
+def test_columns_of_one_name_are_refused_by_estimators(estimator):
+    import causalsat
+
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 3)), columns=["age", "income", "age"])
+    model = getattr(causalsat, estimator)()
+    treatment = np.arange(20) % 2
+    with pytest.raises(DataError, match=r"X has 2 columns named 'age'.*X\.loc\[:, ~X\.columns\.duplicated"):
+        model.fit(frame, np.arange(20.0), treatment=treatment)
+    fitted = model.fit(frame.iloc[:, :2], np.arange(20.0), treatment=treatment)
+    with pytest.raises(DataError, match="X has 2 columns named 'age'"):
+        fitted.predict(frame)
+    frame.columns = ["arm", "income", "arm"]
+    with pytest.raises(DataError, match="X has 2 columns named 'arm'"):
+        model.fit(frame, np.arange(20.0), treatment="arm")
+    with pytest.raises(DataError, match=r"the units have 2 columns named 'arm'"):
+        Study(frame.assign(y=1.0), outcome="y", treatment="arm")
