@@ -422,10 +422,9 @@ def one_name_each(frame: Any, what: str = "X") -> None:
     """
     doubled = frame.columns[frame.columns.duplicated()]
     if len(doubled):
-        verb = "has" if what == "X" else "have"
+        whose = "X has" if what == "X" else f"the {what} have"
         raise DataError(
-            f"{what if what == 'X' else f'the {what}'} {verb} {int((frame.columns == doubled[0]).sum())} columns named "
-            f"{str(doubled[0])!r}",
+            f"{whose} {int((frame.columns == doubled[0]).sum())} columns named {str(doubled[0])!r}",
             expected="each name once",
             todo=f"rename or drop one: {what} = {what}.loc[:, ~{what}.columns.duplicated()]",
         )

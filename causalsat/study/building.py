@@ -293,8 +293,9 @@ def _check_other_geometry(frame: Any, found: Any, columns: tuple[str, str], what
         return
     n, worst = int((apart > SAME_PLACE_M).sum()), int(np.nanargmax(apart))
     text = (
-        f"the geometry of {n:,} of {len(frame):,} {what} lies elsewhere than {used} say: of {shown(frame.index[worst])} "
-        f"at {_place(own[worst])}, and by the columns at {_place(said[worst])}, {_distance(apart[worst])} apart"
+        f"the geometry of {n:,} of {len(frame):,} {what} lies elsewhere than {used} say: of "
+        f"{shown(frame.index[worst])} at {_place(own[worst])}, and by the columns at {_place(said[worst])}, "
+        f"{_distance(apart[worst])} apart"
     )
     if apart[worst] <= ROUNDED_M:
         warn(f"{text}; the columns are used. To use the geometry, leave lon= and lat= out", DataWarning)
@@ -304,7 +305,7 @@ def _check_other_geometry(frame: Any, found: Any, columns: tuple[str, str], what
         text,
         expected=f"one place for each, or two within {ROUNDED_M:g} m",
         todo=f"longitude and latitude look swapped: exchange lon={columns[0]!r} and lat={columns[1]!r}"
-        if np.nanmax(swapped, initial=0.0) <= ROUNDED_M
+        if (swapped[~np.isnan(apart)] <= ROUNDED_M).all()
         else "leave lon= and lat= out to use the geometry, or the geometry to use the columns: "
         f"pandas.DataFrame({what}).drop(columns={frame.geometry.name!r})",
     )
