@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from causalsat.exceptions import ImageryError
+from causalsat.core.names import list_names
+from causalsat.core.warn import warn
+from causalsat.exceptions import ImageryError, ImageryWarning
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.dates import as_day, check_order
 from causalsat.imagery.encoded import NOTHING, Stated, stated, unsigned
@@ -231,6 +233,7 @@ def open_array(
     if hasattr(source, "data_vars"):
         names = _raster_variables(source)
         data, says, own_crs = _joined(source, names, label)
+        _tell_of_others(source, names, label)
         if len(names) == 1 and "band" not in source[names[0]].dims:
             data = data.assign_coords(band=names)
     else:
@@ -261,7 +264,7 @@ def open_zarr(
     new_operation()
     text = os.fspath(path)
     given = None if crs is None else str(crs)
-    data, says, own_crs = _read_zarr(text, variable, given, network)
+    data, says, own_crs = _read_zarr(text, variable, given, network, tell=variable is None)
     described = describe(
         data, text, says, own_crs, bands=bands, dates=dates, crs=crs, nodata=nodata, scale=scale, offset=offset,
         mask=mask,
@@ -487,7 +490,7 @@ def _chunks(data: xarray.DataArray) -> tuple[int, int]:
 
 
 def _read_zarr(
-    path: str, variable: str | None, crs: Any, network: bool
+    path: str, variable: str | None, crs: Any, network: bool, *, tell: bool = False
 ) -> tuple[xarray.DataArray, Stated | tuple[Stated, ...], Any]:
     """The array of a store, canonical; what its bands state; its own CRS. Lazy where dask is installed."""
     store = open_store(path, network, variable)
@@ -499,6 +502,8 @@ def _read_zarr(
             f"{path} holds no array with rows and columns, but {sorted(map(str, store.data_vars))}",
             expected=f"a raster variable, with a dimension of {_Y} and one of {_X}",
         )
+    if tell:
+        _tell_of_others(store, usable, path)
     return _joined(store, [variable] if variable else usable, path)
 
 
@@ -509,6 +514,29 @@ def _raster_variables(store: Any) -> list[str]:
         for key, item in store.data_vars.items()
         if all(any(str(dim).lower() in names for dim in item.dims) for names in (_Y, _X))
     ]
+
+
+def _tell_of_others(store: Any, names: Sequence[str], label: str) -> None:
+    """Warn of a Dataset's variables that are no bands, because they lack rows or columns.
+
+    Nothing is said of what describes the others: grid mappings and bounds of coordinates.
+    """
+    bounds = {str({**item.attrs, **item.encoding}.get("bounds", "")) for item in store.variables.values()}
+    described = ("grid_mapping_name", "crs_wkt", "spatial_ref")
+    others = [
+        f"{key} {item.dims}" if item.dims else str(key)
+        for key, item in store.data_vars.items()
+        if key not in names
+        and str(key) not in bounds
+        and not (item.ndim == 0 and any(name in item.attrs for name in described))
+    ]
+    if names and others:
+        warn(
+            f"{label}: variables without rows and columns are left out of the bands: {list_names(others, 6)}. Rows "
+            f"have one of the names {', '.join(_Y)} and columns of {', '.join(_X)}: rename dimensions, or take what "
+            "is meant, dataset[[...]]",
+            ImageryWarning,
+        )
 
 
 def _joined(

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.ahead import ahead
 from causalsat.core.notebook import fragment, html_facts
-from causalsat.exceptions import ImageryError, ParameterError
+from causalsat.core.warn import warn
+from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery import chip_reader
 from causalsat.imagery.blocks import BlockSource, WindowReader, block_order, window_into
 from causalsat.imagery.dates import as_day, first_day
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Imagery", "Layer"]
 
 Layer = tuple[tuple[int, ...], BlockSource]
+_TOLD: WeakSet[Imagery] = WeakSet()  # sources of which it was said that they hold infinite values
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -208,9 +211,20 @@ class Imagery(ABC):
     def _read_window(self, row0: int, col0: int, height: int, width: int) -> NDArray[np.float32]:
         out = np.empty((*self.leading, height, width), dtype=np.float32)
         with self._unchanged(), gdal_env():
-            for where, source in self.layers():
-                window_into(out[where], source, row0, col0)
+            infinite = sum(window_into(out[where], source, row0, col0) for where, source in self.layers())
+        self._tell_infinite(infinite, once=True)
         return out
+
+    def _tell_infinite(self, count: int, *, once: bool) -> None:
+        """Warn of infinite values that were read, which are NaN in what is handed on; once for a source, if asked."""
+        if not count or (once and self in _TOLD):
+            return
+        _TOLD.add(self)
+        warn(
+            f"{count:,} infinite values were read from {self.name}; they count as missing, like nodata. If they come "
+            "from a division by zero, correct the raster; if they stand for nodata, say so: nodata=float('inf')",
+            ImageryWarning,
+        )
 
     def iter_windows(
         self, row0: IntArray, col0: IntArray, size_px: int, batch_size: int = 256, *, threads: int = 1
@@ -252,6 +266,7 @@ class Imagery(ABC):
             finally:
                 for _, reader in readers:
                     reader.__exit__()
+        self._tell_infinite(sum(reader.infinite for _, reader in readers), once=True)
 
     def fill_windows(
         self, out: NDArray[np.float32], row0: IntArray, col0: IntArray, *, threads: int = 1, progress: Any = None
@@ -264,7 +279,7 @@ class Imagery(ABC):
             Share of each window's values that are valid.
         """
         layers = self.layers()
-        valid = np.zeros(len(row0))
+        valid, infinite = np.zeros(len(row0)), 0
         with self._unchanged(), gdal_env():
             for where, source in layers:
                 order = block_order(row0, col0, source.unit)
@@ -273,6 +288,8 @@ class Imagery(ABC):
                         valid[i] += reader.read_into(out[i][where], i)
                         if progress is not None:
                             progress.update(1)
+                    infinite += reader.infinite
+        self._tell_infinite(infinite, once=False)
         return valid / max(1, out[0].size if len(out) else 1)
 
     def iter_chips(

@@ -44,10 +44,13 @@ class Block:
         In the data type of the source.
     invalid : ndarray of bool of a shape that broadcasts to that of values, or None
         Pixels that a mask rules out; nodata values need not be in it.
+    infinite : int
+        Infinite values that were made NaN when it was decoded.
     """
 
     values: NDArray[Any]
     invalid: NDArray[np.bool_] | None = None
+    infinite: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -113,6 +116,11 @@ class WindowReader:
         With more than one, the next blocks are decoded while the current windows are cut.
     share : int, default 1
         Number of readers that hold blocks at the same time.
+
+    Attributes
+    ----------
+    infinite : int
+        Infinite values in the windows served so far, which are NaN in them.
     """
 
     def __init__(
@@ -143,6 +151,7 @@ class WindowReader:
         self._pending: dict[Key, Future[Block]] = {}
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._ahead = 2 * threads
+        self.infinite = 0
 
     def __enter__(self) -> WindowReader:
         return self
@@ -171,7 +180,10 @@ class WindowReader:
             r0, c0 = max(row, top), max(col, left)
             r1, c1 = min(row + size, top + uh, rows), min(col + size, left + uw, cols)
             target = chip[..., r0 - row : r1 - row, c0 - col : c1 - col]
-            whole &= _paste(target, block, (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)), self._fill)
+            inside = (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left))
+            all_valid, infinite = _paste(target, block, inside, self._fill)
+            whole &= all_valid
+            self.infinite += infinite
             written += target.size
         _apply_gain(chip, self._gain)
         return written if whole else int(np.count_nonzero(chip == chip))  # NaN is not equal to itself
@@ -186,6 +198,7 @@ class WindowReader:
             block = self._fetch(key)
             self._blocks[key] = block
             self._bytes += block.nbytes
+            self.infinite += block.infinite
         self._left[key] -= 1
         if self._left[key] == 0:
             self._drop(key)
@@ -220,26 +233,36 @@ def _blocks_of(start: IntArray, size: int, length: int, unit: int) -> tuple[IntA
     return first // unit, np.where(stop > first, -(-stop // unit), first // unit)
 
 
-def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: int) -> None:
-    """Read one window of any size, which may lie over the border, into out of shape ([time,] band, y, x)."""
+def window_into(out: NDArray[np.float32], source: BlockSource, row0: int, col0: int) -> int:
+    """Read one window of any size, which may lie over the border, into out of shape ([time,] band, y, x).
+
+    Returns
+    -------
+    int
+        Number of infinite values, which are NaN in out.
+    """
     height, width = out.shape[-2:]
     rows, cols = source.shape
     r0, c0, r1, c1 = max(row0, 0), max(col0, 0), min(row0 + height, rows), min(col0 + width, cols)
     if r1 <= r0 or c1 <= c0:
         out.fill(np.nan)
-    else:
-        rows_in, cols_in = slice(r0 - row0, r1 - row0), slice(c0 - col0, c1 - col0)
-        for outside in (np.s_[: rows_in.start], np.s_[rows_in.stop :]):
-            out[..., outside, :] = np.nan
-        for outside in (np.s_[: cols_in.start], np.s_[cols_in.stop :]):
-            out[..., rows_in, outside] = np.nan
-        inside = out[..., rows_in, cols_in]
-        _paste(inside, source.load(r0, r1, c0, c1), (slice(None), slice(None)), source.fill)
-        _apply_gain(inside, source.gain)
+        return 0
+    rows_in, cols_in = slice(r0 - row0, r1 - row0), slice(c0 - col0, c1 - col0)
+    for outside in (np.s_[: rows_in.start], np.s_[rows_in.stop :]):
+        out[..., outside, :] = np.nan
+    for outside in (np.s_[: cols_in.start], np.s_[cols_in.stop :]):
+        out[..., rows_in, outside] = np.nan
+    inside = out[..., rows_in, cols_in]
+    block = source.load(r0, r1, c0, c1)
+    _, infinite = _paste(inside, block, (slice(None), slice(None)), source.fill)
+    _apply_gain(inside, source.gain)
+    return infinite + block.infinite
 
 
-def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice], fill: float | None) -> bool:
-    """Convert a part of a block; False where some of it may be invalid."""
+def _paste(
+    target: NDArray[np.float32], block: Block, where: tuple[slice, slice], fill: float | None
+) -> tuple[bool, int]:
+    """Convert a part of a block; False where some of it may be invalid, and how many of its values are infinite."""
     values = block.values[(..., *where)]
     whole = block.invalid is None and values.dtype.kind in "iu"
     if values.dtype == np.float64:
@@ -250,11 +273,16 @@ def _paste(target: NDArray[np.float32], block: Block, where: tuple[slice, slice]
     if fill is not None and (bounds := nodata_bounds(fill, values.dtype)) is not None:
         np.copyto(target, np.nan, where=is_nodata(values, bounds))
         whole = False
-    if values.dtype.kind == "f":
-        np.copyto(target, np.nan, where=~np.isfinite(target))
     if block.invalid is not None:
         np.copyto(target, np.nan, where=block.invalid[(..., *where)])
-    return whole
+    infinite = 0
+    if values.dtype.kind == "f":
+        bad = ~np.isfinite(target)
+        if count := np.count_nonzero(bad):
+            infinite = int(count - np.count_nonzero(target != target))  # NaN is not equal to itself
+            if infinite:
+                target[bad] = np.nan
+    return whole, infinite
 
 
 @lru_cache(maxsize=512)
@@ -278,6 +306,8 @@ def nodata_bounds(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any] | None
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             centre = dtype.type(nodata)
+        if np.isinf(nodata):
+            return centre, centre
         if not np.isfinite(centre):
             return None
         if dtype.itemsize < 4:

@@ -66,12 +66,14 @@ class EmbeddingImagery(RasterImagery):
         """Decode and dequantise rows r0..r1 and columns c0..c1; invalid where any band is nodata."""
         block = super().load(r0, r1, c0, c1)
         values = block.values.astype(np.float32)
-        gone = ~np.isfinite(values).all(axis=0)
+        gone = np.zeros(values.shape[1:], dtype=bool)
         bounds = None if self.nodata is None else nodata_bounds(self.nodata, block.values.dtype)
         if bounds is not None:
             gone |= is_nodata(block.values, bounds).any(axis=0)
         if block.invalid is not None:
             gone |= np.broadcast_to(block.invalid, values.shape).any(axis=0)
+        infinite = int(np.count_nonzero(np.isinf(values) & ~gone)) if block.values.dtype.kind == "f" else 0
+        gone |= ~np.isfinite(values).all(axis=0)
         if self.formula in FORMULAS:
             values = FORMULAS[self.formula](values)
         elif self.formula == "scales":
@@ -79,7 +81,7 @@ class EmbeddingImagery(RasterImagery):
             gone |= ~(np.isfinite(scales) & (scales > 0)).all(axis=0)
             values = values * scales
         values[:, gone] = np.nan
-        return Block(values.astype(np.float32, copy=False))
+        return Block(values.astype(np.float32, copy=False), infinite=infinite)
 
     def _paths(self) -> list[str]:
         return sorted({*super()._paths(), *([self.scales_path] if self.scales_path else [])})

@@ -69,12 +69,11 @@ def stated(array: Any) -> Stated:
     >>> stated(xarray.DataArray([1, 2], attrs={"_FillValue": -1, "missing_value": [-2, -1], "valid_min": 0}))
     Stated(nodata=(-1.0, -2.0), low=0.0, high=inf, scale=1.0, offset=0.0)
     """
-    attrs, turned = array.attrs, _is_unsigned(array)
-    dtype = np.dtype(array.dtype)
+    attrs, turned = array.attrs, _turned_type(array)
     fills: dict[float, None] = {}
     for key in _FILLS:
         for value in _numbers(attrs.get(key)):
-            fills[_turn(value, dtype) if turned else value] = None
+            fills[value if turned is None else _turn(value, turned)] = None
     decoded = any(key in array.encoding for key in ("scale_factor", "add_offset"))
     low, high = -np.inf, np.inf
     if not decoded:
@@ -82,8 +81,8 @@ def stated(array: Any) -> Stated:
         low, high = ends if len(ends) == 2 else (low, high)
         low = next(iter(_numbers(attrs.get("valid_min"))), low)
         high = next(iter(_numbers(attrs.get("valid_max"))), high)
-        if turned:
-            low, high = (_turn(end, dtype) if np.isfinite(end) else end for end in (low, high))
+        if turned is not None:
+            low, high = (_turn(end, turned) if np.isfinite(end) else end for end in (low, high))
     scale, offset = (
         next(iter(_numbers(attrs.get(key))), none) for key, none in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
@@ -91,19 +90,25 @@ def stated(array: Any) -> Stated:
 
 
 def unsigned(array: Any) -> Any:
-    """The array, its whole numbers without a sign where the attribute ``_Unsigned`` says that they have none."""
-    if not _is_unsigned(array):
-        return array
-    return array.astype(np.dtype(f"u{array.dtype.itemsize}"))
+    """The array, its whole numbers with or without a sign as its attribute ``_Unsigned`` says."""
+    turned = _turned_type(array)
+    return array if turned is None else array.astype(turned)
 
 
-def _is_unsigned(array: Any) -> bool:
-    return array.dtype.kind == "i" and str(array.attrs.get("_Unsigned", "")).lower() == "true"
+def _turned_type(array: Any) -> np.dtype[Any] | None:
+    """The type of the same bits that the attribute ``_Unsigned`` says they are of; None where it is the array's."""
+    says, kind = str(array.attrs.get("_Unsigned", "")).lower(), array.dtype.kind
+    if (says, kind) in (("true", "i"), ("false", "u")):
+        return np.dtype(f"{'u' if kind == 'i' else 'i'}{array.dtype.itemsize}")
+    return None
 
 
-def _turn(value: float, dtype: np.dtype[Any]) -> float:
-    """A stored number of a signed type as the unsigned one of the same bits."""
-    return value + 2.0 ** (8 * dtype.itemsize) if value < 0 else value
+def _turn(value: float, turned: np.dtype[Any]) -> float:
+    """A stored number as the one of the same bits in the type that they are of; others as they are."""
+    whole = 2.0 ** (8 * turned.itemsize)
+    if turned.kind == "u":
+        return value + whole if -whole / 2 <= value < 0 else value
+    return value - whole if whole / 2 <= value < whole else value
 
 
 def _numbers(value: Any) -> list[float]:

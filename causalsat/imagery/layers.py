@@ -123,7 +123,9 @@ def per_band(value: Any, count: int, what: str, times: int | None = None) -> Gai
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise ImageryError(f"{what}={value!r}", expected="a number, or one for each band") from error
-    if not np.isfinite(array).all() or (what == "scale" and not array.all()):
+    with np.errstate(over="ignore", under="ignore"):
+        single = array.astype(np.float32)  # in which pixels are scaled
+    if not np.isfinite(single).all() or (what == "scale" and not single.all()):
         raise ImageryError(
             f"{what}={_shown(array.ravel())}",
             expected="finite numbers" + (" other than 0" if what == "scale" else ""),

@@ -47,8 +47,11 @@ class MosaicImagery(LayerImagery):
         """Read rows r0..r1 and columns c0..c1 of every scene that has a part of them."""
         out = np.full((len(self.bands), r1 - r0, c1 - c0), np.nan, dtype=np.float32)
         open_pixels = np.ones(out.shape[1:], dtype=bool)
+        infinite = 0
         for files in self.scenes:
-            parts = [_on_grid(file, self.grid, r0, r1, c0, c1) for file in files]
+            read = [_on_grid(file, self.grid, r0, r1, c0, c1) for file in files]
+            parts = [part for part, _ in read]
+            infinite += sum(count for _, count in read)
             if all(part is None for part in parts):
                 continue
             pixels = np.concatenate([_or_nan(part, file, out) for part, file in zip(parts, files, strict=True)])
@@ -61,7 +64,7 @@ class MosaicImagery(LayerImagery):
             open_pixels &= ~fresh
             if not open_pixels.any():
                 break
-        return Block(out)
+        return Block(out, infinite=infinite)
 
     def stamps(self) -> tuple[Any, ...]:
         """Those of the scenes."""
@@ -101,20 +104,22 @@ def _or_nan(part: FloatArray | None, file: RasterImagery, like: FloatArray) -> F
     return np.full((len(file.bands), *like.shape[1:]), np.nan, np.float32) if part is None else part
 
 
-def _on_grid(file: RasterImagery, grid: Grid, r0: int, r1: int, c0: int, c1: int) -> FloatArray | None:
-    """A file's pixels in a window of a grid, (band, rows, columns), NaN where invalid; None where it has none."""
+def _on_grid(file: RasterImagery, grid: Grid, r0: int, r1: int, c0: int, c1: int) -> tuple[FloatArray | None, int]:
+    """A file's pixels in a window of a grid, (band, rows, columns), NaN where invalid; None where it has none.
+
+    Beside them, how many of those that were read are infinite.
+    """
     offset = file.grid.offset_in(grid)
     if offset is not None:
         top, left = r0 - offset[0], c0 - offset[1]
         if top >= file.shape[0] or left >= file.shape[1] or top + r1 - r0 <= 0 or left + c1 - c0 <= 0:
-            return None
+            return None, 0
         out = np.empty((len(file.bands), r1 - r0, c1 - c0), dtype=np.float32)
-        window_into(out, file, top, left)
-        return out
+        return out, window_into(out, file, top, left)
     rows, cols = _nearest(file.grid, grid, r0, r1, c0, c1)
     inside = (rows >= 0) & (cols >= 0)
     if not inside.any():
-        return None
+        return None, 0
     top, left = int(rows[inside].min()), int(cols[inside].min())
     height, width = int(rows[inside].max()) - top + 1, int(cols[inside].max()) - left + 1
     if height * width * len(file.bands) * 4 > MAX_DECODED:
@@ -123,9 +128,9 @@ def _on_grid(file: RasterImagery, grid: Grid, r0: int, r1: int, c0: int, c1: int
             todo="take a resolution= closer to that of the files",
         )
     source = np.empty((len(file.bands), height, width), dtype=np.float32)
-    window_into(source, file, top, left)
+    infinite = window_into(source, file, top, left)
     picked = source[:, np.where(inside, rows - top, 0), np.where(inside, cols - left, 0)]
-    return np.where(inside, picked, np.float32(np.nan))
+    return np.where(inside, picked, np.float32(np.nan)), infinite
 
 
 def _nearest(own: Grid, grid: Grid, r0: int, r1: int, c0: int, c1: int) -> tuple[NDArray[Any], NDArray[Any]]:

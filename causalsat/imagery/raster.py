@@ -254,6 +254,7 @@ def open_raster(
         _check_times(source, text)
     _check_nodata(nodata, [file.kinds[i - 1] for i in indexes], text)
     _check_unit(source, indexes, text)
+    _check_sign(source, indexes, text)
     _tell_of_palette(source, indexes, names)
     scale, offset = resolve_gain(own_gain(source, indexes), scale, offset, text)
     stated = [own_nodata(file, i) for i in indexes] if nodata is None else [nodata] * len(indexes)
@@ -414,6 +415,19 @@ def _check_unit(source: Any, indexes: Sequence[int], file: str) -> None:
             expected=f"at most {MAX_DECODED >> 30} GiB",
             todo="if it is not damaged, rewrite it (gdal_translate -of COG in.tif out.tif) or read fewer bands=",
         )
+
+
+def _check_sign(source: Any, indexes: Sequence[int], file: str) -> None:
+    """Refuse bands whose attribute ``_Unsigned`` says that their bits are of another type than GDAL reads."""
+    kinds = source.dtypes
+    for i in indexes:
+        says = source.tags(i).get("_Unsigned", "").lower()
+        if (says, np.dtype(kinds[i - 1]).kind) in (("true", "i"), ("false", "u")):
+            raise ImageryError(
+                f'{file} states _Unsigned="{says}" for band {i}, which is read as {kinds[i - 1]}',
+                expected="numbers of the type that they are read as",
+                todo="open it with xarray, which turns them: open_imagery(xarray.open_dataset(path)[name])",
+            )
 
 
 def same_crs(own: Any, given: Any, name: str) -> None:

@@ -47,12 +47,16 @@ class BandChoice:
         Its number in the file, from 1.
     position : int
         Its position among what the item states of the asset's bands.
+    stated, described : str or None
+        What the first item calls it, and the description of the band in its file.
     """
 
     name: str
     key: str
     index: int
     position: int
+    stated: str | None = None
+    described: str | None = None
 
 
 def open_stac(
@@ -209,6 +213,7 @@ def _choices(items: list[Item], bands: Any, network: bool, rule: MaskRule | None
             words = ", ".join(f"{key} ({count} of {len(items)} items lack it)" for key, count in partial.items())
             warn(f"bands that some STAC items do not have are left out of all dates: {words}", ImageryWarning)
         named = [choice for key in usable for choice in _bands_of(first.assets[key], network)]
+        _check_descriptions(first, named)
     else:
         wanted = dict(bands) if hasattr(bands, "values") else {str(b): b for b in np.atleast_1d(bands).tolist()}
         if not wanted:
@@ -220,6 +225,8 @@ def _choices(items: list[Item], bands: Any, network: bool, rule: MaskRule | None
             key, position = _asset_of(first, str(old))
             own = _bands_of(first.assets[key], network)
             chosen = own if position is None else [own[position]]
+            if position is None or old != f"{key}.{position + 1}":  # chosen by a name
+                _check_descriptions(first, own)
             single = len(chosen) == 1
             named += [replace(choice, name=str(new) if single else choice.name) for choice in chosen]
     for item in items:
@@ -232,6 +239,61 @@ def _choices(items: list[Item], bands: Any, network: bool, rule: MaskRule | None
             )
     check_unique([choice.name for choice in named], "the STAC items")
     return named
+
+
+def _check_descriptions(item: Item, bands: Sequence[BandChoice]) -> None:
+    """Refuse, or warn of, files that describe a band by the name that the item gives to another.
+
+    Raises
+    ------
+    ImageryError
+        Another band of the same file.
+
+    Warns
+    -----
+    ImageryWarning
+        The band of another asset.
+    """
+    for band in bands:
+        other = _whose_name(item, band)
+        if other is None:
+            continue
+        key, position = other
+        here = (_called(item.assets[band.key], band.position) or [band.key])[0]
+        what = (
+            f"the STAC item {item.id} calls band {band.position + 1} of {band.key} {here!r}, its file "
+            f"{band.described!r}, which is what the item calls band {position + 1} of {key}"
+        )
+        if key == band.key:
+            raise ImageryError(
+                what,
+                expected="one order of the bands",
+                todo="say which is which by their numbers: "
+                f'bands={{{band.described!r}: "{band.key}.{band.position + 1}"}}',
+            )
+        warn(
+            f"{what}; the item is believed. Check which is right, and rename with bands={{new: old}}", ImageryWarning
+        )
+
+
+def _whose_name(item: Item, band: BandChoice) -> tuple[str, int] | None:
+    """Asset and position of the other band that the item calls as the file describes this one; None without one."""
+    described = (band.described or "").casefold()
+    own = {name.casefold() for name in (*_called(item.assets[band.key], band.position), band.key)}
+    if not described or described in own:
+        return None
+    for key, asset in item.assets.items():
+        for position in range(max(len(asset.names), 1)):
+            if described in {name.casefold() for name in _called(asset, position)}:
+                return key, position
+    return None
+
+
+def _called(asset: Asset, position: int) -> list[str]:
+    """What an item calls a band of an asset."""
+    stated = [names[position] for names in (asset.names, asset.common_names) if position < len(names)]
+    own = [name for name in stated if name]
+    return own if len(asset.names) > 1 else [*own, asset.key]
 
 
 def _asset_of(item: Item, name: str) -> tuple[str, int | None]:
@@ -273,12 +335,15 @@ def _asset_of(item: Item, name: str) -> tuple[str, int | None]:
 def _bands_of(asset: Asset, network: bool) -> list[BandChoice]:
     """The bands of an asset's file but alpha, by its key where it is one."""
     opened_file = _open(asset, network)
+    described = opened(opened_file.path, network).handle.descriptions
     if len(opened_file.indexes) == 1:
-        return [BandChoice(asset.key, asset.key, opened_file.indexes[0], 0)]
+        index = opened_file.indexes[0]
+        stated = asset.names[0] if len(asset.names) == 1 else None
+        return [BandChoice(asset.key, asset.key, index, 0, stated, described[index - 1])]
     own = asset.names if len(asset.names) >= len(opened_file.indexes) else ()
     names = [own[k] if own and own[k] else f"{asset.key}.{k + 1}" for k in range(len(opened_file.indexes))]
     return [
-        BandChoice(str(name), asset.key, index, k)
+        BandChoice(str(name), asset.key, index, k, own[k] if own else None, described[index - 1])
         for k, (name, index) in enumerate(zip(names, opened_file.indexes, strict=True))
     ]
 
@@ -300,12 +365,36 @@ def _files_of(
     for key, run in itertools.groupby(choices, key=lambda choice: choice.key):
         own, asset = list(run), item.assets[key]
         says = [_stated(asset, choice) for choice in own]
+        _check_names(item, [asset.names[c.position] if c.position < len(asset.names) else None for c in own], own)
         file = _not_opened(asset, own, templates.get(key), nodata)
         if file is None:
             bands = {choice.name: choice.index for choice in own}
             file = templates[key] = _open(asset, network, bands=bands, nodata=nodata)
+            described = opened(file.path, network).handle.descriptions
+            _check_names(item, [described[choice.index - 1] for choice in own], own, "described")
         files.append(file if nodata is not None else _with_nodata(file, says))
     return tuple(files)
+
+
+def _check_names(
+    item: Item, names: Sequence[str | None], choices: Sequence[BandChoice], what: str = "stated"
+) -> None:
+    """Refuse an item whose bands, by their number, are others than those of the first item.
+
+    Raises
+    ------
+    ImageryError
+    """
+    for name, choice in zip(names, choices, strict=True):
+        first = getattr(choice, what)
+        if None not in (name, first) and name != first:
+            raise ImageryError(
+                f"band {choice.position + 1} of {choice.key} is {name!r} in the STAC item {item.id}"
+                + (" (its file says so)" if what == "described" else "")
+                + f" and {first!r} in the first item",
+                expected="bands in one order in all items",
+                todo="take one collection or period with collections= or dates=, or one asset a band",
+            )
 
 
 def _not_opened(
