@@ -27,7 +27,7 @@ from causalsat.imagery.handles import OpenFile, dataset, new_operation, opened, 
 from causalsat.imagery.layers import LayerImagery, check_unique, per_band, resolve_gain
 from causalsat.imagery.masks import MaskRule, mask_rule
 
-__all__ = ["Bands", "RasterImagery", "check_companion", "choose_bands", "open_raster", "same_crs"]
+__all__ = ["Bands", "RasterImagery", "check_companion", "choose_bands", "hidden_bands", "open_raster", "same_crs"]
 
 MAX_DECODED = 1 << 30  # bytes decoded at a time, at most: guards memory against damaged headers
 
@@ -248,7 +248,7 @@ def open_raster(
     grid = make_grid(source.crs or crs, source.transform, source.shape, text)
     mask_path, mask_index = _find_mask(rule, grid, source, text, network)
     names, indexes = choose_bands(
-        source.descriptions, bands, text, hidden=_hidden_bands(source, mask_index if mask_path == text else 0)
+        source.descriptions, bands, text, hidden=hidden_bands(source, mask_index if mask_path == text else 0)
     )
     if bands is None or len(indexes) > 1:
         _check_times(source, text)
@@ -462,7 +462,8 @@ def _tell_of_palette(source: Any, indexes: Sequence[int], names: Sequence[str]) 
         )
 
 
-def _hidden_bands(source: Any, mask_index: int) -> list[int]:
+def hidden_bands(source: Any, mask_index: int = 0) -> list[int]:
+    """Numbers of the bands that are left out by default: alpha and the quality band."""
     alpha = [i for i, kind in enumerate(source.colorinterp, 1) if kind == ColorInterp.alpha]
     return [*alpha, mask_index]
 

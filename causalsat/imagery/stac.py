@@ -23,7 +23,7 @@ from causalsat.imagery.layers import check_stated, check_unique, dated_rows, per
 from causalsat.imagery.masks import MaskRule, mask_rule
 from causalsat.imagery.mosaic import Files, open_mosaic
 from causalsat.imagery.network import check_text
-from causalsat.imagery.raster import RasterImagery, open_raster, own_gain
+from causalsat.imagery.raster import RasterImagery, hidden_bands, open_raster, own_gain
 from causalsat.imagery.sequence import SequenceImagery
 from causalsat.imagery.stac_items import Asset, Item, read_items, search_items
 
@@ -272,7 +272,7 @@ def _check_descriptions(item: Item, bands: Sequence[BandChoice]) -> None:
                 f'bands={{{band.described!r}: "{band.key}.{band.position + 1}"}}',
             )
         warn(
-            f"{what}; the item is believed. Check which is right, and rename with bands={{new: old}}", ImageryWarning
+            f"{what}; the item is believed. Check which is right, and rename them: bands={{new: old}}", ImageryWarning
         )
 
 
@@ -334,17 +334,18 @@ def _asset_of(item: Item, name: str) -> tuple[str, int | None]:
 
 def _bands_of(asset: Asset, network: bool) -> list[BandChoice]:
     """The bands of an asset's file but alpha, by its key where it is one."""
-    opened_file = _open(asset, network)
-    described = opened(opened_file.path, network).handle.descriptions
-    if len(opened_file.indexes) == 1:
-        index = opened_file.indexes[0]
+    handle = opened(asset.href, network).handle
+    described = handle.descriptions
+    visible = tuple(i for i in range(1, handle.count + 1) if i not in hidden_bands(handle))
+    if len(visible) == 1:
+        index = visible[0]
         stated = asset.names[0] if len(asset.names) == 1 else None
         return [BandChoice(asset.key, asset.key, index, 0, stated, described[index - 1])]
-    own = asset.names if len(asset.names) >= len(opened_file.indexes) else ()
-    names = [own[k] if own and own[k] else f"{asset.key}.{k + 1}" for k in range(len(opened_file.indexes))]
+    own = asset.names if len(asset.names) >= len(visible) else ()
+    names = [own[k] if own and own[k] else f"{asset.key}.{k + 1}" for k in range(len(visible))]
     return [
         BandChoice(str(name), asset.key, index, k, own[k] if own else None, described[index - 1])
-        for k, (name, index) in enumerate(zip(names, opened_file.indexes, strict=True))
+        for k, (name, index) in enumerate(zip(names, visible, strict=True))
     ]
 
 
