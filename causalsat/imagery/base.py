@@ -221,8 +221,9 @@ class Imagery(ABC):
             return
         _TOLD.add(self)
         warn(
-            f"{count:,} infinite values were read from {self.name}; they count as missing, like nodata. If they come "
-            "from a division by zero, correct the raster; if they stand for nodata, say so: nodata=float('inf')",
+            f"{count:,} infinite value{' was' if count == 1 else 's were'} read from {self.name}; they count as "
+            "missing, like nodata. If they come from a division by zero, correct the raster; if they stand for nodata, "
+            "say so: nodata=float('inf')",
             ImageryWarning,
         )
 

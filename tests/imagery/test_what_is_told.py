@@ -132,13 +132,13 @@ def test_infinite_values_are_counted_and_said_once(tmp_path, form, nodata):
     expected = np.where(np.isinf(masked), np.nan, masked)
     imagery = form(data, nodata, tmp_path)
     places = geopandas.GeoSeries.from_xy([500065], [99935], crs=CRS)
-    with pytest.warns(ImageryWarning, match=rf"^{count} infinite values were read from .*count as missing"):
+    with pytest.warns(ImageryWarning, match=rf"^{count} infinite values? (was|were) read from .*count as missing"):
         got = whole(imagery)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ImageryWarning)
         whole(imagery)
     np.testing.assert_array_equal(got.reshape(expected.shape), expected)
-    with pytest.warns(ImageryWarning, match=rf"^{count} infinite values"):
+    with pytest.warns(ImageryWarning, match=rf"^{count} infinite value"):
         chips = imagery.chips(places, size_px=12, min_valid=0, progress=False)
     np.testing.assert_array_equal(chips.values.reshape(2, 12, 12), expected[:, :, :12])
 
