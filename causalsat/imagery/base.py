@@ -222,8 +222,8 @@ class Imagery(ABC):
         _TOLD.add(self)
         warn(
             f"{count:,} infinite value{' was' if count == 1 else 's were'} read from {self.name}; they count as "
-            "missing, like nodata. If they come from a division by zero, correct the raster; if they stand for nodata, "
-            "say so: nodata=float('inf')",
+            "missing, like nodata. If they are of a division by zero, correct the raster; if they stand for nodata, say "
+            "so: nodata=float('inf')",
             ImageryWarning,
         )
 
