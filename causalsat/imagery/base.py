@@ -220,10 +220,10 @@ class Imagery(ABC):
         if not count or (once and self in _TOLD):
             return
         _TOLD.add(self)
+        verb = "value was" if count == 1 else "values were"
         warn(
-            f"{count:,} infinite value{' was' if count == 1 else 's were'} read from {self.name}; they count as "
-            "missing, like nodata. If they are of a division by zero, correct the raster; if they stand for nodata, say "
-            "so: nodata=float('inf')",
+            f"{count:,} infinite {verb} read from {self.name}; infinite values count as missing, like nodata. If they "
+            "are of a division by zero, correct the raster; if they stand for nodata, say so: nodata=float('inf')",
             ImageryWarning,
         )
 
