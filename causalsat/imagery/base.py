@@ -222,7 +222,7 @@ class Imagery(ABC):
         _TOLD.add(self)
         verb = "value was" if count == 1 else "values were"
         warn(
-            f"{count:,} infinite {verb} read from {self.name}; infinite values count as missing, like nodata. If they "
+            f"{count:,} infinite {verb} read from {self.name}; infinite ones count as missing, like nodata. If they "
             "are of a division by zero, correct the raster; if they stand for nodata, say so: nodata=float('inf')",
             ImageryWarning,
         )
