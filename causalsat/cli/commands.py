@@ -1,8 +1,9 @@
 """The command line: ``causalsat new | run | check | catalog | map | power``.
 
 Exit codes: 0 done; 1 done, and the check of a study found errors; 2 wrong usage, or input that cannot be used; 70 a
-defect of the program; 130 interrupted (a map continues where it stopped when run again). With ``--json`` every
-command prints one line with the same keys, see :mod:`causalsat.cli.reply`; log and warnings go to standard error.
+defect of the program; 74 done, and standard output cannot be written (a full disk, a pipe that nobody reads); 130
+interrupted (a map continues where it stopped when run again). With ``--json`` every command prints one line with the
+same keys, see :mod:`causalsat.cli.reply`; log and warnings go to standard error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Annotated, Any
 import typer
 
 import causalsat
-from causalsat.cli.reply import INTERRUPTED, UNUSABLE, answer
+from causalsat.cli.reply import FINDINGS, INTERRUPTED, UNUSABLE, UNWRITTEN, answer
+from causalsat.cli.streams import Stream, guarded_streams
 from causalsat.exceptions import CatalogError, CausalsatError, ParameterError
 from causalsat.version import __version__
 
@@ -26,7 +28,7 @@ app = typer.Typer(
     name="causalsat",
     help="From a trial and satellite imagery to a validated, honestly uncertain map of treatment effects.",
     epilog="Exit codes: 0 done; 1 the check of a study found errors; 2 wrong usage or input that cannot be used; 70 "
-    "a defect of the program; 130 interrupted. Completion of commands, options and data sets: --install-completion.",
+    "a defect of the program; 74 output that cannot be written; 130 interrupted. Completion of commands, options and data sets: --install-completion.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -649,14 +651,38 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what goes wrong becomes one message and an exit code."""
+    with guarded_streams() as output:
+        code = _run(arguments, output)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None, output: Stream) -> int:
+    """Exit code of the command, which has answered."""
+    code = 0
     try:
         app(args=arguments)
+        output.flush()
     except CausalsatError as error:
         typer.secho(f"causalsat: {error}", err=True, fg="red")
-        sys.exit(UNUSABLE)
+        code = UNUSABLE
     except KeyboardInterrupt:
         typer.secho("causalsat: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else UNUSABLE
+    except OSError:
+        if output.error is None:
+            raise
+    if output.error is None or code not in (0, FINDINGS):
+        return code
+    reason = output.error.strerror or str(output.error)
+    typer.secho(
+        f"causalsat: standard output cannot be written ({reason}); files that the command writes are written. Run it "
+        "again with its output in another place",
+        err=True,
+        fg="red",
+    )
+    return UNWRITTEN
 
 
 if __name__ == "__main__":

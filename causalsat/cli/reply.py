@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -22,9 +22,9 @@ import typer
 from causalsat.exceptions import CausalsatError, CausalsatWarning
 from causalsat.version import __version__
 
-__all__ = ["DONE", "FINDINGS", "INTERNAL", "INTERRUPTED", "UNUSABLE", "Reply", "answer"]
+__all__ = ["DONE", "FINDINGS", "INTERNAL", "INTERRUPTED", "UNUSABLE", "UNWRITTEN", "Reply", "answer"]
 
-DONE, FINDINGS, UNUSABLE, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
+DONE, FINDINGS, UNUSABLE, INTERNAL, UNWRITTEN, INTERRUPTED = 0, 1, 2, 70, 74, 130
 LOG = logging.getLogger("causalsat")
 
 
@@ -83,13 +83,14 @@ def _fail(reply: Reply, error: Exception, verbose: bool) -> NoReturn:
     parts = {key: getattr(error, key, None) for key in ("expected", "todo")}
     what = getattr(error, "what", None) or str(error)
     reply.result = None
-    reply.send("error", {"kind": type(error).__name__, "what": what, **parts})
     if verbose:
         traceback.print_exception(error, file=sys.stderr)
     message = str(error) if known else f"a defect of the program: {type(error).__name__}: {error}"
     typer.secho(f"causalsat: {message}", err=True, fg="red")
     if not known and not verbose:
         typer.secho("causalsat: run it again with --verbose and report what it prints", err=True)
+    with suppress(OSError):  # the message above is on standard error
+        reply.send("error", {"kind": type(error).__name__, "what": what, **parts})
     raise typer.Exit(UNUSABLE if known else INTERNAL)
 
 

@@ -1,0 +1,103 @@
+"""Standard streams that a full disk, a closed pipe or a missing terminal may take away from a command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+__all__ = ["Stream", "guarded_streams"]
+
+
+class Stream:
+    """A text stream that remembers the first error of a write; errors of ``optional`` streams stop nothing.
+
+    Parameters
+    ----------
+    inner : text stream or None
+        Where to write; None where the program was started without it.
+    optional : bool
+        Whether what cannot be written is dropped: the log, and no answer.
+    """
+
+    def __init__(self, inner: TextIO | None, optional: bool) -> None:
+        self._inner: TextIO = inner if inner is not None else open(os.devnull, "w", encoding="utf-8")
+        self._missing = inner is None
+        self._optional = optional
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write a text; the number of its characters."""
+        if self._missing:
+            self._lost(OSError(9, "it is closed"))
+        else:
+            try:
+                self._inner.write(text)
+            except OSError as error:
+                self._lost(error)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        try:
+            self._inner.flush()
+        except OSError as error:
+            self._lost(error)
+
+    def _lost(self, error: OSError) -> None:
+        self.error = self.error or error
+        if not self._optional:
+            raise error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[Stream]:
+    """Standard output that remembers its error, and standard error that stops nothing, while a command runs.
+
+    Yields
+    ------
+    Stream
+        Standard output; its ``error`` is None where all of it was written.
+    """
+    _fill_descriptors()
+    before = sys.stdout, sys.stderr
+    out, err = Stream(sys.stdout, optional=False), Stream(sys.stderr, optional=True)
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    try:
+        yield out
+    finally:
+        for stream in (out, err):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        sys.stdout, sys.stderr = before
+        for stream, own in ((out, before[0]), (err, before[1])):
+            if stream.error is not None and own is not None:
+                _discard(own)
+
+
+def _fill_descriptors() -> None:
+    """Open the null device in the place of closed standard streams: a file that took theirs would get their text."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a broken stream still holds to the null device: the interpreter writes it when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
