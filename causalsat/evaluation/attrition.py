@@ -145,6 +145,7 @@ def lee_bounds(
     n = len(outcome)
     if np.isinf(outcome).any():
         raise DataError(f"{int(np.isinf(outcome).sum())} infinite outcomes", expected="numbers, NaN where missing")
+    inputs.check_magnitude(outcome, "the outcome y")
     t = inputs.check_treatment(np.asarray(treatment), n, binary=True)
     w = inputs.check_weights(weights, n)
     codes = inputs.check_groups(groups, n)

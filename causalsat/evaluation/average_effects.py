@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalsat.core.inputs import aligned
+from causalsat.core.inputs import aligned, check_feature_magnitudes, check_magnitude
 from causalsat.core.warn import warn
 from causalsat.design import Design, balancing_weights, make_design
 from causalsat.design.design import roles_of
@@ -102,6 +102,7 @@ def average_effects(
     """
     whole = _design(design, treatment, groups, strata, sample_weight, propensity)
     outcome = np.asarray(y, dtype=float)
+    check_magnitude(outcome, "the outcome y")
     blocks = whole.strata if whole.randomised else None
     if blocks is None and whole.randomised:
         weights: Any = balancing_weights(whole) * (1.0 if whole.weights is None else whole.weights)
@@ -113,7 +114,9 @@ def average_effects(
     rows = {"difference in means": _row(difference, level)}
     table = None
     if covariates is not None and np.shape(covariates)[1]:
-        table = _complete(pd.DataFrame(covariates).astype(float)).to_numpy()
+        columns = _complete(pd.DataFrame(covariates).astype(float))
+        table = columns.to_numpy()
+        check_feature_magnitudes(table, columns.columns)
         adjust = fixed_effects if blocks is None else interacted_adjustment
         adjusted = adjust(outcome, t, table, **roles)
         rows["OLS with covariates"] = _row(adjusted, level)

@@ -21,8 +21,12 @@ def inference_groups(design: Any, groups: Any) -> Any:
     return groups if design is None else design.inference_clusters
 
 
-def numbers(values: Any, role: str, n: int | None = None) -> FloatArray:
-    """One finite number a unit."""
+def numbers(values: Any, role: str, n: int | None = None, *, any_unit: bool = False) -> FloatArray:
+    """One finite number a unit.
+
+    Numbers whose squares leave what a computer can hold are refused, unless the caller takes ``any_unit``: it looks
+    at their order only, or divides them by their size.
+    """
     try:
         out = np.asarray(values, dtype=float)
     except (TypeError, ValueError):
@@ -38,6 +42,8 @@ def numbers(values: Any, role: str, n: int | None = None) -> FloatArray:
             expected="one finite number a unit",
             todo="drop those units from all arguments",
         )
+    if not any_unit:
+        inputs.check_magnitude(out, role)
     return out
 
 

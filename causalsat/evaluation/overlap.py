@@ -160,6 +160,7 @@ def overlap(
             names = [str(c) for c in inputs.features_only(X, set()).columns]
     if len(names) != table.shape[1]:
         raise ParameterError(f"{len(names)} names for {table.shape[1]} features", expected="one name a feature")
+    inputs.check_feature_magnitudes(table, names)
     scale = np.sqrt(sum(_moments(table[arm], w[arm])[1] for arm in arms) / 2)
     return OverlapResult(
         quantiles=np.stack([np.quantile(e[arm], [0, 0.05, 0.5, 0.95, 1]) for arm in arms]),

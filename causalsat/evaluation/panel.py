@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalsat.core.inputs import check_magnitude
 from causalsat.core.names import close_matches, list_names
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
@@ -195,6 +196,7 @@ def _paired(table: pd.DataFrame, roles: dict[str, str], covariates: list[str]) -
     needed += [roles[r] for r in ("cluster", "weights") if r in roles]
     parts = [table[table[wave] == w].set_index(unit)[needed] for w in waves]
     numbers = [roles["outcome"], roles["treatment"], *covariates]
+    _check_numbers(table, numbers)
     whole = [part.index[part[numbers].notna().all(axis=1)] for part in parts]
     both = whole[0].intersection(whole[1])
     left_out = int(table[unit].nunique() - len(both))
@@ -205,6 +207,15 @@ def _paired(table: pd.DataFrame, roles: dict[str, str], covariates: list[str]) -
             todo=f"check that {unit!r} names the same units in both",
         )
     return parts[0].loc[both], parts[1].loc[both], left_out
+
+
+def _check_numbers(table: pd.DataFrame, names: list[str]) -> None:
+    for name in dict.fromkeys(names):
+        try:
+            values = table[name].to_numpy(dtype=float, na_value=np.nan)
+        except (TypeError, ValueError):
+            raise DataError(f"column {name!r} is not numbers", expected="numbers", todo="code it as numbers") from None
+        check_magnitude(values, f"column {name!r}")
 
 
 def _switched(before: Any, after: Any, name: str) -> FloatArray:

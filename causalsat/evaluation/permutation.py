@@ -451,9 +451,9 @@ def priority_test(
     """
     if statistic not in ("autoc", "qini"):
         raise ParameterError(f"statistic={statistic!r}", expected="'autoc' or 'qini'")
-    s = checks.numbers(priority, "priority")
+    s = checks.numbers(priority, "priority", any_unit=True)
     n = len(s)
-    gamma = checks.numbers(scores, "scores", n)
+    gamma = checks.numbers(scores, "scores", n, any_unit=True)
     cluster = checks.codes(groups, n)
     n_groups = checks.several(cluster)
     count = checks.count(n_permutations, "n_permutations")

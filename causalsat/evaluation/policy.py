@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.figures import Drawn
-from causalsat.core.inputs import aligned
+from causalsat.core.inputs import aligned, check_magnitude
 from causalsat.core.svg import curve_svg
 from causalsat.core.tables import Tabular
 from causalsat.evaluation import checks
@@ -206,6 +206,8 @@ def score_matrix(scores: Any) -> FloatArray:
             expected="finite numbers",
             todo="drop those units from all arguments",
         )
+    for column in gamma.T:
+        check_magnitude(column, "scores")
     return gamma
 
 
@@ -215,6 +217,7 @@ def cost_matrix(costs: Any, shape: tuple[int, int], single: bool) -> FloatArray:
     price = np.asarray(costs, dtype=float)
     if not np.isfinite(price).all():
         raise DataError("costs that are missing or infinite", expected="finite numbers")
+    check_magnitude(price.ravel(), "costs")
     if single and price.shape in ((), (n,)):
         return np.column_stack([np.zeros(n), np.broadcast_to(price, n)])
     if not single and price.ndim == 0:
@@ -478,6 +481,8 @@ def _curve_inputs(effects: Any, scores: Any, costs: Any) -> tuple[FloatArray, Fl
         )
     if not (np.isfinite(tau).all() and np.isfinite(gamma).all()):
         raise DataError("effects or scores that are missing or infinite", expected="finite numbers")
+    for values, role in ((tau, "effects"), (gamma, "scores")):
+        check_magnitude(values.ravel(), role)
     n, k = len(tau), 1 if tau.ndim == 1 else tau.shape[1]
     price = np.asarray(costs, dtype=float)
     if price.ndim == 1 and len(price) == n and k == 1:
@@ -495,6 +500,7 @@ def _curve_inputs(effects: Any, scores: Any, costs: Any) -> tuple[FloatArray, Fl
             expected="the cost of treating a unit, a positive number",
             todo="a treatment that costs nothing goes to whoever gains; use policy_value(effects > 0, scores)",
         )
+    check_magnitude(np.asarray(price).ravel(), "costs")
     return tau.reshape(n, k), gamma.reshape(n, k), np.asarray(price)
 
 

@@ -180,7 +180,7 @@ def posterior_scale(
     if values.ndim != 2 or len(values) < 10 or not np.isfinite(values).all():
         raise DataError(f"draws of shape {values.shape}", expected="at least 10 finite draws, (draw, unit)")
     n = values.shape[1]
-    gamma = checks.numbers(scores, "scores", n)
+    gamma = checks.numbers(scores, "scores", n, any_unit=True)
     cluster = checks.codes(groups, n)
     fold = np.zeros(n, dtype=np.int64) if folds is None else checks.codes(folds, n, "folds")
     given = checks.weights(weights, n)

@@ -217,6 +217,7 @@ def prediction_powered(
     if calibration is not None:
         return _calibrated(f, calibration, uncorrected, level)
     y = inputs.outcome_column(labelled, n).astype(float)
+    inputs.check_magnitude(y, "labelled")
     seen = np.isfinite(y)
     w = np.ones(n) if weights is None else roles["weights"]
     cluster = np.arange(n) if groups is None else roles["clusters"]

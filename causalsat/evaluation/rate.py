@@ -277,7 +277,7 @@ def rate(
         raise ParameterError(f"method={method!r}", expected="'autoc' or 'qini'")
     given = roles_of(design, {"groups": groups, "weights": weights})
     groups, weights = checks.inference_groups(design, given["groups"]), given["weights"]
-    s = checks.numbers(priority, "priority")
+    s = checks.numbers(priority, "priority", any_unit=True)
     gamma = checks.numbers(scores, "scores", len(s))
     n = len(s)
     cluster = checks.codes(groups, n)
@@ -295,7 +295,8 @@ def rate(
         half = half_sample(n_groups, rng)
         boot[b, 0], boot[b, 1:], _ = _curve(*ranked.take(half), grid, method)
     se = boot[:, 1:].std(axis=0, ddof=1) if replicates > 1 else np.full(len(grid), np.nan)
-    toc_curve = TocCurve(grid, curve, np.where(se < 1e-14, 0.0, se), ate, n, n_groups, replicates)
+    rounding = 1e-14 * float(np.abs(gamma).max())
+    toc_curve = TocCurve(grid, curve, np.where(se < rounding, 0.0, se), ate, n, n_groups, replicates)
     paired: tuple[Any, ...] = ()
     if isinstance(random_state, int | np.integer):
         parts = (gamma, cluster, np.ones(n) if w is None else w, grid)
@@ -318,8 +319,11 @@ def observed_df(part: FloatArray) -> float:
     >>> round(observed_df(np.array([5.0, 0.1, 0.1, 0.1])), 1)  # one cluster has it all
     1.0
     """
-    fourth = float((part**4).sum())
-    return max(3 * float((part**2).sum()) ** 2 / fourth - 2, 1.0) if fourth > 0 else float(max(len(part) - 1, 1))
+    largest = float(np.abs(part).max(initial=0.0))
+    if not largest > 0:
+        return float(max(len(part) - 1, 1))
+    share = part / largest  # fourth powers of very small or large scores leave the doubles
+    return max(3 * float((share**2).sum()) ** 2 / float((share**4).sum()) - 2, 1.0)
 
 
 def _result(

@@ -53,6 +53,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core.inputs import check_magnitude
 from causalsat.design.design import pool
 from causalsat.exceptions import DataError, DataWarning, TreatmentError
 from causalsat.inference.leverage import codes
@@ -582,6 +583,7 @@ def score_projection(
     >>> found.estimate.round(2), found.se.round(3)
     (array([0.97, 1.93]), array([0.045, 0.042]))
     """
+    check_magnitude(np.asarray(scores, dtype=float), "scores")
     if treatment is None:
         if strata is not None:
             raise TreatmentError("strata without a treatment", todo="give the treatment that was assigned in them")
@@ -643,6 +645,7 @@ def score_mean(
     (True, 1.0)
     """
     values = np.asarray(scores, dtype=float)
+    check_magnitude(values, "scores")
     if treatment is not None:
         layout = lay_out(treatment, strata=strata, clusters=clusters, weights=weights)
         fit = _project(_outcome(values, layout), np.ones((len(layout.arm), 1)), layout)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from causalsat.core.inputs import check_weights
+from causalsat.core.inputs import check_feature_magnitudes, check_weights
 from causalsat.core.svg import intervals_svg
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError
@@ -112,6 +112,7 @@ def balance(
         raise DataError(f"X of shape {table.shape} for {len(t)} units", expected="a complete table (unit, feature)")
     if names is None:
         names = tuple(str(c) for c in getattr(X, "columns", [f"x{j}" for j in range(table.shape[1])]))
+    check_feature_magnitudes(table, names)
     if not np.isin(t, (0, 1)).all():
         raise DataError(f"treatment with {t[~np.isin(t, (0, 1))][0]:g}", expected="0 and 1 for each unit")
     inside = (e > 0) & (e < 1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from causalsat.core import inputs
 from causalsat.core.tables import Tabular
 from causalsat.exceptions import DataError, ParameterError
 
@@ -224,17 +225,21 @@ def sensitivity(
     >>> round(found.estimate, 1), bool(found.adjusted(0.2, 0.17) < 1.02)
     (1.2, True)
     """
-    outcome, d = np.asarray(y, dtype=float), np.asarray(treatment, dtype=float)
-    table = np.asarray(X, dtype=float)
+    outcome, d, table = _numbers(y, "the outcome y"), _numbers(treatment, "the treatment"), _numbers(X, "X")
     if table.ndim != 2 or not (len(table) == len(outcome) == len(d)):
         raise DataError(f"y of {len(outcome)}, treatment of {len(d)}, X of shape {table.shape}", expected="equal n")
     if not (np.isfinite(table).all() and np.isfinite(outcome).all() and np.isfinite(d).all()):
         raise DataError("missing or infinite values", expected="complete data", todo="impute them, or drop the units")
-    w = np.ones(len(d)) if weights is None else np.asarray(weights, dtype=float)
+    w = inputs.check_weights(weights, len(d))
+    names = [str(c) for c in X.columns] if hasattr(X, "columns") else [f"x{j}" for j in range(table.shape[1])]
+    inputs.check_magnitude(outcome, "the outcome y")
+    inputs.check_magnitude(d, "the treatment")
+    inputs.check_feature_magnitudes(table, names)
+    groups = inputs.check_groups(groups, len(d))
     if benchmarks is None:
-        names = [str(c) for c in X.columns] if hasattr(X, "columns") else [f"x{j}" for j in range(table.shape[1])]
         benchmarks = {name: [j] for j, name in enumerate(names)}
-    found = _linear(outcome, d, table, w, None if groups is None else np.asarray(groups), benchmarks)
+    _check_positions(benchmarks, table.shape[1])
+    found = _linear(outcome, d, table, w, groups, benchmarks)
     if not np.isfinite(found.scale):
         raise DataError(
             "a treatment that the covariates decide",
@@ -242,6 +247,22 @@ def sensitivity(
             todo="leave out covariates made from the treatment",
         )
     return found
+
+
+def _numbers(values: Any, role: str) -> FloatArray:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise DataError(f"{role} that is not numbers", expected="numbers", todo="code it as numbers") from None
+
+
+def _check_positions(benchmarks: Mapping[str, Any], p: int) -> None:
+    for name, columns in benchmarks.items():
+        positions = np.atleast_1d(np.asarray(columns))
+        if positions.dtype.kind not in "iu" or ((positions < 0) | (positions >= p)).any():
+            raise ParameterError(
+                f"benchmark {name!r} of columns {columns!r}", expected=f"positions of columns, 0 to {p - 1}"
+            )
 
 
 def _linear(
