@@ -223,13 +223,14 @@ class TableEstimator(BaseEstimator):
 
     # ------------------------------------------------------------------ after loading
     def _try_out(self) -> None:
-        """Use the fit once on two average units; raises where a part of it is missing or of another shape."""
+        """Use the fit on two and on three average units; raises where a part is missing or of another shape."""
         design = self._trial_design()
         if design.shape[1] != len(self.design_names_) or not isinstance(self.role_names_, tuple | list):
             raise ValueError(f"{design.shape[1]} columns for {len(self.design_names_)} names")
-        for draws in self._trial_draws(design):
-            if draws.ndim != 2 or draws.shape[1] != len(design) or not np.isfinite(draws).all():
-                raise ValueError(f"draws of shape {draws.shape} for {len(design)} units, or not finite")
+        for units in (design, np.repeat(design[:1], 3, axis=0)):  # a part with one number a unit may fit one of them
+            for draws in self._trial_draws(units):
+                if draws.ndim != 2 or draws.shape[1] != len(units) or not np.isfinite(draws).all():
+                    raise ValueError(f"draws of shape {draws.shape} for {len(units)} units, or not finite")
         neighbours.support(self.support_reference_, self._support_features(design))
         self._summary()
 

@@ -19,9 +19,10 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path, PurePath
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -425,8 +426,7 @@ def _decode_object(code: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any
     kind = _resolve(code["$object"])
     made = kind.__new__(kind)
     for key, value in code["state"].items():
-        if key.startswith("__"):
-            raise ModelFileError(f"attribute {key!r} in a model header", todo=_REMEDY)
+        _check_attribute(kind, key)
         vars(made)[key] = None if _is_memory(kind, key) else _decode(value, arrays)
     for name, default in _defaults(kind).items():
         if name in vars(made):
@@ -435,6 +435,19 @@ def _decode_object(code: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any
             raise ModelFileError(f"a {kind.__name__} without its {name!r} in a model header", todo=_REMEDY)
         vars(made)[name] = default() if isinstance(default, _Factory) else default  # of before there was this one
     return made
+
+
+def _check_attribute(kind: Any, name: str) -> None:
+    """Refuse an attribute that would take the place of what the class does: a method, or a property."""
+    known = inspect.getattr_static(kind, name, None)
+    if not name.isidentifier() or name.startswith("__") or (
+        hasattr(type(known), "__get__") and not isinstance(known, cached_property | MemberDescriptorType)
+    ):
+        raise ModelFileError(
+            f"attribute {name!r} of a {kind.__name__} in a model header",
+            expected="parameters and fitted parts",
+            todo="do not use the file: no version of causalsat writes this",
+        )
 
 
 class _Factory:

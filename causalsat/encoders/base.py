@@ -15,7 +15,7 @@ from causalsat.core.progress import bar as progress_bar
 from causalsat.core.warn import warn
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.chips import ChipSpec, ChipView, Float32Array
-from causalsat.encoders.scale import BandScale, check_scale, known_scale, learn_scale
+from causalsat.encoders.scale import LEVELS, BandScale, check_scale, known_scale, learn_scale
 from causalsat.exceptions import ImageryWarning
 
 __all__ = ["ChipEncoder", "feature_array", "shrink", "warn_of_enlarging"]
@@ -112,6 +112,9 @@ class ChipEncoder(TransformerMixin, BaseEstimator):
         names = self.get_feature_names_out()
         if features.shape[-1] != len(names):
             raise ValueError(f"{features.shape[-1]} features and {len(names)} names")
+        scale = getattr(self, "pixel_scale_", None)  # earlier files have none
+        if scale is not None and np.shape(scale.quantiles) != (len(self.bands_), len(LEVELS)):
+            raise ValueError(f"quantiles of {len(self.bands_)} bands")
 
     # ------------------------------------------------------------------ chips
     def _remember(self, view: ChipView) -> None:

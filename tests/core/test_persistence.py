@@ -277,6 +277,32 @@ def test_missing_and_misshapen_parts_are_refused_on_loading(kind, listed, tmp_pa
     assert refused + loaded == 60
 
 
+@pytest.mark.parametrize("kind", ["robust", "learner", "pipeline"])
+@pytest.mark.parametrize("name", ["predict", "fit", "get_params", "set_params", "__class__", "__dict__", "a b"])
+def test_no_attribute_of_a_file_takes_the_place_of_a_method(kind, name, tmp_path):
+    save(_fitted(kind), tmp_path / "m")
+    header, arrays = _parts(tmp_path / "m")
+    next(_states(header["model"]))[name] = "x"
+    _write(tmp_path / "changed", header, arrays)
+    with pytest.raises(ModelFileError, match=f"attribute '{name}' of a"):
+        load(tmp_path / "changed")
+
+
+def test_a_part_that_fits_two_units_only_is_refused(tmp_path):
+    model = causalsat.RLearnerEffect(n_bootstrap=5, random_state=0)
+    save(model.fit(X, X[:, 0] + np.arange(40) % 2, treatment=np.arange(40) % 2), tmp_path / "m")
+    header, arrays = _parts(tmp_path / "m")
+    del header["arrays"]
+    expected, outcomes = load(tmp_path / "m").predict(X), []
+    for name in sorted(n for n, a in arrays.items() if a.ndim == 0):
+        _write(tmp_path / "changed", header, {**arrays, name: np.repeat(arrays[name], 2)})
+        try:
+            np.testing.assert_allclose(load(tmp_path / "changed").predict(X), expected)
+        except ModelFileError as error:
+            outcomes.append(str(error))
+    assert outcomes
+
+
 @pytest.mark.parametrize(
     ("version", "loads"), [("0.0.9", True), ("0.1.0", True), ("0.2.0", False), ("1.0.0.dev1", False)]
 )
