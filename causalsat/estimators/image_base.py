@@ -186,8 +186,9 @@ class ImageEffectEstimator(EffectEstimator):
         features = np.asarray(self.encoder_.transform(chips))
         if features.shape != (1, self.n_image_features_):
             raise ValueError(f"features of shape {features.shape} of a chip for {self.n_image_features_}")
-        if hasattr(type(self.encoder_), "_try_out"):
-            self.encoder_._try_out()
+        scale = known_scale(self.encoder_)
+        if scale is not None:
+            familiar_shares(scale, chips)
         return np.tile(average, (2, 1))
 
     def _check_predict(self, X: Any, *, effect_only: bool = False) -> tuple[FloatArray, NDArray[Any]]:
