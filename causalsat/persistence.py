@@ -440,8 +440,10 @@ def _decode_object(code: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any
 def _check_attribute(kind: Any, name: str) -> None:
     """Refuse an attribute that would take the place of what the class does: a method, or a property."""
     known = inspect.getattr_static(kind, name, None)
-    if not name.isidentifier() or name.startswith("__") or (
-        hasattr(type(known), "__get__") and not isinstance(known, cached_property | MemberDescriptorType)
+    if (
+        not name.isidentifier()
+        or name.startswith("__")
+        or (hasattr(type(known), "__get__") and not isinstance(known, cached_property | MemberDescriptorType))
     ):
         raise ModelFileError(
             f"attribute {name!r} of a {kind.__name__} in a model header",

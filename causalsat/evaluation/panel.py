@@ -214,7 +214,7 @@ def _check_numbers(table: pd.DataFrame, names: list[str]) -> None:
         try:
             values = table[name].to_numpy(dtype=float, na_value=np.nan)
         except (TypeError, ValueError):
-            raise DataError(f"column {name!r} is not numbers", expected="numbers", todo="code it as numbers") from None
+            raise DataError(f"column {name!r} is no numbers", expected="numbers", todo="code it") from None
         check_magnitude(values, f"column {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""Outcomes and scores in any unit: the scaled answer, or an error that names the value; never NaN or another number."""
+"""Outcomes and scores in any unit: the scaled answer, or an error that names the value; never NaN in silence."""
 
 import numpy as np
 import pandas as pd
