@@ -28,7 +28,8 @@ app = typer.Typer(
     name="causalsat",
     help="From a trial and satellite imagery to a validated, honestly uncertain map of treatment effects.",
     epilog="Exit codes: 0 done; 1 the check of a study found errors; 2 wrong usage or input that cannot be used; 70 "
-    "a defect of the program; 74 output that cannot be written; 130 interrupted. Completion of commands, options and data sets: --install-completion.",
+    "a defect of the program; 74 output that cannot be written; 130 interrupted. "
+    "Completion of commands, options and data sets: --install-completion.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ class Stream:
     """
 
     def __init__(self, inner: TextIO | None, optional: bool) -> None:
-        self._inner: TextIO = inner if inner is not None else open(os.devnull, "w", encoding="utf-8")
+        self._inner: TextIO = inner if inner is not None else io.StringIO()
         self._missing = inner is None
         self._optional = optional
         self.error: OSError | None = None
@@ -73,7 +74,7 @@ def guarded_streams() -> Iterator[Stream]:
     _fill_descriptors()
     before = sys.stdout, sys.stderr
     out, err = Stream(sys.stdout, optional=False), Stream(sys.stderr, optional=True)
-    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", err)
     try:
         yield out
     finally:
