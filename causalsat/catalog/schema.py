@@ -55,6 +55,13 @@ class Roles(_Strict):
     strata: str | None = None
     weights: str | None = None
     propensity: str | float | None = None
+    take_up: str | None = None
+    missing_outcome: Literal["weight"] | None = None
+    baseline_outcome: str | None = None
+    outcome_predicted: StrictBool | None = None
+    outcome_labelled: str | None = None
+    location_error: float | str | None = None
+    urban: str | None = None
     unit: str | None = None
     treated: Scalar = None
     control: Scalar = None

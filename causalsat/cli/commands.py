@@ -70,6 +70,26 @@ MissingOutcomeOption = Annotated[
 BaselineOutcomeOption = Annotated[
     str | None, typer.Option("--baseline-outcome", help="Column of the outcome before treatment, adjusted for.")
 ]
+PredictedOption = Annotated[
+    bool, typer.Option("--outcome-predicted", help="A model predicted the outcome; nobody measured it.")
+]
+LabelledOption = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome-labelled",
+        help="Column of the outcome as measured for a random subset of units, empty elsewhere; corrects the predicted "
+        "one.",
+    ),
+]
+LocationErrorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--location-error", help="Up to how many metres coordinates were displaced: a number, a column, or 'dhs'."
+    ),
+]
+UrbanOption = Annotated[
+    str | None, typer.Option("--urban", help="With --location-error dhs: column that says which places are urban.")
+]
 TreatedOption = Annotated[str | None, typer.Option(help="Value of the treatment column that means treated.")]
 ControlOption = Annotated[
     str | None, typer.Option(help="Value of the treatment column that means control; of several arms, all are taken.")
@@ -182,9 +202,23 @@ def _design(
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _outcome(missing_outcome: str | None, baseline_outcome: str | None) -> dict[str, Any]:
+def _outcome(
+    missing_outcome: str | None, baseline_outcome: str | None, predicted: bool, labelled: str | None
+) -> dict[str, Any]:
     """What the options say of the outcome, as arguments of Study: only those that were given."""
-    given = {"missing_outcome": missing_outcome, "baseline_outcome": baseline_outcome}
+    given: dict[str, Any] = {
+        "missing_outcome": missing_outcome,
+        "baseline_outcome": baseline_outcome,
+        "outcome_predicted": True if predicted or labelled is not None else None,
+        "outcome_labelled": labelled,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _location(location_error: str | None, urban: str | None) -> dict[str, Any]:
+    """What the options say of displaced coordinates, as arguments of Study: only those that were given."""
+    number = _number(location_error)
+    given = {"location_error": location_error if number is None else number, "urban": urban}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -221,6 +255,10 @@ def check(
     treatment_date: TreatmentDateOption = None,
     missing_outcome: MissingOutcomeOption = None,
     baseline_outcome: BaselineOutcomeOption = None,
+    outcome_predicted: PredictedOption = False,
+    outcome_labelled: LabelledOption = None,
+    location_error: LocationErrorOption = None,
+    urban: UrbanOption = None,
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
@@ -236,7 +274,8 @@ def check(
     """
     with answer("check", as_json, verbose, quiet) as reply:
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date, take_up)
-        design |= _outcome(missing_outcome, baseline_outcome)
+        design |= _outcome(missing_outcome, baseline_outcome, outcome_predicted, outcome_labelled)
+        design |= _location(location_error, urban)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         report = loaded.check(size_m=size_m)
         findings = json.loads(report.to_dataframe().to_json(orient="records"))
@@ -263,6 +302,10 @@ def run(
     treatment_date: TreatmentDateOption = None,
     missing_outcome: MissingOutcomeOption = None,
     baseline_outcome: BaselineOutcomeOption = None,
+    outcome_predicted: PredictedOption = False,
+    outcome_labelled: LabelledOption = None,
+    location_error: LocationErrorOption = None,
+    urban: UrbanOption = None,
     lon: LonOption = None,
     lat: LatOption = None,
     imagery: ImageryOption = None,
@@ -286,7 +329,8 @@ def run(
         from causalsat.analysis.folder import check_folder
 
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date, take_up)
-        design |= _outcome(missing_outcome, baseline_outcome)
+        design |= _outcome(missing_outcome, baseline_outcome, outcome_predicted, outcome_labelled)
+        design |= _location(location_error, urban)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         folder = out or Path("outputs") / loaded.name
         check_folder(folder, loaded, overwrite=overwrite)  # before the analysis, which may take hours
@@ -454,6 +498,12 @@ def new(
     take_up: TakeUpOption = None,
     observational: ObservationalOption = False,
     treatment_date: TreatmentDateOption = None,
+    missing_outcome: MissingOutcomeOption = None,
+    baseline_outcome: BaselineOutcomeOption = None,
+    outcome_predicted: PredictedOption = False,
+    outcome_labelled: LabelledOption = None,
+    location_error: LocationErrorOption = None,
+    urban: UrbanOption = None,
     outcome_label: Annotated[str | None, typer.Option(help="What tables and axes call the outcome.")] = None,
     outcome_unit: Annotated[str | None, typer.Option(help="Unit of the outcome, such as USD.")] = None,
     lon: LonOption = None,
@@ -479,6 +529,8 @@ def new(
         question = _ask if ask and not as_json and sys.stdin.isatty() else None
         survey = file if file is not None else Path(_needed("Survey file", "--file", question))
         given = _design(strata, weights, propensity, treated, control, observational, None, take_up)
+        given |= _outcome(missing_outcome, baseline_outcome, outcome_predicted, outcome_labelled)
+        given |= _location(location_error, urban)
         randomised = given.pop("randomised", None)
         named: dict[str, Any] = {
             "outcome": outcome,

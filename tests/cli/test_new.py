@@ -43,6 +43,28 @@ def test_options_write_an_entry_and_a_pipeline_that_load(here):
     assert RUN.invoke(app, ["check", "my_study"]).exit_code in (0, 1)
 
 
+def test_roles_of_experiments_are_options_and_keys_of_the_entry(here):
+    table = pd.read_csv("survey.csv").assign(took=[0, 1] * 20, before=1.5, town=["U", "R"] * 20)
+    table["measured"] = np.where(np.arange(40) % 4 < 2, table["income"], np.nan)
+    table.to_csv("survey.csv", index=False)
+    more = ["--treated", "b", "--take-up", "took", "--baseline-outcome", "before", "--outcome-labelled", "measured"]
+    more += ["--location-error", "dhs", "--urban", "town"]
+    done = RUN.invoke(app, ["new", "moved", *GIVEN, *more])
+    assert done.exit_code == 0, done.output
+    study = causalsat.load_study("moved")
+    assert study.take_up.tolist() == [0, 1] * 20
+    assert (study.location_error, study.roles["urban"], study.roles["baseline_outcome"]) == ("dhs", "town", "before")
+    assert study.outcome_predicted
+    assert int(np.isfinite(study.labelled).sum()) == 20
+    done = RUN.invoke(app, ["check", "survey.csv", *GIVEN[2:], "--treated", "b", "--location-error", "2000"])
+    assert done.exit_code in (0, 1), done.output
+    entry = yaml.safe_load((here / "data_catalog.yaml").read_text())
+    entry["datasets"]["moved"]["roles"]["missing_outcome"] = "guess"
+    (here / "data_catalog.yaml").write_text(yaml.safe_dump(entry))
+    with pytest.raises(CatalogError, match="missing_outcome"):
+        causalsat.load_study("moved")
+
+
 def test_a_second_entry_leaves_the_lines_of_the_first(here):
     text = "# mine\nversion: 1\ndatasets:\n    old:  # four spaces\n        kind: simulated\n        licence: x\n"
     text += "        citation: x\n        simulate: {seed: 3}\n"
