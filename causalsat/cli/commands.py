@@ -77,8 +77,7 @@ LabelledOption = Annotated[
     str | None,
     typer.Option(
         "--outcome-labelled",
-        help="Column of the outcome as measured for a random subset of units, empty elsewhere; corrects the predicted "
-        "one.",
+        help="Column of the outcome as measured for a random subset of units, empty elsewhere.",
     ),
 ]
 LocationErrorOption = Annotated[
