@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ FloatArray = NDArray[np.float64]
 
 LEVELS = (0.0005, 0.05, 0.5, 0.95, 0.9995)
 MAX_UNITS, MAX_PIXELS = 128, 400_000  # of the training chips
+MAX_SIDE = 32  # rows and columns of a chip that its level is taken from
 MIN_FACTOR = 6.0  # all bands together: units are off by powers of ten, land cover is not
 SAME_LEVEL, SAME_SPREAD = 2.0, 2.5  # how far bands may be from their common factor
 FEW_CHIPS = 10  # with fewer, a small spread is one kind of place and not other units
@@ -58,11 +59,24 @@ class BandScale:
         Share of the pixels that equal a neighbour in their row in all bands.
     share : float
         Share of familiar pixels that all but a twentieth of the training chips have.
+    levels : ndarray of shape (k,) or None
+        Log of how many times the usual level each training chip has, sorted; None of models saved before it was kept.
+    contrast : ndarray of shape (bands,) or None
+        Spread within a chip (its middle 80 %) beside its level, of a usual chip; NaN for bands without a level.
     """
 
     quantiles: FloatArray
     flat: float
     share: float
+    levels: FloatArray | None = None
+    contrast: FloatArray | None = None
+
+    @property
+    def leveled(self) -> NDArray[np.bool_]:
+        """Bands whose pixels lie on one side of zero, so that a factor moves their median; shape (bands,)."""
+        low, middle, high = (self.quantiles[:, k] for k in (1, 2, 3))
+        narrow = np.abs(middle) > 0.25 * (high - low)
+        return narrow if self.levels is None else narrow | (low * high > 0)
 
 
 def learn_scale(view: ChipView) -> BandScale | None:
@@ -73,8 +87,10 @@ def learn_scale(view: ChipView) -> BandScale | None:
     if not values.shape[1]:
         return None
     quantiles = np.quantile(values.astype(np.float64), LEVELS, axis=1).T
-    plain = BandScale(quantiles, _flat_share(chips), 1.0)
-    return BandScale(quantiles, plain.flat, float(np.quantile(familiar_shares(plain, chips), 0.05)))
+    plain = BandScale(quantiles, _flat_share(chips), 1.0, np.empty(0))
+    levels, contrast = _profile(plain, chips)
+    share = float(np.quantile(familiar_shares(plain, chips), 0.05))
+    return replace(plain, share=share, levels=np.sort(levels), contrast=contrast)
 
 
 def known_scale(encoder: Any) -> BandScale | None:
@@ -96,6 +112,30 @@ def _sample(chips: Float32Array) -> Float32Array:
     step += int(step > 1 and chips.shape[-1] % step == 0)  # not the same columns of every row
     by_band = by_band[:, ::step]
     return by_band[:, np.isfinite(by_band).all(axis=0)]
+
+
+def _profile(scale: BandScale, chips: Float32Array) -> tuple[FloatArray, FloatArray]:
+    """Log level of each of at most 128 chips (n, ..., band, y, x), and the usual contrast of each band.
+
+    A chip's level is the median over bands of how many times the fit's median its own is; chips without a level, or
+    of another sign, are left out. Bands without a level have no contrast.
+    """
+    some = chips[np.unique(np.linspace(0, len(chips) - 1, min(len(chips), MAX_UNITS)).astype(np.int64))]
+    rows, cols = (-(-side // MAX_SIDE) for side in some.shape[-2:])
+    by_band = np.moveaxis(some[..., ::rows, ::cols], -3, 1).reshape(len(some), chips.shape[-3], -1)
+    low, middle, high = np.full((3, *by_band.shape[:2]), np.nan)
+    there = np.isfinite(by_band).any(axis=-1) & scale.leveled
+    if there.any():
+        values = by_band[there].astype(np.float64)
+        low[there], middle[there], high[there] = np.nanquantile(values, (0.1, 0.5, 0.9), axis=-1)
+    ratio = middle[:, scale.leveled] / scale.quantiles[scale.leveled, 2]
+    ratio = ratio[(ratio > 0).all(axis=1)]
+    levels = np.median(np.log(ratio), axis=1) if ratio.size else np.empty(0)
+    relative = np.where(middle != 0, (high - low) / np.abs(middle), np.nan)
+    contrast = np.full(len(scale.quantiles), np.nan)
+    known = np.isfinite(relative).any(axis=0)
+    contrast[known] = np.nanmedian(relative[:, known], axis=0)
+    return levels, contrast
 
 
 def _flat(pixels: Float32Array) -> NDArray[np.bool_]:
@@ -139,8 +179,9 @@ def support_factor(scale: BandScale, shares: FloatArray) -> FloatArray:
 def compare_scale(scale: BandScale, chips: Float32Array, names: Any = None) -> tuple[str, list[str]]:
     """What is impossible about chips (n, ..., band, y, x), "" where nothing is; and what the reader should know.
 
-    Impossible are a common factor of all bands, in level and in spread, and nearly all pixels several ranges away
-    from what was seen in every band. Fill without a nodata value and another distribution are worth knowing.
+    Impossible are a common factor of all bands, in level and in spread, unless the fit had chips as dark or as
+    bright, and nearly all pixels several ranges away from what was seen in every band. Fill without a nodata value
+    and another distribution are worth knowing.
     """
     values = _sample(chips)
     if not values.shape[1] or len(values) != len(scale.quantiles):
@@ -157,9 +198,14 @@ def compare_scale(scale: BandScale, chips: Float32Array, names: Any = None) -> t
         if not values.shape[1]:
             return "", notes
     seen = np.quantile(values.astype(np.float64), LEVELS, axis=1).T
-    factor = _common_factor(scale.quantiles, seen, few=len(chips) < FEW_CHIPS)
+    levels, contrast = _profile(scale, chips)
+    factor = _common_factor(scale, seen, contrast, few=len(chips) < FEW_CHIPS)
     if factor:
-        return f"pixels that are about {factor:.2g} times those of the fit in all bands", notes
+        what = f"pixels that are about {factor:.2g} times those of the fit in all bands"
+        if not _seen_at_fit(scale, levels, factor):
+            return what, notes
+        notes.append(f"{what}, as those of some places of the fit were: water, shadow, bare or bright ground")
+        return "", notes
     low, high = scale.quantiles[:, 0], scale.quantiles[:, -1]
     wide = BEYOND * np.maximum(high - low, 0.1 * np.maximum(np.abs(low), np.abs(high)))
     outside = ((values < (low - wide)[:, None]) | (values > (high + wide)[:, None])).mean(axis=1)
@@ -173,21 +219,45 @@ def compare_scale(scale: BandScale, chips: Float32Array, names: Any = None) -> t
     return "", notes
 
 
-def _common_factor(fit: FloatArray, seen: FloatArray, *, few: bool) -> float:
-    """Factor that levels and spreads of all bands share and that cannot be land cover; 0 if there is none."""
+def _common_factor(scale: BandScale, seen: FloatArray, contrast: FloatArray, *, few: bool) -> float:
+    """Factor that levels and spreads of all bands share and that cannot be land cover; 0 if there is none.
+
+    Spreads are those within chips where the fit's are known: those over all chips depend on which places they are of.
+    """
+    fit = scale.quantiles
     spread, other = fit[:, 3] - fit[:, 1], seen[:, 3] - seen[:, 1]
     varied = (spread > 1e-6 * np.abs(fit).max(axis=1)) & (other > 0)
     if not varied.any():
         return 0.0
-    by_spread = np.log(other[varied] / spread[varied])
-    leveled = varied & (np.abs(fit[:, 2]) > 0.25 * spread) & (fit[:, 2] * seen[:, 2] > 0)
+    leveled = varied & scale.leveled & (fit[:, 2] * seen[:, 2] > 0)
     by_level = np.log(np.abs(seen[leveled, 2] / fit[leveled, 2]))
+    if scale.contrast is None:
+        by_spread = np.log(other[varied] / spread[varied])
+    else:
+        around_zero = varied & ~leveled
+        known = (contrast[leveled] > 0) & (scale.contrast[leveled] > 0)
+        within = by_level[known] + np.log(contrast[leveled][known] / scale.contrast[leveled][known])
+        by_spread = np.concatenate([within, np.log(other[around_zero] / spread[around_zero])])
     log = float(np.median(np.concatenate([by_spread, by_level])))
     if abs(log) < np.log(MIN_FACTOR) or (log < 0 and (few or not leveled.any())):
         return 0.0
     apart = np.abs(by_level - log).max(initial=0.0) > np.log(SAME_LEVEL)
-    apart = apart or float(np.abs(by_spread - log).max()) > np.log(SAME_SPREAD)
+    apart = apart or float(np.abs(by_spread - log).max(initial=0.0)) > np.log(SAME_SPREAD)
     return 0.0 if apart else float(np.exp(log))
+
+
+def _seen_at_fit(scale: BandScale, levels: FloatArray, factor: float) -> bool:
+    """Whether chips so many times darker or brighter than usual are like some of the fit's: water, shadow, salt.
+
+    If the units differed, the fit's own dark and bright chips times the factor would be among those that arrive, and
+    lie beyond all that was seen. So the share that lies there is compared with the share that other units would give.
+    """
+    known = scale.levels
+    if known is None or len(known) < FEW_CHIPS or not len(levels):
+        return False
+    low, high = np.quantile(known, (0.01, 0.99)) + np.log(SAME_LEVEL) * np.array([-1, 1])
+    beyond, expected = (float(((v < low) | (v > high)).mean()) for v in (levels, known + np.log(factor)))
+    return beyond < max(expected / 2, min(1.5 / len(levels), 0.5))  # one of many chips alone decides nothing
 
 
 def _fill(chips: Float32Array) -> str:

@@ -242,6 +242,7 @@ def open_raster(
     file = opened(text, network)
     source = file.handle
     _check_raster(source, text)
+    _check_georeference(source, text)
     if crs is not None and source.crs is not None:
         same_crs(source.crs, crs, text)
     rule = mask_rule(mask)
@@ -372,6 +373,21 @@ def _check_raster(source: Any, file: str) -> None:
     if any(kind.startswith("complex") for kind in kinds):
         raise ImageryError(
             f"{file} holds {kinds[0]} pixels", expected="real numbers", todo="write amplitudes instead"
+        )
+
+
+def _check_georeference(source: Any, file: str) -> None:
+    """Refuse a raster that is placed by ground control points or a sensor's model only, which no grid is."""
+    if not source.transform.is_identity:
+        return
+    points, _ = source.gcps
+    placed = f"{len(points)} ground control points" if points else "a sensor's model (RPC)" if source.rpcs else ""
+    if placed:
+        method = "-tps " if len(points) > 6 else "" if points else "-rpc "
+        raise ImageryError(
+            f"{file} is placed by {placed} only and has no grid of its own",
+            expected="a north-up grid",
+            todo=f"warp it to one: gdalwarp {method}-t_srs EPSG:... in.tif out.tif, with the UTM zone of the place",
         )
 
 

@@ -239,7 +239,9 @@ def _polygons(districts: Any, imagery: Any, name: str | None) -> tuple[gpd.GeoDa
     labels = districts.index if name is None else districts[require_column(districts, name, "name", "districts")]
     what = "the index of districts" if name is None else f"column {name!r} of the districts"
     check_distinct(pd.Series(list(labels), dtype=object), what)
-    shapes = [region_geometry(districts.geometry.iloc[[k]], imagery.crs) for k in range(len(districts))]
+    shapes = [
+        region_geometry(districts.geometry.iloc[[k]], imagery.crs, near=imagery.bounds) for k in range(len(districts))
+    ]
     frame = gpd.GeoDataFrame(geometry=shapes, index=list(labels), crs=imagery.crs)
     return frame, gpd.GeoSeries([turned_region(shape, imagery) for shape in shapes], crs=imagery.crs)
 

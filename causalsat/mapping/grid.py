@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from causalsat.core.names import shown
 from causalsat.core.vectors import read_vector
 from causalsat.exceptions import DataError, ImageryError, MapWarning, ParameterError
 from causalsat.imagery.files import is_remote
-from causalsat.imagery.grid import ground_pixels
+from causalsat.imagery.grid import ground_pixels, project_bounds
 
 __all__ = ["MapGrid", "grid_over", "read_polygons", "region_geometry", "region_of", "to_coordinates", "turned_region"]
 
 FloatArray = NDArray[np.float64]
 
+NEAR_DEG = 30.0  # degrees around the imagery in which its projection is taken to be defined
+MAX_LON, MAX_LAT = 540.0, 90.000001  # degrees: longitudes may count on across 180 or to 360
 _GROUND_TOLERANCE = 0.02  # as for pixels of imagery: below, what the projection says is taken
 
 
@@ -83,7 +86,14 @@ def region_of(region: Any, imagery: Any, region_crs: Any = None) -> Any:
 
     The parameters and errors are those of :func:`region_geometry`.
     """
-    return turned_region(region_geometry(region, imagery.crs, region_crs), imagery)
+    geometry = region_geometry(region, imagery.crs, region_crs, near=imagery.bounds)
+    if geometry is not None and geometry.is_empty:
+        raise ImageryError(
+            f"a region that lies more than {NEAR_DEG:g} degrees from the imagery",
+            expected="a region that overlaps the imagery",
+            todo="check the region's coordinates, and region_crs of a bare geometry or of bounds",
+        )
+    return turned_region(geometry, imagery)
 
 
 def turned_region(geometry: Any, imagery: Any) -> Any:
@@ -113,7 +123,7 @@ def turned_region(geometry: Any, imagery: Any) -> Any:
     return shapely.union_all([geometry.intersection(frame), *parts]) if parts else geometry
 
 
-def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
+def region_geometry(region: Any, crs: Any, region_crs: Any = None, near: tuple[float, ...] | None = None) -> Any:
     """Region in the imagery's coordinate system, as one shapely geometry; None stays None.
 
     Parameters
@@ -125,11 +135,15 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
         Coordinate system of the imagery.
     region_crs : optional
         Coordinate system of a bare geometry or of bounds, such as ``"EPSG:4326"``.
+    near : left, bottom, right, top, optional
+        Bounds of the imagery in its system. What lies in degrees far from them is cut off before it is brought to a
+        projection, which is not defined there; the geometry is empty where nothing is left.
 
     Raises
     ------
     DataError
-        If the region is none of these, is empty, has no coordinate system, or has no area.
+        If the region is none of these, is empty, has no coordinate system or no area, or coordinates that are not
+        finite or lie outside its system.
     """
     if region is None:
         return None
@@ -141,12 +155,23 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
         raise DataError(
             "a region without a coordinate system", todo="set it: region.set_crs('EPSG:4326') for lon/lat"
         )
+    _check_coordinates(series)
+    if near is not None and series.crs.is_geographic and not crs.is_geographic:
+        series = _cut_near(series, crs, near)
+        if series.is_empty.all():
+            return series.iloc[0]
     if series.crs != crs:
         west, south, east, north = series.total_bounds
-        was_projected = not series.crs.is_geographic
+        was_projected, source = not series.crs.is_geographic, series.crs.name
         series = series.segmentize(max(east - west, north - south, 1e-9) / 100).to_crs(crs)
         if was_projected and crs.is_geographic:
             series = series.explode(index_parts=False).map(_unwrapped)
+        if not np.isfinite(series.bounds.to_numpy()).all():
+            raise DataError(
+                f"a region whose coordinates cannot be brought from {source} to the imagery's {crs.name}",
+                expected="polygons where both systems are defined",
+                todo="check the region's coordinate system, or cut it to the surroundings of the imagery",
+            )
     geometry = series.make_valid().union_all()
     if geometry.area <= 0:
         raise DataError(
@@ -155,6 +180,60 @@ def region_geometry(region: Any, crs: Any, region_crs: Any = None) -> Any:
             todo="buffer points or lines: region.buffer(metres) in a projected coordinate system",
         )
     return geometry
+
+
+def _cut_near(series: Any, crs: Any, bounds: tuple[float, ...]) -> Any:
+    """Polygons in degrees without what lies far from bounds in a projection, at any of their longitudes."""
+    import shapely
+
+    west, south, east, north = project_bounds(bounds, _wkt(crs), _wkt(series.crs))
+    if not np.isfinite((west, south, east, north)).all():
+        return series
+    east += 360.0 if east < west else 0.0
+    if east - west + 2 * NEAR_DEG >= 360:
+        return series
+    frames = [
+        shapely.box(west - NEAR_DEG + turn, south - NEAR_DEG, east + NEAR_DEG + turn, north + NEAR_DEG)
+        for turn in (-360.0, 0.0, 360.0)
+    ]
+    far = ~np.any([series.within(frame) for frame in frames], axis=0)
+    if not far.any():
+        return series
+    cut = series.copy()
+    cut[far] = series[far].make_valid().intersection(shapely.union_all(frames))
+    return cut
+
+
+def _check_coordinates(series: Any) -> None:
+    """Refuse coordinates that are not finite, and metres in a system of degrees, as in GeoJSON without its system.
+
+    Raises
+    ------
+    DataError
+    """
+    bounds = series.bounds.to_numpy()
+    bad = ~np.isfinite(bounds).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {len(series)} polygons have coordinates that are not finite, such as "
+            f"{shown(series.index[bad][0])}",
+            expected="finite coordinates",
+            todo="look for a projection that failed: the same polygons before it",
+        )
+    if not series.crs.is_geographic:
+        return
+    west, south, east, north = series.total_bounds
+    if max(abs(west), abs(east)) > MAX_LON or max(abs(south), abs(north)) > MAX_LAT:
+        exchanged = max(abs(west), abs(east)) <= MAX_LAT and max(abs(south), abs(north)) <= MAX_LON
+        raise DataError(
+            f"polygons from {west:.7g}, {south:.7g} to {east:.7g}, {north:.7g} in {series.crs.name}, which is in "
+            "degrees",
+            expected="longitudes and latitudes",
+            todo="longitude and latitude look swapped: exchange them"
+            if exchanged
+            else "they look like metres; GeoJSON without a system counts as degrees: say which it is, "
+            "polygons.set_crs('EPSG:...', allow_override=True)",
+        )
 
 
 def read_polygons(path: str | os.PathLike[str]) -> Any:

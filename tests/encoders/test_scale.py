@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import causalsat
 from causalsat.encoders import RandomConvFeatures, allow_other_scale
-from causalsat.encoders.scale import check_scale, compare_scale, familiar_shares, known_scale, support_factor
+from causalsat.encoders.scale import (
+    BandScale,
+    check_scale,
+    compare_scale,
+    familiar_shares,
+    known_scale,
+    support_factor,
+)
 from causalsat.exceptions import ImageryError, ImageryWarning
 
 MEANS = np.array([0.06, 0.08, 0.10, 0.28])
@@ -111,3 +119,69 @@ def test_the_scale_is_saved_and_older_models_say_nothing(encoder, tmp_path):
     assert known_scale(again) is None
     assert np.isfinite(again.transform(10 * scenes(30, seed=1))).all()
     check_scale(None, 10 * scenes(30, seed=1))
+
+
+# ---------------------------------------------------------------------- dark and bright places of an honest raster
+def raster(seed, sd, side=320):
+    """Reflectances under an illumination whose logarithm has standard deviation ``sd`` from place to place."""
+    rng = np.random.default_rng(seed)
+
+    def field():
+        smooth = gaussian_filter(rng.standard_normal((side, side)), 12)
+        return smooth / smooth.std()
+
+    light = field()
+    bands = [m * np.exp(sd * light + 0.15 * field() + 0.15 * rng.standard_normal((side, side))) for m in MEANS]
+    return np.array(bands, dtype=np.float32)
+
+
+def chips_of(image, n, rng, px=16):
+    corners = rng.integers(0, image.shape[-1] - px, size=(n, 2))
+    return np.stack([image[:, r : r + px, c : c + px] for r, c in corners])
+
+
+@pytest.mark.parametrize("sd", [0.7, 1.0])
+def test_dark_and_bright_chips_pass_and_factors_are_caught(sd):
+    """The darkest and the brightest eighth are honest; factors of 10 and 10,000, both ways, are not."""
+    refused = {"honest": 0, "ten": 0, "ten thousand": 0}
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        here, elsewhere = raster(seed, sd), raster(100 + seed, sd)
+        scale = RandomConvFeatures(n_features=2, random_state=0).fit(chips_of(here, 80, rng)).pixel_scale_
+        pool = chips_of(here, 200, rng)
+        order = np.argsort(np.median(pool, axis=(1, 2, 3)))
+        for chosen in (order[:25], order[-25:]):
+            refused["honest"] += bool(compare_scale(scale, pool[chosen])[0])
+        new = chips_of(elsewhere, 25, rng)
+        for factor in (10.0, 0.1):
+            refused["ten"] += bool(compare_scale(scale, factor * new)[0])
+        for factor in (1e4, 1e-4):
+            refused["ten thousand"] += bool(compare_scale(scale, factor * new)[0])
+    assert refused["honest"] == 0
+    assert refused["ten"] >= 13  # of 16
+    assert refused["ten thousand"] == 16
+
+
+def test_a_lake_of_one_band_passes_where_the_fit_saw_lakes():
+    """Lights of settlements and of the dark land between: a region of dark land is no other unit."""
+    rng = np.random.default_rng(0)
+
+    def lights(n, share):
+        level = np.where(rng.random(n) < share, 0.02, 1.0)[:, None, None, None]
+        return (level * np.exp(0.3 * rng.standard_normal((n, 1, 16, 16)))).astype(np.float32)
+
+    with_dark, without = (RandomConvFeatures(n_features=2, random_state=0).fit(lights(80, s)) for s in (0.2, 0.0))
+    dark = lights(25, 1.0)
+    with pytest.warns(ImageryWarning, match=r"about 0.02 times .* as those of some places of the fit were: water"):
+        assert np.isfinite(np.asarray(with_dark.transform(dark))).all()
+    with pytest.raises(ImageryError, match=r"about 0\.02 times those of the fit"):
+        without.transform(dark)
+    with pytest.raises(ImageryError, match="times those of the fit"):
+        with_dark.transform(0.001 * lights(25, 0.2))
+
+
+def test_scales_saved_without_levels_still_compare(encoder):
+    scale = known_scale(encoder)
+    older = BandScale(scale.quantiles, scale.flat, scale.share)
+    assert compare_scale(older, scenes(30, seed=1)) == ("", [])
+    assert "times those of the fit" in compare_scale(older, 10 * scenes(30, seed=1))[0]

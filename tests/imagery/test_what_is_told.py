@@ -268,6 +268,25 @@ def test_variables_without_rows_and_columns_are_said(tmp_path, form):
             open_imagery(source, variable="rain")
 
 
+# ---------------------------------------------------------------------- rasters that are no grid
+@pytest.mark.parametrize("count", [4, 9])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_rasters_placed_by_control_points_are_refused(tmp_path, count):
+    from rasterio.control import GroundControlPoint
+
+    points = [
+        GroundControlPoint(row=r, col=c, x=500000 + 10 * c, y=100000 - 10 * r)
+        for r, c in itertools.product(*[np.linspace(0, 12, int(count**0.5))] * 2)
+    ]
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=12, width=14, count=1, dtype="uint8", gcps=points, crs=CRS
+    ) as sink:
+        sink.write(numbers("uint8")[None])
+    method = "-tps " if count > 6 else ""
+    with pytest.raises(ImageryError, match=rf"placed by {count} ground control points only.*gdalwarp {method}-t_srs"):
+        open_imagery(tmp_path / "a.tif")
+
+
 # ---------------------------------------------------------------------- names of bands
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("form", ["array", "zarr", "sequence", "mosaic", "stac"])

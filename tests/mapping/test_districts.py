@@ -7,7 +7,7 @@ import pytest
 import shapely
 from map_toys import NORTH, PIXEL, UTM, WEST, FirstFeature, toy_model, write_raster
 
-from causalsat.exceptions import ColumnError, DataError, DataWarning, OutputError, ParameterError
+from causalsat.exceptions import ColumnError, DataError, DataWarning, ImageryError, OutputError, ParameterError
 from causalsat.imagery import open_imagery
 from causalsat.mapping import district_effects, map_effects
 
@@ -152,6 +152,50 @@ def test_names_of_districts_have_the_rule_of_cluster_labels(model, imagery, dist
         district_effects(model, imagery, named, CELL, name="name", progress=False)
     with pytest.raises(DataError, match=message.replace("column 'name' of the districts", "the index of districts")):
         district_effects(model, imagery, named.set_index("name"), CELL, progress=False)
+
+
+def test_polygons_in_metres_that_count_as_degrees_are_refused(model, imagery, districts, tmp_path):
+    """GeoJSON has no system of its own: GDAL takes metres for degrees, and so does pyogrio."""
+    path = tmp_path / "districts.geojson"
+    districts.set_crs(None, allow_override=True).to_file(path, driver="GeoJSON")
+    assert gpd.read_file(path).crs == "EPSG:4326"
+    with pytest.raises(DataError, match=r"which is in degrees.*look like metres.*set_crs"):
+        district_effects(model, imagery, path, CELL, progress=False)
+    lonlat = districts.to_crs(4326)
+    swapped = lonlat.set_geometry(shapely.transform(lonlat.geometry.to_numpy(), lambda xy: xy[:, ::-1] + [0, 100]))
+    with pytest.raises(DataError, match="longitude and latitude look swapped"):
+        district_effects(model, imagery, swapped.set_crs(4326), CELL, progress=False)
+    right = gpd.read_file(path).set_crs(UTM, allow_override=True)
+    table = district_effects(model, imagery, right, CELL, progress=False).table
+    expected = district_effects(model, imagery, districts, CELL, progress=False).table
+    pd.testing.assert_series_equal(table["mean"], expected["mean"])
+
+
+def test_polygons_that_are_not_finite_are_refused(model, imagery, districts):
+    broken = districts.copy()
+    shapes = broken.geometry.to_numpy()
+    shapes[1] = shapely.Polygon([(0, 0), (np.inf, 0), (1, 1)])
+    with pytest.raises(DataError, match=r"1 of 1 polygons have coordinates that are not finite, such as 1"):
+        district_effects(model, imagery, broken.set_geometry(shapes), CELL, progress=False)
+
+
+def test_polygons_of_the_whole_world_are_those_of_the_imagery_s_surroundings(model, imagery, districts):
+    """A projection is not defined on the other side of the Earth."""
+    country = gpd.GeoSeries([box(0, 0, 90, 120)], crs=UTM).to_crs(4326).iloc[0]
+    land = shapely.union(shapely.box(-179, -80, 179, 80), country)
+    half = shapely.union(shapely.box(20, -30, 130, 30), country)  # of which parts have no place in the projection
+    far = shapely.box(100, 20, 130, 45)
+    shapes = gpd.GeoDataFrame({"name": ["world", "half", "far"]}, geometry=[land, half, far], crs=4326)
+    with pytest.warns(DataWarning, match="no cell with valid imagery"):
+        table = district_effects(model, imagery, shapes, CELL, name="name", progress=False).table
+    everything = gpd.GeoDataFrame({"name": ["all"]}, geometry=[shapely.box(*imagery.bounds)], crs=UTM)
+    expected = district_effects(model, imagery, everything, CELL, name="name", progress=False).table
+    for label in ("world", "half"):
+        assert table.loc[label, "n_cells"] == expected.loc["all", "n_cells"]
+        assert table.loc[label, "mean"] == pytest.approx(expected.loc["all", "mean"], rel=1e-9)
+    assert table.loc["far", "n_cells"] == 0
+    with pytest.raises(ImageryError, match="more than 30 degrees from the imagery"):
+        map_effects(model, imagery, gpd.GeoSeries([far], crs=4326), CELL, "unused.tif", progress=False)
 
 
 def test_names_that_differ_by_case_are_told(model, imagery, districts):
