@@ -39,6 +39,7 @@ MAX_UNITS, MAX_PIXELS = 128, 400_000  # of the training chips
 MAX_SIDE = 32  # rows and columns of a chip that its level is taken from
 MIN_FACTOR = 6.0  # all bands together: units are off by powers of ten, land cover is not
 SAME_LEVEL, SAME_SPREAD = 2.0, 2.5  # how far bands may be from their common factor
+NEAR_TEN = 1.25  # a factor so close to a power of ten is taken for it
 FEW_CHIPS = 10  # with fewer, a small spread is one kind of place and not other units
 MARGIN = 0.1  # of a band's range, which pixels may exceed and be familiar
 BEYOND, MOST = 3.0, 0.9  # ranges away from the range that was seen, for so many of the pixels
@@ -231,19 +232,20 @@ def _common_factor(scale: BandScale, seen: FloatArray, contrast: FloatArray, *, 
         return 0.0
     leveled = varied & scale.leveled & (fit[:, 2] * seen[:, 2] > 0)
     by_level = np.log(np.abs(seen[leveled, 2] / fit[leveled, 2]))
-    if scale.contrast is None:
-        by_spread = np.log(other[varied] / spread[varied])
-    else:
-        around_zero = varied & ~leveled
+    over_all = np.log(other[varied] / spread[varied])
+    by_spread, estimates = over_all, [over_all, by_level]
+    if scale.contrast is not None:
         known = (contrast[leveled] > 0) & (scale.contrast[leveled] > 0)
         within = by_level[known] + np.log(contrast[leveled][known] / scale.contrast[leveled][known])
-        by_spread = np.concatenate([within, np.log(other[around_zero] / spread[around_zero])])
-    log = float(np.median(np.concatenate([by_spread, by_level])))
+        by_spread = np.concatenate([within, over_all[~leveled[varied]]])
+        estimates.append(within)
+    log = float(np.median(np.concatenate(estimates)))
     if abs(log) < np.log(MIN_FACTOR) or (log < 0 and (few or not leveled.any())):
         return 0.0
     apart = np.abs(by_level - log).max(initial=0.0) > np.log(SAME_LEVEL)
     apart = apart or float(np.abs(by_spread - log).max(initial=0.0)) > np.log(SAME_SPREAD)
-    return 0.0 if apart else float(np.exp(log))
+    ten = np.log(10) * np.round(log / np.log(10))
+    return 0.0 if apart else float(np.exp(ten if abs(log - ten) < np.log(NEAR_TEN) else log))
 
 
 def _seen_at_fit(scale: BandScale, levels: FloatArray, factor: float) -> bool:

@@ -171,10 +171,10 @@ def test_a_lake_of_one_band_passes_where_the_fit_saw_lakes():
         return (level * np.exp(0.3 * rng.standard_normal((n, 1, 16, 16)))).astype(np.float32)
 
     with_dark, without = (RandomConvFeatures(n_features=2, random_state=0).fit(lights(80, s)) for s in (0.2, 0.0))
-    dark = lights(25, 1.0)
-    with pytest.warns(ImageryWarning, match=r"about 0.02 times .* as those of some places of the fit were: water"):
+    dark = lights(70, 1.0)
+    with pytest.warns(ImageryWarning, match=r"about 0.02\d? times .* as those of some places of the fit were: water"):
         assert np.isfinite(np.asarray(with_dark.transform(dark))).all()
-    with pytest.raises(ImageryError, match=r"about 0\.02 times those of the fit"):
+    with pytest.raises(ImageryError, match=r"about 0\.02\d? times those of the fit"):
         without.transform(dark)
     with pytest.raises(ImageryError, match="times those of the fit"):
         with_dark.transform(0.001 * lights(25, 0.2))
@@ -184,4 +184,4 @@ def test_scales_saved_without_levels_still_compare(encoder):
     scale = known_scale(encoder)
     older = BandScale(scale.quantiles, scale.flat, scale.share)
     assert compare_scale(older, scenes(30, seed=1)) == ("", [])
-    assert "times those of the fit" in compare_scale(older, 10 * scenes(30, seed=1))[0]
+    assert "about 10 times" in compare_scale(older, 10 * scenes(30, seed=1))[0]
