@@ -1,4 +1,4 @@
-"""Coverage of 50, 90 and 95 % intervals over 200 simulated trials an estimator, at a size for continuous integration.
+"""Coverage of 50, 90 and 95 % intervals over 100 simulated trials an estimator, at a size for continuous integration.
 
 Bands are three standard errors: binomial for the average effect, and of the trials' mean shares for the effects of
 places, as places of one trial share its errors. ``benchmarks/calibration.py`` has the table with other worlds.
@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 
-N_TRIALS = 200
+N_TRIALS = 100
 
 
 def small_process(seed):
