@@ -26,6 +26,7 @@ from causalsat.core.progress import in_steps, step
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
+from causalsat.encoders.encode_once import encode_once
 from causalsat.encoders.places import COORDINATES, PLACE, WAVES
 from causalsat.estimators.arms import ArmsEffect
 from causalsat.estimators.linear.estimator import BayesianLinearEffect
@@ -371,6 +372,9 @@ def analyse(
 ) -> Any:
     """Check a study, estimate its average and conditional effects, and test whether the heterogeneity is real.
 
+    An image encoder that sees no labels is fitted once, to the images of all units, and encodes each place once; the
+    components of its features, and everything that sees outcomes or treatment, are learned in each training fold.
+
     Parameters
     ----------
     study : Study
@@ -411,10 +415,17 @@ def analyse(
     check = study.check()
     check.raise_if_errors(analyse=True)
     study = _in_the_population(study)
-    if study.has_arms:
-        settings = {"n_folds": n_folds, "fold_seeds": fold_seeds, "cv": cv, "n_permutations": n_permutations}
-        settings |= {"n_bootstrap": n_bootstrap, "random_state": random_state, "progress": progress}
-        return _analyse_arms(study, model, check, level, settings)
+    settings = {"n_folds": n_folds, "fold_seeds": fold_seeds, "cv": cv, "n_permutations": n_permutations}
+    settings |= {"n_bootstrap": n_bootstrap, "random_state": random_state, "progress": progress}
+    conduct = _analyse_arms if study.has_arms else _analyse_treatment
+    with encode_once(study.X):
+        return conduct(study, model, check, level, settings)
+
+
+def _analyse_treatment(study: Any, model: Any, check: Any, level: float, settings: dict[str, Any]) -> Analysis:
+    """Analysis of one treatment against control."""
+    n_folds, fold_seeds, cv = settings["n_folds"], settings["fold_seeds"], settings["cv"]
+    random_state, progress = settings["random_state"], settings["progress"]
     design = study.design
     model = image_model(study, random_state=random_state) if model is None else model
     LOG.info("cross-fitting %s units of %s", len(study), study.name)
@@ -436,7 +447,7 @@ def analyse(
     nuisances, scores = used.scores(features, design, lambda: _nuisances(features, y, design, n_folds, random_state))
     LOG.info("testing heterogeneity")
     step("testing heterogeneity")
-    ranked = {"design": design, "n_bootstrap": n_bootstrap, "random_state": random_state}
+    ranked = {"design": design, "n_bootstrap": settings["n_bootstrap"], "random_state": random_state}
     first = fits[0]
     posterior = effect(model, study.X)
     study, places, places_support = effects_at_places(model, study)
@@ -460,7 +471,7 @@ def analyse(
             y[used.seen],
             design=used.study.design,
             covariates=covariates[used.seen][:, ~modify] if not modify.all() else None,
-            n_permutations=n_permutations,
+            n_permutations=settings["n_permutations"],
             random_state=random_state,
             progress=progress,
         )

@@ -18,6 +18,7 @@ from causalsat.core.progress import bar as progress_bar
 from causalsat.encoders import places as _places
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.dense.window import LinearHead
+from causalsat.encoders.encode_once import encode_others, shared_fit
 from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.places import COORDINATES, check_keep, check_units, learn_box, names_of, waves
 from causalsat.encoders.random_conv.features import RandomConvFeatures
@@ -215,14 +216,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
             image.size_px(float(np.max(self.size_m)), geometry)  # refuses metres that are not so many on the ground
         check_keep(X, self.keep, self.prefix)
         places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
-        self.encoders_: list[Any] = []
-        encoded = []
-        with self._bar(len(places) * len(sources)) as bar:
-            for (_, imagery, size), windows in zip(sources, places.windows, strict=True):
-                encoder = RandomConvFeatures() if self.encoder is None else as_transformer(self.encoder)
-                trained_on = {"y": y, **roles, "unit_place": places.unit_place} if self.requests_roles else None
-                encoded.append(self._fit_source(imagery, encoder, places.geometry, windows, size, bar, trained_on))
-                self.encoders_.append(encoder)
+        encoded = self._fit_sources(sources, places, y, roles)
         features, usable = self._join(encoded, places, geometry, owner)
         self.reduction_: Reduction = learn_reduction(features[usable], self.n_components)
         self.n_places_ = int(usable.sum())
@@ -262,9 +256,7 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         heads = self._heads()
         with self._bar(len(places) * len(sources)) as bar:
             encoded = [
-                _places.encode_places(
-                    image, encoder, places.geometry, windows, size, dense=self.dense, bar=bar, head=head
-                )
+                encode_others(image, encoder, places.geometry, windows, size, dense=self.dense, bar=bar, head=head)
                 for (_, image, size), windows, encoder, head in zip(
                     sources, places.windows, self.encoders_, heads, strict=True
                 )
@@ -394,6 +386,27 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
 
     def _bar(self, total: int) -> Any:
         return progress_bar(total=total, desc="encoding places", unit="place", show=self.progress)
+
+    def _fit_sources(
+        self, sources: Any, places: _places.Places, y: ArrayLike | None, roles: dict[str, Any]
+    ) -> list[_places.Encoded]:
+        """Fit an encoder for each source and encode the places; without labels once for all fits of a block."""
+        encoders = [RandomConvFeatures() if self.encoder is None else as_transformer(self.encoder) for _ in sources]
+        self.encoders_: list[Any] = encoders
+
+        def fit(of: _places.Places) -> list[_places.Encoded]:
+            trained_on = {"y": y, **roles, "unit_place": of.unit_place} if self.requests_roles else None
+            with self._bar(len(of) * len(sources)) as bar:
+                return [
+                    self._fit_source(image, encoder, of.geometry, windows, size, bar, trained_on)
+                    for (_, image, size), encoder, windows in zip(sources, encoders, of.windows, strict=True)
+                ]
+
+        shared = None if self.requests_roles else shared_fit(sources, encoders, places, self.min_valid, fit)
+        if shared is None:
+            return fit(places)
+        self.encoders_, encoded = shared
+        return encoded
 
     def _fit_source(
         self,

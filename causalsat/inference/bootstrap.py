@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from causalsat.exceptions import DataError
 from causalsat.inference.folds import MIXED, cluster_arms
+from causalsat.inference.ridge import ridge_pipeline
 
 __all__ = [
     "MIN_CLUSTERS",
@@ -65,13 +66,18 @@ def fit_learner(model: Any, X: FloatArray, target: FloatArray, weight: FloatArra
     """Fit a clone of a learner to weighted units, or to each unit ``weight`` times where ``counts``."""
     from sklearn.base import clone
 
+    if not counts:
+        used = weight > 0
+        whole = bool(used.all())
+        ridge = ridge_pipeline(model, *((X, target, weight) if whole else (X[used], target[used], weight[used])))
+        if ridge is not None:
+            return ridge
     learner = clone(model)
     if counts:
         rows = np.repeat(np.arange(len(target)), weight.astype(np.int64))
         return learner.fit(X[rows], target[rows])
     if not takes_weights(learner):
         return learner.fit(X, target)
-    used = weight > 0
     steps = getattr(learner, "steps", None)
     name = "sample_weight" if steps is None else f"{steps[-1][0]}__sample_weight"
     return learner.fit(X[used], target[used], **{name: weight[used]})

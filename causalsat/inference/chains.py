@@ -359,10 +359,10 @@ def run_chains(model: Any, settings: Settings) -> Any:
 
 def _guarded(density: Density, x: FloatArray, limit: float) -> tuple[float, FloatArray]:
     """Log density and gradient; NaN, which the sampler takes for a divergence, where floating point ends."""
-    if np.abs(x).max() < limit:
+    if x @ x < limit * limit or np.abs(x).max() < limit:  # the cheap test first
         try:
             value, gradient = density(x)
-            if np.isfinite(value) and np.isfinite(gradient).all():
+            if math.isfinite(value) and np.isfinite(gradient).all():
                 return value, gradient
         except (np.linalg.LinAlgError, ValueError):  # not positive definite in floating point
             pass

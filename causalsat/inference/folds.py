@@ -71,7 +71,7 @@ def content_order(keys: Sequence[FloatArray], groups: IntArray | None = None) ->
     """
     n = len(keys[0])
     if groups is None:
-        order = np.lexsort(tuple(keys)).astype(np.int64)
+        order = _lexsort(keys)
         codes = np.empty(n, dtype=np.int64)
         codes[order] = np.arange(n)
         return order, codes
@@ -79,7 +79,34 @@ def content_order(keys: Sequence[FloatArray], groups: IntArray | None = None) ->
     number = np.empty(len(clusters), dtype=np.int64)
     number[clusters] = np.arange(len(clusters))
     codes = number[groups]
-    return np.lexsort((*keys, codes)).astype(np.int64), codes
+    return _lexsort((*keys, codes)), codes
+
+
+def _lexsort(keys: Sequence[NDArray[Any]]) -> IntArray:
+    """As ``np.lexsort``, the last key decides first; further keys are looked at only where there are ties.
+
+    Examples
+    --------
+    >>> _lexsort([np.array([3, 2, 1, 0]), np.array([5.0, 1.0, 5.0, 0.0])])
+    array([3, 1, 2, 0])
+    """
+    used = [np.asarray(key) for key in keys]
+    while len(used) > 1 and used[-1].size and (used[-1] == used[-1][0]).all():
+        used.pop()
+    order = np.argsort(used[-1], kind="stable").astype(np.int64)
+    last = used[-1][order]
+    if len(used) == 1 or len(last) < 2:
+        return order
+    same = last[1:] == last[:-1]
+    if not same.any() and last[-1] == last[-1]:  # missing values come last, and are ties
+        return order
+    if same.mean() > 0.5 or last[-1] != last[-1]:
+        return np.lexsort(used).astype(np.int64)
+    tied = np.flatnonzero(np.concatenate([same, [False]]) | np.concatenate([[False], same]))
+    block = np.cumsum(np.concatenate([[True], ~same]))
+    rows = order[tied]
+    order[tied] = rows[np.lexsort([*(key[rows] for key in used[:-1]), block[tied]])]
+    return order
 
 
 def _clusters_by_content(codes: IntArray, size: IntArray, keys: Sequence[FloatArray]) -> IntArray:
@@ -89,7 +116,7 @@ def _clusters_by_content(codes: IntArray, size: IntArray, keys: Sequence[FloatAr
         total = np.bincount(codes, np.asarray(key, dtype=float), minlength=len(size))
         unit = SAME * float(np.abs(total).max(initial=0.0))
         totals.append(np.round(total / unit) if 0 < unit < np.inf else total)
-    return np.lexsort([*totals, size]).astype(np.int64)
+    return _lexsort([*totals, size])
 
 
 def assign_folds(

@@ -18,6 +18,7 @@ from causalsat.design.adjustment import balancing_weights, stratum_levels
 from causalsat.design.design import Design, make_design, warn_contradicted
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, OverlapWarning, ParameterError
 from causalsat.inference.folds import assign_folds
+from causalsat.inference.ridge import ridge_fit, ridge_penalties, ridge_predictions
 
 __all__ = [
     "Nuisances",
@@ -294,14 +295,19 @@ def crossfit_predictions(
     from sklearn.base import clone
 
     out = np.empty(len(target))
+    penalties = ridge_penalties(model, imputed=True) if np.isfinite(X.sum()) else None  # of nothing missing
     for i, k in enumerate(np.unique(fold)):
         held = fold == k
         train = ~held if fitted_on is None else ~held & fitted_on
         base = np.zeros(len(target)) if level is None else level[i]
         left = target - base
-        values = np.unique(left[train])
-        if len(values) == 1:
-            out[held] = values[0] + base[held]
+        if np.ptp(left[train]) == 0:
+            out[held] = left[train][0] + base[held]
+            continue
+        own = None if weight is None else weight[train]
+        ridge = None if penalties is None else ridge_fit(X[train], left[train], own, penalties)
+        if ridge is not None:
+            out[held] = ridge.predict(X[held]) + base[held]
             continue
         learner = clone(model)
         with config_context(enable_metadata_routing=False):  # the step's name routes the weights
@@ -342,6 +348,9 @@ def predict_mean(learner: Any, X: FloatArray) -> FloatArray:
     """
     from sklearn.base import is_classifier
 
+    linear = ridge_predictions(learner, X)
+    if linear is not None:
+        return linear
     if not is_classifier(learner):
         return np.asarray(learner.predict(X), dtype=float).reshape(len(X))
     if len(learner.classes_) > 2 or not hasattr(learner, "predict_proba"):
@@ -431,10 +440,12 @@ def crossfit_ridge(
         return np.full(len(target), np.average(target, weights=weight))
     scale = X.std(axis=0)
     Z = (X - X.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
-    out = np.empty(len(target))
+    out, penalties = np.empty(len(target)), np.logspace(-2, 5, 15)
     folds = (KFold(n_splits) if groups is None else GroupKFold(n_splits)).split(X, target, groups)
     for train, test in folds:
-        model = RidgeCV(np.logspace(-2, 5, 15)).fit(Z[train], target[train], sample_weight=weight[train])
+        model: Any = ridge_fit(Z[train], target[train], weight[train], penalties, standardise=False)
+        if model is None:  # more features than units
+            model = RidgeCV(penalties).fit(Z[train], target[train], sample_weight=weight[train])
         out[test] = model.predict(Z[test])
     return out
 

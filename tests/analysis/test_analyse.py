@@ -10,6 +10,7 @@ from shapely import Point
 import causalsat
 from causalsat.analysis.modifiers import BesideImages, beside_images
 from causalsat.analysis.places import effects_at_places
+from causalsat.encoders.encode_once import encode_once
 from causalsat.encoders.places import PLACE
 from causalsat.evaluation import rate
 from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, ParameterError
@@ -152,9 +153,9 @@ def test_folds_of_a_buffered_splitter():
         own = causalsat.evaluation.SpatialBlockCV(1_500, n_splits=2, buffer_m=300, random_state=seed)
         splits = list(own.split(study.X, groups=study.groups))
         assert all((effects.fold[test] == k).all() for k, (_, test) in enumerate(splits))
-        alone = causalsat.evaluation.crossfit_effects(
-            model, study.X, study.y, design=study.design, cv=own, progress=False
-        )
+        run = {"design": study.design, "cv": own, "progress": False}
+        with encode_once(study.X):  # filters are drawn from the images of all units
+            alone = causalsat.evaluation.crossfit_effects(model, study.X, study.y, **run)
         np.testing.assert_array_equal(alone.tau, effects.tau)
 
 

@@ -386,12 +386,15 @@ def _kind(i, variances, noise, pooled):  # type: ignore[no-untyped-def]
 @njit(cache=True, error_model="numpy")
 def subtract_pooled(A, b, variances, noise, pooled):  # type: ignore[no-untyped-def]
     """Take pooled villages from precision A and linear term b in place; their part of (constant, log det)."""
-    const, log_det = 0.0, 0.0
+    const, log_det, q = 0.0, 0.0, b.shape[0]
+    flat, squares = A.reshape(q * q), pooled[4].reshape(pooled[4].shape[0], q * q)
     for i in range(pooled[0].shape[0]):
         lam, precision, det = _kind(i, variances, noise, pooled)
         c = lam * precision * precision / det
-        A -= c * pooled[4][i]
-        b -= c * pooled[5][i]
+        for r in range(q * q):  # in place: no temporary matrix
+            flat[r] -= c * squares[i, r]
+        for r in range(q):
+            b[r] -= c * pooled[5][i, r]
         const += c * pooled[6][i]
         log_det += pooled[3][i] * np.log(det)
     return const, log_det
@@ -403,14 +406,13 @@ def pooled_gradient(grad, d_noise, signed, n_arms, variances, noise, H, mean, po
 
     H is the second moment of the coefficients; ``signed`` begins with the signed village standard deviations.
     """
-    q = mean.shape[0]
-    for i in range(pooled[0].shape[0]):
+    q, kinds = mean.shape[0], pooled[0].shape[0]
+    if kinds == 0:
+        return
+    omegas = pooled[6] - 2.0 * (pooled[5] @ mean) + pooled[4].reshape(kinds, q * q) @ H.reshape(q * q)
+    for i in range(kinds):
         lam, precision, det = _kind(i, variances, noise, pooled)
-        omega = pooled[6][i]
-        for r in range(q):
-            omega -= 2.0 * mean[r] * pooled[5][i, r]
-            for s in range(q):
-                omega += H[r, s] * pooled[4][i, r, s]
+        omega = omegas[i]
         size = pooled[3][i] * pooled[2][i] * precision / det
         ratio = precision * precision / (det * det)
         by_lambda = 0.5 * omega * ratio - 0.5 * size

@@ -280,6 +280,15 @@ def stretch(x, steps, slope):  # type: ignore[no-untyped-def]
     return out, log_jacobian
 
 
+@njit(cache=True, error_model="numpy")
+def unstretch(gradient, x, steps, slope):  # type: ignore[no-untyped-def]
+    """From the gradient in the signed coordinates to that in the sampler's, with the log Jacobian's; in place."""
+    for i in range(steps.shape[0]):
+        gradient[i] *= slope[i]
+        if steps[i] > 0.0:
+            gradient[i] += np.tanh(x[i])
+
+
 def start_scales(layout: Layout) -> FloatArray:
     """Plausible coordinates from which the chains start."""
     start = np.full(layout.n_scales, 0.0)
@@ -362,8 +371,10 @@ def collapse(phi, layout, dd, dy, yy, rr, rd, ry, cell_arm, cell_group, n_groups
     noise = _noise(phi, n_arms)
     A, b, const = np.zeros((q, q)), np.zeros(q), 0.0
     for a in range(dd.shape[0]):
-        A += dd[a] / noise[a]
-        b += dy[a] / noise[a]
+        for r in range(q):
+            b[r] += dy[a, r] / noise[a]
+            for s in range(q):  # in place: no temporary matrix
+                A[r, s] += dd[a, r, s] / noise[a]
         const += yy[a] / noise[a]
     R, S, v, lam, B, log_det = village_sums(phi, layout, noise, rr, rd, ry, cell_arm, cell_group, n_groups)
     KS, Kv = np.zeros_like(S), np.zeros_like(v)

@@ -43,6 +43,7 @@ from causalsat.estimators.linear.density import (
     prior_scales,
     start_scales,
     stretch,
+    unstretch,
 )
 from causalsat.estimators.linear.design import Basis, ModelOptions, make_design
 from causalsat.estimators.linear.draws import LinearFit, Posterior
@@ -85,12 +86,12 @@ def sample_density(
     centre = start.copy()
     centre[signed] = np.arcsinh(start[signed] / steps[signed])
 
+    slope = np.ones(k)
+
     def stretched(v: FloatArray) -> tuple[float, FloatArray]:
-        slope = np.ones(k)
         inside, log_jacobian = stretch(v, steps, slope)
         value, gradient = density(inside, *arguments)
-        gradient[:k] *= slope
-        gradient[:k] += np.tanh(v[:k]) * (steps > 0)
+        unstretch(gradient, v, steps, slope)
         return value + log_jacobian, gradient
 
     draws, divergences = sample_nuts(stretched, centre, settings)
