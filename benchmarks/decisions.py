@@ -27,7 +27,7 @@ from numba import njit
 from sections import run_sections
 
 import causalsat
-from causalsat.decisions.target import plan_of
+from causalsat.decisions.ranking import plan_of
 from causalsat.decisions.tree_search import best_split
 from causalsat.evaluation import crossfit_effects, gain_curve, policy_difference, policy_value
 
@@ -98,7 +98,9 @@ def shares_of_a_trial(seed: int) -> list[dict[str, Any]]:
     models = {
         "default": causalsat.image_model(study),
         "doubly robust, 8 components": causalsat.image_model(study, by_images, n_components=8),
-        "doubly robust, 20 and covariates": causalsat.image_model(study, causalsat.DoublyRobustEffect(random_state=0)),
+        "doubly robust, 20 and covariates": causalsat.image_model(
+            study, causalsat.DoublyRobustEffect(random_state=0)
+        ),
     }
     rng = np.random.default_rng(seed)
     truth = {"people, out of fold": trial.units["tau"].to_numpy(), "further places": trial.places["tau"].to_numpy()}
@@ -177,7 +179,11 @@ def show(rows: list[dict[str, str]], caption: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the sections that were asked for."""
-    numbers = {"trials": (200, "trials of the values"), "images": (20, "satellite trials"), "first": (2000, "seed of the first of them")}
+    numbers = {
+        "trials": (200, "trials of the values"),
+        "images": (20, "satellite trials"),
+        "first": (2000, "seed of the first of them"),
+    }
     run_sections(__doc__, {"values": values, "share": share, "tree": tree}, numbers, argv)
 
 

@@ -346,6 +346,8 @@ def target_(
     study: StudyArgument,
     budget: Annotated[float, typer.Option(help="What all treatments of the plan may cost together.")],
     cost: Annotated[str, typer.Option(help="Cost of treating a place: a number, or a column of the units.")] = "1",
+    people: Annotated[str | None, typer.Option(help="People of a place: a number, or a column of the units.")] = None,
+    cost_per: Annotated[str, typer.Option(help="What the cost is for: a place, or each person of it.")] = "place",
     rule: Annotated[str, typer.Option(help="How places are chosen: ranking or tree.")] = "ranking",
     worth: Annotated[
         float | None, typer.Option(help="Worth of one unit of the outcome, in units of the cost.")
@@ -353,6 +355,8 @@ def target_(
     district: Annotated[str | None, typer.Option(help="Column of the districts of which each gets a share.")] = None,
     share: Annotated[float, typer.Option(help="Least share of each district's places that is treated.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Folder of the plan; outputs/<name>-plan by default.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Side of the cells of the rule's map in metres.")] = None,
+    with_map: Annotated[bool, typer.Option("--map/--no-map", help="Draw the map of the rule.")] = True,
     catalog: CatalogOption = None,
     outcome: OutcomeOption = None,
     treatment: TreatmentOption = None,
@@ -375,30 +379,32 @@ def target_(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Whom to treat with a budget: a table of places, the gain of the budget, and its value by the trial.
+    """Whom to treat with a budget: a table, its value by the trial, a page with a slider, a map.
 
     causalsat target simulated_trial --budget 100 --cost 1 --out outputs/plan
     """
     with answer("target", as_json, verbose, quiet) as reply:
         from causalsat.decisions.target import check_plan
 
-        check_plan(budget, rule, worth)  # before the analysis
+        check_plan(budget, rule, worth, cost_per)  # before the analysis
         design = _design(strata, weights, propensity, treated, control, observational, treatment_date)
         loaded = _study(study, catalog, outcome, treatment, covariates, cluster, lon, lat, imagery, network, design)
         model = causalsat.image_model(loaded, size_m=size_m, random_state=seed)
         analysis = causalsat.analyse(loaded, model, random_state=seed, progress=not quiet)
-        price = _number(cost)
+        price, heads = _number(cost), _number(people)
         plan = causalsat.target(
             analysis,
             budget=budget,
             cost=cost if price is None else price,
+            people=people if heads is None else heads,
+            cost_per=cost_per,
             rule=rule,
             worth=worth,
             constraints=None if district is None else {"column": district, "share": share},
             random_state=seed,
         )
         folder = out or Path("outputs") / f"{loaded.name}-plan"
-        written = plan.write(folder)
+        written = plan.write(folder, resolution=resolution, with_map=with_map, progress=not quiet)
         files = {path.name: str(path) for path in written}
         value = {"estimate": plan.value.estimate, "se": plan.value.se, "treated": plan.n_treated, "spent": plan.spent}
         reply.result = {"study": loaded.name, "folder": str(folder), "value": value, "files": files}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from causalsat.core.tables import Tabular, write_csv
 from causalsat.core.warn import warn
-from causalsat.decisions.place_features import image_features, one_row_a_village, whitened
+from causalsat.decisions.place_features import by_label, image_features, one_row_a_village, whitened
 from causalsat.design import Design, make_design
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 
@@ -158,7 +158,7 @@ def assign(
     """
     frame = one_row_a_village(villages)
     _check_numbers(share, acceptance, n_draws)
-    order = _by_label(frame.index)
+    order = np.argsort(by_label(frame.index))
     ordered = frame.iloc[order]
     block = _blocks(frame, strata)[order]
     names, features = _features(ordered, imagery, order, balance_on, n_components, size_m, seed)
@@ -255,14 +255,6 @@ def _check_numbers(share: float, acceptance: float, n_draws: int) -> None:
             expected=f"at least {MIN_ACCEPTED} accepted ones",
             todo=f"n_draws={int(np.ceil(MIN_ACCEPTED / acceptance))} or more",
         )
-
-
-def _by_label(index: pd.Index) -> NDArray[np.int64]:
-    """Positions in the order of the labels, whatever their types."""
-    try:
-        return np.asarray(index.argsort(), dtype=np.int64)
-    except TypeError:
-        return np.argsort([f"{type(label).__name__} {label!r}" for label in index], kind="stable").astype(np.int64)
 
 
 def _blocks(frame: pd.DataFrame, strata: Any) -> NDArray[np.int64]:

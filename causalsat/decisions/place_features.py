@@ -12,7 +12,7 @@ from causalsat.encoders.image_encoder import ImageEncoder
 from causalsat.encoders.random_conv.features import RandomConvFeatures
 from causalsat.exceptions import DataError, ParameterError
 
-__all__ = ["image_features", "one_row_a_village", "whitened"]
+__all__ = ["by_label", "image_features", "one_row_a_village", "whitened"]
 
 FloatArray = NDArray[np.float64]
 
@@ -32,6 +32,21 @@ def one_row_a_village(villages: Any) -> pd.DataFrame:
             todo="make it so: units.drop_duplicates('village').set_index('village')",
         )
     return frame
+
+
+def by_label(index: pd.Index) -> NDArray[np.int64]:
+    """Rank of each label, whatever the labels' types; equal labels in the order of their rows.
+
+    Examples
+    --------
+    >>> by_label(pd.Index(["c", "a", "b"]))
+    array([2, 0, 1])
+    """
+    try:
+        order = np.argsort(index.to_numpy(), kind="stable")
+    except TypeError:
+        order = np.argsort([f"{type(label).__name__} {label!r}" for label in index], kind="stable")
+    return np.asarray(np.argsort(order), dtype=np.int64)
 
 
 def image_features(

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.files import whole_file, writing
-from causalsat.decisions.target import plan_of, worth_it
+from causalsat.decisions.prices import check_cost_per
+from causalsat.decisions.ranking import plan_of, worth_it
 from causalsat.exceptions import DataError, OutputError, ParameterError
 
 __all__ = ["PolicyMap", "map_policy"]
@@ -28,12 +29,14 @@ class PolicyMap:
     Attributes
     ----------
     path : Path
-        GeoTIFF (COG) with the bands ``treat`` (1, 0, or the part of the last cell), ``net_gain`` (expected effect,
-        less the cost where the outcome has a worth) and ``prob_positive``; NaN where nothing is known.
+        Cloud-Optimised GeoTIFF with the bands ``treat`` (1, 0, or the part of the last cell), ``net_gain`` (expected
+        effect, less the cost where the outcome has a worth) and ``prob_positive``; NaN where nothing is known.
     n_cells, n_treated : int
-        Cells with an effect, and those of which at least a part is treated.
+        Cells with an effect and a cost, and those of which at least a part is treated.
     spent, gain : float
-        Cost of the treated cells, and their expected gain (mean of the posterior).
+        Cost of the treated cells, and their expected gain (mean of the posterior), by their people.
+    resolution_m : float
+        Side of a cell in units of the coordinate system.
     """
 
     path: Path
@@ -41,14 +44,18 @@ class PolicyMap:
     n_treated: int
     spent: float
     gain: float
+    resolution_m: float = float("nan")
 
 
 def map_policy(
     effects: Any,
     out: str | os.PathLike[str] = "policy.tif",
     *,
-    budget: float,
+    budget: float | None = None,
     cost: Any = 1.0,
+    people: Any = None,
+    cost_per: str = "place",
+    cutoff: float | None = None,
     worth: float | None = None,
     min_support: float = 0.0,
     overwrite: bool = False,
@@ -61,11 +68,18 @@ def map_policy(
         What :func:`causalsat.map_effects` returned, or its GeoTIFF.
     out : path-like
         GeoTIFF to write.
-    budget : float
-        What all treated cells may cost together.
+    budget : float, optional
+        What all treated cells may cost together; all who gain are treated without one.
     cost : float, array of shape (rows, columns) or path
         Cost of treating a cell: a number, one number a cell, or a raster in any coordinate system, which is
-        interpolated to the cells (such as population times a price, or travel times).
+        interpolated to the cells (such as travel times).
+    people : float, array of shape (rows, columns) or path, optional
+        People of each cell; of a raster of counts all are shared among the cells that they lie in. Cells without
+        people are not treated. By default every cell counts as one.
+    cost_per : {"place", "person"}
+        Whether ``cost`` is for the whole cell or for each of its people.
+    cutoff : float, optional
+        Instead of a budget: cells are treated down to this effect for its cost a head.
     worth : float, optional
         What one unit of the outcome is worth in units of the costs; then only cells worth their cost are treated.
     min_support : float
@@ -86,8 +100,11 @@ def map_policy(
     """
     import rasterio
 
-    if not np.isfinite(budget) or budget <= 0:
+    check_cost_per(cost_per)
+    if budget is not None and (not np.isfinite(budget) or budget <= 0):
         raise ParameterError(f"budget={budget!r}", expected="a positive number, in units of the costs")
+    if budget is not None and cutoff is not None:
+        raise ParameterError(f"budget={budget!r} and cutoff={cutoff!r}", expected="one of the two")
     source, path = Path(getattr(effects, "path", effects)), Path(out)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists", expected="a new file", todo="name another, or pass overwrite=True")
@@ -104,46 +121,55 @@ def map_policy(
             for name in ("cate", "prob_positive", "support")
         )
         profile = {"crs": raster.crs, "transform": raster.transform, "shape": mean.shape}
-    prices = _costs_of_cells(cost, profile)
     known = np.isfinite(mean)
-    bad = known & ~(np.isfinite(prices) & (prices > 0))
+    heads = np.where(known, 1.0, np.nan) if people is None else _of_cells(people, profile, "people")
+    lived = known & (heads > 0)
+    price = _of_cells(cost, profile, "cost")
+    bad = lived & ~(np.isfinite(price) & (price > 0))
     if bad.any():
         raise DataError(
-            f"{int(bad.sum())} of {int(known.sum())} cells with an effect have no positive cost",
+            f"{int(bad.sum())} of {int(lived.sum())} cells with an effect have no positive cost",
             expected="a cost for each cell",
             todo="give their cost, or leave them out of the map of effects",
         )
-    wanted = worth_it(mean[known], prices[known], worth) & (support[known] >= min_support)
-    share = plan_of(mean[known], prices[known], float(budget), wanted)
-    values = np.full((3, *mean.shape), np.nan, dtype=np.float32)
-    values[0][known] = share
-    values[1][known] = mean[known] if worth is None else mean[known] - prices[known] / worth
+    a_head = price[lived] if cost_per == "person" else price[lived] / heads[lived]
+    wanted = worth_it(mean[lived], a_head, worth) & (support[lived] >= min_support)
+    if cutoff is not None:
+        wanted &= mean[lived] / a_head >= cutoff
+    money = float("inf") if budget is None else float(budget)
+    share = plan_of(mean[lived], a_head, money, wanted, weights=heads[lived])
+    values = np.full((len(BANDS), *mean.shape), np.nan, dtype=np.float32)
+    values[0][known & ~np.isnan(heads)] = 0.0
+    values[0][lived] = share
+    values[1][lived] = mean[lived] if worth is None else mean[lived] - a_head / worth
     values[2] = positive
-    _write(path, values, profile, {"budget": f"{budget:g}", "effects": source.name})
-    spent, gain = float((share * prices[known]).sum()), float((share * mean[known]).sum())
-    return PolicyMap(path, int(known.sum()), int((share > 0).sum()), spent, gain)
+    words = {"budget": "" if budget is None else f"{budget:g}", "cutoff": "" if cutoff is None else f"{cutoff:.9g}"}
+    _write(path, values, profile, {**words, "effects": source.name, "resolution_m": f"{profile['transform'].a:g}"})
+    spent, gain = (float((share * heads[lived] * v).sum()) for v in (a_head, mean[lived]))
+    return PolicyMap(path, int(lived.sum()), int((share > 0).sum()), spent, gain, float(profile["transform"].a))
 
 
-def _costs_of_cells(cost: Any, profile: dict[str, Any]) -> FloatArray:
+def _of_cells(given: Any, profile: dict[str, Any], name: str) -> FloatArray:
+    """Cost or people of each cell; of a raster of people the sum, of one of costs the value."""
     shape = profile["shape"]
-    if isinstance(cost, str | os.PathLike):
+    if isinstance(given, str | os.PathLike):
         import rasterio
         from rasterio.warp import Resampling, reproject
 
         out = np.full(shape, np.nan)
-        with rasterio.open(cost) as raster:
+        with rasterio.open(given) as raster:
             values = raster.read(1, masked=True).astype(float).filled(np.nan)
             reproject(
                 values, out, src_transform=raster.transform, src_crs=raster.crs, src_nodata=np.nan,
                 dst_transform=profile["transform"], dst_crs=profile["crs"], dst_nodata=np.nan,
-                resampling=Resampling.bilinear,
+                resampling=Resampling.sum if name == "people" else Resampling.bilinear,
             )  # fmt: skip
         return out
     try:
-        return np.broadcast_to(np.asarray(cost, dtype=float), shape)
+        return np.broadcast_to(np.asarray(given, dtype=float), shape)
     except (TypeError, ValueError):
         raise DataError(
-            f"costs of shape {np.shape(cost)} for {shape[0]} x {shape[1]} cells",
+            f"{name} of shape {np.shape(given)} for {shape[0]} x {shape[1]} cells",
             expected="a number, one number a cell, or the path of a raster",
         ) from None
 
@@ -164,4 +190,4 @@ def _write(path: Path, values: NDArray[np.float32], profile: dict[str, Any], tag
             raster.descriptions = BANDS
             raster.update_tags(**tags)
         with writing(path), whole_file(path) as temporary, rasterio.open(memory.name) as raster:
-            copy(raster, str(temporary), driver="COG", compress="deflate")
+            copy(raster, str(temporary), driver="COG", compress="deflate", overview_resampling="average")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,23 +12,58 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from causalsat import plots
 from causalsat.base import effect
-from causalsat.core.files import whole_file, writing
-from causalsat.core.inputs import align
-from causalsat.core.tables import Tabular, write_csv
+from causalsat.core.tables import Tabular
+from causalsat.decisions.place_features import by_label
+from causalsat.decisions.plan_outputs import write_plan
 from causalsat.decisions.policy_tree import PolicyTree
+from causalsat.decisions.prices import Prices, check_cost_per, prices_of, prices_of_units
+from causalsat.decisions.ranking import cutoff_of, paid_from, plan_of, queue, worth_it
 from causalsat.evaluation import GainCurve, PolicyValue, dr_scores, gain_curve, policy_difference, policy_value
 from causalsat.exceptions import ColumnError, DataError, ParameterError
+from causalsat.mapping.compute import image_encoders
 
-__all__ = ["TargetingPlan", "check_plan", "plan_of", "target", "worth_it"]
+__all__ = ["RuleSource", "TargetingPlan", "check_plan", "policy_of_units", "target"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 RULES = ("ranking", "tree")
-MOST_DRAWS = 400  # of the posterior, in each of which the best plan is sought
+MAX_DRAWS = 400  # of the posterior, in each of which the best plan is sought
 PRICE_STEPS = 16  # bisections of the price of money at which a tree keeps to the budget
+
+
+@dataclass(frozen=True, eq=False)
+class RuleSource:
+    """What a map of the rule of a plan is made from.
+
+    Attributes
+    ----------
+    model : Pipeline
+        Of images.
+    imagery : Imagery
+        What is mapped.
+    cost, people, cost_per
+        As in :func:`target`.
+    mean_cost : float
+        Cost a head of the places, for cells whose own cost nobody knows.
+    cutoff : float
+        Effect for its cost a head down to which places are treated.
+    worth : float or None
+        What one unit of the outcome is worth.
+    sites : GeoDataFrame or None
+        Places of the trial.
+    """
+
+    model: Any
+    imagery: Any
+    cost: Any
+    people: Any
+    cost_per: str
+    mean_cost: float
+    cutoff: float
+    worth: float | None
+    sites: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +73,9 @@ class TargetingPlan(Tabular):
     Attributes
     ----------
     table : DataFrame
-        One row a place, in the order of the ranking: ``rank, effect, sd, prob_worth, cost, treat``; ``treat`` is 1,
-        0, or the part of the last place that the budget pays.
+        One row a place, in the order of the ranking: ``rank, effect, sd, prob_worth, cost, treat, paid_from``, and
+        ``people`` where they are counted. ``cost`` is that of the whole place; ``treat`` is 1, 0, or the part of the
+        last place that the budget pays; ``paid_from`` is the smallest budget that treats the whole place.
     value : PolicyValue
         What the rule brings a head over treating nobody, by the trial's held-out scores: each unit is ranked by a
         model that did not see it, and the same budget a head is spent.
@@ -52,6 +88,8 @@ class TargetingPlan(Tabular):
         perfect information would be worth.
     budget, spent : float
         Budget, and what the plan costs.
+    heads : float
+        People of all places, or the number of places where people are not counted: what "a head" refers to.
     rule : str
         "ranking" or "tree".
     tree : PolicyTree or None
@@ -62,6 +100,10 @@ class TargetingPlan(Tabular):
         Units of the outcome and of costs.
     notes : tuple of str
         What the numbers do not say.
+    source : RuleSource or None
+        What a map of the rule is made from; None where the model sees no images or the rule asks other features.
+    constrained : bool
+        Whether districts get a share.
     """
 
     table: pd.DataFrame
@@ -71,12 +113,15 @@ class TargetingPlan(Tabular):
     regret: float
     budget: float
     spent: float
+    heads: float
     rule: str
     tree: Any = None
     geometry: Any = None
     units: str = ""
     currency: str = ""
     notes: tuple[str, ...] = ()
+    source: RuleSource | None = None
+    constrained: bool = False
 
     @property
     def n_treated(self) -> int:
@@ -111,43 +156,40 @@ class TargetingPlan(Tabular):
 
     def plot(self, **options: Any) -> Any:
         """Draw the gain curve with the budget marked; options of :func:`causalsat.plots.plot_gain_curve`."""
-        a_head = self.budget / len(self.table)
-        return self.gain_curve.plot(**{"budget": a_head, "units": self.units, "currency": self.currency, **options})
+        shown = {"budget": self.budget / self.heads, "units": self.units, "currency": self.currency}
+        return self.gain_curve.plot(**{**shown, **options})
 
-    def write(self, folder: str | PathLike[str]) -> list[Path]:
-        """Write ``targeting.csv``, ``gain_curve.png``, ``targeting.md`` and, with places, ``targeting.png``.
+    def write(
+        self,
+        folder: str | PathLike[str],
+        *,
+        resolution: float | None = None,
+        with_map: bool = True,
+        progress: bool = False,
+    ) -> list[Path]:
+        """Write the plan as table, pictures, page, words and, where the model sees images, as a map.
+
+        ``targeting.csv``, ``gain_curve.png`` and ``targeting.md``; with places ``targeting.png`` and the page
+        ``targeting.html``, whose slider shows whom every budget treats and what it brings. With imagery also
+        ``effects.tif`` (:func:`causalsat.map_effects`), ``policy.tif``, where the rule would treat a place, with its
+        picture ``policy.png``. An interrupted map continues where it stopped when the plan is written again.
 
         Parameters
         ----------
         folder : path-like
             Made if it does not exist; files of these names are replaced.
+        resolution : float, optional
+            Side of the map's cells in metres; at most 65,000 cells by default. ``targeting.md`` says it.
+        with_map : bool
+            Whether to draw the map of the rule.
+        progress : bool
+            Show a progress bar of the map.
 
         Returns
         -------
         list of Path
         """
-        import matplotlib.pyplot as plt
-
-        where = Path(folder)
-        table = self.table.copy()
-        if self.geometry is not None:
-            points = self.geometry.representative_point().to_crs("EPSG:4326").reindex(table.index)
-            table["lon"], table["lat"] = points.x, points.y
-        write_csv(table, where / "targeting.csv")
-        paths = [where / "targeting.csv"]
-        drawn: dict[str, Callable[[], Any]] = {"gain_curve.png": self.plot}
-        if self.geometry is not None:
-            drawn["targeting.png"] = lambda: plots.plot_plan(self)
-        for name, draw in drawn.items():
-            figure = draw().figure
-            with writing(where / name), whole_file(where / name) as temporary:
-                figure.savefig(temporary, dpi=130, format="png", bbox_inches="tight")
-            plt.close(figure)
-            paths.append(where / name)
-        with writing(where / "targeting.md"), whole_file(where / "targeting.md") as temporary:
-            text = f"# Whom to treat\n\n{self.paragraph()}\n\n{self.value.to_markdown(caption='Value a head')}\n"
-            temporary.write_text(text, encoding="utf-8")
-        return [*paths, where / "targeting.md"]
+        return write_plan(self, Path(folder), resolution=resolution, with_map=with_map, progress=progress)
 
     def __repr__(self) -> str:
         """The plan in words, and the first places."""
@@ -162,6 +204,8 @@ def target(
     *,
     budget: float,
     cost: Any,
+    people: Any = None,
+    cost_per: str = "place",
     places: Any = None,
     rule: str = "ranking",
     constraints: Mapping[str, Any] | None = None,
@@ -187,6 +231,11 @@ def target(
     cost : float, str, array, Imagery or callable
         Cost of treating a place: a number, a column of the places (and of the study's units, for the value), an array
         of one number a place, a raster that is read at each place, or a function of the GeoDataFrame of places.
+    people : float, str, array, Imagery or callable, optional
+        People who live at a place, in the same forms, such as a raster of population. Then a place brings its people
+        times their effect, and "a head" is for each of them; by default every place counts as one.
+    cost_per : {"place", "person"}
+        Whether ``cost`` is for the whole place, as of a road, or for each of its people, as of a transfer.
     places : GeoDataFrame, optional
         Where the plan is for, with the columns that the model needs; the study's further places, or its units where
         it has none, unless given.
@@ -214,51 +263,77 @@ def target(
     Raises
     ------
     ParameterError, ColumnError, DataError
-        If the budget is not positive, costs are not positive numbers, or the shares of the constraints cost more than
-        the budget.
+        If the budget is not positive, costs or people are not positive numbers, or the shares of the constraints cost
+        more than the budget.
+
+    Notes
+    -----
+    The units of the trial stand for the people of the places by their survey weights, at the cost a head of their
+    own place. Units whose predictions are equal, as those of one village, are treated in equal parts.
     """
-    check_plan(budget, rule, worth)
+    check_plan(budget, rule, worth, cost_per)
     study, found = analysis.study, analysis.crossfit[0]
     notes: list[str] = []
     where, posterior = _posterior(analysis, places)
-    prices = _costs(cost, where, "places")
-    of_units = _unit_costs(cost, study, prices, notes, own=where is study.units)
-    a_head = float(budget) / len(where)
+    prices = prices_of(cost, people, cost_per, where)
+    of_units = prices_of_units(cost, people, cost_per, study, prices, notes, own=where is study.units)
+    a_head, mean = float(budget) / float(prices.people.sum()), posterior.mean()
     scores = dr_scores(study.y, study.design.treatment, analysis.nuisances)
-    tree, wanted, wanted_units = None, worth_it(posterior.mean(), prices, worth), worth_it(found.tau, of_units, worth)
+    tree, wanted, wanted_units = None, worth_it(mean, prices.a_head, worth), worth_it(found.tau, of_units, worth)
     if rule == "tree":
         asked = _tree_features(study, where, features, place_features)
         learn = _TreeRule(asked[0], scores, of_units, study.design.weights, a_head, worth, depth)
         tree, wanted, wanted_units = *learn.chosen(asked[1]), learn.held_out(found.fold)
-    chosen = plan_of(posterior.mean(), prices, float(budget), wanted, _quotas(constraints, where))
+    order = {"quotas": _quotas(constraints, where), "weights": prices.people, "ties": by_label(where.index)}
+    chosen = plan_of(mean, prices.a_head, float(budget), wanted, **order)
     quotas = _quotas(constraints, study.units, optional=True)
     if constraints is not None and quotas is None:
         notes.append("The value leaves the constraints out: the trial's units have no such column.")
     weights = np.ones(len(study)) if study.design.weights is None else study.design.weights
-    policy = _policy_of_units(found, of_units, a_head, wanted_units, quotas, weights)
+    policy = policy_of_units(found, of_units, a_head, wanted_units, quotas, weights)
     share = np.average(policy * of_units, weights=weights) / np.average(of_units, weights=weights)
     ranked = found.tau if rule == "ranking" else np.maximum(found.tau, np.abs(found.tau).max() * 1e-9)
     shared: dict[str, Any] = {
         "groups": study.design.inference_clusters, "weights": study.design.weights, "folds": found.fold,
     }  # fmt: skip
     bootstrap = {"n_bootstrap": n_bootstrap, "random_state": random_state}
+    table = _table(
+        where, posterior, prices, chosen, paid_from(mean, prices.a_head, wanted, **order), worth,
+        counted=people is not None,
+    )  # fmt: skip
+    cutoff = cutoff_of(mean / prices.a_head, chosen, wanted, queue(mean, prices.a_head, wanted, order["quotas"])[0])
     return TargetingPlan(
-        table=_table(where, posterior, prices, chosen, worth),
+        table=table,
         value=policy_value(policy, scores, **shared),
         over_random=policy_difference(policy, np.full(len(study), min(1.0, float(share))), scores, **shared),
         gain_curve=gain_curve(np.where(wanted_units, ranked, -1.0), scores, of_units, **shared, **bootstrap),
         regret=_regret(posterior.draws, prices, float(budget), worth, chosen),
         budget=float(budget),
-        spent=float((chosen * prices).sum()),
+        spent=float((chosen * prices.total).sum()),
+        heads=float(prices.people.sum()),
         rule=rule,
         tree=tree,
         geometry=getattr(where, "geometry", None),
         units=str(getattr(study, "outcome_unit", "") or ""),
         notes=tuple(notes),
+        source=_source(analysis, cost, people, cost_per, prices, cutoff, worth) if rule == "ranking" else None,
+        constrained=constraints is not None,
     )
 
 
-def _policy_of_units(
+def _source(
+    analysis: Any, cost: Any, people: Any, cost_per: str, prices: Prices, cutoff: float, worth: float | None
+) -> RuleSource | None:
+    """What a map of the rule is made from; None where the model sees no images."""
+    study = analysis.study
+    if study.imagery is None or not image_encoders(analysis.model):
+        return None
+    imagery = next(iter(study.imagery.values())) if isinstance(study.imagery, dict) else study.imagery
+    mean_cost = float(np.average(prices.a_head, weights=prices.people))
+    return RuleSource(analysis.model, imagery, cost, people, cost_per, mean_cost, cutoff, worth, study.sites())
+
+
+def policy_of_units(
     found: Any,
     costs: FloatArray,
     a_head: float,
@@ -272,11 +347,13 @@ def _policy_of_units(
         rows = np.flatnonzero(found.fold == k)
         own = None if quotas is None else (quotas[0][rows], quotas[1])
         money = a_head * weights[rows].sum()
-        policy[rows] = plan_of(found.tau[rows], costs[rows], money, wanted[rows], own, weights[rows], strict=False)
+        policy[rows] = plan_of(
+            found.tau[rows], costs[rows], money, wanted[rows], own, weights[rows], strict=False, in_parts=True
+        )
     return policy
 
 
-def check_plan(budget: Any, rule: str, worth: Any) -> None:
+def check_plan(budget: Any, rule: str, worth: Any, cost_per: str = "place") -> None:
     """Refuse what cannot be a budget, a rule or a worth, before any work."""
     if not np.isfinite(budget) or budget <= 0:
         raise ParameterError(f"budget={budget!r}", expected="a positive number, in units of the costs")
@@ -284,68 +361,28 @@ def check_plan(budget: Any, rule: str, worth: Any) -> None:
         raise ParameterError(f"rule={rule!r}", expected=" or ".join(map(repr, RULES)))
     if worth is not None and not (np.isfinite(worth) and worth > 0):
         raise ParameterError(f"worth={worth!r}", expected="what a unit of the outcome is worth, a positive number")
+    check_cost_per(cost_per)
+
+
+def _check_labels(where: Any) -> None:
+    """Refuse places that cannot be told apart by their index."""
+    repeats = where.index.duplicated()
+    if repeats.any():
+        raise DataError(
+            f"{int(repeats.sum())} places whose index repeats, such as {where.index[repeats][0]!r}",
+            expected="a label of its own for each place",
+            todo="places.reset_index(drop=True)",
+        )
 
 
 def _posterior(analysis: Any, places: Any) -> tuple[Any, Any]:
     """The places of the plan and the posterior of their effects."""
     if places is not None:
+        _check_labels(places)
         return places, effect(analysis.model, places)
     if analysis.places is not None:
         return analysis.study.places, analysis.places
     return analysis.study.units, analysis.posterior
-
-
-# ---------------------------------------------------------------------- costs
-def _costs(cost: Any, where: Any, role: str) -> FloatArray:
-    """Cost of each place, positive."""
-    n = len(where)
-    if isinstance(cost, str):
-        if cost not in where.columns:
-            raise ColumnError(
-                f"cost={cost!r} is no column of the {role}",
-                expected=f"one of {', '.join(map(str, list(where.columns)[:8]))}",
-                todo="pass the costs as a number, an array of one number a place, a raster or a function",
-            )
-        values = where[cost]
-    elif hasattr(cost, "iter_chips"):
-        values = _at_pixels(cost, where)
-    elif callable(cost):
-        values = cost(where)
-    else:
-        values = align(where, cost, "cost") if np.ndim(cost) else cost
-    try:
-        prices = np.broadcast_to(np.asarray(values, dtype=float), (n,)).copy()
-    except (TypeError, ValueError):
-        raise DataError(
-            f"costs of shape {np.shape(values)} for {n} {role}", expected="a number, or one number for each"
-        ) from None
-    bad = ~(np.isfinite(prices) & (prices > 0))
-    if bad.any():
-        first = where.index[np.flatnonzero(bad)[0]]
-        raise DataError(
-            f"{int(bad.sum())} of {n} {role} have no positive cost, the first at {first!r} ({prices[bad][0]:g})",
-            expected="what treating it costs, a positive number",
-            todo="leave those places out, or give their cost",
-        )
-    return prices
-
-
-def _at_pixels(imagery: Any, where: Any) -> FloatArray:
-    out = np.full(len(where), np.nan)
-    for position, chips in imagery.iter_chips(where.geometry, 1):
-        out[position] = chips.reshape(len(chips), -1)[:, 0]
-    return out
-
-
-def _unit_costs(cost: Any, study: Any, prices: FloatArray, notes: list[str], *, own: bool) -> FloatArray:
-    """Cost of each unit of the trial: as of the places; their mean, with a note, where only theirs are known."""
-    if own:
-        return prices
-    by_place = not isinstance(cost, str) and not callable(cost) and not hasattr(cost, "iter_chips") and np.ndim(cost)
-    if by_place or (isinstance(cost, str) and cost not in study.units.columns):
-        notes.append("Costs are known for the places alone: the value takes their mean for each unit of the trial.")
-        return np.full(len(study), prices.mean())
-    return _costs(cost, study.units, "units")
 
 
 # ---------------------------------------------------------------------- plans
@@ -372,77 +409,36 @@ def _quotas(
     return codes.astype(np.int64), float(share)
 
 
-def worth_it(effects: FloatArray, costs: FloatArray, worth: float | None) -> NDArray[np.bool_]:
-    """Whether effects are positive, or worth their cost."""
-    return np.asarray(effects > 0 if worth is None else effects * worth > costs)
-
-
-def plan_of(
-    effects: FloatArray,
-    costs: FloatArray,
-    budget: float,
-    wanted: NDArray[np.bool_],
-    quotas: tuple[IntArray, float] | None = None,
-    weights: FloatArray | None = None,
-    *,
-    strict: bool = True,
-) -> FloatArray:
-    """Share of each place that is treated, shape (n,): quotas first, then who is wanted, the best ratio first."""
-    n = len(effects)
-    price = costs if weights is None else costs * weights
-    order = np.lexsort((costs, -effects / costs))
-    out, left = np.zeros(n), budget
-    if quotas is not None:
-        codes, share = quotas
-        for k in np.unique(codes):
-            own = order[codes[order] == k]
-            take = own[: int(np.ceil(share * len(own) - 1e-9))]
-            out[take] = 1.0
-            left -= float(price[take].sum())
-        if left < -1e-9 * budget:
-            if strict:
-                raise DataError(
-                    f"a share of {share:g} of each district costs {budget - left:,.6g}, the budget is {budget:,.6g}",
-                    expected="a budget that pays the shares",
-                    todo="lower the share or raise the budget",
-                )
-            out *= budget / (budget - left)
-            return out
-    rest = order[(wanted & (out == 0))[order]]
-    spent = np.cumsum(price[rest])
-    whole = spent <= left * (1 + 1e-12)
-    out[rest[whole]] = 1.0
-    cut = int(whole.sum())
-    if cut < len(rest):
-        before = spent[cut - 1] if cut else 0.0
-        out[rest[cut]] = max(0.0, (left - before) / price[rest[cut]])
-    return out
-
-
-def _regret(draws: FloatArray, costs: FloatArray, budget: float, worth: float | None, chosen: FloatArray) -> float:
+def _regret(draws: FloatArray, prices: Prices, budget: float, worth: float | None, chosen: FloatArray) -> float:
     """Mean over posterior draws, a head, of the best plan's gain for that draw less this plan's."""
-    some = draws[np.unique(np.linspace(0, len(draws) - 1, min(len(draws), MOST_DRAWS)).astype(int))]
+    some = draws[np.unique(np.linspace(0, len(draws) - 1, min(len(draws), MAX_DRAWS)).astype(int))]
+    costs, people = prices.a_head, prices.people
     lost = []
     for tau in some:
-        net = tau if worth is None else tau - costs / worth
-        best = plan_of(tau, costs, budget, worth_it(tau, costs, worth))
+        net = people * (tau if worth is None else tau - costs / worth)
+        best = plan_of(tau, costs, budget, worth_it(tau, costs, worth), weights=people)
         lost.append(max(float(best @ net - chosen @ net), 0.0))
-    return float(np.mean(lost) / draws.shape[1])
+    return float(np.mean(lost) / people.sum())
 
 
-def _table(where: Any, posterior: Any, costs: FloatArray, chosen: FloatArray, worth: float | None) -> pd.DataFrame:
-    mean = posterior.mean()
-    table = pd.DataFrame(
-        {
-            "effect": mean,
-            "sd": posterior.sd(),
-            "prob_worth": worth_it(posterior.draws, costs, worth).mean(axis=0),
-            "cost": costs,
-            "treat": chosen,
-        },
-        index=pd.Index(where.index, name=where.index.name or "place"),
-    )
-    order = np.lexsort((costs, -mean / costs, -(chosen > 0).astype(int)))
+def _table(
+    where: Any,
+    posterior: Any,
+    prices: Prices,
+    chosen: FloatArray,
+    paid: FloatArray,
+    worth: float | None,
+    *,
+    counted: bool,
+) -> pd.DataFrame:
+    """The places in the order of the plan."""
+    mean, ties = posterior.mean(), by_label(where.index)
+    columns = {"effect": mean, "sd": posterior.sd()}
+    columns |= {"prob_worth": worth_it(posterior.draws, prices.a_head, worth).mean(axis=0)}
+    columns |= {"people": prices.people} if counted else {}
+    columns |= {"cost": prices.total, "treat": chosen, "paid_from": paid}
+    table = pd.DataFrame(columns, index=pd.Index(where.index, name=where.index.name or "place"))
+    order = np.lexsort((ties, prices.a_head, -mean / prices.a_head, -(chosen > 0).astype(int)))
     table = table.iloc[order]
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table

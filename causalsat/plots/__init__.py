@@ -15,7 +15,7 @@ from causalsat.plots.districts import plot_districts
 from causalsat.plots.effects import plot_ate, plot_effects
 from causalsat.plots.maps import plot_map, save_map
 from causalsat.plots.places import plot_study
-from causalsat.plots.plan import plot_plan
+from causalsat.plots.plan import plot_plan, plot_policy
 from causalsat.plots.power import plot_power
 from causalsat.plots.predictive import plot_predictive
 from causalsat.plots.risk import plot_decision_against_risk, plot_risk_calibration, plot_testing_policy
@@ -40,6 +40,7 @@ __all__ = [
     "plot_map",
     "plot_overlap",
     "plot_plan",
+    "plot_policy",
     "plot_policy_tree",
     "plot_propensity_salience",
     "plot_sensitivity",

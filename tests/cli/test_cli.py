@@ -323,11 +323,12 @@ def test_missing_and_baseline_outcomes_are_named_by_options(files, tmp_path):
 
 def test_a_plan_for_a_budget(files, tmp_path):
     out = tmp_path / "plan"
-    asked = ["--budget", "50", "--cost", "2", "--out", str(out), "--json", "-q"]
+    asked = ["--budget", "50", "--cost", "2", "--out", str(out), "--resolution", "960", "--json", "-q"]
     done = RUN.invoke(app, ["target", *roles(files), *asked])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout.strip())["result"]
-    assert set(found["files"]) == {"targeting.csv", "gain_curve.png", "targeting.png", "targeting.md"}
+    names = {"targeting.csv", "gain_curve.png", "targeting.png", "targeting.md", "targeting.html"}
+    assert set(found["files"]) == names | {"effects.tif", "policy.tif", "policy.png"}
     assert found["value"]["spent"] <= 50 + 1e-9
     assert found["value"]["treated"] <= 25
     refused = RUN.invoke(app, ["target", *roles(files), "--budget", "-5", "-q"])
