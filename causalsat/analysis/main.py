@@ -22,6 +22,7 @@ from causalsat.analysis.places import effects_at_places
 from causalsat.analysis.show import analysis_html, analysis_text, plot_analysis
 from causalsat.base import effect, final_estimator
 from causalsat.core.inputs import learn_imputation
+from causalsat.core.names import p_words
 from causalsat.core.progress import in_steps, step
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
@@ -45,7 +46,6 @@ from causalsat.evaluation import (
     Sensitivity,
     arm_effects,
     blp,
-    compliance,
     crossfit_effects,
     crossfit_nuisances,
     explained_heterogeneity,
@@ -222,8 +222,9 @@ class Analysis(Tabular):
     explained_heterogeneity : ExplainedHeterogeneity or None
         Share of the effects' variance that the model explains, and how much places' own effects deviate.
     compliance : Compliance or None
-        Of a study with take-up: intention to treat, first stage and the effect on compliers; every other figure is
-        of the intention to treat.
+        Of a study with take-up: intention to treat, first stage and the effect on compliers, of weighted respondents
+        where outcomes are missing and of corrected outcomes where they are predicted; every other figure is of the
+        intention to treat.
     label_free : bool
         Whether the nuisances and the permutation test use features made without labels in place of the model's.
     """
@@ -276,11 +277,11 @@ class Analysis(Tabular):
         if p > 0.05:
             return (
                 f"Heterogeneity along {beside.joined('the image features', 'and')} is not distinguishable from zero "
-                f"(permutation test p = {p:.3f}, AUTOC ratio {ratio:.2f}): "
+                f"(permutation test {p_words(p)}, AUTOC ratio {ratio:.2f}): "
                 "read the map as the average effect with noise."
             )
         return (
-            f"The effect varies with {beside.joined('what the images show', 'or')} (permutation test p = {p:.3f}, "
+            f"The effect varies with {beside.joined('what the images show', 'or')} (permutation test {p_words(p)}, "
             f"AUTOC ratio {ratio:.2f}, calibration slope {slope})."
         )
 
@@ -483,7 +484,7 @@ def _analyse_treatment(study: Any, model: Any, check: Any, level: float, setting
         if design.randomised
         else _sensitivity(latents, covariates, study.covariates, used, nuisances),
         label_free=trained,
-        compliance=_compliance(study, study.design),
+        compliance=used.compliance(),
         predicted=used.powered,
         response=used.response,
         lee=used.lee,
@@ -533,14 +534,6 @@ def _analyse_arms(study: Any, model: Any, check: Any, level: float, settings: di
     pairs = {pair: analyse(part, clone(untrained), level=level, **settings) for pair, part in pairs_of(study)}
     best = best_arm(model, study.X)
     return ArmsAnalysis(study, model, check, comparison.to_dataframe(), comparison, pairs, best, level)
-
-
-def _compliance(study: Any, design: Design) -> Compliance | None:
-    """Take-up and the effect on compliers: as the headline, a difference in means within strata."""
-    if study.take_up is None or np.isnan(study.y).any():
-        return None
-    covariates = None if design.randomised else pd.DataFrame(study.X[list(study.covariates)])
-    return compliance(study.y, study.take_up, design=design, covariates=covariates)
 
 
 def _in_the_population(study: Any) -> Any:

@@ -7,10 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat.design import Design
-from causalsat.evaluation import LeeBounds, Nuisances, PredictionPowered, dr_scores, lee_bounds, prediction_powered
+from causalsat.evaluation import (
+    Compliance,
+    LeeBounds,
+    Nuisances,
+    PredictionPowered,
+    compliance,
+    dr_scores,
+    lee_bounds,
+    prediction_powered,
+)
 from causalsat.inference.folds import split_folds
 from causalsat.inference.response import Response, response_nuisances, response_scores
 from causalsat.study.predicted import corrected_study, is_corrected
@@ -67,6 +77,18 @@ class Measured:
             return found, dr_scores(self.y, design.treatment, found)
         found = response_nuisances(features, np.where(self.seen, self.y, np.nan), self.response, design)
         return found, response_scores(self.y, design.treatment, found, self.response)
+
+    def compliance(self) -> Compliance | None:
+        """Take-up and the effect on compliers, where the study knows who took the treatment up.
+
+        As the headline a difference in means within strata: of respondents with their weights where outcomes are
+        missing, of corrected outcomes where a model predicted them.
+        """
+        if self.study.take_up is None:
+            return None
+        design = self.study.design
+        covariates = None if design.randomised else pd.DataFrame(self.study.X[list(self.study.covariates)])
+        return compliance(self.study.y, self.study.take_up, design=design, covariates=covariates)
 
 
 @dataclass(frozen=True, eq=False)

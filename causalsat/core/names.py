@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["close_matches", "list_names", "plain", "shown", "with_unit"]
+__all__ = ["close_matches", "list_names", "p_words", "percent", "plain", "shown", "with_unit"]
 
 
 def close_matches(name: str, known: Iterable[Any], most: int = 3) -> list[str]:
@@ -63,6 +63,28 @@ def plain(value: Any) -> Any:
     1
     """
     return value.item() if isinstance(value, np.generic) else value
+
+
+def p_words(p: float) -> str:
+    """A p-value in words of three decimals, of which none is a zero.
+
+    Examples
+    --------
+    >>> p_words(0.0213), p_words(2e-15)
+    ('p = 0.021', 'p < 0.001')
+    """
+    return f"p = {p:.3f}" if p >= 5e-4 else "p < 0.001"
+
+
+def percent(share: float) -> str:
+    """A share in per cent.
+
+    Examples
+    --------
+    >>> percent(0.0004), percent(0.25)
+    ('under 0.1 %', '25.0 %')
+    """
+    return "under 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
 
 
 def with_unit(label: str, unit: str) -> str:

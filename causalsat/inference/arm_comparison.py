@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat.core import inputs
-from causalsat.core.names import list_names, shown
+from causalsat.core.names import list_names, p_words, shown
 from causalsat.core.tables import Tabular
 from causalsat.core.treatment import arm_label, declared_arms
 from causalsat.exceptions import ParameterError, TreatmentError
@@ -97,7 +97,7 @@ class ArmComparison(Tabular):
         statistic, q, df, p = self.wald()
         return [
             f"{list_names((f'{name} {n:,}' for name, n in zip(self.arms, self.n, strict=True)), 8)} units; "
-            f"all arms alike: F({q}, {df:.0f}) = {statistic:.2f}, p = {p:.3f}."
+            f"all arms alike: F({q}, {df:.0f}) = {statistic:.2f}, {p_words(p)}."
         ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from causalsat.core.names import p_words, percent
 from causalsat.exceptions import CausalsatError, ColumnError, ParameterError
 from causalsat.inference.average_effects import blocked_difference
 from causalsat.study.building import require_column
@@ -19,7 +20,6 @@ __all__ = [
     "missing_outcomes",
     "outcome_settings",
     "predicted",
-    "share",
     "with_baseline",
 ]
 
@@ -99,19 +99,21 @@ def missing_outcomes(study: Any, a: Any) -> Iterator[Finding]:
         yield Finding(
             "error",
             "missing values",
-            f"the predicted outcome {column!r} misses {count:,} of {n:,} values ({share(count / n)})",
+            f"the predicted outcome {column!r} misses {count:,} of {n:,} values ({percent(count / n)})",
             "predict it for all units, or leave these out, study.subset(~np.isnan(study.y)); only outcome_labelled, "
             "the measured one, may be missing",
         )
         return
-    what = f"outcome {column!r} misses {count:,} of {n:,} values ({share(count / n)})"
+    what = f"outcome {column!r} misses {count:,} of {n:,} values ({percent(count / n)})"
     if gone.all() or not a.is_binary:
         todo = "check the column" if gone.all() else _without_two_arms(study)
         yield Finding("error", "missing values", what, todo)
         return
     rates = {arm: gone[a.t == arm].mean() for arm in (1, 0)}
     counts = {arm: int(gone[a.t == arm].sum()) for arm in (1, 0)}
-    what += f": {share(rates[1])} of treated, {share(rates[0])} of control ({counts[1]:,} and {counts[0]:,} units)"
+    what += (
+        f": {percent(rates[1])} of treated, {percent(rates[0])} of control ({counts[1]:,} and {counts[0]:,} units)"
+    )
     both = max(rates.values()) < 1
     what += f"; {_response_test(study, gone)}" if both else ""
     data = {"missing": counts, "share": rates}
@@ -168,19 +170,7 @@ def _response_test(study: Any, gone: Any) -> str:
     if not np.isfinite(found.p_value):
         return gap
     verdict = "differs between arms" if found.p_value < 0.05 else "shows no difference between arms"
-    p = f"p = {found.p_value:.3f}" if found.p_value >= 5e-4 else "p < 0.001"
-    return f"response {verdict} ({gap.removeprefix('response of ')}, {p})"
-
-
-def share(p: float) -> str:
-    """A share in per cent.
-
-    Examples
-    --------
-    >>> share(0.0004), share(0.25)
-    ('under 0.1 %', '25.0 %')
-    """
-    return "under 0.1 %" if 0 < p < 0.001 else f"{100 * p:.1f} %"
+    return f"response {verdict} ({gap.removeprefix('response of ')}, {p_words(found.p_value)})"
 
 
 def predicted(study: Any, a: Any) -> Iterator[Finding]:

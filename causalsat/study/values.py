@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from causalsat.core.names import list_names
+from causalsat.core.names import list_names, percent
 from causalsat.study.report import Finding, Level
 
 OFFSET = 1e6  # mean in standard deviations, from which least squares in double precision loses digits of the effect
@@ -47,13 +47,13 @@ def missing(study: Any, a: Any) -> Iterator[Finding]:
     for role, column in study.roles.items():
         count = int(study.units[column].isna().sum())
         if count and role in todo:
-            what = f"{role} {column!r} misses {count:,} of {n:,} values ({_share(count / n)})"
+            what = f"{role} {column!r} misses {count:,} of {n:,} values ({percent(count / n)})"
             yield Finding("error", "missing values", what, todo[role])
     shares = study.units[list(study.covariates)].isna().mean()
     shares = shares[shares > 0].sort_values(ascending=False)
     if len(shares):
         level: Level = "warning" if shares.iloc[0] > 0.2 else "note"
-        listed = list_names((f"{c} {_share(s)}" for c, s in shares.items()), 6)
+        listed = list_names((f"{c} {percent(s)}" for c, s in shares.items()), 6)
         advice = (
             "estimators replace them by the training mean and add an indicator column; where the effect depends on "
             "them, or they confound, take MultipleImputationEffect(estimator)"
@@ -61,10 +61,6 @@ def missing(study: Any, a: Any) -> Iterator[Finding]:
         if level == "warning":
             advice = f"ask why {shares.index[0]!r} is missing and consider leaving it out; {advice}"
         yield Finding(level, "missing values", f"covariates miss values: {listed}", advice, shares)
-
-
-def _share(p: float) -> str:
-    return "under 0.1 %" if 0 < p < 0.001 else f"{100 * p:.1f} %"
 
 
 def outcome(study: Any, a: Any) -> Iterator[Finding]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import causalsat
-from causalsat.evaluation import lee_bounds, prediction_powered
+from causalsat.analysis.measured import measure
+from causalsat.evaluation import compliance, lee_bounds, prediction_powered
 from causalsat.exceptions import DataError
 from causalsat.simulate import satellite_trial
 
@@ -120,3 +122,38 @@ def test_the_report_names_the_half(trial, tmp_path):
     report = (tmp_path / "report.md").read_text()
     assert report.splitlines()[0].endswith("held-out half")
     assert "held-out share 0.5, seed 0" in report
+
+
+@pytest.mark.statistical
+@pytest.mark.filterwarnings("ignore::causalsat.exceptions.CausalsatWarning")
+def test_complier_effects_are_of_weighted_respondents_and_of_corrected_outcomes():
+    """Respondents as they are, and predictions as they are, have an error of more than a third of the effect."""
+    errors, n = [], 640
+    site = np.repeat(np.arange(80), 8)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        assigned = (rng.permutation(80) % 2)[site]
+        x, u, noise = rng.standard_normal((3, n))
+        always, complier = u < -1.3, (u >= -1.3) & (u < 0.5)
+        taken = (always | (complier & (assigned == 1))).astype(int)
+        effect = 1 + 0.8 * x
+        y = x + 0.5 * u + taken * effect + 0.4 * rng.standard_normal(80)[site] + noise
+        answered = rng.random(n) < 1 / (1 + np.exp(-(1 + 1.2 * x * (1 - 2 * assigned))))
+        table = pd.DataFrame({"y": np.where(answered, y, np.nan), "z": assigned, "d": taken, "x": x, "site": site})
+        table["lon"], table["lat"] = 30 + site / 100, 1.0
+        table["map"] = 0.6 * y + 0.5 * rng.standard_normal(n)
+        table["survey"] = np.where(rng.random(n) < 0.4, y, np.nan)
+        roles = {"treatment": "z", "take_up": "d", "cluster": "site", "covariates": ["x"], "lon": "lon", "lat": "lat"}
+        missing = causalsat.Study(table, outcome="y", missing_outcome="weight", **roles)
+        predicted = causalsat.Study(table, outcome="map", outcome_predicted=True, outcome_labelled="survey", **roles)
+        found = [
+            measure(study, lambda x=x: x[:, None], n_folds=5, random_state=0).compliance().complier.estimate
+            for study in (missing, predicted)
+        ]
+        seen = compliance(y[answered], taken[answered], treatment=assigned[answered], groups=site[answered])
+        as_it_is = compliance(table["map"], taken, treatment=assigned, groups=site)
+        estimates = [*found, seen.complier.estimate, as_it_is.complier.estimate]
+        errors.append(np.array(estimates) - effect[complier].mean())
+    error, se = np.mean(errors, axis=0), np.std(errors, axis=0) / np.sqrt(12)
+    assert (np.abs(error[:2]) < 3 * se[:2]).all()
+    assert (error[2:] < -0.33).all()
