@@ -55,6 +55,7 @@ from causalsat.estimators.meta.learners import XLearnerEffect as XLearnerEffect
 from causalsat.estimators.meta.stacked import StackedEffect as StackedEffect
 from causalsat.estimators.probabilities.calibrated import CalibratedProbability as CalibratedProbability
 from causalsat.estimators.probabilities.rare_outcome import RareOutcome as RareOutcome
+from causalsat.estimators.pymc_model.estimator import PyMCEffect as PyMCEffect
 from causalsat.estimators.selective_labels.baselines import TestedOnlyRisk as TestedOnlyRisk
 from causalsat.estimators.selective_labels.baselines import UntestedNegativeRisk as UntestedNegativeRisk
 from causalsat.estimators.selective_labels.estimator import SelectiveLabelsRisk as SelectiveLabelsRisk

@@ -7,14 +7,13 @@ again, or says that the reference is trusted.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from causalsat.core.references import looked_up
 from causalsat.encoders.networks.backbones import load_weights
 from causalsat.exceptions import ModelFileError, ParameterError
 
@@ -137,7 +136,7 @@ def _made(module: Any, *, copy: bool) -> Any:
 
     if is_module(module):
         return deepcopy(module) if copy else module
-    factory = _looked_up(module) if isinstance(module, str) else module
+    factory = looked_up(module, "module", "a module") if isinstance(module, str) else module
     made = factory if is_module(factory) and not isinstance(factory, type) else None
     if made is None and callable(factory):
         made = factory()
@@ -147,29 +146,6 @@ def _made(module: Any, *, copy: bool) -> Any:
             expected="a torch.nn.Module, or a function without arguments that returns one",
         )
     return deepcopy(made) if copy and made is factory else made
-
-
-def _looked_up(reference: str) -> Any:
-    home, _, name = reference.rpartition(":")
-    todo = "write it as 'package.module:factory' or 'path/to/file.py:factory'"
-    if not home or not name:
-        raise ParameterError(f"module={reference!r}", expected="a module, or where to find it", todo=todo)
-    try:
-        if home.endswith(".py"):
-            if not Path(home).is_file():
-                raise ParameterError(f"module={reference!r}, and there is no file {home!r}", todo=todo)
-            spec = importlib.util.spec_from_file_location(f"causalsat_user_{Path(home).stem}", home)
-            assert spec is not None
-            assert spec.loader is not None
-            found: Any = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(found)
-        else:
-            found = importlib.import_module(home)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ParameterError(f"module={reference!r} is not found ({error})", todo=todo) from error
-    return found
 
 
 def _fill(module: Any, state: dict[str, Any], name: str) -> None:

@@ -1,0 +1,1 @@
+"""A user's own PyMC model as an effect estimator."""
