@@ -344,7 +344,7 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         )
         return Posterior(self.draws_, basis, self.layout_.family, self.seed_, self.imputed_)
 
-    def to_pymc(self) -> Any:
+    def to_pymc(self, *, effects: bool = False) -> Any:
         """Return the model in PyMC with the data of the fit, to be read, plotted, extended and sampled.
 
         Outcome and features are standardised in it; ``ate`` is in the outcome's units. Dimensions carry names
@@ -352,6 +352,13 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         ``outcome``, so that PyMC's predictive checks work; else each unit's likelihood has the power of its weight.
         The fit itself samples faster densities, which equal it with coefficients and village effects integrated out
         (:mod:`causalsat.estimators.linear.density`) or in other coordinates.
+
+        Parameters
+        ----------
+        effects : bool
+            Add the features in their own units, as the data ``X``, and each unit's effect in the outcome's units, as
+            the deterministic ``effect``: with both, and with what you add, it is a model for
+            :class:`~causalsat.PyMCEffect`.
 
         Returns
         -------
@@ -363,7 +370,8 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
         DataError
             If the estimator was loaded or copied, which leaves the training data out.
         ParameterError
-            If missing features were drawn in the model (``impute="model"``): that is a fit for each imputation.
+            If missing features were drawn in the model (``impute="model"``): that is a fit for each imputation. With
+            ``effects``, if the outcome is not normal or effects differ by stratum.
 
         Examples
         --------
@@ -393,7 +401,19 @@ class BayesianLinearEffect(FittedLevels, OutcomeEstimator):
             "stratum": getattr(self, "strata_", []),
         }
         modifiers = (Z * basis.prior_scale)[:, basis.places]
-        return linear_model.readable_model(design, self.layout_, basis.scaling, modifiers, labels)
+        model = linear_model.readable_model(design, self.layout_, basis.scaling, modifiers, labels)
+        if effects:
+            if self.family != "gaussian" or self.strata is not None:
+                raise ParameterError(
+                    f"effects=True with family={self.family!r} and strata={self.strata!r}",
+                    expected="normal outcomes, and effects that do not differ by stratum",
+                    todo="add pm.Data('X', ...) and pm.Deterministic('effect', ...) to the model by hand",
+                )
+            scaling, places = basis.scaling, basis.places
+            factor = (scaling.x_factor * basis.prior_scale)[places]
+            unit = scaling.y_scale / scaling.t_scale
+            linear_model.add_effects(model, data.X, basis.modifiers, scaling.x_mean[places], factor, unit)
+        return model
 
     # ------------------------------------------------------------------ effects and outcomes
     def _effect_draws(self, X: FloatArray, treatment: FloatArray, baseline: FloatArray) -> FloatArray:

@@ -255,6 +255,38 @@ def readable_model(
     return build_model(layout, design.n_groups, data, coords=coords, scaling=scaling)
 
 
+def add_effects(
+    model: Any,
+    X: FloatArray,
+    columns: NDArray[np.int64],
+    mean: FloatArray,
+    factor: FloatArray,
+    unit: float,
+) -> None:
+    """Add the data ``X``, features in their own units, and the deterministic ``effect`` of each unit.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        As :func:`readable_model` makes it, of normal outcomes without strata.
+    X : ndarray of shape (n, p)
+        The checked table.
+    columns : ndarray of int of shape (J,)
+        Its columns that are modifiers.
+    mean, factor : ndarray of shape (J,)
+        What makes them the model's modifiers: their means, and one over their scales.
+    unit : float
+        The outcome's units for one unit of treatment in the model.
+    """
+    import pymc as pm
+
+    with model:
+        table, slope = pm.Data("X", X), model["treatment"]
+        if len(columns):
+            slope = slope + ((table[:, columns] - mean) * factor) @ model["interaction_effects"]
+        pm.Deterministic("effect", unit * slope)
+
+
 # ---------------------------------------------------------------------- sampled by nutpie
 @lru_cache(maxsize=8)
 def _compiled(structure: Layout, n_groups: int) -> tuple[Any, tuple[str, ...]]:

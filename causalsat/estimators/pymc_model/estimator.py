@@ -15,7 +15,7 @@ from causalsat.design import adjust_for_design, balancing_weights, make_design
 from causalsat.estimators.levels import FittedLevels, check_coding, is_binary
 from causalsat.estimators.pymc_model.build import SavedBuild, build_function, chosen_build, saved_build
 from causalsat.estimators.pymc_model.data import ModelData
-from causalsat.estimators.pymc_model.expression import TREATMENT, Expression, Graph, compiled, read, written
+from causalsat.estimators.pymc_model.expression import LEVEL_INPUT, Expression, Graph, compiled, read, written
 from causalsat.estimators.pymc_model.fit import MEAN_OUTCOME, Sampled, check_model, effect_graph, sample, values_at
 from causalsat.exceptions import DataError, DataWarning, ModelFileError, ParameterError
 from causalsat.inference.chains import Settings, chain_summary, seed_of, warn_of_chains
@@ -70,16 +70,16 @@ class PyMCEffect(FittedLevels, OutcomeEstimator):
 
     Notes
     -----
-    ``data`` has ``X`` (n, p) in its own units with missing values replaced, ``y``, ``treatment``, ``features`` (names),
-    ``groups`` and ``n_groups``, ``strata`` and ``n_strata``, ``sample_weight`` (mean 1), ``propensity`` (or None), and
-    ``is_clustered``, ``is_weighted``, ``is_stratified``; ``standardised()`` gives means and standard deviations. What
-    the model reads of these is noted. Weights that it does not read are refused. Clusters that it does not read give
-    a warning: intervals then take units as independent. Strata or probabilities that it does not read enter as for
-    other estimators, in the outcome and in the weights.
+    ``data`` has ``X`` (n, p) in its own units with missing values replaced, ``y``, ``treatment``, ``features``
+    (names), ``groups`` and ``n_groups``, ``strata`` and ``n_strata``, ``sample_weight`` (mean 1), ``propensity`` (or
+    None), and ``is_clustered``, ``is_weighted``, ``is_stratified``; ``standardised()`` gives means and standard
+    deviations. What the model reads of these is noted. Weights that it does not read are refused. Clusters that it
+    does not read give a warning: intervals then take units as independent. Strata or probabilities that it does not
+    read enter as for other estimators, in the outcome and in the weights.
 
     Effects have to be a function of the unit's own ``X``, which is checked before sampling: standardise by
-    ``data.X``'s numbers and not by those of the variable. Unobserved variables must be continuous. A model whose numbers
-    are all ``pm.Data`` is compiled once for all fits of one structure.
+    ``data.X``'s numbers and not by those of the variable. Unobserved variables must be continuous. A model whose
+    numbers are all ``pm.Data`` is compiled once for all fits of one structure.
 
     A file holds the draws and the arithmetic of the deterministic, and of ``build`` the name and the digest of its
     source. A loaded model predicts without running ``build``, and needs it to fit again:
@@ -131,7 +131,9 @@ class PyMCEffect(FittedLevels, OutcomeEstimator):
     def _check_parameters(self) -> None:
         check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1})
         if self.target_accept is not None and not 0 < self.target_accept < 1:
-            raise ParameterError(f"target_accept={self.target_accept!r}", expected="a number between 0 and 1, or None")
+            raise ParameterError(
+                f"target_accept={self.target_accept!r}", expected="a number between 0 and 1, or None"
+            )
         build_function(self.build)
 
     # ------------------------------------------------------------------ fit
@@ -175,7 +177,7 @@ class PyMCEffect(FittedLevels, OutcomeEstimator):
 
     def _keep(self, graph: Graph) -> None:
         """Keep the arithmetic of the deterministic, written down where that can be."""
-        self.reads_level_ = TREATMENT in graph.inputs
+        self.reads_level_ = LEVEL_INPUT in graph.inputs
         try:
             self.expression_: Expression | None = written(graph)
             self.unwritten_ = ""
@@ -221,7 +223,7 @@ class PyMCEffect(FittedLevels, OutcomeEstimator):
         """The deterministic at units and levels (n,), for one draw after another."""
         if not hasattr(self, "_function"):
             self._function = self._compiled()
-        names = [n for n in (self.expression_.names if self.expression_ is not None else self._graph.inputs)]
+        names = self.expression_.names if self.expression_ is not None else tuple(self._graph.inputs)
         draws = {name: self.draws_[name] for name in names if name in self.draws_}
         for s in range(len(next(iter(self.draws_.values())))):
             yield values_at(self._function, names, {name: v[s] for name, v in draws.items()}, X, level)

@@ -19,13 +19,26 @@ import numpy as np
 from causalsat.core.inputs import FloatArray
 from causalsat.exceptions import ModelFileError, ParameterError
 
-__all__ = ["FEATURES", "TREATMENT", "Expression", "Graph", "compiled", "graph_of", "read", "written"]
+__all__ = [
+    "FEATURES",
+    "FEATURE_INPUT",
+    "LEVEL_INPUT",
+    "TREATMENT",
+    "Expression",
+    "Graph",
+    "as_it_stands",
+    "compiled",
+    "graph_of",
+    "read",
+    "written",
+]
 
 FEATURES, TREATMENT = "X", "treatment"  # names of the data that are replaced at new places
-OPERATIONS = (
-    "basic", "blockwise", "elemwise", "extra_ops", "linalg.", "math", "nlinalg", "shape", "slinalg", "sort", "special",
-    "subtensor", "type_other",
-)  # fmt: skip
+FEATURE_INPUT, LEVEL_INPUT = "data X", "data treatment"  # of the inputs, whose other names are those of variables
+OPERATIONS = (  # modules of pytensor.tensor
+    *("basic", "blockwise", "elemwise", "extra_ops", "linalg", "math", "nlinalg", "shape", "slinalg", "sort"),
+    *("special", "subtensor", "type_other"),
+)
 HANDING_ON = ("DeepCopyOp", "ParameterValueCheck", "ViewOp")
 SCALARS = ("pytensor.scalar.basic", "pytensor.scalar.math")
 
@@ -37,7 +50,7 @@ class Graph:
     Attributes
     ----------
     inputs : dict of str to Variable
-        Free variables, ``X`` and ``treatment``, as far as they are read; new variables of their types.
+        Free variables, and the data ``X`` and ``treatment``, as far as they are read; new variables of their types.
     output : Variable
         Of no or one dimension, a function of the inputs.
     constants : dict of str to shape
@@ -98,18 +111,18 @@ def graph_of(model: Any, name: str) -> Graph:
     output = model[name]
     if output.ndim > 1:
         raise ParameterError(
-            f"a deterministic {name!r} of {output.ndim} dimensions", expected="one number a unit", todo="sum or index it"
+            f"a deterministic {name!r} of {output.ndim} dimensions",
+            expected="one number a unit",
+            todo="sum or index it",
         )
     free = {variable: variable.name for variable in model.free_RVs}
-    replaced = {variable: FEATURES for variable in (model.named_vars.get(FEATURES),) if variable is not None}
-    level = model.named_vars.get(TREATMENT)
-    if isinstance(level, SharedVariable):
-        replaced[level] = TREATMENT
+    named = ((model.named_vars.get(FEATURES), FEATURE_INPUT), (model.named_vars.get(TREATMENT), LEVEL_INPUT))
+    replaced = {variable: name for variable, name in named if isinstance(variable, SharedVariable)}
     inputs, constants, values = {}, {}, {}
     for variable in _upstream(output, stop={*free, *replaced}):
         own = free.get(variable) or replaced.get(variable)
         if own is not None:
-            inputs[own] = values[variable] = variable.type(name=own) if variable in free else _open(variable, own)
+            inputs[own] = values[variable] = variable.type() if variable in free else _open(variable)
         elif isinstance(variable, SharedVariable):
             values[variable] = variable.type.filter_variable(_constant(variable))
             constants[variable.name or ""] = np.shape(variable.get_value())
@@ -123,11 +136,11 @@ def graph_of(model: Any, name: str) -> Graph:
     return Graph(inputs, output, constants)
 
 
-def _open(variable: Any, name: str) -> Any:
+def _open(variable: Any) -> Any:
     """An input like a data variable, of any number of units."""
     import pytensor.tensor as pt
 
-    return pt.tensor(name=name, dtype=variable.dtype, shape=(None,) * variable.ndim)
+    return pt.tensor(dtype=variable.dtype, shape=(None,) * variable.ndim)
 
 
 def _constant(shared: Any) -> Any:
@@ -157,13 +170,19 @@ def _upstream(output: Any, stop: set[Any]) -> Iterable[Any]:
 
 
 # ---------------------------------------------------------------------- evaluated
+def as_it_stands() -> Any:
+    """PyTensor's mode that runs each operation in NumPy and rewrites nothing: ready at once, the same bits always."""
+    from pytensor.compile.mode import Mode
+
+    return Mode(linker="py", optimizer=None)
+
+
 def compiled(graph: Graph) -> Callable[..., FloatArray]:
     """The graph as a function of its inputs by name, in NumPy: each operation as it stands, nothing rewritten."""
     import pytensor
 
     inputs = list(graph.inputs.values())
-    mode = pytensor.compile.mode.Mode(linker="py", optimizer=None)
-    function = pytensor.function(inputs, graph.output, mode=mode, on_unused_input="ignore")
+    function = pytensor.function(inputs, graph.output, mode=as_it_stands(), on_unused_input="ignore")
     function.trust_input = True  # arrays are made of the right types below
     types = {name: (variable.dtype, variable.ndim) for name, variable in graph.inputs.items()}
 
@@ -254,7 +273,7 @@ def _written_op(op: Any) -> Any:
 
 def _is_operation(module: str) -> bool:
     inside = module.removeprefix("pytensor.tensor.")
-    return module in SCALARS or (inside != module and any(inside == k or inside.startswith(k) for k in OPERATIONS))
+    return module in SCALARS or (inside != module and inside.partition(".")[0] in OPERATIONS)
 
 
 def _written_setting(value: Any) -> Any:
@@ -297,7 +316,7 @@ def read(expression: Expression) -> Graph:
     """
     import pytensor.tensor as pt
 
-    inputs = {name: pt.tensor(name=name, dtype=dtype, shape=shape) for name, dtype, shape in expression.inputs}
+    inputs = {name: pt.tensor(dtype=dtype, shape=shape) for name, dtype, shape in expression.inputs}
     variables = list(inputs.values())
     constants = [_read_constant(code) for code in expression.constants]
     outputs: list[list[Any]] = []

@@ -10,9 +10,12 @@ import numpy as np
 
 from causalsat.core.inputs import FloatArray
 from causalsat.estimators.pymc_model.expression import (
+    FEATURE_INPUT,
     FEATURES,
+    LEVEL_INPUT,
     TREATMENT,
     Graph,
+    as_it_stands,
     compiled,
     graph_of,
 )
@@ -84,7 +87,7 @@ def effect_graph(model: Any) -> tuple[str, Graph]:
             expected="priors, and an observed variable or a pm.Potential",
         )
     graph = graph_of(model, name)
-    if name == MEAN_OUTCOME and TREATMENT not in graph.inputs:
+    if name == MEAN_OUTCOME and LEVEL_INPUT not in graph.inputs:
         raise ParameterError(
             f"a deterministic {MEAN_OUTCOME!r} that does not depend on the data 'treatment'",
             expected="the mean outcome at the data 'treatment'",
@@ -136,8 +139,8 @@ def values_at(
     treatment: FloatArray | None,
 ) -> FloatArray:
     """Values (n,) of a deterministic at units and levels, given one value of every variable."""
-    given = {name: values[name] for name in names if name not in (FEATURES, TREATMENT)}
-    found = evaluate({**given, FEATURES: X, TREATMENT: treatment})
+    given = {name: values[name] for name in names if name not in (FEATURE_INPUT, LEVEL_INPUT)}
+    found = evaluate({**given, FEATURE_INPUT: X, LEVEL_INPUT: treatment})
     return np.broadcast_to(found, (len(X),))
 
 
@@ -147,7 +150,7 @@ def some_values(model: Any) -> dict[str, FloatArray]:
     start = {name: value + rng.uniform(-0.5, 0.5, np.shape(value)) for name, value in model.initial_point(0).items()}
     free = {v.name for v in model.free_RVs}
     outputs = [v for v in model.unobserved_value_vars if v.name in free]
-    function = model.compile_fn(outputs, inputs=model.value_vars, mode="FAST_COMPILE", on_unused_input="ignore")
+    function = model.compile_fn(outputs, inputs=model.value_vars, mode=as_it_stands(), on_unused_input="ignore")
     return dict(zip([v.name for v in outputs], function(start), strict=True))
 
 
@@ -220,7 +223,11 @@ def _structure(model: Any) -> tuple[list[Any], list[Any], list[Any]]:
     read = set(ancestors(outputs))
     sizes = [(name, int(v.get_value())) for name, v in lengths.items() if v in read]
     shapes = [(name, np.shape(v)) for name, v in model.initial_point(0).items()]
-    return [shapes, list(data), list(lengths), sizes, len(outputs)], outputs, [*model.value_vars, *data.values(), *lengths.values()]
+    return (
+        [shapes, list(data), list(lengths), sizes, len(outputs)],
+        outputs,
+        [*model.value_vars, *data.values(), *lengths.values()],
+    )
 
 
 def same_structure(one: Any, other: Any) -> bool:

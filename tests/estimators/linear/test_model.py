@@ -186,6 +186,24 @@ def dims(model, name):
     return model.named_vars_to_dims.get(name, ())
 
 
+def test_effects_of_the_model_are_in_the_outcomes_units():
+    """Standardised slopes by hand; their mean is the model's average effect."""
+    X, y, t, _ = trial()
+    dose, shifted = t * 3 + X[:, 2], X * [1.0, 5.0, 1.0] + 2
+    for treatment, modifiers in ((t, [1, 2]), (dose, [1])):
+        est = BayesianLinearEffect(prior="normal", modifiers=modifiers, **QUICK).fit(shifted, y, treatment=treatment)
+        model = est.to_pymc(effects=True)
+        given = {model["treatment"]: 0.5, model["interaction_effects"]: np.array([0.2, -0.1])[: len(modifiers)]}
+        with pytensor.config.change_flags(mode="FAST_COMPILE"):
+            effect, ate = (model[name].eval(given, on_unused_input="ignore") for name in ("effect", "ate"))
+        z = ((shifted - shifted.mean(axis=0)) / shifted.std(axis=0))[:, modifiers]
+        unit = y.std() / (1.0 if treatment is t else 2 * dose.std())
+        np.testing.assert_allclose(effect, unit * (0.5 + z @ given[model["interaction_effects"]]), rtol=1e-10)
+        assert ate == pytest.approx(effect.mean(), rel=1e-10)
+    with pytest.raises(ParameterError, match="normal outcomes"):
+        est.set_params(family="gamma").to_pymc(effects=True)
+
+
 def test_the_model_has_names_data_and_an_observed_outcome():
     X, y, t, groups = trial()
     est = BayesianLinearEffect(modifiers=[1], **QUICK).fit(X, y, treatment=t, groups=groups)
