@@ -100,8 +100,8 @@ class PyMCEffect(FittedLevels, OutcomeEstimator):
     >>> X, t = rng.standard_normal((300, 1)), np.arange(300) % 2
     >>> y = X[:, 0] + t * (1 + X[:, 0]) + 0.2 * rng.standard_t(4, 300)
     >>> est = PyMCEffect(build, n_draws=300, random_state=0).fit(X, y, treatment=t)
-    >>> est.effect([[0.0], [1.0]]).mean().round(1)
-    array([1., 2.])
+    >>> bool(np.abs(est.effect([[0.0], [1.0]]).mean() - [1, 2]).max() < 0.15)
+    True
     """
 
     _learns_places: ClassVar[bool] = True
