@@ -55,23 +55,32 @@ def check_folder(folder: Path, study: Any, *, overwrite: bool = False) -> dict[s
     if earlier is None and _metrics_of(folder, study):  # written before there was a manifest
         files = dict.fromkeys(n for n in NAMES if n != "places.csv")
     names = (*NAMES, MANIFEST) if earlier is None else NAMES
-    strangers = [name for name in names if name not in files and (folder / name).exists()]
-    if strangers and not overwrite:
-        raise OutputError(
-            f"{folder} holds files that no analysis is known to have written: {list_names(strangers)}",
-            expected="a new folder, or one of an earlier run of this study",
-            todo="choose another folder, move them, or pass overwrite=True (causalsat run --overwrite)",
-        )
+    if not overwrite:
+        _refuse_strangers(folder, [name for name in names if name not in files])
     return files
 
 
 def claim(folder: Path, study: Any, names: Iterable[str], *, overwrite: bool = False) -> dict[str, str | None]:
     """Say in the folder that these names are this study's, before they are written; returns the earlier files."""
+    names = list(names)
     earlier = check_folder(folder, study, overwrite=overwrite)
+    if not overwrite:
+        _refuse_strangers(folder, [name for name in names if name not in earlier])
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _write(folder, study, {**earlier, **dict.fromkeys(names)})
     return earlier
+
+
+def _refuse_strangers(folder: Path, names: Iterable[str]) -> None:
+    """Refuse files of these names, which no manifest knows."""
+    strangers = [name for name in names if (folder / name).exists()]
+    if strangers:
+        raise OutputError(
+            f"{folder} holds files that no analysis is known to have written: {list_names(strangers)}",
+            expected="a new folder, or one of an earlier run of this study",
+            todo="choose another folder, move them, or pass overwrite=True (causalsat run --overwrite)",
+        )
 
 
 def finish(folder: Path, study: Any, names: Iterable[str], earlier: dict[str, str | None]) -> None:

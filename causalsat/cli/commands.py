@@ -19,6 +19,8 @@ import typer
 import causalsat
 from causalsat.cli.reply import FINDINGS, INTERRUPTED, UNUSABLE, UNWRITTEN, answer
 from causalsat.cli.streams import Stream, guarded_streams
+from causalsat.core.files import whole_file, writing
+from causalsat.core.ownership import refuse_strangers
 from causalsat.exceptions import CatalogError, CausalsatError, ParameterError
 from causalsat.version import __version__
 
@@ -446,6 +448,8 @@ def map_(
         from causalsat.base import final_estimator
 
         shapes = _polygons(districts, district_name)  # before the map, which may take hours
+        if shapes is not None and not overwrite:
+            refuse_strangers([out.with_suffix(".districts.csv")], "choose another --out, or pass --overwrite")
         fitted, source = causalsat.load(model), opened_imagery(imagery, catalog, network)
         mapper = causalsat.map_effects if hasattr(final_estimator(fitted)[1], "effect") else causalsat.map_risk
         result = mapper(fitted, source, region, resolution, out, overwrite=overwrite, progress=not quiet)
@@ -607,6 +611,8 @@ def power(
         from causalsat.study.building import to_geoframe
         from causalsat.study.reading import read_units
 
+        if out is not None:
+            refuse_strangers([out.with_suffix(".png")], "choose another name for --out, or move the picture")
         table, images = read_units(villages)[0], None
         sizes, persons = _whole_numbers(n_villages, "--villages"), _whole_numbers(people, "--people")
         if imagery:
@@ -648,7 +654,8 @@ def _write_power(result: Any, out: Path) -> dict[str, str]:
 
     write_csv(result.table, out, index=False)
     figure = result.plot().figure
-    figure.savefig(out.with_suffix(".png"), dpi=150)
+    with writing(out), whole_file(out.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, dpi=150, format="png", metadata={"Software": f"causalsat {__version__}"})
     plt.close(figure)
     return {"table": str(out), "picture": str(out.with_suffix(".png"))}
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Imagery", "Layer"]
 
 Layer = tuple[tuple[int, ...], BlockSource]
+SIZE_MISSED = 0.1  # how far a side of whole pixels may be from the metres asked for
 _TOLD: WeakSet[Imagery] = WeakSet()  # sources of which it was said that they hold infinite values
 
 
@@ -155,13 +156,28 @@ class Imagery(ABC):
         Raises
         ------
         ParameterError
-            Not a positive number, or a side that is more than a tenth longer or shorter at a place.
+            Not a positive number, or pixels that are more than a tenth larger or smaller on the ground at a place
+            than in the middle of the raster.
+
+        Warns
+        -----
+        ImageryWarning
+            Whole pixels that miss the side by more than a tenth, such as one pixel of a source that is coarser.
         """
         if not np.isfinite(size_m) or size_m <= 0:
             raise ParameterError(f"size_m={size_m!r}", expected="a positive number of metres")
         if geometry is not None:
             check_ground_size(self.grid, geometry, float(size_m), self.name, tell=tell)
-        return max(1, round(size_m / self.resolution_m))
+        pixels = max(1, round(size_m / self.resolution_m))
+        if tell and abs(pixels * self.resolution_m / size_m - 1) > SIZE_MISSED:
+            sides = sorted({max(1, pixels + k) for k in (-1, 0, 1)})
+            warn(
+                f"size_m={size_m:g} in {self.name} is {pixels} pixel{'s' if pixels > 1 else ''} of "
+                f"{self.resolution_m:g} m, a side of {pixels * self.resolution_m:g} m. Sides of whole pixels are "
+                f"{', '.join(f'{k * self.resolution_m:g}' for k in sides)}, ... m",
+                ImageryWarning,
+            )
+        return pixels
 
     def windows(self, geometry: Any, size_px: int) -> tuple[IntArray, IntArray]:
         """Upper-left pixels of the windows centred at each geometry.

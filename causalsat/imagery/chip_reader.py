@@ -109,8 +109,9 @@ def chips(
         Points, or polygons by their representative point. Its index becomes the coordinate ``unit``.
     size_m, size_px : number or sequence of numbers
         Side of the chips in metres (rounded to whole pixels) or in pixels; exactly one of the two. Several sizes make
-        several scales. Metres are those on the ground: where a side is more than a tenth longer or shorter, as in
-        degrees far from the equator or in Web Mercator, it is refused.
+        several scales. Metres are those on the ground: places at which a pixel is more than a tenth larger or smaller
+        than in the middle of the raster, as in degrees far from the equator or in Web Mercator, are refused. Rounding
+        that misses the side by more than a tenth, as in a source of coarser pixels, is warned of.
     on_invalid : {"raise", "mask", "drop"}, default "raise"
         What to do with units of which less than ``min_valid`` is valid: raise an error that names them, keep them
         with NaN, or leave them out, with their labels in ``attrs["dropped"]`` and a warning.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from causalsat import base
 from causalsat.core.files import writing
+from causalsat.core.ownership import refuse_strangers
 from causalsat.core.progress import bar as progress_bar
 from causalsat.core.tables import Tabular, write_csv
 from causalsat.exceptions import DataError, DataWarning, ParameterError
@@ -119,7 +120,11 @@ class DistrictEffects(Tabular):
                     table.to_parquet(Path(work, path.name))
                 else:
                     table.to_file(Path(work, path.name), driver=_DRIVERS[ending], **options)
-                for made in Path(work).iterdir():
+                made_here = sorted(Path(work).iterdir())
+                beside = [path.with_name(made.name) for made in made_here if made.name != path.name]
+                if not path.exists():  # the other files of a shapefile are somebody else's
+                    refuse_strangers(beside, "choose another name, or another ending: .gpkg is one file")
+                for made in made_here:
                     os.replace(made, path.with_name(made.name))
         return path
 

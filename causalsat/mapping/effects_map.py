@@ -15,6 +15,7 @@ from causalsat import base
 from causalsat.core.ahead import ahead
 from causalsat.core.files import refuse_link, writing
 from causalsat.core.fingerprint import fingerprint
+from causalsat.core.ownership import refuse_strangers
 from causalsat.core.progress import bar as progress_bar
 from causalsat.core.progress import tell
 from causalsat.exceptions import MapWarning, ParameterError
@@ -100,7 +101,8 @@ def map_effects(
     progress : bool
         Say what the map takes (:func:`plan_map` also measures it), and show a progress bar.
     overwrite : bool
-        Compute anew what exists, and discard the tiles of an interrupted job with other inputs.
+        Compute anew what exists, discard the tiles of an interrupted job with other inputs, and replace files under
+        the names of the outputs that are not of causalsat.
     png, html : bool or path-like
         Also draw a picture and an interactive page, beside ``out`` unless a path is given. ``html="auto"``
         draws the page where bokeh is installed and otherwise warns.
@@ -230,6 +232,9 @@ def make_map(
     if client is not None:
         check_client(client)
     _refuse_same_file(path, png, html, imagery)
+    if not overwrite:
+        targets = _targets(path, png, html)
+        refuse_strangers(targets, "choose another name, move them, or pass overwrite=True (--overwrite)")
     folder = path.with_name(path.name + ".tiles")
     refuse_link(folder, "the tiles of a map")
     job = make_job(
@@ -286,6 +291,12 @@ def _check_settings(out: Any, level: float, min_valid: float | None, tile_px: in
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _targets(path: Path, png: Any, html: Any) -> list[Path]:
+    """The map, and the picture and page that are asked for."""
+    asked = [(v, end) for v, end in ((png, ".png"), (html, ".html")) if v is not None and v is not False]
+    return [path, *(path.with_suffix(end) if v is True or v == "auto" else Path(v) for v, end in asked)]
 
 
 def _refuse_same_file(path: Path, png: Any, html: Any, imagery: Any) -> None:

@@ -18,6 +18,7 @@ from causalsat.core.files import whole_file, writing
 from causalsat.exceptions import DataError
 from causalsat.plots.geography import backdrop, shortening
 from causalsat.plots.layers import UNSUPPORTED, MapLayers, layer_style, read_layers
+from causalsat.version import __version__
 
 __all__ = ["write_page"]
 
@@ -428,6 +429,7 @@ TEMPLATE = """
 {% block title %}{{ heading }}{% endblock %}
 {% block preamble %}
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{{ software }}">
 <meta name="description" content="{{ description }}">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';
  style-src 'unsafe-inline'; img-src data: blob:; font-src data:">
@@ -534,6 +536,7 @@ def write_page(
     title = title or ("Map of treatment effects" if layers.main == "cate" else "Map of risk")
     plot, buttons, swatches = _draw(layers, imagery, sites, table, units)
     labels = {
+        "software": f"causalsat {__version__}",
         "heading": html.escape(title),
         "note": html.escape(note),
         "description": html.escape(_about(layers, units)),

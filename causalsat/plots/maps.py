@@ -13,6 +13,7 @@ from causalsat.exceptions import ParameterError
 from causalsat.plots import geography
 from causalsat.plots import style as _style
 from causalsat.plots.layers import LAYERS, UNSUPPORTED, LayerStyle, MapLayers, layer_style, read_layers
+from causalsat.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def save_map(
     _fill(figure, layers, sites, units, title, note)
     target = Path(path)
     with writing(target), whole_file(target) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png")
+        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": f"causalsat {__version__}"})
     return target
 
 

@@ -91,3 +91,14 @@ def test_without_bokeh_the_page_is_left_out_before_the_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "bokeh", None)  # as where it is not installed
     with pytest.warns(IgnoredWarning, match=r"map.html.*pip install 'causalsat\[maps\]'"):
         assert not page_is_possible()
+
+
+def test_a_users_own_file_under_a_name_of_this_analysis_is_refused(tmp_path):
+    """Names that only this analysis has, such as those of its arms, count as well."""
+    (tmp_path / "effects_cash.tif").write_text("mine")
+    with pytest.raises(OutputError, match=r"no analysis is known to have written: effects_cash\.tif"):
+        claim(tmp_path, STUDY, ["report.md", "effects_cash.tif"])
+    assert (tmp_path / "effects_cash.tif").read_text() == "mine"
+    run(tmp_path, STUDY, ["report.md", "effects_cash.tif"], overwrite=True)
+    run(tmp_path, STUDY, ["report.md", "effects_cash.tif"])
+    assert (tmp_path / "effects_cash.tif").read_text() == "y effects_cash.tif"

@@ -287,6 +287,26 @@ def test_rasters_placed_by_control_points_are_refused(tmp_path, count):
         open_imagery(tmp_path / "a.tif")
 
 
+# ---------------------------------------------------------------------- metres that are no whole pixels
+@pytest.mark.parametrize(
+    ("size_m", "pixels"), [(44, 4), (45, 4), (14, 1), (4, 1), (26, 3), (95, 10), (15, 2), (9.5, 1)]
+)
+def test_sides_that_whole_pixels_miss_are_said(tmp_path, size_m, pixels):
+    imagery = open_imagery(tif(tmp_path / "a.tif", numbers("uint8")[None]))
+    place = geopandas.GeoSeries.from_xy([500065], [99945], crs=CRS)
+    missed = abs(10 * pixels / size_m - 1) > 0.1
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        chip = imagery.chips(place, size_m=size_m, min_valid=0, progress=False)
+    said = [str(w.message) for w in told if w.category is ImageryWarning]
+    assert chip.sizes["x"] == pixels
+    assert chip.attrs["size_m"] == 10 * pixels
+    assert len(said) == missed
+    if missed:
+        assert f"size_m={size_m} in a is {pixels} pixel" in said[0]
+        assert f"a side of {10 * pixels} m. Sides of whole pixels are " in said[0]
+
+
 # ---------------------------------------------------------------------- names of bands
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("form", ["array", "zarr", "sequence", "mosaic", "stac"])

@@ -25,7 +25,15 @@ from map_toys import (
 )
 
 from causalsat import effect
-from causalsat.exceptions import ColumnError, DataError, DataWarning, ImageryError, MapWarning, ParameterError
+from causalsat.exceptions import (
+    ColumnError,
+    DataError,
+    DataWarning,
+    ImageryError,
+    MapWarning,
+    OutputError,
+    ParameterError,
+)
 from causalsat.imagery import open_imagery
 from causalsat.mapping import BANDS, map_effects
 
@@ -351,3 +359,27 @@ def test_a_region_of_two_coordinate_systems_is_refused(model, imagery, tmp_path)
     region = gpd.GeoDataFrame(geometry=[shapely.box(*imagery.bounds)], crs=imagery.crs)
     with pytest.raises(ParameterError, match=r"region_crs=32637, but the region says"):
         map_effects(model, imagery, region, 3 * PIXEL, tmp_path / "map.tif", region_crs=32637, **QUIET)
+
+
+@pytest.mark.parametrize("name", ["prec.tif", "prec.png", "prec.html"])
+def test_a_users_own_file_is_not_mapped_over(model, imagery, tmp_path, name):
+    """Neither the file named nor those beside it; a map, its picture and its page of before are replaced."""
+    own = tmp_path / name
+    if name.endswith(".tif"):
+        with rasterio.open(
+            own, "w", driver="GTiff", width=4, height=4, count=1, dtype="float32", crs="EPSG:32636",
+            transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
+        ) as sink:  # fmt: skip
+            sink.write(np.ones((1, 4, 4), "float32"))
+    else:
+        own.write_bytes(b"mine")
+    before = own.read_bytes()
+    options = {"png": True, "html": True, "progress": False}
+    with pytest.raises(OutputError, match=rf"{name} would be written over .*another name, move them, or pass overw"):
+        map_effects(model, imagery, None, 2400, tmp_path / "prec.tif", **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert own.read_bytes() == before
+    made = map_effects(model, imagery, None, 2400, tmp_path / "prec.tif", overwrite=True, **options)
+    again = map_effects(model, imagery, None, 3600, tmp_path / "prec.tif", **options)  # another job, over our own
+    assert again.resolution_m != made.resolution_m
+    assert all(path.read_bytes() != before for path in (again.path, again.png, again.html))
