@@ -22,7 +22,7 @@ from causalsat.imagery.encoded import NOTHING, Stated, stated, unsigned
 from causalsat.imagery.files import is_remote
 from causalsat.imagery.grid import Grid, make_grid
 from causalsat.imagery.handles import new_operation, operation
-from causalsat.imagery.layers import LayerImagery, by_day, per_band, resolve_gain
+from causalsat.imagery.layers import LayerImagery, by_day, per_band, resolve_gain, tell_of_classes
 from causalsat.imagery.masks import MaskRule, mask_rule
 from causalsat.imagery.raster import Bands, choose_bands, same_crs
 from causalsat.imagery.zarr_store import open_store, store_stamp
@@ -357,6 +357,7 @@ def describe(
     names, numbers = choose_bands(own, bands, label, hidden=[mask_number])
     each = [says] * len(own) if isinstance(says, Stated) else list(says)
     chosen = [each[i - 1] for i in numbers]
+    tell_of_classes([name for name, one in zip(names, chosen, strict=True) if one.classes], label)
     if nodata is not None:
         chosen = [replace(one, nodata=(nodata,)) for one in chosen]
     days, order = _days(data, dates, label)
@@ -468,6 +469,13 @@ def _days(data: xarray.DataArray, dates: Any, label: str) -> tuple[tuple[str, ..
     if dates is None:
         if "time" not in data.coords:
             raise ImageryError(f"{label} has a time dimension without dates", todo="pass dates=, one for each time")
+        units = str(data["time"].attrs.get("units", ""))
+        if " since " in units and data["time"].dtype.kind in "iuf":
+            raise ImageryError(
+                f"{label}: the coordinate time counts {units} and is not decoded",
+                expected="dates",
+                todo="decode it, xarray.decode_cf(dataset), or pass dates=, one for each time",
+            )
         dates = data["time"].values
     given = [as_day(value) for value in np.atleast_1d(np.asarray(dates))]
     if len(given) != data.sizes["time"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from causalsat.imagery.blocks import is_nodata, nodata_bounds
 
-__all__ = ["NOTHING", "Stated", "stated", "unsigned"]
+__all__ = ["FLAGS", "NOTHING", "Stated", "stated", "unsigned"]
 
+FLAGS = ("flag_values", "flag_masks", "flag_meanings")  # by which CF says what codes mean
 _FILLS = ("_FillValue", "missing_value", "fill_value", "nodata")
 
 
@@ -27,6 +28,8 @@ class Stated:
         Stored values below or above are invalid.
     scale, offset : float
         Numbers are ``stored * scale + offset``.
+    classes : bool
+        Numbers are codes of classes or flags, and no amounts.
     """
 
     nodata: tuple[float, ...] = ()
@@ -34,6 +37,7 @@ class Stated:
     high: float = np.inf
     scale: float = 1.0
     offset: float = 0.0
+    classes: bool = field(default=False, repr=False, compare=False)
 
     @property
     def simple(self) -> bool:
@@ -86,7 +90,7 @@ def stated(array: Any) -> Stated:
     scale, offset = (
         next(iter(_numbers(attrs.get(key))), none) for key, none in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
-    return Stated(tuple(fills), low, high, scale, offset)
+    return Stated(tuple(fills), low, high, scale, offset, any(key in attrs for key in FLAGS))
 
 
 def unsigned(array: Any) -> Any:

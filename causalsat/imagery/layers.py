@@ -27,6 +27,7 @@ __all__ = [
     "per_band",
     "resolve_gain",
     "states_gain",
+    "tell_of_classes",
 ]
 
 Gain = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
@@ -316,6 +317,17 @@ def _tell_of_own_scale(own: Own) -> None:
 
 def _column(value: Gain) -> Any:
     return np.float32(value) if isinstance(value, float) else np.asarray(value, np.float32)[..., None, None]
+
+
+def tell_of_classes(names: Sequence[str], what: str) -> None:
+    """Warn of bands that state that their numbers are codes of classes or flags."""
+    if names:
+        warn(
+            f"the numbers of {', '.join(names)} in {what} are codes of classes or flags and no amounts, whose means "
+            "and differences say nothing. Take shares of classes with describe_effects(land_cover=), or use a band "
+            "of quality as mask=",
+            ImageryWarning,
+        )
 
 
 def check_unique(names: Sequence[str], what: str) -> None:

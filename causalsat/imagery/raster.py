@@ -21,10 +21,11 @@ from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning, ParameterError
 from causalsat.imagery.blocks import Block, is_nodata, nodata_bounds, read_unit
 from causalsat.imagery.dates import as_day
+from causalsat.imagery.encoded import FLAGS
 from causalsat.imagery.files import sibling
 from causalsat.imagery.grid import Grid, make_grid, same_affine
 from causalsat.imagery.handles import OpenFile, dataset, new_operation, opened, readable, stamps_of, unstamped_of
-from causalsat.imagery.layers import LayerImagery, check_unique, per_band, resolve_gain
+from causalsat.imagery.layers import LayerImagery, check_unique, per_band, resolve_gain, tell_of_classes
 from causalsat.imagery.masks import MaskRule, mask_rule
 
 __all__ = ["Bands", "RasterImagery", "check_companion", "choose_bands", "hidden_bands", "open_raster", "same_crs"]
@@ -476,6 +477,8 @@ def _tell_of_palette(source: Any, indexes: Sequence[int], names: Sequence[str]) 
             "the shares of classes with describe_effects(land_cover=)",
             ImageryWarning,
         )
+    coded = {name for i, name in zip(indexes, names, strict=True) if any(key in source.tags(i) for key in FLAGS)}
+    tell_of_classes([name for name in names if name in coded.difference(coloured)], source.name)
 
 
 def hidden_bands(source: Any, mask_index: int = 0) -> list[int]:

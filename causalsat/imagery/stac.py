@@ -19,7 +19,15 @@ from causalsat.imagery.encoded import Stated
 from causalsat.imagery.files import is_remote
 from causalsat.imagery.grid import Grid, make_grid, project_bounds, union_grid
 from causalsat.imagery.handles import new_operation, opened
-from causalsat.imagery.layers import check_stated, check_unique, dated_rows, per_band, resolve_gain, states_gain
+from causalsat.imagery.layers import (
+    check_stated,
+    check_unique,
+    dated_rows,
+    per_band,
+    resolve_gain,
+    states_gain,
+    tell_of_classes,
+)
 from causalsat.imagery.masks import MaskRule, mask_rule
 from causalsat.imagery.mosaic import Files, open_mosaic
 from causalsat.imagery.network import check_text
@@ -129,6 +137,8 @@ def open_stac(
     ordered = [item for _, group in groups for item in group]
     days = [day for day, group in groups for _ in group]
     choices = _choices(ordered, bands, network, rule)
+    coded = [choice.name for choice in choices if _stated(ordered[0].assets[choice.key], choice).classes]
+    tell_of_classes(coded, f"the STAC items of {text}")
     templates: dict[str, RasterImagery] = {}
     files = [_files_of(item, choices, templates, nodata, network) for item in ordered]
     files = _scaled(ordered, choices, files, days, scale, offset)

@@ -248,6 +248,7 @@ def _asset(key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], wh
     )
 
 
+_CLASSES = ("classification:classes", "classification:bitfields")
 _PROJECTION = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson", "proj:transform", "proj:shape")
 
 
@@ -273,7 +274,7 @@ def _bands(asset: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _stated(asset: Mapping[str, Any], bands: list[dict[str, Any]]) -> tuple[Stated, ...]:
-    keys = ("nodata", "scale", "offset", "raster:scale", "raster:offset")
+    keys = ("nodata", "scale", "offset", "raster:scale", "raster:offset", *_CLASSES)
     common = {key: asset[key] for key in keys if asset.get(key) is not None}
     each = [{**common, **band} for band in bands] or ([common] if common else [])
     return tuple(
@@ -281,6 +282,7 @@ def _stated(asset: Mapping[str, Any], bands: list[dict[str, Any]]) -> tuple[Stat
             _nodata(band.get("nodata")),
             scale=float(band.get("raster:scale", band.get("scale")) or 1.0),
             offset=float(band.get("raster:offset", band.get("offset")) or 0.0),
+            classes=any(band.get(key) for key in _CLASSES),
         )
         for band in each
     )

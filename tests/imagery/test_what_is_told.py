@@ -287,6 +287,64 @@ def test_rasters_placed_by_control_points_are_refused(tmp_path, count):
         open_imagery(tmp_path / "a.tif")
 
 
+# ---------------------------------------------------------------------- codes of classes, and times that only count
+CODES = {"flag_values": np.array([1, 2], "uint8"), "flag_meanings": "water land"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:xarray")
+@pytest.mark.parametrize("form", ["dataset", "array", "zarr", "netcdf", "stac"])
+def test_bands_of_classes_are_said(tmp_path, form):
+    """CF's flags, and STAC's classification; not where the band is the mask, or is left out."""
+    data = numbers("uint8")
+    cube = xarray.Dataset({"cover": variable(data, **CODES), "rain": variable(numbers("uint8", 1))})
+    cube = cube.rio.write_crs(CRS)
+    if form == "netcdf":
+        for key in "xy":
+            cube[key].attrs |= {"standard_name": f"projection_{key}_coordinate", "units": "m"}
+        cube.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+        source, name = f'NETCDF:"{tmp_path / "a.nc"}":cover', "band_1"
+    elif form == "zarr":
+        pytest.importorskip("zarr")
+        cube.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+        source, name = tmp_path / "a.zarr", "cover"
+    elif form == "stac":
+        path = tif(tmp_path / "a.tif", np.stack([data, numbers("uint8", 1)]))
+        classes = {"classification:classes": [{"value": 1, "name": "water"}]}
+        words = {"bands": [{"name": "cover", **classes}, {"name": "rain"}]}
+        source, name = catalogue(tmp_path, [{"all": (path, words)}]), "cover"
+    else:
+        source, name = (cube, "cover") if form == "dataset" else (cube["cover"].rio.write_crs(CRS), "band_1")
+    with pytest.warns(ImageryWarning, match=rf"the numbers of {name} in .* are codes of classes or flags"):
+        imagery = open_imagery(source)
+    np.testing.assert_array_equal(whole(imagery).reshape(-1, 12, 14)[0], data)
+    if form in ("dataset", "zarr", "stac"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ImageryWarning)
+            open_imagery(source, bands=["rain"])
+            masked = open_imagery(source, bands=["rain"], mask={"band": "cover", "invalid": [1]})
+        expected = np.where(data == 1, np.nan, numbers("uint8", 1).astype("float32"))
+        np.testing.assert_array_equal(whole(masked).reshape(12, 14), expected)
+
+
+@pytest.mark.parametrize("units", ["days since 2000-01-01", "hours since 1900-01-01", "months since 1960-01-01"])
+def test_counts_of_days_are_no_years(units):
+    """2008 days after 2000-01-01 are in 2005, and 201103 hours after 1900 in 1922."""
+    times = {"days": [2008, 2009], "hours": [201103, 201104], "months": [576, 577]}[units.split()[0]]
+    cube = xarray.DataArray(
+        np.stack([numbers("uint8"), numbers("uint8", 1)]), dims=("time", "y", "x"), name="rain",
+        coords={"time": ("time", times, {"units": units, "calendar": "standard"}), "y": Y, "x": X},
+    ).rio.write_crs(CRS)  # fmt: skip
+    with pytest.raises(ImageryError, match=rf"the coordinate time counts {units} and is not decoded.*decode_cf"):
+        open_imagery(cube)
+    if not units.startswith("months"):
+        decoded = xarray.decode_cf(cube.to_dataset())["rain"].rio.write_crs(CRS)
+        days = tuple(str(day)[:10] for day in decoded["time"].values)
+        assert days[0] == {"days": "2005-07-01", "hours": "1922-12-11"}[units.split()[0]]
+        if len(set(days)) == 2:
+            assert open_imagery(decoded).days == days
+    assert open_imagery(cube, dates=["2005", "2006"]).days == ("2005-12-31", "2006-12-31")
+
+
 # ---------------------------------------------------------------------- metres that are no whole pixels
 @pytest.mark.parametrize(
     ("size_m", "pixels"), [(44, 4), (45, 4), (14, 1), (4, 1), (26, 3), (95, 10), (15, 2), (9.5, 1)]
