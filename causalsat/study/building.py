@@ -85,6 +85,8 @@ def numeric_column(values: pd.Series, role: str) -> NDArray[np.float64]:
             expected="numbers",
             todo="turn it into a number, such as days since a date",
         )
+    if values.dtype.kind == "c" or (values.dtype.kind == "O" and any(isinstance(v, complex) for v in values)):
+        raise ColumnError(f"{role} {values.name!r} holds complex numbers", expected="real numbers")
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     bad = numbers.isna() & values.notna()
     if bad.any():

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from causalsat.core.names import list_names, percent
+from causalsat.core.names import list_names, percent, shown
 from causalsat.study.report import Finding, Level
 
 OFFSET = 1e6  # mean in standard deviations, from which least squares in double precision loses digits of the effect
@@ -138,7 +139,36 @@ def covariates(study: Any, a: Any) -> Iterator[Finding]:
             list(a.text),
             stops_analyse=True,
         )
+    yield from _classes(study, a)
     yield from _offset(a)
+
+
+def _classes(study: Any, a: Any) -> Iterator[Finding]:
+    """Covariates of three classes or more whose codes estimators would take for amounts, such as regions."""
+    kinds: dict[Level, list[str]] = {"warning": [], "note": []}
+    for column in (c for c in study.covariates if c not in a.text):
+        values = study.units[column]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            if not values.dtype.ordered and values.nunique() > 2:
+                kinds["warning"].append(str(column))
+            continue
+        named = study.value_labels.get(column, {})
+        known = [code for code in values.dropna().unique() if code in named]
+        if len(known) > 2:
+            shown_codes = ", ".join(f"{shown(code)} {named[code]}" for code in sorted(known)[:2])
+            kinds["note"].append(f"{column} ({shown_codes}, ...)")
+    for level, columns in kinds.items():
+        if columns:
+            yield Finding(
+                level,
+                "classes",
+                f"{list_names(columns, 6)} {'hold' if len(columns) > 1 else 'holds'} codes "
+                f"{'of categories' if level == 'warning' else 'that value labels name'}, which estimators take for "
+                "amounts",
+                "if they are classes and no scale, make a column of each class (pandas.get_dummies, sklearn "
+                "OneHotEncoder); a scale from low to high may stay",
+                columns,
+            )
 
 
 def _offset(a: Any) -> Iterator[Finding]:

@@ -495,6 +495,37 @@ def test_codes_with_an_e_stay_apart(tmp_path):
     assert frame["z"].tolist() == [1e5, 2e-3, 3, 4, 5, 6]
 
 
+def test_codes_of_classes_among_the_covariates_are_said(tmp_path):
+    """A region of 1 north, 2 south, 3 east is no amount; yes and no, an ordered scale and a plain number are."""
+    n = 12
+    region = np.arange(n) % 3 + 1
+    frame = pd.DataFrame({"y": np.arange(n) * 1.0, "t": np.arange(n) % 2, "lon": 32.0 + np.arange(n), "lat": 1.0})
+    frame["region"] = pd.Categorical.from_codes(region - 1, ["north", "south", "east"])
+    frame["poor"] = pd.Categorical.from_codes(region % 2, ["no", "yes"])
+    frame["age"] = region
+    frame.to_stata(tmp_path / "t.dta", write_index=False)
+    roles = {**ROLES, "covariates": ["region", "poor", "age"]}
+    found = [f for f in Study.from_file(tmp_path / "t.dta", **roles).check().findings if f.topic == "classes"]
+    assert [(f.level, f.what) for f in found] == [
+        (
+            "note",
+            "region (0 north, 1 south, ...) holds codes that value labels name, which estimators take for amounts",
+        )
+    ]
+    codes = frame.assign(
+        region=pd.Categorical(region), poor=pd.Categorical(region % 2), age=pd.Categorical(region, ordered=True)
+    )
+    found = [f for f in Study(codes, **roles).check().findings if f.topic == "classes"]
+    assert [(f.level, f.what[:36]) for f in found] == [("warning", "region holds codes of categories, wh")]
+
+
+@pytest.mark.parametrize("dtype", [complex, object])
+def test_complex_outcomes_are_refused(dtype):
+    frame = pd.DataFrame({"y": np.array([1 + 2j, 1, 2, 3], dtype=dtype), "t": [0, 1, 0, 1], "lon": 32.0, "lat": 1.0})
+    with pytest.raises(ColumnError, match="outcome 'y' holds complex numbers"):
+        numeric_column(frame["y"], "outcome")
+
+
 def two_positions(shapes, lon, lat, crs=4326):
     """A table whose geometry and whose columns both say where its two units are."""
     table = {"lon": lon, "lat": lat, "y": [1.0, 2.0], "t": [0, 1]}
