@@ -197,6 +197,10 @@ class Analysis(Tabular):
         Effects of the units, and of the study's further places (None without any).
     places_support : ndarray or None
         Support of the further places.
+    nuisances : Nuisances
+        Propensity and outcome models, cross-fitted.
+    scores : ndarray of shape (n,)
+        Doubly robust scores of the units, of corrected or weighted outcomes where they are predicted or missing.
     crossfit : tuple of CrossfitEffects
         Out-of-fold effects, one a fold seed.
     autoc, qini : tuple of RateResult
@@ -237,6 +241,7 @@ class Analysis(Tabular):
     places: EffectPosterior | None
     places_support: FloatArray | None
     nuisances: Nuisances
+    scores: NDArray[np.float64]
     crossfit: tuple[CrossfitEffects, ...]
     autoc: tuple[RateResult, ...]
     qini: tuple[RateResult, ...]
@@ -461,6 +466,7 @@ def _analyse_treatment(study: Any, model: Any, check: Any, level: float, setting
         places=places,
         places_support=places_support,
         nuisances=nuisances,
+        scores=scores,
         crossfit=fits,
         autoc=tuple(rate(f.tau, scores, folds=f.fold, method="autoc", **ranked) for f in fits),
         qini=tuple(rate(f.tau, scores, folds=f.fold, method="qini", **ranked) for f in fits),

@@ -18,6 +18,7 @@ from causalsat.exceptions import DataError, DataWarning, ParameterError
 from causalsat.inference.reassignment import randomisation_units
 from causalsat.inference.stepdown import FamilyStatistics, own_p_values, romano_wolf, westfall_young
 from causalsat.study.building import numeric_column, require_column
+from causalsat.study.predicted import corrected_study, is_corrected
 
 __all__ = ["OutcomeFamily", "analyse_outcomes", "family_statistics", "summary_index"]
 
@@ -93,7 +94,8 @@ def analyse_outcomes(
     Parameters
     ----------
     study : Study
-        A randomised study of two arms. Its own outcome is used only if it is among the outcomes.
+        A randomised study of two arms. Its own outcome is used only if it is among the outcomes, corrected where a
+        model predicted it; its ``missing_outcome`` is not used.
     outcomes : sequence of str
         Columns of outcomes, two or more. Units are left out of the outcomes that they miss.
     signs : mapping of str to {1, -1}, optional
@@ -142,7 +144,7 @@ def analyse_outcomes(
             todo="compare one arm with control, or adjust p-values of observational estimates with pyfixest (rwolf)",
         )
     w = np.ones(len(design)) if design.weights is None else design.weights
-    values = np.column_stack([numeric_column(study.units[name], "outcome") for name in names])
+    values = np.column_stack([_outcome(study, name) for name in names])
     values = np.where(w[:, None] > 0, values, np.nan)
     _check_values(values, names)
     index, weights = summary_index(values, design.treatment, w, _signs(names, signs))
@@ -251,6 +253,13 @@ def _names(study: Any, outcomes: Any) -> list[str]:
     return names
 
 
+def _outcome(study: Any, name: str) -> FloatArray:
+    """A column of numbers; the corrected outcome, where it is the one that a model predicted."""
+    if name == study.roles["outcome"] and is_corrected(study):
+        return np.asarray(corrected_study(study).y, dtype=float)
+    return np.asarray(numeric_column(study.units[name], "outcome"), dtype=float)
+
+
 def _signs(names: list[str], signs: Mapping[str, int] | None) -> FloatArray:
     given = dict(signs or {})
     unknown = [name for name in given if name not in names]
@@ -273,8 +282,8 @@ def _check_values(values: FloatArray, names: list[str]) -> None:
         listed = ", ".join(f"{name} {count:,}" for name, count in lost.items() if count)
         warn(
             f"outcomes are missing ({listed} of {len(values):,} units), and each effect is that on the units which "
-            "have it: p-values hold if the treatment does not decide who responds; see Study(missing_outcome=) and "
-            "lee_bounds",
+            "have it, unweighted: p-values hold if the treatment does not decide who responds; analyse() weights for "
+            "response one outcome at a time (missing_outcome='weight'), lee_bounds bounds",
             DataWarning,
         )
 

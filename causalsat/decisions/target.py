@@ -19,7 +19,7 @@ from causalsat.decisions.plan_outputs import write_plan
 from causalsat.decisions.policy_tree import PolicyTree
 from causalsat.decisions.prices import Prices, check_cost_per, prices_of, prices_of_units
 from causalsat.decisions.ranking import cutoff_of, paid_from, plan_of, queue, worth_it
-from causalsat.evaluation import GainCurve, PolicyValue, dr_scores, gain_curve, policy_difference, policy_value
+from causalsat.evaluation import GainCurve, PolicyValue, gain_curve, policy_difference, policy_value
 from causalsat.exceptions import ColumnError, DataError, ParameterError
 from causalsat.mapping.compute import image_encoders
 
@@ -272,13 +272,16 @@ def target(
     own place. Units whose predictions are equal, as those of one village, are treated in equal parts.
     """
     check_plan(budget, rule, worth, cost_per)
+    _refuse_arms(analysis)
     study, found = analysis.study, analysis.crossfit[0]
     notes: list[str] = []
+    if "take_up" in study.roles:
+        notes.append("Effects are those of the offer (intention to treat), not of taking it up.")
     where, posterior = _posterior(analysis, places)
     prices = prices_of(cost, people, cost_per, where)
     of_units = prices_of_units(cost, people, cost_per, study, prices, notes, own=where is study.units)
     a_head, mean = float(budget) / float(prices.people.sum()), posterior.mean()
-    scores = dr_scores(study.y, study.design.treatment, analysis.nuisances)
+    scores = analysis.scores
     tree, wanted, wanted_units = None, worth_it(mean, prices.a_head, worth), worth_it(found.tau, of_units, worth)
     if rule == "tree":
         asked = _tree_features(study, where, features, place_features)
@@ -362,6 +365,18 @@ def check_plan(budget: Any, rule: str, worth: Any, cost_per: str = "place") -> N
     if worth is not None and not (np.isfinite(worth) and worth > 0):
         raise ParameterError(f"worth={worth!r}", expected="what a unit of the outcome is worth, a positive number")
     check_cost_per(cost_per)
+
+
+def _refuse_arms(analysis: Any) -> None:
+    """Refuse an analysis of several arms: a plan spends a budget on one treatment."""
+    pairs = getattr(analysis, "pairs", None)
+    if pairs:
+        first = next(iter(pairs))
+        raise ParameterError(
+            f"an analysis of {len(analysis.study.arms)} arms",
+            expected="of one treatment against a baseline",
+            todo=f"target(analysis.pairs[{first!r}], ...), or evaluation.gain_curve for several arms",
+        )
 
 
 def _check_labels(where: Any) -> None:

@@ -28,6 +28,7 @@ from causalsat.evaluation import checks
 from causalsat.exceptions import DataError, ParameterError, TreatmentError
 from causalsat.inference.conley import lon_lat, near_pairs, unit_vectors
 from causalsat.inference.reassignment import randomisation_units
+from causalsat.study.response import outcome_and_weights
 
 __all__ = ["ExposureEffects", "exposure_effects"]
 
@@ -110,6 +111,16 @@ def exposure_effects(
     DataError, TreatmentError, ParameterError
         If the study was not randomised, clusters hold both arms, or no cluster has neighbours.
 
+    Warns
+    -----
+    DataWarning
+        Where outcomes are missing and the study does not weight for it.
+
+    Notes
+    -----
+    Outcomes that a model predicted are corrected by their measured subset, and respondents are weighted, as the study
+    says.
+
     Examples
     --------
     >>> from causalsat import Study
@@ -171,7 +182,7 @@ def _sites(study: Any) -> _Sites:
     design = study.design
     if not design.is_binary:
         raise TreatmentError("a treatment of other values than 0 and 1", expected="two arms")
-    y = study.y
+    y, w = outcome_and_weights(study)
     code = np.unique(design.cluster_codes, return_inverse=True)[1]
     low, high = np.full(code.max() + 1, 2.0), np.full(code.max() + 1, -1.0)
     np.minimum.at(low, code, design.treatment)
@@ -182,8 +193,6 @@ def _sites(study: Any) -> _Sites:
             expected="clusters that were assigned whole",
             todo="study.replace(cluster=None), where single units were assigned",
         )
-    w = np.ones(len(y)) if design.weights is None else design.weights
-    w = np.where(np.isnan(y), 0.0, w)
     mass = np.bincount(code, w).astype(float)
     mean = np.divide(np.bincount(code, w * np.nan_to_num(y)), mass, out=np.zeros(len(mass)), where=mass > 0)
     xyz = unit_vectors(lon_lat(study.units, len(y)))

@@ -1,4 +1,4 @@
-"""The respondents of a study with missing outcomes, weighted by the inverse of their probability of response."""
+"""Outcomes that are missing or predicted: respondents with their weights, and corrected outcomes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causalsat.core.inputs import learn_imputation
+from causalsat.core.warn import warn
+from causalsat.exceptions import DataWarning
 from causalsat.inference.response import Response, response_probabilities, treated_probability
+from causalsat.study.predicted import corrected_study, is_corrected
 
-__all__ = ["features_of_response", "respondents", "response_of"]
+__all__ = ["features_of_response", "outcome_and_weights", "respondents", "response_of"]
 
 FloatArray = NDArray[np.float64]
 
@@ -51,6 +54,30 @@ def respondents(study: Any, features: FloatArray, response: Response | None = No
         columns[name] = treated_probability(design)
         roles["propensity"] = name
     return study.replace(units=study.units.assign(**columns)[seen], **roles)
+
+
+def outcome_and_weights(study: Any) -> tuple[FloatArray, FloatArray]:
+    """Outcome (n,), corrected where a model predicted it, and weights (n,), 0 where it is missing.
+
+    With ``missing_outcome="weight"`` respondents are weighted by the inverse of their probability of response, given
+    arm and covariates; otherwise they are taken as they are, with a warning.
+    """
+    if is_corrected(study):
+        study = corrected_study(study)
+    design, y = study.design, np.asarray(study.y, dtype=float)
+    weights = np.ones(len(y)) if design.weights is None else np.asarray(design.weights, dtype=float)
+    gone = np.isnan(y)
+    if not gone.any():
+        return y, weights
+    if study.missing_outcome == "weight":
+        response = response_of(study, features_of_response(None, study.X))
+        return y, weights * response.weights(design.treatment)
+    warn(
+        f"outcome {study.roles['outcome']!r} is missing for {int(gone.sum()):,} of {len(y):,} units, which are left "
+        "out: right if the treatment does not decide who responds; Study(missing_outcome='weight') weights by response",
+        DataWarning,
+    )
+    return y, np.where(gone, 0.0, weights)
 
 
 def features_of_response(model: Any, X: Any) -> FloatArray:

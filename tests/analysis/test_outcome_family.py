@@ -171,3 +171,16 @@ def test_the_family_wise_error_of_ten_correlated_nulls_is_five_per_cent():
     assert false["p_value"] / n > 0.15
     assert 0.005 <= false["p_romano_wolf"] / n <= 0.11
     assert 0.005 <= false["p_westfall_young"] / n <= 0.11
+
+
+def test_the_predicted_outcome_of_a_study_is_corrected():
+    table = table_of(k=2, effects=(1.0, 0.0), size=20)
+    rng = np.random.default_rng(0)
+    table["survey"] = np.where(rng.random(len(table)) < 0.4, table["y0"], np.nan)
+    table["guess"] = 0.5 * table["y0"]
+    told = study_of(table, outcome="guess", outcome_predicted=True, outcome_labelled="survey")
+    whole = analyse_outcomes(study_of(table), outcomes=["y0", "y1"], n_draws=199).table.loc["y0", "estimate"]
+    found = analyse_outcomes(told, outcomes=["guess", "y1"], n_draws=199).table.loc["guess", "estimate"]
+    plain = analyse_outcomes(study_of(table), outcomes=["guess", "y1"], n_draws=199).table.loc["guess", "estimate"]
+    assert plain == pytest.approx(whole / 2)
+    assert abs(found - whole) < 0.1

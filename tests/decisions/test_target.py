@@ -16,7 +16,7 @@ from causalsat import DoublyRobustEffect, Study, map_policy, target
 from causalsat.core.optional import is_installed
 from causalsat.decisions.ranking import paid_from, plan_of, worth_it
 from causalsat.decisions.target import policy_of_units
-from causalsat.evaluation import crossfit_effects, crossfit_nuisances
+from causalsat.evaluation import crossfit_effects, crossfit_nuisances, dr_scores
 from causalsat.exceptions import ColumnError, DataError, OutputError, ParameterError
 
 mpl.use("Agg")
@@ -44,7 +44,11 @@ def trial(seed=0, n_villages=80, people=5):
         posterior=model.effect(X),
         places=None,
         crossfit=(crossfit_effects(DoublyRobustEffect(random_state=0), X, study.y, progress=False, **options),),
-        nuisances=crossfit_nuisances(X, study.y, study.treatment, groups=study.groups, random_state=0),
+        scores=dr_scores(
+            study.y,
+            study.treatment,
+            crossfit_nuisances(X, study.y, study.treatment, groups=study.groups, random_state=0),
+        ),
     )
 
 
@@ -123,7 +127,8 @@ def test_no_gain_is_said_to_be_none():
     options = {"groups": study.groups, "treatment": study.treatment}
     none.study = study
     none.crossfit = (crossfit_effects(DoublyRobustEffect(random_state=0), X, study.y, progress=False, **options),)
-    none.nuisances = crossfit_nuisances(X, study.y, study.treatment, groups=study.groups, random_state=0)
+    nuisances = crossfit_nuisances(X, study.y, study.treatment, groups=study.groups, random_state=0)
+    none.scores = dr_scores(study.y, study.treatment, nuisances)
     text = target(none, budget=100.0, cost=1.0, n_bootstrap=20).paragraph()
     assert "That interval includes no gain: the trial does not show that targeting helps." in text
 
@@ -297,3 +302,11 @@ def test_paid_from_is_the_budget_that_first_treats_a_place():
     for budget in np.linspace(np.nanmin(paid), np.nanmax(paid) + 1, 9):
         chosen = plan_of(effects, costs, budget, effects > 0, quotas, people)
         np.testing.assert_array_equal(chosen == 1, paid <= budget * (1 + 1e-12))
+
+
+def test_an_analysis_of_several_arms_is_refused_with_the_pair_to_take(analysis):
+    several = SimpleNamespace(
+        study=SimpleNamespace(arms={0: "control", 1: "cash", 2: "goats"}), pairs={("cash", "control"): analysis}
+    )
+    with pytest.raises(ParameterError, match=r"3 arms.*target\(analysis.pairs\[\('cash', 'control'\)\]"):
+        target(several, budget=5, cost=1)

@@ -10,7 +10,7 @@ import pytest
 
 from causalsat import Study
 from causalsat.evaluation import exposure_effects
-from causalsat.exceptions import DataError, TreatmentError
+from causalsat.exceptions import DataError, DataWarning, TreatmentError
 
 
 def grid(seed=0, side=14, spill=1.0, size=1):
@@ -95,3 +95,31 @@ def test_known_spillovers_are_found_and_intervals_cover():
         assert abs(estimate.mean() - truth) < 3.5 * estimate.std() / np.sqrt(len(runs))
         assert np.mean(inside) >= 0.9
         assert np.mean([run.loc[name, "se"] for run in runs]) < 2.5 * estimate.std()
+
+
+def test_missing_and_predicted_outcomes_are_used_as_the_study_says():
+    """Answers that depend on covariate and arm are weighted; predictions are corrected by measured ones."""
+    study = grid(size=12)
+    rng = np.random.default_rng(1)
+    t, n = study.treatment, len(study)
+    x = rng.standard_normal(n)
+    y = study.y + 2 * x
+    seen = rng.random(n) < 1 / (1 + np.exp(-(0.5 + 1.5 * x * (1 - 2 * t))))
+    units = study.units.assign(
+        x=x, y=np.where(seen, y, np.nan), guess=0.5 * y, survey=np.where(rng.random(n) < 0.5, y, np.nan)
+    )
+    settings = {"radii_km": 6, "threshold": 0.5, "n_draws": 500}
+
+    def direct(found):
+        return found.table.loc[(6.0, "direct effect, few treated neighbours"), "estimate"]
+
+    whole = direct(exposure_effects(study.replace(units=units.assign(y=y)), **settings))
+    lost = study.replace(units=units, covariates=["x"])
+    weighted = direct(exposure_effects(lost.replace(missing_outcome="weight"), **settings))
+    with pytest.warns(DataWarning, match=f"missing for {(~seen).sum():,} of {n:,} units, which are left out"):
+        left = direct(exposure_effects(lost, **settings))
+    assert abs(weighted - whole) < 0.3 < 0.8 < abs(left - whole)
+    as_it_is = direct(exposure_effects(study.replace(units=units, outcome="guess"), **settings))
+    told = study.replace(units=units, outcome="guess", outcome_predicted=True, outcome_labelled="survey")
+    assert as_it_is == pytest.approx(whole / 2)
+    assert abs(direct(exposure_effects(told, **settings)) - whole) < 0.3
