@@ -74,7 +74,7 @@ def outcome_and_weights(study: Any) -> tuple[FloatArray, FloatArray]:
         return y, weights * response.weights(design.treatment)
     warn(
         f"outcome {study.roles['outcome']!r} is missing for {int(gone.sum()):,} of {len(y):,} units, which are left "
-        "out: right if the treatment does not decide who responds; Study(missing_outcome='weight') weights by response",
+        "out: right if treatment does not decide who responds; Study(missing_outcome='weight') weights by response",
         DataWarning,
     )
     return y, np.where(gone, 0.0, weights)
