@@ -6,7 +6,7 @@ from typing import Any
 
 from causalsat.exceptions import ParameterError
 
-__all__ = ["on_device", "resolve_device", "use_half"]
+__all__ = ["on_device", "resolve_device", "share_devices", "use_half"]
 
 
 def resolve_device(device: str) -> Any:
@@ -26,6 +26,21 @@ def resolve_device(device: str) -> Any:
             f"device={device!r}, but torch sees no GPU", expected="a GPU", todo="use device='auto' or 'cpu'"
         )
     return found
+
+
+def share_devices(rank: int) -> None:
+    """Let ``"cuda"`` mean, in this thread, the GPU of a worker: workers of one host take its GPUs in turn.
+
+    Parameters
+    ----------
+    rank : int
+        Which of its host's workers this one is, from 0.
+    """
+    import torch
+
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if n_devices > 1:
+        torch.cuda.set_device(rank % n_devices)
 
 
 def use_half(precision: str, device: Any, *, by_default: bool) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from causalsat.core.optional import require
+from causalsat.encoders.device import share_devices
 from causalsat.exceptions import CausalsatError, ClusterError, DataError, ParameterError
 from causalsat.mapping.compute import MapJob, map_tile
 from causalsat.mapping.tiles import Tile, job_is_there, tile_path, vanished
@@ -57,7 +59,8 @@ def on_cluster(job: MapJob, tiles: list[Tile], client: Any) -> Iterator[int]:
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
         shared = client.scatter(replace(job, threads=1), broadcast=True, hash=False)
-        futures = client.map(_map_tile_of, tiles, job=shared, pure=False)
+        ranks = ranks_of_workers(client.nthreads())
+        futures = client.map(_map_tile_of, tiles, job=shared, ranks=ranks, pure=False)
         yield from _results(client, futures)
     except (Exception, CancelledError) as error:
         lost = _loss(client, error)
@@ -80,7 +83,28 @@ def on_cluster(job: MapJob, tiles: list[Tile], client: Any) -> Iterator[int]:
         raise vanished(job.folder, absent[0])
 
 
-def _map_tile_of(tile: Tile, *, job: MapJob) -> int:
+def ranks_of_workers(addresses: Iterable[str]) -> dict[str, int]:
+    """Which of its host's workers each one is, by address, from 0.
+
+    Examples
+    --------
+    >>> ranks_of_workers(["tcp://a:2", "tcp://b:1", "tcp://a:1"])
+    {'tcp://a:1': 0, 'tcp://a:2': 1, 'tcp://b:1': 0}
+    """
+    taken: Counter[str] = Counter()
+    ranks = {}
+    for address in sorted(addresses):
+        host = address.rpartition(":")[0]
+        ranks[address] = taken[host]
+        taken[host] += 1
+    return ranks
+
+
+def _map_tile_of(tile: Tile, *, job: MapJob, ranks: Mapping[str, int]) -> int:
+    """Map a tile on a worker, on a GPU of its own where there are several; who joined later takes the first."""
+    from distributed import get_worker
+
+    share_devices(ranks.get(get_worker().address, 0))
     return map_tile(job, tile)
 
 

@@ -145,3 +145,35 @@ def test_what_is_no_client_is_refused_before_the_work(model, imagery, tmp_path, 
     with pytest.raises(MissingExtraError, match=r"pip install 'causalsat\[distributed\]', or leave client out"):
         map_effects(model, imagery, None, 60, tmp_path / "e.tif", client=object(), **QUIET)
     assert not list(tmp_path.glob("e.tif*"))
+
+
+@pytest.mark.parametrize(("n_devices", "taken"), [(2, [0, 1, 0]), (1, []), (0, [])])
+def test_workers_of_a_host_take_its_gpus_in_turn(monkeypatch, n_devices, taken):
+    import torch
+
+    from causalsat.encoders.device import share_devices
+
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for rank in range(3):
+        share_devices(rank)
+    assert chosen == taken
+
+
+def test_each_tile_is_mapped_by_a_worker_that_knows_its_rank(model, imagery, tmp_path, monkeypatch):
+    from causalsat.mapping import cluster as module
+
+    seen = []
+    monkeypatch.setattr(module, "share_devices", seen.append)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        there = map_effects(model, imagery, None, 60, tmp_path / "e.tif", tile_px=15, client=client, **QUIET)
+    here = map_effects(model, imagery, None, 60, tmp_path / "f.tif", tile_px=15, **QUIET)
+    assert set(seen) == {0, 1}
+    np.testing.assert_array_equal(there.to_xarray(), here.to_xarray())
