@@ -6,7 +6,8 @@ The model (Balachandar, Garg and Pierson 2024, section 3)::
 
 with Y seen where T = 1; by default the priors are beta_Y, beta_Delta ~ N(0, 3^2), sigma ~ half-normal(3)
 (:mod:`causalsat.estimators.selective_labels.priors`). The prevalence constraint is a Gaussian on the model's implied
-mean of P(Y = 1 | x) over the units, the expertise constraint fixes entries of beta_Delta at zero.
+mean of P(Y = 1 | x) over the units, or one for each group of them whose prevalence is known; the expertise constraint
+fixes entries of beta_Delta at zero.
 
 Z is integrated out exactly (:mod:`causalsat.estimators.selective_labels.cells`). The sampled coordinates are
 ``(gamma, tau, u)`` with
@@ -39,6 +40,7 @@ from causalsat.estimators.selective_labels.cells import (
     positive,
     width,
 )
+from causalsat.estimators.selective_labels.prevalence import GroupPrevalence
 from causalsat.estimators.selective_labels.priors import RISK_PRIORS, Priors
 
 FloatArray = NDArray[np.float64]
@@ -66,6 +68,8 @@ class SelectiveData:
         Known mean of Y in the population, and its standard error (inf for none).
     priors : Priors
         Of the coefficients, sigma and alpha.
+    groups : GroupPrevalence, optional
+        Known prevalences of groups.
     """
 
     X: FloatArray
@@ -74,6 +78,22 @@ class SelectiveData:
     free: IntArray
     prevalence: tuple[float, float] = NO_PREVALENCE
     priors: Priors = RISK_PRIORS
+    groups: GroupPrevalence | None = None
+
+    @property
+    def constraints(self) -> tuple[IntArray, FloatArray]:
+        """Group of each unit in each column of groups (n, C), -1 for none; (mean, standard error) of groups (K, 2).
+
+        A prevalence of all units is that of a group of all.
+        """
+        n = len(self.cell)
+        codes, known = np.empty((n, 0), dtype=np.int64), np.empty((0, 2))
+        if self.groups is not None:
+            codes, known = self.groups.codes, self.groups.known
+        if np.isfinite(self.prevalence[1]):
+            codes = np.column_stack([codes, np.full(n, len(known))])
+            known = np.vstack([known, self.prevalence])
+        return np.ascontiguousarray(codes), known
 
     @property
     def n_parameters(self) -> int:
@@ -85,7 +105,7 @@ class SelectiveData:
         p, priors = self.X.shape[1], self.priors
         normal = np.vstack([priors.coefficients("risk", p), priors.coefficients("decision", p)])
         scales = np.array([priors.scale("sigma"), priors.mean("alpha"), priors.scale("alpha")])
-        return self.X, self.cell, self.weight, self.free, *self.prevalence, normal, scales
+        return self.X, self.cell, self.weight, self.free, *self.constraints, normal, scales
 
 
 def free_columns(names: Sequence[str], expertise: Any) -> IntArray:
@@ -147,10 +167,40 @@ def log_prior(beta, delta, free, normal):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def log_density(x, X, cell, weight, free, prevalence, prevalence_se, normal, scales):  # type: ignore[no-untyped-def]
+def pull_to_prevalence(codes, known, weight, share, share_by_risk, share_by_sigma):  # type: ignore[no-untyped-def]
+    """Log density of known prevalences at the implied ones, and its derivatives in each unit's risk and in sigma.
+
+    ``codes`` (n, C) and ``known`` (K, 2) as :attr:`SelectiveData.constraints`; ``share`` (n,) is P(Y = 1) of each
+    unit, with its derivatives in the unit's risk and in sigma.
+    """
+    n, n_groups = len(weight), len(known)
+    total, mean, by_sigma = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
+    for i in range(n):
+        for k in codes[i]:
+            if k >= 0:
+                total[k] += weight[i]
+                mean[k] += weight[i] * share[i]
+                by_sigma[k] += weight[i] * share_by_sigma[i]
+    value, slope, pull = 0.0, 0.0, np.zeros(n_groups)
+    for k in range(n_groups):
+        error = (mean[k] / total[k] - known[k, 0]) / known[k, 1]
+        value -= 0.5 * error * error
+        pull[k] = error / known[k, 1] / total[k]
+        slope -= pull[k] * by_sigma[k]
+    by_risk = np.zeros(n)
+    for i in range(n):
+        for k in codes[i]:
+            if k >= 0:
+                by_risk[i] -= pull[k] * weight[i] * share_by_risk[i]
+    return value, by_risk, slope
+
+
+@njit(cache=True, error_model="numpy")
+def log_density(x, X, cell, weight, free, codes, known, normal, scales):  # type: ignore[no-untyped-def]
     """Log posterior density at coordinates x, shape (p + free + 1,), and its gradient.
 
-    ``normal`` as in :func:`log_prior`; ``scales``: that of sigma first.
+    ``codes`` and ``known`` as in :func:`pull_to_prevalence`; ``normal`` as in :func:`log_prior`; ``scales``: that of
+    sigma first.
     """
     n, p = X.shape
     f = free.shape[0]
@@ -166,9 +216,9 @@ def log_density(x, X, cell, weight, free, prevalence, prevalence_se, normal, sca
     risk, shift = X @ beta, X @ delta
     by_risk, by_shift, by_sigma = np.empty(n), np.empty(n), 0.0
     logp = 0.0
-    constrained = prevalence_se < np.inf
-    mean, mean_by_sigma, total = 0.0, 0.0, weight.sum()
-    mean_by_risk = np.empty(n if constrained else 0)
+    constrained = len(known) > 0
+    size = n if constrained else 0
+    share, share_by_risk, share_by_sigma = np.empty(size), np.empty(size), np.empty(size)
     for i in range(n):
         a, d, w = risk[i], shift[i], weight[i]
         if cell[i] == 0:
@@ -182,15 +232,12 @@ def log_density(x, X, cell, weight, free, prevalence, prevalence_se, normal, sca
         by_risk[i], by_shift[i] = w * one, w * two
         by_sigma += w * three
         if constrained:
-            share, share_by_risk, share_by_sigma = positive(a, wide)
-            mean += w * share / total
-            mean_by_risk[i] = w * share_by_risk / total
-            mean_by_sigma += w * share_by_sigma / total
+            share[i], share_by_risk[i], share_by_sigma[i] = positive(a, wide)
     if constrained:
-        error = (mean - prevalence) / prevalence_se
-        logp -= 0.5 * error * error
-        by_risk -= error / prevalence_se * mean_by_risk
-        by_sigma -= error / prevalence_se * mean_by_sigma
+        pulled, by_share, slope = pull_to_prevalence(codes, known, weight, share, share_by_risk, share_by_sigma)
+        logp += pulled
+        by_risk += by_share
+        by_sigma += slope
     prior, prior_by_beta, prior_by_delta = log_prior(beta, delta, free, normal)
     g_beta, g_delta = by_risk @ X + prior_by_beta, by_shift @ X + prior_by_delta
     logp += prior - 0.5 * (sigma / scales[0]) ** 2

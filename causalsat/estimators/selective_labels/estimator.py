@@ -14,6 +14,13 @@ from causalsat.estimators.selective_labels import sample as sampling
 from causalsat.estimators.selective_labels import sweep
 from causalsat.estimators.selective_labels.density import NO_PREVALENCE, SelectiveData, free_columns
 from causalsat.estimators.selective_labels.forms import NormalForm, UniformForm, form_of
+from causalsat.estimators.selective_labels.prevalence import (
+    check_figure,
+    check_prevalence,
+    group_prevalence,
+    is_by_group,
+    label_columns,
+)
 from causalsat.estimators.selective_labels.priors import RISK, Priors, read_priors
 from causalsat.exceptions import DataWarning, ParameterError
 from causalsat.inference.chains import Settings, seed_of
@@ -40,10 +47,13 @@ class SelectiveLabelsRisk(RiskEstimator):
 
     Parameters
     ----------
-    prevalence : (float, float) or None
-        Mean of Y in the population that the units represent, and its standard error. A wrong figure with a small
-        standard error spoils the fit, and diagnostics do not show it: every fit with a prevalence computes
-        ``sensitivity_`` and warns where data and prevalence are at odds.
+    prevalence : (float, float), dict or None
+        Mean of Y in the population that the units represent, and its standard error. Where it is known by group, a
+        dict of columns of X, each with its labels' figures: ``{"district": {"north": (0.2, 0.02), "south": (0.3,
+        0.02)}, "age_band": {...}}``; positions in place of names where X is an array. Labels that are left out are
+        free. A column of labels that are no numbers is no feature, and new places need not have it. A wrong figure
+        with a small standard error spoils the fit, and diagnostics do not show it: every fit with a prevalence
+        computes ``sensitivity_`` and warns where data and prevalence are at odds.
     expertise : sequence of str or int, or None
         The features on which the decision may depend beyond risk; along all others the decision makers are taken to
         be experts, :math:`\beta_\Delta = 0`. Names, glob patterns or positions; an empty list for none. None: no
@@ -76,8 +86,9 @@ class SelectiveLabelsRisk(RiskEstimator):
         :math:`\beta_Y` and :math:`\beta_\Delta` per standard deviation of each feature, intercept first;
         ``sigma`` and ``alpha`` (draw,).
     sensitivity_ : dict of str to list, or None
-        With a prevalence: what the posterior mode says if it were 0.8 to 1.2 times the stated one, and the p-value of
-        each, how consistent it is with the data (a likelihood-ratio test; small: it is not).
+        With a prevalence: what the posterior mode says if it were 0.8 to 1.2 times the stated one (``prevalence``; by
+        group all of them, ``times_stated``), and the p-value of each, how consistent it is with the data (a
+        likelihood-ratio test; small: it is not).
 
     Notes
     -----
@@ -113,12 +124,13 @@ class SelectiveLabelsRisk(RiskEstimator):
     True
     """
 
+    _transient: ClassVar[tuple[str, ...]] = ("_model_data", "_groups")
     _contract_parameters: ClassVar[dict[str, Any]] = {"n_draws": 100, "n_tune": 100, "n_chains": 2, "random_state": 0}
 
     def __init__(
         self,
         *,
-        prevalence: tuple[float, float] | None = None,
+        prevalence: tuple[float, float] | Mapping[Any, Mapping[Any, tuple[float, float]]] | None = None,
         expertise: Sequence[str] | Sequence[int] | None = None,
         unobservables: str = "uniform",
         alpha: float = 1.0,
@@ -146,7 +158,7 @@ class SelectiveLabelsRisk(RiskEstimator):
     def _check_parameters(self) -> None:
         check_whole_numbers(self, {"n_draws": 1, "n_tune": 50, "n_chains": 1})
         if self.prevalence is not None:
-            _check_prevalence(self.prevalence)
+            check_prevalence(self.prevalence)
         read_priors(self.priors, RISK)
         if self.unobservables not in UNOBSERVABLES:
             raise ParameterError(f"unobservables={self.unobservables!r}", expected="'uniform' or 'normal'")
@@ -166,6 +178,16 @@ class SelectiveLabelsRisk(RiskEstimator):
             raise ParameterError(
                 f"alpha={self.alpha!r}, sigma={self.sigma!r}", expected="a finite alpha, and sigma above 0 or None"
             )
+
+    def _resolve_roles(
+        self, X: Any, treatment: Any, groups: Any, sample_weight: Any, propensity: Any
+    ) -> dict[str, Any]:
+        """Values of the roles; groups of known prevalence are read here, where labels still are."""
+        values = super()._resolve_roles(X, treatment, groups, sample_weight, propensity)
+        by_group = is_by_group(self.prevalence)
+        self._groups = group_prevalence(X, self.prevalence) if by_group else None  # type: ignore[arg-type]
+        self.role_names_ = tuple(sorted({*self.role_names_, *label_columns(X, self.prevalence)}))
+        return values
 
     def _fixed_scales(self) -> tuple[str, ...]:
         """Which of sigma and alpha is not learned."""
@@ -192,11 +214,14 @@ class SelectiveLabelsRisk(RiskEstimator):
         X, w = data.X, data.sample_weight
         free = free_columns(data.feature_names, self.expertise)
         cell = np.where(data.treatment == 0, 0, np.where(data.y == 1, 2, 1)).astype(np.int64)
-        prevalence = NO_PREVALENCE if self.prevalence is None else _check_prevalence(self.prevalence)
-        return SelectiveData(self._rows(X), cell, w, free, prevalence, self._priors())
+        one = self.prevalence is not None and not is_by_group(self.prevalence)
+        prevalence = check_figure(self.prevalence) if one else NO_PREVALENCE
+        return SelectiveData(self._rows(X), cell, w, free, prevalence, self._priors(), self._groups)
 
     def _sweep(self, prepared: SelectiveData) -> dict[str, list[float]]:
         """Posterior modes under other prevalences, and a warning where the stated one is at odds with the data."""
+        if prepared.groups is not None:
+            return self._sweep_groups(prepared)
         swept = sweep.by_prevalence(self._form(), prepared)
         if swept.p_value < sweep.CONFLICT:
             stated, se = prepared.prevalence
@@ -204,6 +229,20 @@ class SelectiveLabelsRisk(RiskEstimator):
                 f"the prevalence {stated:g} (se {se:g}) is at odds with the data, which imply about "
                 f"{swept.implied:.3f} without it (likelihood-ratio test, p = {swept.p_value:.1g}). What to do: check "
                 "that it is of the population that these units represent, and look at sensitivity_.",
+                DataWarning,
+            )
+        return swept.columns
+
+    def _sweep_groups(self, prepared: SelectiveData) -> dict[str, list[float]]:
+        """The same for prevalences by group; the warning names the group that is furthest from the data."""
+        swept = sweep.by_group_prevalence(self._form(), prepared)
+        if swept.p_value < sweep.CONFLICT:
+            group = sweep.worst_group(self._form(), prepared)
+            warn(
+                f"prevalences by group at odds with the data (likelihood-ratio test, p = {swept.p_value:.1g}), "
+                f"most of all {group.stated:g} (se {group.se:g}) of {group.label}, where the data imply about "
+                f"{group.implied:.3f} without any (p = {group.p_value:.1g}). What to do: check that each is of the "
+                "population that its units represent, and look at sensitivity_.",
                 DataWarning,
             )
         return swept.columns
@@ -280,25 +319,14 @@ class SelectiveLabelsRisk(RiskEstimator):
         notes = ["coefficients are logits per standard deviation of each feature"]
         notes.append(self._priors().describe(fixed=self._fixed_scales()))
         if self.sensitivity_ is not None:
+            by_group = "times_stated" in self.sensitivity_
+            scale = "times_stated" if by_group else "prevalence"
+            stated = "the prevalences were, times the stated ones," if by_group else "the prevalence were"
             notes.append(
-                "risk of the untested at the posterior mode if the prevalence were "
-                + sweep.sweep_text(self.sensitivity_, "prevalence", "untested_risk")
+                f"risk of the untested at the posterior mode if {stated} "
+                + sweep.sweep_text(self.sensitivity_, scale, "untested_risk")
             )
         fixed = np.ptp(values, axis=0) == 0
         if fixed.any():
             notes.append("what has a standard deviation of 0 is fixed: by expertise, or by alpha= or sigma=")
         return Summary("SelectiveLabelsRisk", table, {**self._diagnostics(), "units": self.n_units_}, tuple(notes))
-
-
-def _check_prevalence(value: Any) -> tuple[float, float]:
-    try:
-        p, se = (float(v) for v in value)
-    except (TypeError, ValueError):
-        raise ParameterError(
-            f"prevalence={value!r}",
-            expected="(p, se): the population's mean outcome and its standard error",
-            todo="a census figure without an error still has one: say how far off it may be",
-        ) from None
-    if not 0 < p < 1 or not 0 < se < 1:
-        raise ParameterError(f"prevalence={value!r}", expected="p between 0 and 1 and a positive standard error")
-    return p, se

@@ -59,10 +59,21 @@ def build_model(data: SelectiveData, *, raw: bool = False) -> Any:
         decision = pm.Deterministic("decision", pt.set_subtensor(pt.zeros(p)[free], departures))
         a, d = pt.dot(data.X, risk), pt.dot(data.X, decision)
         pm.Potential("cells", (data.weight * _log_cells(a, d, sigma, data.cell)).sum())
-        if np.isfinite(data.prevalence[1]):
-            share = (data.weight * _integral(a, sigma)).sum() / (sigma * data.weight.sum())
-            pm.Potential("prevalence", -0.5 * ((share - data.prevalence[0]) / data.prevalence[1]) ** 2)
+        _pull_to_prevalence(data, _integral(a, sigma) / sigma)
     return model
+
+
+def _pull_to_prevalence(data: SelectiveData, risk: Any) -> None:
+    """Add the known prevalences, of all units or of groups, at the units' implied risks (n,)."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    codes, known = data.constraints
+    if not len(known):
+        return
+    member = np.array([data.weight * (codes == k).any(axis=1) for k in range(len(known))])
+    implied = pt.dot(member / member.sum(axis=1, keepdims=True), risk)
+    pm.Potential("prevalence", (-0.5 * ((implied - known[:, 0]) / known[:, 1]) ** 2).sum())
 
 
 def build_normal_model(data: SelectiveData, alpha: float, sigma: float) -> Any:
@@ -100,9 +111,7 @@ def build_normal_model(data: SelectiveData, alpha: float, sigma: float) -> Any:
         cell = data.cell[:, None]
         seen = pt.switch(pt.eq(cell, 0), 1.0 - tested, tested * pt.switch(pt.eq(cell, 1), 1.0 - positive, positive))
         pm.Potential("cells", (data.weight * pt.log(pt.dot(seen, WEIGHTS))).sum())
-        if np.isfinite(data.prevalence[1]):
-            share = (data.weight * pt.dot(positive, WEIGHTS)).sum() / data.weight.sum()
-            pm.Potential("prevalence", -0.5 * ((share - data.prevalence[0]) / data.prevalence[1]) ** 2)
+        _pull_to_prevalence(data, pt.dot(positive, WEIGHTS))
     return model
 
 

@@ -22,7 +22,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from causalsat.estimators.selective_labels.cells import logistic
-from causalsat.estimators.selective_labels.density import Coefficients, log_prior
+from causalsat.estimators.selective_labels.density import Coefficients, log_prior, pull_to_prevalence
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -91,7 +91,7 @@ def _positive(a, sigma):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")
 def log_density(  # type: ignore[no-untyped-def]
-    x, X, cell, weight, free, prevalence, prevalence_se, normal, scales, known_alpha, known_sigma
+    x, X, cell, weight, free, codes, known, normal, scales, known_alpha, known_sigma
 ):
     """Log posterior density at coordinates x, shape (p + free + 1,), and its gradient.
 
@@ -110,9 +110,9 @@ def log_density(  # type: ignore[no-untyped-def]
     risk, shift = X @ beta, X @ delta
     by_risk, by_shift = np.empty(n), np.empty(n)
     by_sigma, by_alpha, logp = 0.0, 0.0, 0.0
-    constrained = prevalence_se < np.inf
-    mean, mean_by_sigma, total = 0.0, 0.0, weight.sum()
-    mean_by_risk = np.empty(n if constrained else 0)
+    constrained = len(known) > 0
+    size = n if constrained else 0
+    share, share_by_risk, share_by_sigma = np.empty(size), np.empty(size), np.empty(size)
     for i in range(n):
         w = weight[i]
         value, one, two, three, four = _cell(risk[i], shift[i], alpha, sigma, cell[i])
@@ -121,15 +121,12 @@ def log_density(  # type: ignore[no-untyped-def]
         by_sigma += w * three
         by_alpha += w * four
         if constrained:
-            share, share_by_risk, share_by_sigma = _positive(risk[i], sigma)
-            mean += w * share / total
-            mean_by_risk[i] = w * share_by_risk / total
-            mean_by_sigma += w * share_by_sigma / total
+            share[i], share_by_risk[i], share_by_sigma[i] = _positive(risk[i], sigma)
     if constrained:
-        error = (mean - prevalence) / prevalence_se
-        logp -= 0.5 * error * error
-        by_risk -= error / prevalence_se * mean_by_risk
-        by_sigma -= error / prevalence_se * mean_by_sigma
+        pulled, by_share, slope = pull_to_prevalence(codes, known, weight, share, share_by_risk, share_by_sigma)
+        logp += pulled
+        by_risk += by_share
+        by_sigma += slope
     prior, prior_by_beta, prior_by_delta = log_prior(beta, delta, free, normal)
     g_beta, g_delta = by_risk @ X + prior_by_beta, by_shift @ X + prior_by_delta
     logp += prior + p * np.log(k_y) + f * np.log(k_t)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from causalsat.estimators.selective_labels import heckman
 from causalsat.estimators.selective_labels.density import NO_PREVALENCE, SelectiveData
 from causalsat.estimators.selective_labels.forms import NormalForm, UniformForm
+from causalsat.estimators.selective_labels.prevalence import GroupPrevalence
 from causalsat.estimators.selective_labels.sample import find_mode
 
 FloatArray = NDArray[np.float64]
@@ -76,14 +77,18 @@ def _sweep(
     free: _Peak,
     told: Callable[[float], _Peak],
     means: Callable[[FloatArray], tuple[float, ...]],
+    n_stated: int = 1,
 ) -> Sweep:
-    """A row a value; ``told`` finds the mode under a value, ``means`` what it says, the overall mean first."""
+    """A row a value of ``n_stated`` figures; ``told`` finds the mode under a value.
+
+    ``means`` is what a mode says, the overall mean first.
+    """
     from scipy.stats import chi2
 
     columns: dict[str, list[float]] = {name: [] for name in (names[0], "p_value", *names[1:])}
     for value in values:
         peak = told(value)
-        p = float(chi2.sf(max(2.0 * (free.height - peak.height), 0.0), 1))
+        p = float(chi2.sf(max(2.0 * (free.height - peak.height), 0.0), n_stated))
         for name, number in zip(columns, (value, p, *means(peak.mode)), strict=True):
             columns[name].append(float(number))
     return Sweep(columns, list(values).index(stated), means(free.mode)[0])
@@ -92,8 +97,7 @@ def _sweep(
 def by_prevalence(form: UniformForm | NormalForm, data: SelectiveData) -> Sweep:
     """Posterior modes if the prevalence were 0.8 to 1.2 times the stated one, with the same standard error."""
     stated, se = data.prevalence
-    density = form.density()
-    free = _peak(density, form.arguments(replace(data, prevalence=NO_PREVALENCE)), form.start(data))
+    density, free = form.density(), _free_peak(form, data)
     return _sweep(
         ("prevalence", "mean_risk", "untested_risk", "sigma"),
         [stated * share for share in SHARES if stated * share < 1],
@@ -102,6 +106,66 @@ def by_prevalence(form: UniformForm | NormalForm, data: SelectiveData) -> Sweep:
         lambda value: _peak(density, form.arguments(replace(data, prevalence=(value, se))), free.mode),
         lambda mode: _mean_risks(form, data, mode),
     )
+
+
+@dataclass(frozen=True)
+class GroupFinding:
+    """How consistent a group's stated prevalence is with the data, without those of the others.
+
+    Attributes
+    ----------
+    label : str
+        The group.
+    stated, se, implied, p_value : float
+        Its prevalence and standard error, what data and model imply without any, and the p-value of the stated one.
+    """
+
+    label: str
+    stated: float
+    se: float
+    implied: float
+    p_value: float
+
+
+def by_group_prevalence(form: UniformForm | NormalForm, data: SelectiveData) -> Sweep:
+    """Posterior modes if the prevalences of all groups were 0.8 to 1.2 times the stated ones."""
+    groups = _groups(data)
+    density, free = form.density(), _free_peak(form, data)
+
+    def told(share: float) -> _Peak:
+        return _peak(density, form.arguments(replace(data, groups=groups.scaled(share))), free.mode)
+
+    shares = [share for share in SHARES if groups.known[:, 0].max() * share < 1]
+    names = ("times_stated", "mean_risk", "untested_risk", "sigma")
+    return _sweep(names, shares, 1.0, free, told, lambda mode: _mean_risks(form, data, mode), len(groups.labels))
+
+
+def worst_group(form: UniformForm | NormalForm, data: SelectiveData) -> GroupFinding:
+    """The group whose stated prevalence is least consistent with the data, each judged without the others."""
+    from scipy.stats import chi2
+
+    groups, density, free = _groups(data), form.density(), _free_peak(form, data)
+    parameters = form.coefficients(free.mode[None], data)
+    risk = form.positive(parameters, parameters.risk @ data.X.T)[0]
+    findings = []
+    for k, label in enumerate(groups.labels):
+        peak = _peak(density, form.arguments(replace(data, groups=groups.only(k))), free.mode)
+        p = float(chi2.sf(max(2.0 * (free.height - peak.height), 0.0), 1))
+        own = groups.members(k)
+        implied = float(np.average(risk[own], weights=data.weight[own]))
+        findings.append(GroupFinding(label, float(groups.known[k, 0]), float(groups.known[k, 1]), implied, p))
+    return min(findings, key=lambda finding: finding.p_value)
+
+
+def _groups(data: SelectiveData) -> GroupPrevalence:
+    assert data.groups is not None
+    return data.groups
+
+
+def _free_peak(form: UniformForm | NormalForm, data: SelectiveData) -> _Peak:
+    """Mode of the posterior without any prevalence."""
+    untold = replace(data, prevalence=NO_PREVALENCE, groups=None)
+    return _peak(form.density(), form.arguments(untold), form.start(data))
 
 
 def _mean_risks(form: UniformForm | NormalForm, data: SelectiveData, mode: FloatArray) -> tuple[float, float, float]:
