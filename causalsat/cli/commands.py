@@ -18,7 +18,7 @@ import typer
 
 import causalsat
 from causalsat.cli.reply import FINDINGS, INTERRUPTED, UNUSABLE, UNWRITTEN, answer
-from causalsat.cli.streams import Stream, guarded_streams
+from causalsat.cli.streams import Stream, guarded_streams, interrupts_arrive
 from causalsat.core.files import whole_file, writing
 from causalsat.core.ownership import refuse_strangers
 from causalsat.exceptions import CatalogError, CausalsatError, ParameterError
@@ -716,7 +716,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what goes wrong becomes one message and an exit code."""
-    with guarded_streams() as output:
+    with interrupts_arrive(), guarded_streams() as output:
         code = _run(arguments, output)
     sys.exit(code)
 

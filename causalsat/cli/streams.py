@@ -1,16 +1,21 @@
-"""Standard streams that a full disk, a closed pipe or a missing terminal may take away from a command."""
+"""What surrounds a command: standard streams that may be taken away, and Ctrl-C that must not be lost."""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-__all__ = ["Stream", "guarded_streams"]
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+__all__ = ["Stream", "guarded_streams", "interrupts_arrive"]
 
 
 class Stream:
@@ -85,6 +90,37 @@ def guarded_streams() -> Iterator[Stream]:
         for stream, own in ((out, before[0]), (err, before[1])):
             if stream.error is not None and own is not None:
                 _discard(own)
+
+
+@contextmanager
+def interrupts_arrive(again: float = 0.02) -> Iterator[None]:
+    """Ctrl-C that comes while a finaliser or a callback of a weak reference runs is raised again after it.
+
+    Python reports an exception of such a callback and goes on, so that a command would run to its end.
+
+    Parameters
+    ----------
+    again : float
+        Seconds until the interrupt is raised again.
+    """
+    before, timers = sys.unraisablehook, []
+
+    def hook(report: UnraisableHookArgs) -> None:
+        if not issubclass(report.exc_type, KeyboardInterrupt):
+            before(report)
+            return
+        timer = threading.Timer(again, _thread.interrupt_main)
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 def _fill_descriptors() -> None:

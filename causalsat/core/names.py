@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,14 +30,15 @@ def close_matches(name: str, known: Iterable[Any], most: int = 3) -> list[str]:
 
 
 def list_names(names: Iterable[Any], most: int = 10) -> str:
-    """Names joined by commas, the tail counted.
+    """Names joined by commas, the tail counted; long ones are cut, paths stay whole.
 
     Examples
     --------
     >>> list_names("abcd", 2)
     'a, b, ... (4 in all)'
     """
-    listed = ["".join(c if c.isprintable() else "\ufffd" for c in str(n)[:80]) for n in names]
+    texts = [str(n) if isinstance(n, os.PathLike) or len(str(n)) <= 80 else f"{str(n)[:80]}..." for n in names]
+    listed = ["".join(c if c.isprintable() else "\ufffd" for c in text) for text in texts]
     return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "")
 
 

@@ -1,12 +1,14 @@
 """Commands whose standard output or error is full, closed or read by nobody."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from causalsat.cli.streams import Stream, guarded_streams
+from causalsat.cli.streams import Stream, guarded_streams, interrupts_arrive
 
 BEGIN = "import sys; from causalsat.cli import main; main(sys.argv[1:])"
 
@@ -67,3 +69,45 @@ def test_streams_come_back_and_remember_the_first_error(capsys):
         closed.write("lost")
     assert closed.error is not None
     assert Stream(None, optional=True).write("dropped") == 7
+
+
+class Interrupted:
+    """An object whose finaliser is where Ctrl-C arrives."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        sum(range(10))
+
+
+@interrupts_arrive()
+def work():
+    """What a command does: five seconds, in whose beginning an object ends."""
+    gone = Interrupted()
+    del gone
+    time.sleep(5)
+
+
+def test_an_interrupt_that_comes_in_a_finaliser_ends_the_command(capfd):
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert capfd.readouterr().err == ""
+
+
+def test_other_errors_of_finalisers_are_reported_as_before(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError("broken")
+
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: seen.append(str(report.exc_value)))
+    with interrupts_arrive():
+        broken = Broken()
+        del broken
+    assert seen == ["broken"]
+
+
+def test_an_interrupt_of_a_command_that_has_ended_comes_no_more():
+    with interrupts_arrive(again=0.2):
+        gone = Interrupted()
+        del gone
+    time.sleep(0.4)

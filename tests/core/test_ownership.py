@@ -9,6 +9,8 @@ from causalsat.exceptions import OutputError
 
 
 def test_what_is_of_others_is_named_and_stays(tmp_path):
+    tmp_path = tmp_path / "a folder whose name is longer than a line of a table" / "and within it another one"
+    tmp_path.mkdir(parents=True)
     mine, empty, ours = tmp_path / "prec.tif", tmp_path / "q.png", tmp_path / "map.html"
     mine.write_bytes(b"II*\x00 rain of causalsat users")
     empty.touch()

@@ -273,7 +273,7 @@ def test_missing_and_misshapen_parts_are_refused_on_loading(kind, listed, tmp_pa
         assert not (listed and number % 2)
         loaded += 1
         np.testing.assert_allclose(again.predict(X), expected, atol=0.25)  # a draw fewer moves a mean a little
-    assert refused > 25
+    assert refused >= 20  # the others are what predictions do not need: candidates of a penalty, names
     assert refused + loaded == 60
 
 
@@ -289,7 +289,8 @@ def test_no_attribute_of_a_file_takes_the_place_of_a_method(kind, name, tmp_path
 
 
 def test_a_part_that_fits_two_units_only_is_refused(tmp_path):
-    model = causalsat.RLearnerEffect(n_bootstrap=5, random_state=0)
+    """Intercepts of scikit-learn's regressions are numbers: two of them would go to one unit each."""
+    model = causalsat.RLearnerEffect(final_model=RidgeCV(), n_bootstrap=5, random_state=0)
     save(model.fit(X, X[:, 0] + np.arange(40) % 2, treatment=np.arange(40) % 2), tmp_path / "m")
     header, arrays = _parts(tmp_path / "m")
     del header["arrays"]

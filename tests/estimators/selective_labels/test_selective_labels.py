@@ -442,12 +442,12 @@ def test_both_samplers_find_the_same_posterior(prevalence):
     found = sampling.laplace(form.density(), form.arguments(data), form.start(data))
     slow, _ = sampling.sample_whitened(form.density(), form.arguments(data), found, settings)
     slow = slow.reshape(-1, data.n_parameters)
-    error = slow.std(axis=0) * np.sqrt(2 / quick.diagnostics({"x": quick.flat})["ess"])
-    assert (np.abs(quick.flat.mean(axis=0) - slow.mean(axis=0)) < 4 * error).all()
+    chance = np.sqrt(2 / quick.diagnostics({"x": quick.flat})["ess"])
+    assert (np.abs(quick.flat.mean(axis=0) - slow.mean(axis=0)) < 4 * chance * slow.std(axis=0)).all()
     np.testing.assert_allclose(quick.flat.std(axis=0), slow.std(axis=0), rtol=0.15)
-    np.testing.assert_allclose(
-        np.quantile(quick.flat[:, -1], [0.05, 0.95]), np.quantile(slow[:, -1], [0.05, 0.95]), atol=0.25
-    )
+    for share in (0.05, 0.95):
+        below = (slow[:, -1] < np.quantile(quick.flat[:, -1], share)).mean()
+        assert abs(below - share) < 4 * chance * np.sqrt(0.05 * 0.95)
 
 
 @quiet
