@@ -51,7 +51,10 @@ if TYPE_CHECKING:
 __all__ = ["EffectEstimator", "OutcomeEstimator", "Summary", "TableEstimator", "effect", "final_estimator", "support"]
 
 INSTEAD_OF_EFFECT = "predict(X) for means, effect_table(X) for intervals, average_effect(X) for averages"
-WITH_PLACES = "BayesianLinearEffect, GaussianProcessEffect, DoublyRobustEffect, StackedEffect and the meta-learners"
+WITH_PLACES = (
+    "BayesianLinearEffect, GaussianProcessEffect, DoublyRobustEffect, StackedEffect, PyMCEffect, ImageEffectClusters "
+    "and the meta-learners"
+)
 IN_PARTS = "the same call on a part of the units at a time"
 
 
@@ -456,8 +459,8 @@ class EffectEstimator(TableEstimator):
             self.treated_share_ = float(np.average(data.treatment, weights=data.sample_weight))
             data = self._with_design(data, blocks)
             self._fit(data)
-            self._learn_places(data)
             self._learn_support(data)
+            self._learn_places(data)
             self.n_units_, self.n_groups_ = len(data.y), data.n_groups
         return self
 

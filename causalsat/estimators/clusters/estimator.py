@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -147,8 +147,9 @@ class ImageEffectClusters(ImageEffectEstimator):
     are averaged over the numbers of at least two by their held-out densities (pseudo-Bayesian model averaging with a
     Bayesian bootstrap of the sites), so that their intervals know that the number was chosen. Tables of the types
     (``cluster_effects``, ``cluster_probabilities``) are given the chosen number. Where it finds one type, all images
-    have one effect, and no interval knows of heterogeneity that was not found. Where the effect
-    jumps and the outcome is bounded (yes/no, many zeros), intervals of places can be too narrow.
+    have one effect. These intervals are about the mean effect of images that look alike; what no feature shows of a
+    place's own effect (a jump that the features only smooth, or heterogeneity that was not found) is in those of
+    ``scope="place"``, which is learned from differences between clusters of units.
 
     More than one type says that images tell effects apart. It does not say that there are two kinds of place (a
     smooth effect is cut into types too), nor why effects differ, nor that places of one type are alike in anything
@@ -186,6 +187,7 @@ class ImageEffectClusters(ImageEffectEstimator):
     True
     """
 
+    _learns_places: ClassVar[bool] = True
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "backbone": "random_conv",
         "n_clusters": 2,
@@ -306,6 +308,10 @@ class ImageEffectClusters(ImageEffectEstimator):
         self.draws_, self.diagnostics_, self.reference_ = fitted.draws, fitted.diagnostics, fitted.reference
         self.components_ = fitted.components
         self.unit_image_ = data.images.unit_image
+
+    def _learn_places(self, data: ImageFitData) -> None:  # type: ignore[override]
+        features = np.hstack([self.scores_[data.images.unit_image], data.X])
+        super()._learn_places(replace(data, X=features))
 
     # ------------------------------------------------------------------ effects
     def _probabilities(self, features: FloatArray) -> FloatArray:

@@ -446,6 +446,26 @@ def test_difference_from_the_regression_has_the_standard_error_of_a_difference_o
     assert 0 < found["apart"] < 0.6 * est.reference_["regression with covariates"][1]
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["treated within sites", "whole sites treated"])
+def test_the_place_itself_has_an_interval_that_holds_what_no_image_shows(whole):
+    """Sites differ by N(0, 1) in their effects beyond the type's; half the images are of places without a trial."""
+    images, image, t, _, age, kind = world(n_images=300, seed=5)
+    rng, trial = np.random.default_rng(6), image < 150
+    t = t if whole else rng.permutation(len(image)) % 2
+    effect = np.array([0.0, 2.0])[kind] + rng.standard_normal(300)
+    y = 0.7 * age + t * effect[image] + 0.3 * rng.standard_normal(300)[image] + rng.standard_normal(len(image))
+    X = xr.DataArray(images[image], dims=("unit", "band", "y", "x"), coords={"age": ("unit", age)})
+    est = ImageEffectClusters(n_clusters=2, covariates=["age"], **QUICK)
+    est = quietly(lambda: est.fit(X[trial], y[trial], treatment=t[trial], groups=image[trial]))
+    assert est.place_deviation_.by == ("between" if whole else "within")
+    assert np.median(est.place_deviation_.sd) == pytest.approx(1.0, abs=0.2)
+    place = est.effect(images[150:], scope="place")
+    low, high = place.interval(0.9).T
+    covered = np.mean((low < effect[150:]) & (effect[150:] < high))
+    assert abs(covered - 0.9) < 2.5 * 0.05  # its standard deviation over trials, as that of s_u is 0.1
+    np.testing.assert_allclose(place.mean(), est.effect(images[150:]).mean(), atol=1e-10)
+
+
 def test_probabilities_are_uncertain_and_add_up(fitted):
     est, X = fitted
     table = est.cluster_probabilities(X[:40])
