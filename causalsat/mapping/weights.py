@@ -16,6 +16,7 @@ __all__ = ["cell_areas", "check_weights", "ground_area_km2", "weights_of_tile"]
 
 FloatArray = NDArray[np.float64]
 
+MAX_WEIGHT = 1e18  # people or square metres of a pixel are fewer; undeclared nodata values are more
 _EVEN = 0.01  # cells whose areas differ by no more are taken to be of one size
 _WINDOW_PX = 1 << 24  # pixels of a weights raster that are read at a time
 _PER = ("pixel", "km2")
@@ -161,6 +162,12 @@ def _integral(weights: Any, box: FloatArray) -> FloatArray:
     pixels = np.where(np.isfinite(pixels), pixels, 0.0)
     if (pixels < 0).any():
         raise DataError("negative weights", expected="people, areas or other numbers that are not below 0")
+    if (largest := pixels.max(initial=0.0)) > MAX_WEIGHT:
+        raise DataError(
+            f"a weight of {largest:g}",
+            expected=f"numbers up to {MAX_WEIGHT:g}",
+            todo="it looks like a nodata value that the file does not state: open the weights with nodata=",
+        )
     sums = np.zeros((height + 1, width + 1))
     sums[1:, 1:] = pixels.cumsum(axis=0).cumsum(axis=1)
 

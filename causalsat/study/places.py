@@ -253,19 +253,20 @@ def dates(study: Any, a: Any) -> Iterator[Finding]:
         start = np.nanmin(days)
     else:
         start = study.treatment_date
-    known = {name: np.asarray(source.dates) for name, source in _sources(study).items()}
-    own = {name: list(d) for name, d in known.items() if len(d)} or (
-        {"image_dates": list(study.image_dates)} if study.image_dates else {}
-    )
-    if not own:
-        if study.imagery is not None:
-            yield Finding(
-                "note",
-                "image dates",
-                f"treatment began on {start}, but the date of the images is missing",
-                "pass image_dates=: images taken after treatment may show its effects",
-            )
-        return
+    known = {name: list(np.asarray(source.dates)) for name, source in _sources(study).items()}
+    own = {name: days for name, days in known.items() if days}
+    undated = [name for name, days in known.items() if not days]
+    if study.image_dates and (undated or not known):
+        own["image_dates"] = list(study.image_dates)
+    elif undated:
+        yield Finding(
+            "note",
+            "image dates",
+            f"treatment began on {start}, but the date of the images"
+            f"{f' of {list_names(undated, 3)}' if own else ''} is missing",
+            "pass image_dates=: images taken after treatment may show its effects",
+        )
+    yield from _later_than_stated(study, {name: days for name, days in own.items() if name in known})
     for name, taken in own.items():
         late = [d for d in taken if np.datetime64(d, "D") >= start]
         if late:
@@ -276,6 +277,21 @@ def dates(study: Any, a: Any) -> Iterator[Finding]:
                 "an image that shows the treatment's effects biases the effect: keep earlier dates only "
                 f"(open_imagery(..., dates=...)), before {start}",
                 late,
+            )
+
+
+def _later_than_stated(study: Any, dated: Mapping[str, Any]) -> Iterator[Finding]:
+    """Images that are of later days, by their files, than image_dates= says."""
+    if not study.image_dates:
+        return
+    stated = max(study.image_dates)
+    for name, days in dated.items():
+        if (latest := max(np.datetime64(day, "D") for day in days)) > stated:
+            yield Finding(
+                "warning",
+                "image dates",
+                f"image_dates= ends on {stated}, and {name} says itself that it has images up to {latest}",
+                "leave image_dates= out, which is for images without a date, or open the imagery with other dates=",
             )
 
 

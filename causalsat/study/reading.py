@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -166,6 +167,7 @@ def _parse_text(file: Path, options: dict[str, Any]) -> pd.DataFrame:
     if not {"engine", "low_memory"} & set(options):  # a column is read as one, not in parts of different types
         options = {**options, "low_memory": False}
     frame = pd.read_csv(file, **options)
+    _tell_of_cut_file(file, header, options)
     if "index_col" not in options and _rows_end_in_separator(file, frame, options):
         options = {**options, "index_col": False}
         frame = pd.read_csv(file, **options)
@@ -194,6 +196,29 @@ def _refuse_repeated_names(file: Path, header: str, separator: str) -> None:
             todo="if the first line is no line of names: read_options={'header': None, 'names': [...]}"
             if numbers
             else "rename them in the file, so that a role names one of them",
+        )
+
+
+def _tell_of_cut_file(file: Path, header: str, options: Mapping[str, Any]) -> None:
+    """Warn of a last line of fewer fields than there are names, and without an end: a copy that was interrupted."""
+    separator = str(options.get("sep", options.get("delimiter")))
+    plain = file.name.lower().endswith((".csv", ".tsv", ".txt")) and "utf-16" not in str(options.get("encoding"))
+    if not plain or len(separator) != 1 or {"skipfooter", "nrows", "names", "header"} & set(options):
+        return
+    with open(file, "rb") as opened:
+        opened.seek(0, os.SEEK_END)
+        opened.seek(-min(opened.tell(), 1 << 16), os.SEEK_CUR)
+        end = opened.read()
+    if end.endswith((b"\n", b"\r")) or b"\n" not in end:
+        return
+    last = end.rsplit(b"\n", 1)[1].decode("utf-8", "replace")
+    names, fields = (len(next(csv.reader([line], delimiter=separator), [])) for line in (header, last))
+    if 0 < fields < names and last.count('"') % 2 == 0:
+        warnings.warn(
+            f"{file.name}: its last line has {fields} of {names} fields and no end: it may have been cut short, "
+            "with its last number. Copy it again, or leave out its last row",
+            DataWarning,
+            stacklevel=6,
         )
 
 

@@ -201,6 +201,10 @@ def test_weights_that_are_no_weights_are_refused(tmp_path):
     negative = people(tmp_path, np.full((1, 8, 8), -1.0, "float32"), 10.0, 8.0, 1.0)
     with pytest.raises(DataError, match="negative weights"):
         one(imagery, shapely.box(10, 0, 18, 8), weights=negative)
+    undeclared = np.ones((1, 8, 8), "float32")
+    undeclared[0, 2, 2] = np.finfo("float32").max
+    with pytest.raises(DataError, match=r"a weight of 3\.40282e\+38.*open the weights with nodata="):
+        one(imagery, shapely.box(10, 0, 18, 8), weights=people(tmp_path, undeclared, 10.0, 8.0, 1.0))
 
 
 def test_weights_are_read_in_parts(tmp_path, monkeypatch):

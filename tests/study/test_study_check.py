@@ -35,6 +35,37 @@ def image(bounds=(32.0, 1.0, 33.0, 2.0), hole=None, crs="EPSG:4326"):
     return open_imagery(array.rio.write_crs(crs), name="scene")
 
 
+def test_images_later_than_image_dates_says_are_told(tmp_path):
+    """The files' own days decide; a source without days is not forgotten beside one that has them."""
+    import rioxarray  # noqa: F401
+    import xarray
+
+    from causalsat.imagery import open_imagery
+
+    def image(**options):
+        array = xarray.DataArray(
+            np.random.default_rng(0).normal(size=(1, 60, 60)), dims=("band", "y", "x"),
+            coords={"y": 3.0 - 0.1 * np.arange(60), "x": 30 + 0.1 * np.arange(60)},
+        )  # fmt: skip
+        return open_imagery(array.rio.write_crs("EPSG:4326"), **options)
+
+    table = pd.DataFrame({"y": np.arange(40.0), "t": np.arange(40) % 2, "lon": 32 + 0.01 * np.arange(40), "lat": 0.5})
+    roles = {"outcome": "y", "treatment": "t", "lon": "lon", "lat": "lat", "treatment_date": "2010"}
+    both = {"landsat": image(dates="2015-03-01"), "rain": image()}
+
+    def said(**options):
+        found = Study(table, **roles, **options).check().findings
+        return [(f.level, f.what) for f in found if f.topic == "image dates"]
+
+    late = ("error", "1 of 1 images of landsat are from 2015-03-01 or later, treatment from 2010-01-01")
+    undated = ("note", "treatment began on 2010-01-01, but the date of the images of rain is missing")
+    assert said(imagery=both) == [late, undated]
+    stated = "image_dates= ends on 2005-12-31, and landsat says itself that it has images up to 2015-03-01"
+    assert said(imagery=both, image_dates="2005") == [late, ("warning", stated)]
+    assert said(imagery={"rain": image()}, image_dates="2005") == []
+    assert said(imagery=image(dates="2004"), image_dates="2005") == []
+
+
 def test_a_clean_study_has_no_error_or_warning():
     report = check(clean())
     assert report.ok

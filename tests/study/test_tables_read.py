@@ -495,6 +495,26 @@ def test_codes_with_an_e_stay_apart(tmp_path):
     assert frame["z"].tolist() == [1e5, 2e-3, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("end", "told"), [("c,3\n", False), ("c,3,1", False), ("c,3", True), ('"c', False), ("", False)]
+)
+def test_a_file_that_was_cut_short_is_told(tmp_path, end, told):
+    """As pandas reads it, with the last cell missing."""
+    path = written(tmp_path, "id,x,y\na,1,2\nb,12,2\n" + end)
+    if end == '"c':
+        with pytest.raises(DataError, match="cannot be read"):
+            read_units(path)
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame, _ = read_units(path)
+    said = [str(w.message) for w in caught if issubclass(w.category, DataWarning)]
+    assert bool(said) == told
+    if told:
+        assert said[0].startswith("t.csv: its last line has 2 of 3 fields and no end: it may")
+    pd.testing.assert_frame_equal(frame, pd.read_csv(path))
+
+
 def test_codes_of_classes_among_the_covariates_are_said(tmp_path):
     """A region of 1 north, 2 south, 3 east is no amount; yes and no, an ordered scale and a plain number are."""
     n = 12
