@@ -18,7 +18,7 @@ from causalsat.core.warn import warn
 from causalsat.exceptions import ImageryError, ImageryWarning
 from causalsat.imagery.blocks import Block
 from causalsat.imagery.dates import as_day, check_order
-from causalsat.imagery.encoded import NOTHING, Stated, stated, unsigned
+from causalsat.imagery.encoded import NOTHING, Stated, stated, stated_by_band, unsigned
 from causalsat.imagery.files import is_remote
 from causalsat.imagery.grid import Grid, make_grid
 from causalsat.imagery.handles import new_operation, operation
@@ -237,7 +237,7 @@ def open_array(
         if len(names) == 1 and "band" not in source[names[0]].dims:
             data = data.assign_coords(band=names)
     else:
-        data, says, own_crs = canonical(unsigned(source), label), stated(source), _own_crs(source)
+        data, says, own_crs = canonical(unsigned(source), label), stated_by_band(source, label), _own_crs(source)
     described = describe(
         data, label, says, own_crs, bands=bands, dates=dates, crs=crs, nodata=nodata, scale=scale, offset=offset,
         mask=mask,
@@ -581,7 +581,7 @@ def _joined(
     says = tuple(stated(store[key]) for key in names)
     single = [unsigned(store[key]) for key in names]
     if len(names) == 1:
-        array, whole = single[0], says[0] if "band" in single[0].dims else says
+        array, whole = single[0], stated_by_band(store[names[0]], label) if "band" in single[0].dims else says
     else:
         array, whole = store[list(names)].assign(dict(zip(names, single, strict=True))).to_dataarray("band"), says
     data = canonical(array, label)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.exceptions import ImageryError
 from causalsat.imagery.blocks import is_nodata, nodata_bounds
 
-__all__ = ["FLAGS", "NOTHING", "Stated", "stated", "unsigned"]
+__all__ = ["FLAGS", "NOTHING", "Stated", "stated", "stated_by_band", "unsigned"]
 
 FLAGS = ("flag_values", "flag_masks", "flag_meanings")  # by which CF says what codes mean
 _FILLS = ("_FillValue", "missing_value", "fill_value", "nodata")
@@ -93,6 +94,37 @@ def stated(array: Any) -> Stated:
     return Stated(tuple(fills), low, high, scale, offset, any(key in attrs for key in FLAGS))
 
 
+def stated_by_band(array: Any, label: str) -> Stated | tuple[Stated, ...]:
+    """What a DataArray states of all of its bands, or of each where rioxarray gives each a scale or an offset.
+
+    Raises
+    ------
+    ImageryError
+        Scales or offsets of another number than there are bands, as are left after some bands were selected.
+
+    Examples
+    --------
+    >>> import xarray
+    >>> array = xarray.DataArray([[[1]], [[2]]], dims=("band", "y", "x"), attrs={"scales": (0.1, 0.2)})
+    >>> [one.scale for one in stated_by_band(array, "array")]
+    [0.1, 0.2]
+    """
+    common = stated(array)
+    each = {what: _numbers(array.attrs.get(key)) for key, what in (("scales", "scale"), ("offsets", "offset"))}
+    each = {what: values for what, values in each.items() if values}
+    if not each:
+        return common
+    count = array.sizes.get("band", 1)
+    for what, values in each.items():
+        if len(values) != count:
+            raise ImageryError(
+                f"{label} states {len(values)} {what}s for {count} band{'s' if count > 1 else ''}",
+                expected="one for each band",
+                todo=f"correct array.attrs['{what}s'], or select bands with bands= when it is opened",
+            )
+    return tuple(replace(common, **{what: values[k] for what, values in each.items()}) for k in range(count))
+
+
 def unsigned(array: Any) -> Any:
     """The array, its whole numbers with or without a sign as its attribute ``_Unsigned`` says."""
     turned = _turned_type(array)
@@ -116,10 +148,12 @@ def _turn(value: float, turned: np.dtype[Any]) -> float:
 
 
 def _numbers(value: Any) -> list[float]:
-    """The numbers of an attribute; none where it holds no number, or NaN."""
-    if value is None or isinstance(value, str | bytes):
+    """The numbers of an attribute, also of one that is a text; none where it holds no number, or NaN."""
+    if value is None:
         return []
     try:
+        if isinstance(value, str | bytes):
+            value = float(value)
         array = np.atleast_1d(np.asarray(value))
         exact = [int(v) if array.dtype.kind in "iu" else float(v) for v in array.ravel()]
     except (TypeError, ValueError):

@@ -11,7 +11,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
-import rioxarray  # noqa: F401  (rio.write_crs)
+import rioxarray
 import xarray
 from rasterio.shutil import copy as copy_raster
 
@@ -189,6 +189,38 @@ def test_nodata_is_compared_before_the_scale(tmp_path, form, scale, given):
               "netcdf": tmp_path / "a.nc"}[form]  # fmt: skip
     imagery = open_imagery(source, nodata=given, scale=scale, offset=offset)
     np.testing.assert_allclose(whole(imagery)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["array", "masked", "decoded", "zarr", "dataset"])
+@pytest.mark.filterwarnings("ignore::UserWarning:rioxarray", "ignore::UserWarning:zarr")
+def test_a_scale_for_each_band_of_rioxarray(tmp_path, form):
+    """Rioxarray keeps scales that differ by band under names of its own: .1 and .001 * n + 5."""
+    data = np.stack([numbers("int16"), numbers("int16", 1)])
+    data[0, 2:5, 3:9] = -9999
+    path = tif(tmp_path / "a.tif", data, nodata=-9999, scales=(0.1, 0.001), offsets=(0.0, 5.0))
+    with rasterio.open(path) as source:
+        bands = source.read(masked=True).astype(float).filled(np.nan)
+        expected = bands * np.reshape(source.scales, (2, 1, 1)) + np.reshape(source.offsets, (2, 1, 1))
+    array = rioxarray.open_rasterio(path, masked=form == "masked", mask_and_scale=form == "decoded")
+    opened = array
+    if form in ("zarr", "dataset"):
+        opened = array.to_dataset(name="a")
+    if form == "zarr":
+        pytest.importorskip("zarr")
+        opened.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+        opened = tmp_path / "a.zarr"
+    np.testing.assert_allclose(whole(open_imagery(opened, scale="file")), expected, rtol=1e-6)
+    if form == "decoded":
+        return
+    with pytest.warns(ImageryWarning, match=r"scale=0.001, offset=5; scale=0.1, offset=0"):
+        np.testing.assert_array_equal(whole(open_imagery(opened)), bands)
+    with pytest.raises(ImageryError, match="states itself scale="):
+        open_imagery(opened, scale=0.1)
+    second = open_imagery(opened, bands=[2], scale="file")
+    np.testing.assert_allclose(whole(second), expected[[1]], rtol=1e-6)
+    if form == "array":
+        with pytest.raises(ImageryError, match="states 2 scales for 1 band"):
+            open_imagery(array.isel(band=[1]), scale="file")
 
 
 def test_scales_beyond_single_precision_are_refused(tmp_path):
