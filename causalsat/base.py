@@ -27,6 +27,7 @@ from causalsat.core import features as neighbours
 from causalsat.core import inputs, memory
 from causalsat.core.fitting import unfitted_unless_finished
 from causalsat.core.inputs import FitData, FloatArray, align, align_all, align_outcome, without_zero_weights
+from causalsat.core.names import printed
 from causalsat.core.needed import with_adjusting_columns
 from causalsat.core.notebook import fragment, frame_table, html_facts, paragraph
 from causalsat.core.tables import latex_table, markdown_table, markdown_text, text_cells
@@ -102,7 +103,7 @@ class Summary:
         lines = [self.title.center(width).rstrip(), rule, body, "-" * width]
         lines += [f"{name}: {_show(value)}" for name, value in self.diagnostics.items()]
         lines += [rule, *(f"Note: {note}" for note in self.notes)]
-        return "\n".join(lines)
+        return printed("\n".join(lines))
 
     __repr__ = __str__
 

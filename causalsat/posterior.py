@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import align_rows, as_labels, labels_of
+from causalsat.core.names import one_line
 from causalsat.core.notebook import fragment, frame_table
 from causalsat.core.svg import histogram_svg, intervals_svg
 from causalsat.core.tables import Tabular
@@ -171,7 +172,7 @@ class EffectPosterior(Tabular):
             return f"{what}: means {mean.min():.4g} to {mean.max():.4g}, average {mean.mean():.4g})"
         rows = zip(self.index, self.mean(), *self.interval(0.9).T, strict=True)
         shown = ", ".join(f"{label} {mid:.4g} [{low:.4g}, {high:.4g}]" for label, mid, low, high in rows)
-        return f"{what}: {shown})"
+        return one_line(f"{what}: {shown})")
 
     def _title(self) -> str:
         if self.kind == "effect":

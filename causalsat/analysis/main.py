@@ -22,7 +22,7 @@ from causalsat.analysis.places import effects_at_places
 from causalsat.analysis.show import analysis_html, analysis_text, plot_analysis
 from causalsat.base import effect, final_estimator
 from causalsat.core.inputs import learn_imputation
-from causalsat.core.names import p_words
+from causalsat.core.names import p_words, printed
 from causalsat.core.progress import in_steps, step
 from causalsat.core.tables import Tabular
 from causalsat.design import Design
@@ -296,11 +296,11 @@ class Analysis(Tabular):
         table = self.average[["estimate", "se", "lower", "upper"]].astype(float).round(4)
         table["estimand"] = self.average["estimand"]
         taken = "" if self.compliance is None else f"\n\n{self.compliance!r}"
-        return f"{self.study!r}\n\n{table.to_string()}{taken}\n\n{self.verdict()}\n\n{estimator.summary()}"
+        return printed(f"{self.study!r}\n\n{table.to_string()}{taken}\n\n{self.verdict()}\n\n{estimator.summary()}")
 
     def __repr__(self) -> str:
         """Say what was analysed, the average effects and the verdict, in a few lines."""
-        return analysis_text(self)
+        return printed(analysis_text(self))
 
     def _repr_html_(self) -> str:
         """Average effects, the verdict, the targeting curve and the groups' effects, for notebooks."""

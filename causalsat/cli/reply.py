@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from causalsat.core.names import printed
 from causalsat.exceptions import CausalsatError, CausalsatWarning
 from causalsat.version import __version__
 
@@ -46,7 +47,7 @@ class Reply:
             fields |= {"result": self.result, "warnings": self.warnings, "error": error}
             typer.echo(json.dumps(fields, default=str))
         elif error is None:
-            typer.echo(self.text)
+            typer.echo(printed(self.text))
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def _fail(reply: Reply, error: Exception, verbose: bool) -> NoReturn:
     if verbose:
         traceback.print_exception(error, file=sys.stderr)
     message = str(error) if known else f"a defect of the program: {type(error).__name__}: {error}"
-    typer.secho(f"causalsat: {message}", err=True, fg="red")
+    typer.secho(f"causalsat: {printed(message)}", err=True, fg="red")
     if not known and not verbose:
         typer.secho("causalsat: run it again with --verbose and report what it prints", err=True)
     with suppress(OSError):  # the message above is on standard error

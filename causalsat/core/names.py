@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import html
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["close_matches", "list_names", "p_words", "percent", "plain", "shown", "with_unit"]
+__all__ = ["close_matches", "escaped", "list_names", "one_line", "p_words", "percent", "plain", "printed", "shown", "with_unit"]
+
+# what moves a terminal's cursor, colours or hides text, ends a line, or turns the direction of what follows
+_UNPRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def close_matches(name: str, known: Iterable[Any], most: int = 3) -> list[str]:
@@ -40,6 +45,39 @@ def list_names(names: Iterable[Any], most: int = 10) -> str:
     texts = [str(n) if isinstance(n, os.PathLike) or len(str(n)) <= 80 else f"{str(n)[:80]}..." for n in names]
     listed = ["".join(c if c.isprintable() else "\ufffd" for c in text) for text in texts]
     return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "")
+
+
+def printed(text: str) -> str:
+    r"""Text for a terminal: what would move its cursor or hide other text becomes U+FFFD; lines and tabs stay.
+
+    Examples
+    --------
+    >>> printed("a\x1b[2Jb\n")
+    'a�[2Jb\n'
+    """
+    return _UNPRINTED.sub("\ufffd", text)
+
+
+def escaped(text: str, quote: bool = True) -> str:
+    """Text within HTML: no markup, and nothing that a browser does not show.
+
+    Examples
+    --------
+    >>> escaped("<b>")
+    '&lt;b&gt;'
+    """
+    return html.escape(printed(text), quote)
+
+
+def one_line(text: Any) -> str:
+    r"""A name within a line: line breaks and tabs become spaces, and what cannot be printed U+FFFD.
+
+    Examples
+    --------
+    >>> one_line("years of\n schooling")
+    'years of schooling'
+    """
+    return printed(" ".join(re.split(r"[\s\x1c-\x1f\x85\u2028\u2029]+", str(text)))).strip()
 
 
 def shown(value: Any) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from causalsat.core.cells import Rows, shortened, text_cells, to_the_right
+from causalsat.core.names import escaped
 
 __all__ = ["fragment", "frame_table", "html_facts", "html_table", "paragraph", "picture", "thumbnail"]
 
@@ -51,7 +51,7 @@ def fragment(*parts: str) -> str:
 
 def paragraph(text: str, *, strong: bool = False) -> str:
     """A paragraph of text, escaped."""
-    inside = f"<strong>{escape(text)}</strong>" if strong else escape(text)
+    inside = f"<strong>{escaped(text)}</strong>" if strong else escaped(text)
     return f"<p>{inside}</p>"
 
 
@@ -90,13 +90,13 @@ def html_table(columns: Sequence[str], rows: Rows, caption: str, *, marks: Seque
         first = f'<th scope="row"{mark}>{_lines(row[0])}</th>'
         body.append(f"<tr>{first}{''.join(cell(j, text, 'td') for j, text in enumerate(row) if j)}</tr>")
     return (
-        f'<div class="cs-scroll" role="group" aria-label="{escape(caption, quote=True)}" tabindex="0"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="cs-scroll" role="group" aria-label="{escaped(caption, quote=True)}" tabindex="0"><table>'
+        f"<caption>{escaped(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
 def _lines(text: str) -> str:
-    return "<br>".join(escape(line) for line in text.split("\n"))
+    return "<br>".join(escaped(line) for line in text.split("\n"))
 
 
 def frame_table(frame: Any, caption: str, *, digits: int | None = None, max_rows: int = MAX_ROWS) -> str:
@@ -128,19 +128,19 @@ def html_facts(facts: Mapping[str, Any], caption: str) -> str:
     True
     """
     rows = "".join(
-        f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(str(value))}</td></tr>'
+        f'<tr><th scope="row">{escaped(str(name))}</th><td>{escaped(str(value))}</td></tr>'
         for name, value in facts.items()
     )
     return (
-        f'<div class="cs-scroll" role="group" aria-label="{escape(caption, quote=True)}" tabindex="0"><table>'
-        f"<caption>{escape(caption)}</caption><tbody>{rows}</tbody></table></div>"
+        f'<div class="cs-scroll" role="group" aria-label="{escaped(caption, quote=True)}" tabindex="0"><table>'
+        f"<caption>{escaped(caption)}</caption><tbody>{rows}</tbody></table></div>"
     )
 
 
 def picture(png: bytes, alt: str) -> str:
     """A PNG picture within the page."""
     data = base64.b64encode(png).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(alt, quote=True)}">'
+    return f'<img src="data:image/png;base64,{data}" alt="{escaped(alt, quote=True)}">'
 
 
 def thumbnail(png: bytes, alt: str) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from causalsat.core.names import escaped
 
 __all__ = ["curve_svg", "histogram_svg", "intervals_svg", "ticks"]
 
@@ -122,7 +123,7 @@ def curve_svg(
     marks += [_text(left - 6, down(tick) + 4, _number(tick), "end") for tick in _ticks(known)]
     marks.append(
         f'<text x="12" y="{(height - FOOT) / 2:.0f}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {(height - FOOT) / 2:.0f})">{escape(up)}</text>'
+        f'transform="rotate(-90 12 {(height - FOOT) / 2:.0f})">{escaped(up)}</text>'
     )
     return _svg(height, title, marks, _horizontal(right, at, left, height, across))
 
@@ -165,11 +166,11 @@ def histogram_svg(values: ArrayLike, *, title: str, axis: str, mark: float | Non
 
 # ---------------------------------------------------------------------- pieces
 def _svg(height: float, title: str, marks: Sequence[str], axis: Sequence[str]) -> str:
-    name = escape(title, quote=True)
+    name = escaped(title, quote=True)
     return (
         f'<svg role="img" aria-label="{name}" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
         f'height="{height:.0f}" style="max-width:100%;height:auto" fill="currentColor" font-size="12" '
-        f'font-family="system-ui, sans-serif"><title>{escape(title)}</title>{"".join(marks)}{"".join(axis)}</svg>'
+        f'font-family="system-ui, sans-serif"><title>{escaped(title)}</title>{"".join(marks)}{"".join(axis)}</svg>'
     )
 
 
@@ -220,7 +221,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float,
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(text)}</text>'
 
 
 def _number(value: float) -> str:

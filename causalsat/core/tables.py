@@ -9,6 +9,7 @@ from typing import Any
 
 from causalsat.core.cells import Rows, text_cells, to_the_right
 from causalsat.core.files import whole_file, writing
+from causalsat.core.names import printed
 from causalsat.core.notebook import fragment, frame_table, paragraph
 
 __all__ = [
@@ -246,7 +247,7 @@ class Tabular:
         unnamed = frame.index.name is None and type(frame.index).__name__ == "RangeIndex"
         layout: dict[str, Any] = {"index": not unnamed, "max_rows": _PRINTED_ROWS}
         table = frame.to_string(float_format=lambda value: f"{value:.4g}", **layout)
-        return "\n".join([self._title(), table, *self._notes()])
+        return printed("\n".join([self._title(), table, *self._notes()]))
 
     def _title(self) -> str:
         first = (type(self).__doc__ or "").strip().partition("\n")[0].rstrip(".")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from causalsat import plots
 from causalsat.core.files import whole_file, writing
-from causalsat.core.tables import write_csv
+from causalsat.core.tables import markdown_text, write_csv
 from causalsat.decisions.policy_map import PolicyMap, map_policy
 from causalsat.decisions.prices import known_of_cells, values_of
 from causalsat.mapping import map_effects
@@ -50,7 +50,7 @@ def write_plan(plan: Any, folder: Path, *, resolution: float | None, with_map: b
         paths.append(write_plan_page(plan, folder / "targeting.html", effects=effects, cells=cells, words=words[1:]))
     with writing(folder / "targeting.md"), whole_file(folder / "targeting.md") as temporary:
         value = plan.value.to_markdown(caption="Value a head")
-        temporary.write_text("# Whom to treat\n\n" + "\n\n".join([*words, value]) + "\n", encoding="utf-8")
+        temporary.write_text("# Whom to treat\n\n" + "\n\n".join([*map(markdown_text, words), value]) + "\n", encoding="utf-8")
     return [*paths, folder / "targeting.md"]
 
 

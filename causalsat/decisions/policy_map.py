@@ -98,7 +98,7 @@ def map_policy(
     OutputError
         If ``out`` exists.
     """
-    import rasterio
+    from causalsat.imagery.handles import local_raster
 
     check_cost_per(cost_per)
     if budget is not None and (not np.isfinite(budget) or budget <= 0):
@@ -108,7 +108,7 @@ def map_policy(
     source, path = Path(getattr(effects, "path", effects)), Path(out)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists", expected="a new file", todo="name another, or pass overwrite=True")
-    with rasterio.open(source) as raster:
+    with local_raster(source) as raster:
         names = list(raster.descriptions)
         if not {"cate", "prob_positive", "support"} <= set(names):
             raise DataError(
@@ -153,11 +153,14 @@ def _of_cells(given: Any, profile: dict[str, Any], name: str) -> FloatArray:
     """Cost or people of each cell; of a raster of people the sum, of one of costs the value."""
     shape = profile["shape"]
     if isinstance(given, str | os.PathLike):
-        import rasterio
         from rasterio.warp import Resampling, reproject
 
+        from causalsat.imagery.handles import local_raster
+
         out = np.full(shape, np.nan)
-        with rasterio.open(given) as raster:
+        with local_raster(given) as raster:
+            if raster.crs is None:
+                raise DataError(f"{given} without a coordinate system", expected="one, so that cells are known in it")
             values = raster.read(1, masked=True).astype(float).filled(np.nan)
             reproject(
                 values, out, src_transform=raster.transform, src_crs=raster.crs, src_nodata=np.nan,

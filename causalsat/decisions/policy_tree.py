@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from causalsat.core.figures import Drawn
 from causalsat.core.inputs import align, check_weights
-from causalsat.core.names import shown
+from causalsat.core.names import one_line, shown
 from causalsat.decisions.tree_search import search
 from causalsat.evaluation.policy import cost_matrix, score_matrix
 from causalsat.exceptions import DataError, ParameterError
@@ -168,8 +168,8 @@ def _arm_names(k: int) -> list[str]:
 def _lines(node: dict[str, Any], features: list[str], arms: list[str], so_far: str = "") -> list[str]:
     if "arm" in node:
         condition = so_far or "everybody"
-        return [f"{condition}: {arms[node['arm']]} ({node['n']:,} unit{'s' if node['n'] != 1 else ''})"]
-    name, at = features[node["feature"]], shown(node["threshold"])
+        return [f"{condition}: {one_line(arms[node['arm']])} ({node['n']:,} unit{'s' if node['n'] != 1 else ''})"]
+    name, at = one_line(features[node["feature"]]), shown(node["threshold"])
     joint = f"{so_far} and " if so_far else ""
     return [
         *_lines(node["left"], features, arms, f"{joint}{name} <= {at}"),

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from causalsat.base import effect
+from causalsat.core.names import printed
 from causalsat.core.tables import Tabular
 from causalsat.decisions.place_features import by_label
 from causalsat.decisions.plan_outputs import write_plan
@@ -193,7 +194,7 @@ class TargetingPlan(Tabular):
 
     def __repr__(self) -> str:
         """The plan in words, and the first places."""
-        return f"{self.paragraph()}\n{self.table.head(8).to_string(float_format=lambda v: f'{v:.4g}')}"
+        return printed(f"{self.paragraph()}\n{self.table.head(8).to_string(float_format=lambda v: f'{v:.4g}')}")
 
     def _notes(self) -> list[str]:
         return [self.paragraph()]

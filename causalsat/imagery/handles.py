@@ -25,6 +25,7 @@ __all__ = [
     "CACHE_BYTES",
     "OpenFile",
     "close_all",
+    "local_raster",
     "dataset",
     "cache_bound",
     "gdal_env",
@@ -232,6 +233,23 @@ def _files(name: str, sources: tuple[str, ...], handle: Any) -> tuple[tuple[str,
         files[file] = None
         files.update((file + ending, None) for ending in _SIDECARS if not file.endswith(_SIDECARS))
     return tuple(files), tuple(unstamped)
+
+
+@contextmanager
+def local_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A raster of this machine, open while it is read; nothing that it names is fetched.
+
+    Raises
+    ------
+    ImageryError
+        If it is not there, lies on the net, names what does, or cannot be read.
+    """
+    handle = _open(os.fspath(path), False).handle
+    try:
+        with offline(), readable(os.fspath(path)):
+            yield handle
+    finally:
+        handle.close()
 
 
 @contextmanager

@@ -67,10 +67,11 @@ def read_layers(path: Any, most: int = 1000) -> MapLayers:
     DataError
         If the file lacks the bands of a map of effects.
     """
-    import rasterio
     from rasterio.enums import Resampling
 
-    with rasterio.open(path) as raster:
+    from causalsat.imagery.handles import local_raster
+
+    with local_raster(path) as raster:
         if not (set(BANDS) <= set(raster.descriptions) or set(RISK_BANDS) <= set(raster.descriptions)):
             raise DataError(
                 f"a raster with the bands {', '.join(map(str, raster.descriptions))}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from causalsat.core.names import one_line
 from causalsat.plots import style
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _draw(ax: Any, node: dict[str, Any], tree: Any, used: list[int], level: int)
         x = float(used[0])
         used[0] += 1
         colour = style.COLOURS[node["arm"] % len(style.COLOURS)] if node["arm"] else style.GREY
-        words = f"{style.plain(tree.arm_names_[node['arm']])}\n{node['n']:,} units"
+        words = f"{style.plain(one_line(tree.arm_names_[node['arm']]))}\n{node['n']:,} units"
         _box(ax, x, y, words, colour, "white")
         return x
     left = _draw(ax, node["left"], tree, used, level + 1)
@@ -59,7 +60,7 @@ def _draw(ax: Any, node: dict[str, Any], tree: Any, used: list[int], level: int)
         ax.plot([x, child], [y, y - 1], color=style.INK, linewidth=1, zorder=1)
         ax.text((x + child) / 2, y - 0.5, answer, fontsize=9, ha="center", va="center", color=style.INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=2)  # fmt: skip
-    name = style.plain(tree.feature_names_[node["feature"]])
+    name = style.plain(one_line(tree.feature_names_[node["feature"]]))
     _box(ax, x, y, f"{name}\nat most {node['threshold']:.4g}?", "white", style.INK)
     return x
 

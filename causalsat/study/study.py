@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from causalsat.core.inputs import align_rows, take
-from causalsat.core.names import shown, with_unit
+from causalsat.core.names import one_line, shown, with_unit
 from causalsat.core.notebook import fragment, html_facts
 from causalsat.core.treatment import FOR_ARMS, arm_names, code_treatment, declared_arms
 from causalsat.design import Design, make_design
@@ -752,7 +752,7 @@ class Study:
 
     def __repr__(self) -> str:
         """One line: units, clusters, arms, covariates, imagery."""
-        return f"<Study {self.name!r}: {', '.join(self.facts())}>"
+        return one_line(f"<Study {self.name!r}: {', '.join(self.facts())}>")
 
     def _repr_html_(self) -> str:
         return html_of(self)
