@@ -11,7 +11,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["close_matches", "escaped", "list_names", "one_line", "p_words", "percent", "plain", "printed", "shown", "with_unit"]
+__all__ = [
+    "close_matches",
+    "escaped",
+    "list_names",
+    "one_line",
+    "p_words",
+    "percent",
+    "plain",
+    "printed",
+    "shown",
+    "with_unit",
+]
 
 # what moves a terminal's cursor, colours or hides text, ends a line, or turns the direction of what follows
 _UNPRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -50,7 +50,9 @@ def write_plan(plan: Any, folder: Path, *, resolution: float | None, with_map: b
         paths.append(write_plan_page(plan, folder / "targeting.html", effects=effects, cells=cells, words=words[1:]))
     with writing(folder / "targeting.md"), whole_file(folder / "targeting.md") as temporary:
         value = plan.value.to_markdown(caption="Value a head")
-        temporary.write_text("# Whom to treat\n\n" + "\n\n".join([*map(markdown_text, words), value]) + "\n", encoding="utf-8")
+        temporary.write_text(
+            "# Whom to treat\n\n" + "\n\n".join([*map(markdown_text, words), value]) + "\n", encoding="utf-8"
+        )
     return [*paths, folder / "targeting.md"]
 
 
