@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,19 +121,20 @@ def chain_summary(
 
     r_hat: list[float] = []
     ess: list[float] = []
-    for name, values in draws.items():
-        columns = values.reshape(*values.shape[:2], -1)
-        for j in range(columns.shape[2]):
-            column = columns[:, :, j]
-            if not np.isfinite(column).all():
-                r_hat.append(math.inf)
-                ess.append(0.0)
-                continue
-            if np.ptp(column) == 0:
-                continue
-            if len(column) > 1:
-                r_hat.append(float(arviz.rhat(column)))
-            ess.append(min(float(arviz.ess(column, method=m)) for m in methods(name)))
+    with _without_numba(arviz.Numba):
+        for name, values in draws.items():
+            columns = values.reshape(*values.shape[:2], -1)
+            for j in range(columns.shape[2]):
+                column = columns[:, :, j]
+                if not np.isfinite(column).all():
+                    r_hat.append(math.inf)
+                    ess.append(0.0)
+                    continue
+                if np.ptp(column) == 0:
+                    continue
+                if len(column) > 1:
+                    r_hat.append(float(arviz.rhat(column)))
+                ess.append(min(float(arviz.ess(column, method=m)) for m in methods(name)))
     first = next(iter(draws.values()))
     return {
         "r_hat": float(np.nanmax(r_hat)) if r_hat else float("nan"),
@@ -141,6 +143,17 @@ def chain_summary(
         "n_chains": int(first.shape[0]),
         "n_draws": int(first.shape[0] * first.shape[1]),
     }
+
+
+@contextmanager
+def _without_numba(switch: Any) -> Iterator[None]:
+    """Let ArviZ take NumPy's variances: to compile its own, in each process, costs more than they ever save here."""
+    before = switch.numba_flag
+    switch.numba_flag = False
+    try:
+        yield
+    finally:
+        switch.numba_flag = before
 
 
 def worst_summary(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
