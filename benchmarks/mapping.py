@@ -55,7 +55,7 @@ def write_raster(path: Path, size: int, seed: int = 0) -> None:
                 sink.write(block, window=rasterio.windows.Window(col, row, width, height))
 
 
-def fit_model(imagery: Any, seed: int = 0) -> Any:
+def fit_model(imagery: Any, features: Any = None, seed: int = 0) -> Any:
     """An image model of a simulated trial on the raster; the effect rises with the first component."""
     import geopandas as gpd
     from sklearn.pipeline import make_pipeline
@@ -72,7 +72,8 @@ def fit_model(imagery: Any, seed: int = 0) -> Any:
     places = gpd.GeoDataFrame(geometry=gpd.points_from_xy(x, y), crs=imagery.crs)
     valid = imagery.chips(places, size_px=CHIP_PX, on_invalid="mask", min_valid=0.0).valid_fraction.values >= 0.99
     places = places[valid].iloc[:N_PLACES].reset_index(drop=True)
-    encoder = ImageEncoder(imagery, CHIP_PX * PIXEL_M, RandomConvFeatures(64), n_components=10)
+    filters = RandomConvFeatures(64) if features is None else features
+    encoder = ImageEncoder(imagery, CHIP_PX * PIXEL_M, filters, n_components=10)
     latent = encoder.fit_transform(places)["img0"].to_numpy()
     treatment = np.arange(len(places)) % 2
     outcome = treatment * (0.5 + 0.5 * latent) + rng.standard_normal(len(places))

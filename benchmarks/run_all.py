@@ -34,6 +34,7 @@ ORDER = [
     ("mapping", "Mapping a large raster"),
     ("country", "Maps at the scale of a country"),
     ("rate", "RATE of a million units"),
+    ("waiting", "Where users wait: work beside its reference, growth"),
     ("bayesian_linear", "BayesianLinearEffect"),
     ("large_linear", "BayesianLinearEffect on 100,000 units"),
     ("image_confounding", "Confounders in the image"),

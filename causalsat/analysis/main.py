@@ -342,7 +342,8 @@ class Analysis(Tabular):
             Made if it does not exist; an interrupted map in it is continued. The outputs of an earlier run of the
             same study are replaced.
         region, resolution, min_valid, progress
-            Passed to :func:`causalsat.map_effects`.
+            Passed to :func:`causalsat.map_effects`. Without a resolution the map has about 250,000 cells; where one
+            asks for more, a tile is measured first, and a map that takes long is warned of.
         overwrite : bool
             Replace the outputs of another study, and other files under the names of outputs.
 

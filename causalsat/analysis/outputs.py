@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -20,14 +21,18 @@ from causalsat.core.names import with_unit
 from causalsat.core.optional import is_installed
 from causalsat.core.tables import write_csv
 from causalsat.core.warn import warn
-from causalsat.exceptions import IgnoredWarning
+from causalsat.exceptions import IgnoredWarning, MapWarning
 from causalsat.mapping import map_effects
+from causalsat.mapping.plan import plan_map
 from causalsat.persistence import save
 from causalsat.report.page import Figure, Page, Section, Table, write_metrics
 from causalsat.version import __version__
 
 __all__ = ["collect_metrics", "page_is_possible", "write_outputs"]
 
+LOG = logging.getLogger(__name__)
+MANY_CELLS = 250_000  # from which a map's plan is measured and said
+LONG_HOURS = 0.25
 NO_PAGE = "the interactive map (map.html) is left out, because bokeh is not installed: pip install 'causalsat[maps]'"
 
 
@@ -48,6 +53,7 @@ def write_outputs(
     earlier = claim(folder, study, [name for name in NAMES if name not in absent], overwrite=overwrite)
     save(analysis.model, folder / "model.safetensors")
     imagery = next(iter(study.imagery.values())) if isinstance(study.imagery, dict) else study.imagery
+    say_plan(analysis.model, imagery, region, resolution, min_valid)
     mapped = map_effects(
         analysis.model,
         imagery,
@@ -77,6 +83,30 @@ def write_outputs(
     paths = [*pages, *written, folder / "metrics.json", folder / "model.safetensors"]
     finish(folder, study, {path.name for path in (*paths, *figures.values())}, earlier)
     return paths
+
+
+def say_plan(model: Any, imagery: Any, region: Any, resolution: float | None, min_valid: float | None) -> None:
+    """Measure a tile of a map of many cells, and say what the map takes before it begins.
+
+    Warns
+    -----
+    MapWarning
+        Where it takes more than a quarter of an hour; names a resolution that takes less.
+    """
+    if resolution is None:
+        return  # about 250,000 cells
+    plan = plan_map(model, imagery, region, resolution, min_valid=min_valid, measure=False)
+    if plan.n_cells <= MANY_CELLS:
+        return
+    plan = plan_map(model, imagery, region, resolution, min_valid=min_valid)
+    LOG.info("the map: %s", plan)
+    if plan.hours > LONG_HOURS:
+        coarser = resolution * (plan.n_cells / MANY_CELLS) ** 0.5
+        warn(
+            f"a map of {plan.n_cells:,} cells of {plan.resolution_m:g} m takes about {plan.hours:.1f} hours; without "
+            f"resolution= it has about {MANY_CELLS:,} cells, of {coarser:,.0f} m; a region= is mapped sooner",
+            MapWarning,
+        )
 
 
 def page_is_possible() -> bool:

@@ -23,7 +23,7 @@ from causalsat.core.fingerprint import fingerprint
 from causalsat.encoders.places import Encoded, Places, check_units, distinct_places, encode_places, looks_beyond
 from causalsat.exceptions import ParameterError
 
-__all__ = ["EncodedOnce", "encode_once", "encode_others", "shared_fit"]
+__all__ = ["EncodedOnce", "encode_once", "encode_others", "is_known", "shared_fit"]
 
 IntArray = NDArray[np.int64]
 
@@ -159,6 +159,13 @@ def encode_others(
     features[seen], features[others] = known.features[rows[seen]], rest.features
     valid[seen], valid[others] = known.valid[rows[seen]], rest.valid
     return Encoded(features, valid)
+
+
+def is_known(encoder: Any) -> bool:
+    """Whether a fitted encoder is one of the block's."""
+    block = _block.get()
+    fits = [] if block is None else block.fits.values()
+    return any(own is encoder for known in fits for own in known.encoders)
 
 
 def _known(encoder: Any, windows: IntArray) -> tuple[IntArray, Encoded | None]:

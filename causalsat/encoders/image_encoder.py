@@ -18,7 +18,7 @@ from causalsat.core.progress import bar as progress_bar
 from causalsat.encoders import places as _places
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.dense.window import LinearHead
-from causalsat.encoders.encode_once import encode_others, shared_fit
+from causalsat.encoders.encode_once import encode_others, is_known, shared_fit
 from causalsat.encoders.networks.module_encoder import as_transformer
 from causalsat.encoders.places import COORDINATES, check_keep, check_units, learn_box, names_of, waves
 from causalsat.encoders.random_conv.features import RandomConvFeatures
@@ -254,16 +254,27 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         check_keep(X, self.keep, self.prefix)
         places = _places.distinct_places(geometry, [(image, size) for _, image, size in sources])
         heads = self._heads()
+        reduction = self.reduction_ if self._reduces_first() else None
         with self._bar(len(places) * len(sources)) as bar:
             encoded = [
-                encode_others(image, encoder, places.geometry, windows, size, dense=self.dense, bar=bar, head=head)
+                encode_others(
+                    image,
+                    encoder,
+                    places.geometry,
+                    windows,
+                    size,
+                    dense=self.dense,
+                    bar=bar,
+                    head=head,
+                    reduction=reduction,
+                )
                 for (_, image, size), windows, encoder, head in zip(
                     sources, places.windows, self.encoders_, heads, strict=True
                 )
             ]
         features, usable = self._join(encoded, places, geometry, owner)
         if heads[0] is None:
-            return self._table(X, features, usable, places)
+            return self._table(X, features, usable, places, reduced=reduction is not None)
         scores = np.nansum([part.features for part in encoded], axis=0)
         return self._table(X, scores, usable, places, reduced=True)
 
@@ -508,10 +519,14 @@ class ImageEncoder(TransformerMixin, BaseEstimator):
         components = self.reduction_.components
         if components is None or not all(map(_places.looks_beyond, self.encoders_)):
             return [None] * len(self.encoders_)
-        weight = components.T / self.reduction_.scale[:, None]
         edges = np.cumsum([0, *(len(encoder.get_feature_names_out()) for encoder in self.encoders_)])
-        whole = LinearHead(self.reduction_.mean, weight)
+        whole = LinearHead(self.reduction_.mean, self.reduction_.weight)
         return [whole.part(int(a), int(b)) for a, b in pairwise(edges)]
+
+    def _reduces_first(self) -> bool:
+        """Whether the one encoder can reduce features before it pools them over a chip, and none is known already."""
+        (encoder, *others), components = self.encoders_, self.reduction_.components
+        return not others and components is not None and type(encoder) is RandomConvFeatures and not is_known(encoder)
 
     def _table(
         self,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from causalsat.encoders.base import feature_array
 from causalsat.encoders.chips import Float32Array
 from causalsat.encoders.dense.boxes import true_shares, valid_shares
+from causalsat.encoders.dense.window import LinearHead
 from causalsat.encoders.scale import familiar_pixels, familiar_shares, known_scale
 from causalsat.exceptions import ColumnError, DataError
 
@@ -277,6 +278,7 @@ def encode_places(
     dense: bool | str,
     bar: Any,
     head: Any = None,
+    reduction: Any = None,
 ) -> Encoded:
     """Encode places with a fitted encoder.
 
@@ -300,6 +302,8 @@ def encode_places(
         Progress bar, advanced by places.
     head : LinearHead, optional
         Linear map of the features, for encoders that look beyond their chips: applied before pooling.
+    reduction : Reduction, optional
+        The same for encoders that apply it before pooling where they are dense; chips' features are reduced after.
     """
     n, halo = len(windows), int(getattr(encoder, "halo_px", 0))
     lonlat = centres_of(imagery, windows, size_px) if getattr(encoder, "reads_places", False) else None
@@ -325,12 +329,14 @@ def encode_places(
                 continue
             alone[index] = False
             where = None if lonlat is None else lonlat[index]
-            store(index, *_encode_window(imagery, encoder, windows[index], size_px, lonlat=where))
+            own = None if reduction is None else LinearHead(reduction.mean, reduction.weight)
+            store(index, *_encode_window(imagery, encoder, windows[index], size_px, head=own, lonlat=where))
     if alone.any():
         rest = np.flatnonzero(alone)
         for position, chips in read_chips(imagery, geometry.iloc[rest], size_px):
             where = None if lonlat is None else lonlat[rest[position]]
-            part, share = encoder.transform(as_chips(imagery, chips, where)), valid_share(chips)
+            part, share = feature_array(encoder.transform(as_chips(imagery, chips, where))), valid_share(chips)
+            part = part if reduction is None else reduction.apply_known(part)
             store(rest[position], part, share, share if scale is None else familiar_shares(scale, chips))
     if features is None:
         raise DataError("no places to encode", expected="at least one unit")

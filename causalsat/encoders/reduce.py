@@ -44,6 +44,18 @@ class Reduction:
         z[~np.isfinite(z)] = 0.0
         return z if self.components is None else z @ self.components.T
 
+    def apply_known(self, features: FloatArray) -> FloatArray:
+        """The same, but NaN where all features of a row are missing."""
+        scores = self.apply(features)
+        scores[~np.isfinite(features).any(axis=1)] = np.nan
+        return scores
+
+    @property
+    def weight(self) -> FloatArray:
+        """What centred features are multiplied by, shape (features, components); there must be components."""
+        assert self.components is not None
+        return np.asarray(self.components.T / self.scale[:, None])
+
 
 def learn_reduction(features: FloatArray, n_components: int | float | None) -> Reduction:
     """Learn the standardisation and the principal components from the features of distinct places.

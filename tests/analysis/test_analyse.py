@@ -2,18 +2,21 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
 from shapely import Point
 
 import causalsat
+from causalsat.analysis import outputs
 from causalsat.analysis.modifiers import BesideImages, beside_images
+from causalsat.analysis.outputs import say_plan
 from causalsat.analysis.places import effects_at_places
 from causalsat.encoders.encode_once import encode_once
 from causalsat.encoders.places import PLACE
 from causalsat.evaluation import rate
-from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, ParameterError
+from causalsat.exceptions import DataError, DataWarning, IgnoredWarning, MapWarning, ParameterError
 from causalsat.simulate import satellite_trial
 
 
@@ -323,3 +326,17 @@ def test_an_analysis_draws_four_figures_in_one_and_stands_beside_others(smooth):
     table = compare_models({"a": found, "b": found}, rows={"difference in means": "Grant"}).to_dataframe()
     assert table.loc["Grant", "a"] == table.loc["Grant", "b"]
     assert table.loc["Clusters"].tolist() == ["90", "90"]
+
+
+def test_a_long_map_is_said_before_it_begins(smooth, monkeypatch):
+    _, found = smooth
+    model, imagery = found.model, found.study.imagery
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        say_plan(model, imagery, None, 960.0, None)  # few cells
+        monkeypatch.setattr(outputs, "MANY_CELLS", 100)
+        say_plan(model, imagery, None, None, None)
+        say_plan(model, imagery, None, 960.0, None)  # many, but quick
+    monkeypatch.setattr(outputs, "LONG_HOURS", 0.0)
+    with pytest.warns(MapWarning, match=r"a map of 256 cells of 960 m takes about \d.*of 1,536 m"):
+        say_plan(model, imagery, None, 960.0, None)

@@ -7,7 +7,7 @@ that a linear head (the projection on principal components) may come before it: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "block_squares",
     "pool_squares",
     "squares_of",
+    "sum_of_parts",
     "wanted_squares",
     "window_responses",
 ]
@@ -52,6 +53,29 @@ class LinearHead:
     def part(self, start: int, stop: int) -> LinearHead:
         """The head of some of the features."""
         return LinearHead(self.mean[start:stop], self.weight[start:stop])
+
+    def apply(self, features: FloatArray) -> FloatArray:
+        """What the head makes of features (n, features), shape (n, k)."""
+        return np.asarray((features - self.mean) @ self.weight)
+
+
+def sum_of_parts(parts: Sequence[FloatArray]) -> FloatArray:
+    """Sum of heads of parts of the features (n, k); a part that is NaN counts as its mean, all NaN gives NaN.
+
+    Examples
+    --------
+    >>> missing = np.full((1, 2), np.nan)
+    >>> sum_of_parts([np.ones((1, 2)), missing]), sum_of_parts([missing, missing])
+    (array([[1., 1.]]), array([[nan, nan]]))
+    """
+    total = np.zeros_like(parts[0])
+    lost = np.ones(len(total), dtype=bool)
+    for part in parts:
+        absent = np.isnan(part).any(axis=1)
+        total += np.where(absent[:, None], 0.0, part)
+        lost &= absent
+    total[lost] = np.nan
+    return total
 
 
 @dataclass(frozen=True)

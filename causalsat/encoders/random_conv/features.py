@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from causalsat.encoders import chips as _chips
 from causalsat.encoders.base import ChipEncoder
 from causalsat.encoders.chips import ChipView, Float32Array
+from causalsat.encoders.dense.window import LinearHead, sum_of_parts
 from causalsat.encoders.device import resolve_device, use_half
 from causalsat.encoders.random_conv import pooling
 from causalsat.encoders.random_conv.filters import FilterBank, learn_filters, sample_patches
@@ -196,7 +197,9 @@ class RandomConvFeatures(ChipEncoder):
         sd = np.sqrt(np.maximum(square - mean**2, 0.0))
         return np.hstack([self.band_mean_ + self.band_sd_ * mean, self.band_sd_ * sd])
 
-    def dense(self, window: Float32Array, rows: ArrayLike, cols: ArrayLike, size_px: int) -> NDArray[np.float64]:
+    def dense(
+        self, window: Float32Array, rows: ArrayLike, cols: ArrayLike, size_px: int, head: LinearHead | None = None
+    ) -> NDArray[np.float64]:
         """Features of many overlapping chips of one window, each response computed once.
 
         Equal to :meth:`transform` of the chips to rounding (the tests ask for 1e-5 of a feature's standard
@@ -210,10 +213,12 @@ class RandomConvFeatures(ChipEncoder):
             Upper-left pixel of each chip, counted from the window's.
         size_px : int
             Side of the chips; each must lie in the window.
+        head : LinearHead, optional
+            Linear map of the features, applied before they are added up over the chip.
 
         Returns
         -------
-        ndarray of shape (n, features)
+        ndarray of shape (n, features) or (n, k)
             In the order of ``rows`` and ``cols``.
         """
         import torch
@@ -222,15 +227,20 @@ class RandomConvFeatures(ChipEncoder):
         pixels = self._open_known(np.asarray(window)[None], self._minimum_px()).take(slice(None))[0]
         top, left = np.asarray(rows, dtype=np.int64), np.asarray(cols, dtype=np.int64)
         _check_inside(top, left, int(size_px), pixels.shape[-2:])
-        kernels, parts = self._kernels(), []
+        kernels, parts, start = self._kernels(), [], 0
         with torch.inference_mode():
             for date in pixels:
                 image, valid = self._tensors(date)
-                parts += [pooling.window_means(image, valid, kernel, top, left, int(size_px)) for kernel in kernels]
+                for kernel in kernels:
+                    own = None if head is None else head.part(start, start + 2 * kernel.n_filters)
+                    parts.append(pooling.window_means(image, valid, kernel, top, left, int(size_px), own))
+                    start += 2 * kernel.n_filters
                 if self.statistics:
                     moments = pooling.window_moments(image, valid, top, left, int(size_px))
-                    parts.append(self._raw_units(*moments))
-        return np.hstack(parts)
+                    raw = self._raw_units(*moments)
+                    parts.append(raw if head is None else head.part(start, start + raw.shape[1]).apply(raw))
+                    start += raw.shape[1]
+        return np.hstack(parts) if head is None else sum_of_parts(parts)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the features.

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from causalsat.encoders.dense.window import LinearHead
 from causalsat.encoders.random_conv.filters import FilterBank
 
 __all__ = ["Kernel", "chip_means", "chip_moments", "make_kernel", "window_means", "window_moments"]
 
 FloatArray = NDArray[np.float64]
 
-_CPU_BLOCK = 1024  # columns of the unfolded image at a time: responses of 128 filters take 0.5 MB
+_CPU_BLOCK = 1 << 17  # responses at a time, 0.5 MB: 1,024 columns of the unfolded image for 128 filters
 _CUDA_BLOCK = 1 << 19
 _STRIP_ROWS = 32  # rows added up in single precision
 _INTEGRAL_BYTES = 256 << 20  # running sums held at once
@@ -53,7 +54,7 @@ class Kernel:
     @property
     def block(self) -> int:
         """Columns of the unfolded image to process at a time."""
-        return _CUDA_BLOCK if self.weight.is_cuda else _CPU_BLOCK
+        return _CUDA_BLOCK if self.weight.is_cuda else max(_CPU_BLOCK // self.n_filters, 256)
 
     def part(self, start: int, stop: int) -> Kernel:
         """Some of the filters."""
@@ -155,9 +156,17 @@ def _divide(sums: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def window_means(
-    image: Any, valid: Any, kernel: Kernel, rows: NDArray[np.int64], cols: NDArray[np.int64], size_px: int
+    image: Any,
+    valid: Any,
+    kernel: Kernel,
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    size_px: int,
+    head: LinearHead | None = None,
 ) -> FloatArray:
     """Pool many chips of one window: each response is computed once, chips are differences of running sums.
+
+    A linear head commutes with sums: it is applied to those of few rows, so that only its k outputs are run on.
 
     Parameters
     ----------
@@ -171,13 +180,15 @@ def window_means(
         Upper-left pixels of the chips in the window.
     size_px : int
         Side of a chip.
+    head : LinearHead, optional
+        Linear map of the features.
 
     Returns
     -------
-    ndarray of shape (n, 2 * filters)
-        As :func:`chip_means` gives for the chips, to rounding.
+    ndarray of shape (n, 2 * filters) or (n, k)
+        As :func:`chip_means` gives for the chips, to rounding; after the head.
     """
-    out = np.empty((len(rows), 2 * kernel.n_filters))
+    out = np.empty((len(rows), 2 * kernel.n_filters if head is None else head.weight.shape[1]))
     stride, positions = kernel.stride, (size_px - kernel.patch_px) // kernel.stride + 1
     phase = (rows % stride) * stride + cols % stride
     for value in np.unique(phase):
@@ -185,12 +196,18 @@ def window_means(
         top, left = divmod(int(value), stride)
         first, last = (rows[chosen] - top) // stride, (cols[chosen] - left) // stride
         sub, sub_valid = image[:, top:, left:], valid[top:, left:]
-        out[chosen] = _pool_phase(sub, sub_valid, kernel, first, last, positions)
+        out[chosen] = _pool_phase(sub, sub_valid, kernel, first, last, positions, head)
     return out
 
 
 def _pool_phase(
-    image: Any, valid: Any, kernel: Kernel, first: NDArray[np.int64], left: NDArray[np.int64], positions: int
+    image: Any,
+    valid: Any,
+    kernel: Kernel,
+    first: NDArray[np.int64],
+    left: NDArray[np.int64],
+    positions: int,
+    head: LinearHead | None,
 ) -> FloatArray:
     """Pool chips whose positions lie on one grid: chip j covers positions first[j] + 0..positions-1, and so on."""
     import torch
@@ -205,12 +222,16 @@ def _pool_phase(
         return (table[r1, :, c1] - table[r0, :, c1]) - (table[r1, :, c0] - table[r0, :, c0])
 
     counts = corners(_mask_integral(mask, row_edges, edges)).cpu().numpy()[:, 0]
+    if head is not None:
+        weight = torch.as_tensor(head.weight.T, dtype=torch.float32, device=image.device).contiguous()
+        sums = corners(_integral(patches, mask, kernel, row_edges, edges, weight)).cpu().numpy()
+        return _divide(sums, counts) - head.mean @ head.weight
     per_filter = 16 * (len(row_edges) * len(col_edges) + 4 * len(first))  # running sums, and a chip's four corners
     step = int(np.clip(_INTEGRAL_BYTES // per_filter, 1, kernel.n_filters))
     out = np.empty((len(first), 2 * kernel.n_filters))
     for start in range(0, kernel.n_filters, step):
         part = kernel.part(start, min(start + step, kernel.n_filters))
-        sums = corners(_integral(patches, mask, part, row_edges, edges)).cpu().numpy()
+        sums = corners(_integral(patches, mask, part, row_edges, edges, None)).cpu().numpy()
         means = _divide(sums, counts)
         out[:, start : start + part.n_filters] = means[:, : part.n_filters]
         out[:, kernel.n_filters + start : kernel.n_filters + start + part.n_filters] = means[:, part.n_filters :]
@@ -244,46 +265,68 @@ def _accumulate(table: Any, j: int, strip: Any, col_edges: Any) -> None:
     table[j + 1, :, 0] = 0.0
 
 
-def _integral(patches: Any, mask: Any, kernel: Kernel, row_edges: NDArray[np.int64], col_edges: Any) -> Any:
-    """Running sums of both signs at the chips' borders: (row borders, 2 * filters, column borders).
+def _integral(
+    patches: Any, mask: Any, kernel: Kernel, row_edges: NDArray[np.int64], col_edges: Any, weight: Any
+) -> Any:
+    """Running sums of both signs at the chips' borders: (row borders, 2 * filters or k, column borders).
 
     Rows between two borders are added up in single precision (they are few), everything across borders in double.
+    ``weight`` (k, 2 * filters), or None, is applied to the sums of those rows.
     """
     import torch
 
     n, width = kernel.n_filters, patches.shape[-1]
-    table = torch.empty((len(row_edges), 2 * n, len(col_edges)), dtype=torch.float64, device=mask.device)
+    n_out = 2 * n if weight is None else len(weight)
+    table = torch.empty((len(row_edges), n_out, len(col_edges)), dtype=torch.float64, device=mask.device)
     table[0] = 0.0
     strip = torch.empty((2 * n, width), dtype=torch.float32, device=mask.device)
-    complete = mask.all(1).cpu().numpy()
     for j in range(len(row_edges) - 1):
         start, stop = int(row_edges[j]), int(row_edges[j + 1])
         step = int(np.ceil((stop - start) / np.ceil((stop - start) / _STRIP_ROWS)))
         for r in range(start, stop, step):
             rows = slice(r, min(r + step, stop))
-            weight = None if complete[rows].all() else mask[rows]
-            _add_rows(strip, patches[:, :, :, rows], weight, kernel, first=r == start)
-        _accumulate(table, j, strip, col_edges)
+            _add_rows(strip, patches[:, :, :, rows], mask[rows], kernel, first=r == start)
+        torch.sub(strip[:n], strip[n:], out=strip[n:])  # negative parts
+        _accumulate(table, j, strip if weight is None else weight @ strip, col_edges)
     return table
 
 
 def _add_rows(strip: Any, patches: Any, mask: Any, kernel: Kernel, *, first: bool) -> None:
-    """Add rows of responses up along y into ``strip`` (2 * filters, columns), tile by tile."""
+    """Add rows of responses up along y into ``strip`` (2 * filters, columns): positive parts, then both signs' sum.
+
+    Where all positions of a tile are valid and there is no threshold, both signs' sum is that of the responses, which
+    is the response to the summed patches.
+    """
     n, (rows, width) = kernel.n_filters, patches.shape[-2:]
     tile = max(1, kernel.block // rows)
+    complete = mask.all(0).cpu().numpy()
+    plain = kernel.threshold == 0 and not kernel.half
+    both = _sum_of_responses(patches, kernel) if plain else strip.new_empty((n, width))
     for c in range(0, width, tile):
         cols = slice(c, min(c + tile, width))
-        signs = _rectify(_respond(patches[..., cols], kernel), kernel.threshold)
-        for z, out in zip(signs, (strip[:n, cols], strip[n:, cols]), strict=True):
-            response = z.reshape(n, rows, -1)
-            if mask is not None:
-                response = response * mask[:, cols]
-            if first and rows == 1:
-                out.copy_(response[:, 0])
-            elif first:
-                out.copy_(response.sum(1))
-            else:
-                out.add_(response.sum(1))
+        z = _respond(patches[..., cols], kernel)
+        if plain and complete[cols].all():
+            positive = z.clamp_(min=0).reshape(n, rows, -1).sum(1)
+        else:
+            signs = (sign.reshape(n, rows, -1) * mask[:, cols] for sign in _rectify(z, kernel.threshold))
+            positive, negative = (sign.sum(1) for sign in signs)
+            both[:, cols] = positive - negative
+        if first:
+            strip[:n, cols] = positive
+        else:
+            strip[:n, cols] += positive
+    if first:
+        strip[n:] = both
+    else:
+        strip[n:] += both
+
+
+def _sum_of_responses(patches: Any, kernel: Kernel) -> Any:
+    """Sums (filters, columns) over rows of the responses to patches (band, patch, patch, rows, columns)."""
+    import torch
+
+    columns = patches.sum(-2).reshape(kernel.weight.shape[1], -1)
+    return torch.addmm(kernel.offset * patches.shape[-2], kernel.weight, columns)
 
 
 def chip_moments(images: Any, valid: Any) -> tuple[FloatArray, FloatArray]:
