@@ -1,6 +1,6 @@
 """Before and after the trial: power against brute force, sites of the next trial against random and spread ones.
 
-python benchmarks/decisions_trials.py [--simulations 400] [--worlds 10]
+python benchmarks/decisions_trials.py [--sections power sites] [--simulations 4000] [--worlds 20] [--first 500]
 """
 
 from __future__ import annotations
@@ -10,50 +10,95 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
+from scipy.stats import norm
+from sklearn.linear_model import RidgeCV
 
 import causalsat
+from causalsat.encoders.image_encoder import ImageEncoder
+from causalsat.encoders.random_conv.features import RandomConvFeatures
 
 
-def brute_force(features, n, people, effect, icc, n_simulations, seed=1):
-    """Share of trials, household by household, whose average effect is significant in statsmodels' clustered OLS."""
-    import statsmodels.api as sm
+def brute_force(features, n, people, effect, icc, n_simulations, n_permutations=39, seed=1):
+    """Shares of trials, household by household, that reject: clustered OLS, a permutation test, AUTOC.
 
-    rng, rejected = np.random.default_rng(seed), 0
-    for _ in range(n_simulations):
-        z = features[rng.choice(len(features), n, replace=False)]
-        along = z @ rng.standard_normal(z.shape[1])
-        along = (along - along.mean()) / along.std()
-        tau = effect + abs(effect) / 2 * (np.sqrt(0.5) * along + np.sqrt(0.5) * rng.standard_normal(n))
-        t = np.zeros(n)
-        t[rng.permutation(n)[: n // 2]] = 1
-        village = np.repeat(np.arange(n), people)
-        y = (np.sqrt(icc) * rng.standard_normal(n) + t * tau)[village]
-        y = y + np.sqrt(1 - icc) * rng.standard_normal(len(village))
-        fit = sm.OLS(y, sm.add_constant(t[village])).fit(cov_type="cluster", cov_kwds={"groups": village}, use_t=True)
-        rejected += fit.pvalues[1] < 0.05
-    return rejected / n_simulations
+    Nothing of ``power`` is used. OLS is that of statsmodels. The permutation test shuffles the villages' treatment
+    and computes the ridged score statistic of the effect's scores along the features. AUTOC ranks villages by
+    scikit-learn's ridge of the scores on the features of four fifths of them.
+    """
+    rng, rejected = np.random.default_rng(seed), np.zeros((n_simulations, 3), dtype=bool)
+    for r in range(n_simulations):
+        z, y, t, village = households(features, n, people, effect, icc, rng)
+        ols = sm.OLS(y, sm.add_constant(t[village]))
+        found = ols.fit(cov_type="cluster", cov_kwds={"groups": village}, use_t=True)
+        means = np.bincount(village, y) / people
+        null = means - found.params[1] * t
+        drawn = np.array([rng.permutation(t) for _ in range(n_permutations)])
+        larger = sum(score_form(z, null + found.params[1] * d, d) >= score_form(z, means, t) for d in drawn)
+        rejected[r] = (
+            found.pvalues[1] < 0.05,
+            (1 + larger) / (1 + n_permutations) <= 0.05,
+            autoc(z, means, t, rng) < 0.05,
+        )
+    return rejected.mean(axis=0)
+
+
+def households(features, n, people, effect, icc, rng):
+    """Features and treatment of the villages, outcomes of their households, and each household's village."""
+    along = features @ rng.standard_normal(features.shape[1])
+    along = (along - along.mean()) / along.std()
+    rows = rng.choice(len(features), n, replace=False)
+    tau = effect + abs(effect) / 2 * (np.sqrt(0.5) * along[rows] + np.sqrt(0.5) * rng.standard_normal(n))
+    t = np.zeros(n)
+    t[rng.permutation(n)[: n // 2]] = 1
+    village = np.repeat(np.arange(n), people)
+    y = (np.sqrt(icc) * rng.standard_normal(n) + t * tau)[village]
+    return features[rows], y + np.sqrt(1 - icc) * rng.standard_normal(len(village)), t, village
+
+
+def score_form(z, y, t):
+    """Quadratic form of the features' covariances with the effect's scores."""
+    e = t.mean()
+    scores = (t - e) * (y - y.mean() - (t - e) * (y[t == 1].mean() - y[t == 0].mean())) / (e * (1 - e))
+    parts = (z - z.mean(axis=0)) * (scores - scores.mean())[:, None]
+    variance = parts.T @ parts
+    ridged = variance + 0.5 * np.trace(variance) / z.shape[1] * np.eye(z.shape[1])
+    return parts.sum(axis=0) @ np.linalg.solve(ridged, parts.sum(axis=0))
+
+
+def autoc(z, y, t, rng):
+    """P-value of AUTOC of ranks within folds, its variance doubled for folds that rank each other."""
+    e, fold = t.mean(), rng.permutation(len(y)) % 5
+    scores = (t - e) * (y - y.mean() - (t - e) * (y[t == 1].mean() - y[t == 0].mean())) / (e * (1 - e))
+    rank = np.empty(len(y))
+    for k in range(5):
+        out = fold == k
+        ridge = RidgeCV(alphas=np.logspace(-1, 4, 12)).fit(z[~out], scores[~out])
+        predicted = ridge.predict(z[out])
+        rank[out] = (predicted[:, None] >= predicted).mean(axis=1)
+    order = np.argsort(-rank, kind="stable")
+    weight = np.empty(len(y))
+    weight[order] = np.cumsum((1 / np.arange(1, len(y) + 1))[::-1])[::-1]
+    parts = (weight - weight.mean()) * (scores - scores.mean())
+    ratio = parts.sum() / np.sqrt(2 * (parts**2).sum())
+    return 2 * norm.sf(abs(ratio))
 
 
 def power_table(n_simulations):
-    """Power of the average effect beside brute force, and size without an effect."""
+    """Power of the three tests beside brute force, and size without an effect."""
     features, rows = np.random.default_rng(0).standard_normal((300, 6)), []
-    for n, people, effect, icc in ((40, 10, 0.4, 0.1), (80, 20, 0.25, 0.1), (120, 5, 0.3, 0.2), (60, 10, 0.0, 0.1)):
+    for n, people, effect, icc in ((40, 10, 0.4, 0.1), (80, 20, 0.25, 0.1), (120, 5, 0.9, 0.2), (60, 10, 0.0, 0.1)):
         result = causalsat.power(
             features, n_villages=n, people=people, effect=effect, icc=icc, n_simulations=n_simulations,
             n_permutations=39, progress=False,
         )  # fmt: skip
-        row = result.table.iloc[0]
+        found = result.table.iloc[0]
         direct = brute_force(features, n, people, effect, icc, n_simulations)
-        rows.append(
-            {
-                "villages": n, "people": people, "effect": effect, "icc": icc,
-                "average effect": row["average_effect"], "brute force": direct,
-                "Monte Carlo error of the difference": np.hypot(
-                    row["average_effect_se"], np.sqrt(direct * (1 - direct) / n_simulations)
-                ),
-                "heterogeneity": row["heterogeneity"], "AUTOC": row["autoc"], "seconds": row["seconds"],
-            }
-        )  # fmt: skip
+        row = {"villages": n, "people": people, "effect": effect, "icc": icc}
+        for name, other in zip(("average_effect", "heterogeneity", "autoc"), direct, strict=True):
+            error = np.hypot(found[f"{name}_se"], np.sqrt(other * (1 - other) / n_simulations))
+            row[name] = f"{found[name]:.3f} / {other:.3f} ({error:.3f})"
+        rows.append(row | {"seconds": found["seconds"]})
     return pd.DataFrame(rows)
 
 
@@ -65,65 +110,112 @@ def spread(Z, n):
     return np.array(chosen)
 
 
-def trial_at(Z, rows, beta, people, rng):
-    """Households of a trial at sites whose effect is 0.3 + z'beta, half of the sites treated."""
+def skewed_features(seed):
+    """Effects linear in six features of 400 places, three of them heavy-tailed; the pilot is where they are small."""
+    rng = np.random.default_rng(seed)
+    Z = rng.standard_normal((400, 6))
+    Z[:, 3:] = Z[:, 3:] ** 3 / 3
+    return Z, 0.3 + Z @ (0.3 * rng.standard_normal(6)), np.argsort(np.abs(Z[:, 3:]).sum(axis=1))[:200]
+
+
+def normal_features(seed):
+    """Effects linear in six normal features of 400 places; the pilot is anywhere."""
+    rng = np.random.default_rng(seed)
+    Z = rng.standard_normal((400, 6))
+    return Z, 0.3 + Z @ (0.3 * rng.standard_normal(6)), np.arange(400)
+
+
+def images(seed):
+    """All settlements of a simulated satellite trial, 20 components of their images; the pilot is anywhere."""
+    trial = causalsat.simulate.satellite_trial(seed=seed)
+    imagery = causalsat.open_imagery(trial.imagery, scale=1e-4)
+    sites = trial.units.drop_duplicates("site")[["tau", "geometry"]]
+    places = pd.concat([sites, trial.places[["tau", "geometry"]].to_crs(sites.crs)], ignore_index=True)
+    encoder = RandomConvFeatures(statistics=True, random_state=0)
+    Z = ImageEncoder(imagery, size_m=960, encoder=encoder, n_components=20).fit_transform(places)
+    return np.asarray(Z, dtype=float), places["tau"].to_numpy(), np.arange(len(places))
+
+
+WORLDS = {"skewed features": skewed_features, "normal features": normal_features, "images": images}
+PILOT, NEXT, PEOPLE = 30, 20, 20
+
+
+def trial_at(Z, tau, rows, people, rng):
+    """Households of a trial at sites, half of them treated."""
     site = np.repeat(np.arange(len(rows)), people)
     t = (rng.permutation(len(rows)) % 2).astype(float)[site]
-    y = t * (0.3 + Z[rows][site] @ beta) + 0.2 * rng.standard_normal(len(rows))[site] + rng.standard_normal(len(site))
+    y = t * tau[rows][site] + 0.2 * rng.standard_normal(len(rows))[site] + rng.standard_normal(len(site))
     return Z[rows][site], y, t, site
 
 
-def site_table(n_worlds):
+def refitted(parts, names):
+    """The model on the households of one trial or of two."""
+    X, y, t, site = zip(*parts, strict=True)
+    groups = np.concatenate([1000 * k + s for k, s in enumerate(site)])
+    model = causalsat.BayesianLinearEffect(prior="normal", ordered="img*", random_state=0)
+    X = pd.DataFrame(np.vstack(X), columns=names)
+    return model.fit(X, np.concatenate(y), treatment=np.concatenate(t), groups=groups)
+
+
+def errors_of(seed, world):
+    """Root mean squared error of the map before and after a second trial, by how its sites were chosen."""
+    Z, tau, near = world(seed)
+    rng = np.random.default_rng([seed, 1])
+    pilot = rng.choice(near, PILOT, replace=False)
+    frame = pd.DataFrame(Z, columns=[f"img{j:02d}" for j in range(Z.shape[1])])
+    first = trial_at(Z, tau, pilot, PEOPLE, rng)
+    fitted = refitted([first], list(frame.columns))
+    others = np.setdiff1d(np.arange(len(Z)), pilot)
+    chosen = causalsat.next_sites(fitted, frame.iloc[others], NEXT, places=frame, people=PEOPLE).positions
+    picked = {
+        "next_sites": others[chosen],
+        "random": rng.choice(others, NEXT, replace=False),
+        "spread": others[spread(Z[others], NEXT)],
+    }
+    out = {"pilot alone": np.sqrt(np.mean((fitted.predict(frame) - tau) ** 2))}
+    for name, rows in picked.items():
+        second = trial_at(Z, tau, rows, PEOPLE, np.random.default_rng([seed, 2]))
+        again = refitted([first, second], list(frame.columns))
+        out[name] = np.sqrt(np.mean((again.predict(frame) - tau) ** 2))
+    return out
+
+
+def site_table(n_worlds, first):
     """True error of the map after a pilot of 30 sites and a second trial of 20, by how these were chosen."""
-    errors = {"next_sites": [], "random": [], "spread": []}
-    for world in range(n_worlds):
-        rng = np.random.default_rng(world)
-        Z = rng.standard_normal((400, 6))
-        Z[:, 3:] = Z[:, 3:] ** 3 / 3
-        beta = 0.3 * rng.standard_normal(6)
-        names = [f"img{j}" for j in range(6)]
-        near = np.argsort(np.abs(Z[:, 3:]).sum(axis=1))[:200]
-        pilot = rng.choice(near, 30, replace=False)
-        first = trial_at(Z, pilot, beta, 20, rng)
-        model = causalsat.BayesianLinearEffect(prior="normal", random_state=0)
-        fitted = model.fit(pd.DataFrame(first[0], columns=names), first[1], treatment=first[2], groups=first[3])
-        open_sites = np.setdiff1d(np.arange(400), pilot)
-        frame = pd.DataFrame(Z, columns=names)
-        chosen = causalsat.next_sites(fitted, frame.iloc[open_sites], 20, places=frame).positions
-        picked = {
-            "next_sites": open_sites[chosen],
-            "random": rng.choice(open_sites, 20, replace=False),
-            "spread": open_sites[spread(Z[open_sites], 20)],
-        }
-        for name, rows in picked.items():
-            second = trial_at(Z, rows, beta, 20, np.random.default_rng(1000 + world))
-            X = pd.DataFrame(np.vstack([first[0], second[0]]), columns=names)
-            y, t = np.r_[first[1], second[1]], np.r_[first[2], second[2]]
-            again = causalsat.BayesianLinearEffect(prior="normal", random_state=0)
-            again.fit(X, y, treatment=t, groups=np.r_[first[3], 30 + second[3]])
-            errors[name].append(np.mean((again.predict(frame) - 0.3 - Z @ beta) ** 2))
-    table = pd.DataFrame({name: np.sqrt(values) for name, values in errors.items()})
-    ratio = table.div(table["random"], axis=0)
-    return pd.DataFrame(
-        {
-            "map RMSE": np.sqrt((table**2).mean()),
-            "ratio to random": np.sqrt((table**2).mean() / (table["random"] ** 2).mean()),
-            "worlds where lower": (ratio < 1).mean(),
-        }
-    ).rename_axis("sites")
+    rows = []
+    for label, world in WORLDS.items():
+        table = pd.DataFrame([errors_of(seed, world) for seed in range(first, first + n_worlds)])
+        for name in table:
+            ratio = np.log(table[name] / table["random"])
+            rows.append(
+                {
+                    "world": label,
+                    "sites": name,
+                    "map RMSE": np.sqrt((table[name] ** 2).mean()),
+                    "ratio to random": np.sqrt((table[name] ** 2).mean() / (table["random"] ** 2).mean()),
+                    "median ratio": np.exp(ratio.median()),
+                    "worlds where lower": (ratio < 0).mean(),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
-def tables(n_simulations=400, n_worlds=10):
-    """All tables by heading."""
+def tables(sections, n_simulations, n_worlds, first):
+    """The tables that were asked for, by heading."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {"Power": power_table(n_simulations), "Sites of the next trial": site_table(n_worlds).reset_index()}
+        if "power" in sections:
+            yield "Power / brute force (Monte Carlo error of the difference)", power_table(n_simulations)
+        if "sites" in sections:
+            yield "Sites of the next trial", site_table(n_worlds, first)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=400)
-    parser.add_argument("--worlds", type=int, default=10)
+    parser.add_argument("--sections", nargs="+", default=["power", "sites"], choices=["power", "sites"])
+    parser.add_argument("--simulations", type=int, default=4000)
+    parser.add_argument("--worlds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=500, help="seed of the first world")
     given = parser.parse_args()
-    for title, table in tables(given.simulations, given.worlds).items():
-        print(f"\n{title}\n\n{table.round(3).to_markdown(index=False)}")
+    for title, table in tables(given.sections, given.simulations, given.worlds, given.first):
+        print(f"\n{title}\n\n{table.round(3).to_markdown(index=False)}", flush=True)
