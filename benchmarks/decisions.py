@@ -10,8 +10,10 @@ Sections:
   ranked by models that did not see their village, further places by the model of all people.
 * ``tree``: CPU seconds of the exact tree of depth two, 10,000 units and 20 features, beside the sweep of policytree's
   algorithm written plainly (compiled, at 600 and 1,200 units, whose ratio gives its growth).
+* ``uganda``: the gain of every budget at a cost of 1, and the plan for half of the places, written to
+  ``outputs/uganda_plan``. Needs the folder that holds ``uganda_yop`` in the environment variable CAUSALSAT_DATA.
 
-    python benchmarks/decisions.py [--sections values share tree] [--trials 200] [--images 20] [--first 2000]
+    python benchmarks/decisions.py [--sections values share tree uganda] [--trials 200] [--images 20] [--first 2000]
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ import causalsat
 from causalsat.decisions.ranking import plan_of
 from causalsat.decisions.tree_search import best_split
 from causalsat.evaluation import crossfit_effects, gain_curve, policy_difference, policy_value
+from causalsat.exceptions import DataError
 
 
 def values(args: argparse.Namespace) -> None:
@@ -169,6 +173,39 @@ def tree(args: argparse.Namespace) -> None:
     show(rows, "CPU seconds, one thread, 20 features, depth two")
 
 
+def uganda(args: argparse.Namespace) -> None:
+    """What a budget brings in northern Uganda, and the plan for half of the places, at a cost of 1."""
+    try:
+        study = causalsat.load_study("uganda_yop")
+    except (DataError, OSError) as error:
+        print(f"\nUganda is left out: {error}")
+        return
+    by_images = causalsat.DoublyRobustEffect(modifiers="img*", random_state=0)
+    models = {
+        "default": causalsat.image_model(study),
+        "doubly robust, 8 components": causalsat.image_model(study, by_images, n_components=8),
+    }
+    for name, model in models.items():
+        analysis = causalsat.analyse(study, model, fold_seeds=(0,), n_permutations=19, progress=False)
+        plan = causalsat.target(analysis, budget=len(study.places) / 2, cost=1.0)
+        table = plan.gain_curve.to_dataframe().set_index("spend")
+        rows = [{"budget a head": f"{b:g}", **{k: f"{v:.3f}" for k, v in at(table, b).items()}} for b in BUDGETS]
+        show(rows, f"Uganda, {name}")
+        print(f"\n{plan.paragraph()}")
+        written = plan.write(Path("outputs") / "uganda_plan" / name.split(",")[0].replace(" ", "_"), resolution=2000)
+        print(f"\nwrote {', '.join(path.name for path in written)} to {written[0].parent}")
+
+
+BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def at(table: pd.DataFrame, budget: float) -> dict[str, float]:
+    """The gain curve at a budget a head, with its intervals."""
+    found = {name: float(np.interp(budget, table.index, table[name])) for name in table}
+    names = ("gain", "lower", "upper", "band_lower", "band_upper", "random", "over_random", "over_random_se")
+    return {name: found[name] for name in names}
+
+
 def show(rows: list[dict[str, str]], caption: str) -> None:
     """Print a table as Markdown."""
     names = list(rows[0])
@@ -184,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "images": (20, "satellite trials"),
         "first": (2000, "seed of the first of them"),
     }
-    run_sections(__doc__, {"values": values, "share": share, "tree": tree}, numbers, argv)
+    run_sections(__doc__, {"values": values, "share": share, "tree": tree, "uganda": uganda}, numbers, argv)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,32 @@ from causalsat.decisions.place_features import by_label, image_features, one_row
 from causalsat.design import Design, make_design
 from causalsat.exceptions import ColumnError, DataError, DataWarning, ParameterError
 
-__all__ = ["Assignment", "assign"]
+__all__ = ["Assignment", "RandomisationTest", "assign"]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 IMAGES = "images"
 MIN_ACCEPTED = 50  # assignments, below which probabilities and tests rest on too few
+
+
+@dataclass(frozen=True)
+class RandomisationTest:
+    """A test that nobody has an effect.
+
+    Attributes
+    ----------
+    estimate : float
+        Difference of the arms' means.
+    p_value : float
+        Two-sided: share of the assignments, the one that was drawn included, with at least that difference.
+    n_assignments : int
+        Assignments that could have been drawn.
+    """
+
+    estimate: float
+    p_value: float
+    n_assignments: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +83,72 @@ class Assignment(Tabular):
     acceptance: float
     accepted: BoolArray
     table: pd.DataFrame
+
+    def assignments_of(self, villages: Any = None) -> BoolArray:
+        """The accepted assignments of people, shape (k, n), by the labels of their villages.
+
+        Examples
+        --------
+        >>> plan = assign(pd.DataFrame({"size": np.arange(10.0)}), balance_on=["size"], n_draws=1000)
+        >>> plan.assignments_of([3, 3, 0]).shape
+        (100, 3)
+        """
+        if villages is None:
+            return self.accepted
+        labels = np.asarray(villages, dtype=object)
+        rows = self.assignment.index.get_indexer(pd.Index(labels))
+        if (rows < 0).any():
+            raise DataError(
+                f"{int((rows < 0).sum())} people of villages that were not assigned, such as {labels[rows < 0][0]!r}",
+                expected="labels of the assigned villages",
+                todo="use the index of the table of villages",
+            )
+        return np.asarray(self.accepted[:, rows])
+
+    def test(self, outcome: Any, villages: Any = None) -> RandomisationTest:
+        """Test that the treatment has no effect on anybody, by the assignments that could have been drawn.
+
+        The difference of the arms' means, weighted by the villages' probabilities, is compared with that of all
+        accepted assignments. The test is exact after re-randomisation, where tests that permute freely are
+        conservative. :func:`causalsat.evaluation.permutation_test` with ``assignments=plan.assignments_of(villages)``
+        is the same for heterogeneity.
+
+        Parameters
+        ----------
+        outcome : array of shape (n,)
+            Outcomes of the villages in their order, or of people.
+        villages : array of shape (n,), optional
+            Each person's village.
+
+        Returns
+        -------
+        RandomisationTest
+
+        Examples
+        --------
+        >>> frame = pd.DataFrame({"size": np.arange(40.0)})
+        >>> plan = assign(frame, balance_on=["size"], seed=1)
+        >>> plan.test(frame["size"] + 3.0 * plan.assignment).p_value
+        0.001
+        """
+        y = np.asarray(outcome, dtype=float)
+        n = len(self.assignment) if villages is None else len(np.asarray(villages, dtype=object))
+        if y.shape != (n,) or not np.isfinite(y).all():
+            raise DataError(
+                f"outcomes of shape {y.shape}, {int((~np.isfinite(y)).sum())} missing",
+                expected=f"{n} finite numbers",
+                todo="leave people without an outcome out, with their villages",
+            )
+        labels = self.assignment.index if villages is None else pd.Index(np.asarray(villages, dtype=object))
+        self.assignments_of(labels)  # refuses other villages
+        rows = self.assignment.index.get_indexer(labels)
+        size = len(self.assignment)
+        total, count = np.bincount(rows, y, size), np.bincount(rows, minlength=size).astype(float)
+        drawn, p = self.accepted, self.probability.to_numpy()
+        difference = _weighted_difference(drawn, total, count, p)
+        own = _weighted_difference(self.assignment.to_numpy(dtype=bool)[None], total, count, p)[0]
+        near = 1e-9 * max(float(np.abs(difference).max()), 1e-300)
+        return RandomisationTest(own, float((np.abs(difference) >= abs(own) - near).mean()), len(drawn))
 
     def to_dataframe(self) -> pd.DataFrame:
         """The villages with their assignment and its probability."""
@@ -143,8 +228,8 @@ def assign(
 
     Notes
     -----
-    Tests that permute the treatment freely within strata are conservative after re-randomisation; ``accepted`` has
-    the assignments for an exact one. With a share other than one half the probabilities have a Monte Carlo standard
+    Tests that permute the treatment freely within strata are conservative after re-randomisation;
+    the result's ``test`` is exact. With a share other than one half the probabilities have a Monte Carlo standard
     error of at most ``0.5 / sqrt(acceptance * n_draws)``.
 
     Examples
@@ -178,6 +263,13 @@ def assign(
         balance_table(names, features, treated, drawn, accepted), float(distance[kept][chosen]), threshold,
         acceptance if len(names) else 1.0,
     )  # fmt: skip
+
+
+def _weighted_difference(drawn: BoolArray, total: FloatArray, count: FloatArray, p: FloatArray) -> FloatArray:
+    """Difference of the arms' means for each assignment, villages weighted by their probabilities."""
+    up, down = drawn / p, ~drawn / (1 - p)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(up @ total / (up @ count) - down @ total / (down @ count), dtype=np.float64)
 
 
 def draw_assignments(block: NDArray[np.int64], share: float, n_draws: int, rng: np.random.Generator) -> BoolArray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from causalsat.base import effect
 from causalsat.core.names import printed
@@ -150,6 +151,10 @@ class TargetingPlan(Tabular):
         )
         if r.lower <= 0 <= r.upper:
             sentences.append("That interval includes no gain: the trial does not show that targeting helps.")
+        curve = self.gain_curve
+        low = curve.over_random - norm.ppf(0.975) * curve.over_random_se
+        if np.isfinite(low).any() and not (low > 0).any():
+            sentences.append("At no other budget does the interval of that gain exclude zero.")
         sentences.append(f"Perfect knowledge of the effects would add {self.regret:.3g}{unit} a head by the model.")
         if self.tree is not None:
             sentences.append("The rule: " + "; ".join(self.tree.export_text().splitlines()) + ".")

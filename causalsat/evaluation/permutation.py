@@ -281,6 +281,7 @@ def permutation_test(
     folds: ArrayLike | None = None,
     statistic: str | None = None,
     refit: Callable[[FloatArray, FloatArray], ArrayLike] | None = None,
+    assignments: ArrayLike | None = None,
     n_permutations: int = 499,
     random_state: Any = 0,
     progress: bool = True,
@@ -328,6 +329,9 @@ def permutation_test(
     refit : callable, optional
         ``refit(y, treatment) -> priorities of shape (n,)``, cross-fitted, called for each assignment. By default
         a ridge R-learner on the latents (Nie and Wager 2021) with a cross-validated penalty, in closed form.
+    assignments : array of shape (k, n), optional
+        Assignments (0 or 1) that the trial could have had with equal probability, among which the treatment is drawn
+        anew, such as those that a re-randomisation accepts (``assignments_of`` of :func:`causalsat.assign`).
     n_permutations : int
         Number of assignments.
     random_state : int or numpy.random.Generator
@@ -380,7 +384,8 @@ def permutation_test(
     e = inputs.check_propensity(propensity, n)
     e = _share_treated(t, stratum) if e is None else e
     rng = np.random.default_rng(random_state)
-    randomised = _randomisation_units(t, cluster, stratum, assignment, n)
+    given_draws = None if assignments is None else _given(assignments, n)
+    randomised = None if given_draws is not None else _randomisation_units(t, cluster, stratum, assignment, n)
     fold = assign_folds(n_splits, rng, groups=cluster) if folds is None else checks.codes(folds, n, "folds")
     checks.several(fold, 2, "folds")
     features = z if covariates is None else np.column_stack([z, _table(covariates, "covariates", n)])
@@ -402,10 +407,26 @@ def permutation_test(
 
     observed = evaluate(t)
     draws = progress_bar(range(count), desc="permutations", unit="draw", show=progress)
-    null = np.array([evaluate(randomised.reassign(t, rng)) for _ in draws])
-    return PermutationResult(
-        observed, _p_value(observed, null), null, randomised.description, n, int(cluster.max()) + 1
-    )
+    if randomised is None:
+        assert given_draws is not None
+        null = np.array([evaluate(given_draws[rng.integers(len(given_draws))]) for _ in draws])
+        method = f"the {len(given_draws):,} assignments given"
+    else:
+        null = np.array([evaluate(randomised.reassign(t, rng)) for _ in draws])
+        method = randomised.description
+    return PermutationResult(observed, _p_value(observed, null), null, method, n, int(cluster.max()) + 1)
+
+
+def _given(assignments: ArrayLike, n: int) -> FloatArray:
+    """Assignments as numbers, shape (k, n)."""
+    drawn = np.asarray(assignments, dtype=float)
+    if drawn.ndim != 2 or drawn.shape[1] != n or not len(drawn) or not np.isin(drawn, (0, 1)).all():
+        raise DataError(
+            f"assignments of shape {drawn.shape} for {n} units",
+            expected=f"0 and 1, of shape (k, {n})",
+            todo="plan.assignments_of(units['village']) of an Assignment",
+        )
+    return drawn
 
 
 @aligned("priority", "scores", "groups", "weights", "folds")

@@ -126,3 +126,47 @@ def test_one_village_to_a_stratum_and_mixed_labels_work():
     plan = causalsat.assign(table, balance_on=None, strata=["p", "p", "q", "q"], seed=0)
     assert plan.assignment.groupby([0, 0, 1, 1]).sum().tolist() == [1, 1]
     assert "villages treated" in str(plan)
+
+
+def test_the_test_after_re_randomisation_is_exact_where_free_permutation_is_conservative():
+    """Outcomes follow the balanced feature and nobody has an effect: 300 trials of 30 villages, level .1."""
+    rng = np.random.default_rng(0)
+    exact, free = [], []
+    for seed in range(300):
+        size = rng.standard_normal(30)
+        frame = pd.DataFrame({"size": size})
+        plan = causalsat.assign(frame, balance_on=["size"], acceptance=0.1, n_draws=990, seed=seed)
+        y = 2 * size + rng.standard_normal(30)
+        exact.append(plan.test(y).p_value <= 0.1)
+        t = plan.assignment.to_numpy(dtype=bool)
+        own = y[t].mean() - y[~t].mean()
+        drawn = [rng.permutation(t) for _ in range(99)]
+        larger = sum(abs(y[d].mean() - y[~d].mean()) >= abs(own) for d in drawn)
+        free.append((1 + larger) / 100 <= 0.1)
+    error = np.sqrt(0.1 * 0.9 / 300)
+    assert np.mean(exact) == pytest.approx(0.1, abs=3 * error)
+    assert np.mean(free) < 0.1 - 3 * error
+
+
+def test_people_are_tested_by_their_villages():
+    plan = causalsat.assign(villages(), FEATURES, strata="district", seed=1)
+    rng = np.random.default_rng(1)
+    village = rng.choice(plan.assignment.index.to_numpy(), 400)
+    t = plan.assignment.loc[village].to_numpy()
+    y = 0.8 * t + rng.standard_normal(400)
+    found = plan.test(y, village)
+    assert found.estimate == pytest.approx(y[t == 1].mean() - y[t == 0].mean())  # equal probabilities
+    assert found.p_value < 0.01
+    drawn = plan.assignments_of(village)
+    assert drawn.shape == (found.n_assignments, 400)
+    assert (drawn == t.astype(bool)).all(axis=1).sum() >= 1
+    latents = FEATURES[plan.assignment.index.get_indexer(village)]
+    test = permutation_test(latents, y, t, groups=village, assignments=drawn, n_permutations=39, progress=False)
+    assert "assignments given" in test.method
+    assert 0 < test.p_value <= 1
+    with pytest.raises(DataError, match="not assigned"):
+        plan.test(y, [*village[:-1], "elsewhere"])
+    with pytest.raises(DataError, match="finite numbers"):
+        plan.test(np.r_[y[:-1], np.nan], village)
+    with pytest.raises(DataError, match="assignments of shape"):
+        permutation_test(latents, y, t, groups=village, assignments=drawn[:, :5], progress=False)
