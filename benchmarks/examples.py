@@ -28,6 +28,7 @@ LIMIT = 120  # seconds of wall time, on two cores
 #: The figure of each example that its page shows, below its folder of outputs.
 FIGURES = {
     "coming_from_other_packages": "ate.png",
+    "displaced_places": "maps.png",
     "dose_response": "curve.png",
     "first_effect_map": "effects.png",
     "foundation_model_embeddings": "map/effects.png",
@@ -35,8 +36,12 @@ FIGURES = {
     "image_sequences": "compare.png",
     "is_it_real": "toc.png",
     "laptop_to_cluster": "effects.png",
+    "missing_outcomes": "averages.png",
     "plan_a_trial": "power.png",
+    "predicted_outcomes": "averages.png",
     "selective_labels": "villages.png",
+    "several_arms": "cash_against_training.png",
+    "take_up": "maps.png",
     "unobserved_confounding": "strength.png",
     "which_images_respond": "images.png",
     "whom_to_treat": "gain_curve.png",

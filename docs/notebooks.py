@@ -29,6 +29,7 @@ MAX_BYTES = 500_000
 MAX_PX = 900
 OF_OTHERS = r"^\S+\.py:\d+: (TqdmWarning|FutureWarning|DeprecationWarning)"
 KEY = "causalsat_script_sha256"
+SENTENCES = {"verdict", "paragraph", "export_text", "to_string"}  # methods whose text a notebook would show in quotes
 SETTINGS = {"CAUSALSAT_PROGRESS": "0", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
 
@@ -69,12 +70,17 @@ def shown(source: str) -> str:
         return source
     last, call = body[-1], body[-1].value
     plain = isinstance(call.func, ast.Name) and call.func.id == "print" and len(call.args) == 1 and not call.keywords
-    if not plain or isinstance(call.args[0], ast.JoinedStr | ast.Constant | ast.Starred):
+    if not plain or isinstance(call.args[0], ast.JoinedStr | ast.Constant | ast.Starred) or _is_text(call.args[0]):
         return source
     lines = source.splitlines()
     inside = ast.get_source_segment(source, call.args[0])
     after = source.splitlines()[last.end_lineno :] if last.end_lineno is not None else []
     return "\n".join([*lines[: last.lineno - 1], str(inside), *after])
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Whether it is a call of a method that returns text."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SENTENCES
 
 
 def execute(notebook: Any) -> Any:
@@ -90,8 +96,14 @@ def execute(notebook: Any) -> Any:
             output.get("metadata", {}).clear()
             _scrub(output, folder)
         if cell.cell_type == "code":
-            cell["outputs"] = [output for output in cell["outputs"] if not _is_of_others(output)]
+            cell["outputs"] = [o for o in cell["outputs"] if not (_is_of_others(o) or _is_axes(o))]
     return notebook
+
+
+def _is_axes(output: Any) -> bool:
+    """Whether an output only names the axes of a figure that is shown below it."""
+    data = output.get("data", {})
+    return set(data) == {"text/plain"} and data["text/plain"].startswith("<Axes")
 
 
 def _is_of_others(output: Any) -> bool:

@@ -97,7 +97,7 @@ class ArmComparison(Tabular):
         statistic, q, df, p = self.wald()
         return [
             f"{list_names((f'{name} {n:,}' for name, n in zip(self.arms, self.n, strict=True)), 8)} units; "
-            f"all arms alike: F({q}, {df:.0f}) = {statistic:.2f}, {p_words(p)}."
+            f"test that all arms are alike: F({q}, {df:.0f}) = {statistic:.2f}, {p_words(p)}."
         ]
 
 

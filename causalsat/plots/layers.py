@@ -22,6 +22,11 @@ WORDS = {
     "disagreement": ("Disagreement of models", "sd across models"),
     "learned_error": ("Learned error", "expected excess loss"),
 }
+TAKE_UP = {
+    "what=itt": ("Effect of the assignment", "effect"),
+    "what=compliance": ("Share of compliers", "share"),
+    "what=complier": ("Effect on compliers", "effect"),
+}  # title and quantity by the file's contrast
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,9 @@ def layer_style(layers: MapLayers, name: str, units: str = "") -> LayerStyle:
     """
     shown = layers.values[name][np.isfinite(layers.values[name])].astype(float)
     level = float(layers.tags.get("level", "0.9"))
+    main, quantity = TAKE_UP.get(layers.tags.get("contrast", ""), ("Effect of treatment", "effect"))
     if name == "prob_positive":
-        return LayerStyle("P(effect > 0)", "posterior probability", palette("PuOr"), 0.0, 1.0, "neither")
+        return LayerStyle(f"P({quantity} > 0)", "posterior probability", palette("PuOr"), 0.0, 1.0, "neither")
     if name == "support":
         title = "Support by the trial"
         return LayerStyle(title, "share of trial units farther out", palette("cividis"), 0.0, 1.0, "neither")
@@ -134,8 +140,10 @@ def layer_style(layers: MapLayers, name: str, units: str = "") -> LayerStyle:
         title, words = WORDS.get(name, (f"Uncertainty of type {name.rpartition('_')[2]}", "sd of its probability"))
         label = style.with_units(words, units) if name == "disagreement" else words
         return LayerStyle(title, label, palette("YlGnBu"), low, high, _extend(shown, low, high))
-    label = style.with_units("effect", units)
-    title = "Effect of treatment" if name == "cate" else f"{name.capitalize()} bound of the {level:.0%} interval"
+    label = style.with_units(quantity, units if quantity == "effect" else "")
+    title = main if name == "cate" else f"{name.capitalize()} bound of the {level:.0%} interval"
+    if quantity == "share":
+        return LayerStyle(title, label, palette("viridis"), 0.0, 1.0, _extend(shown, 0.0, 1.0))
     if low < 0 < high:
         most = max(-low, high)
         return LayerStyle(title, label, palette("BrBG"), -most, most, _extend(shown, -most, most))

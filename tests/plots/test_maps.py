@@ -78,6 +78,15 @@ def test_effects_of_both_signs_are_centred_on_zero_and_of_one_sign_are_not(tmp_p
     assert (layer_style(read_layers(tmp_path / "a.tif"), "prob_positive").low, both.extend) == (0.0, "neither")
 
 
+def test_a_share_is_called_so_and_goes_from_none_to_all(tmp_path):
+    layers = read_layers(write_map(tmp_path / "e.tif", low=-0.1, high=0.9, contrast="what=compliance"))
+    style = layer_style(layers, "cate", "dollars")
+    assert (style.title, style.label, style.low, style.high) == ("Share of compliers", "share", 0.0, 1.0)
+    assert layer_style(layers, "prob_positive").title == "P(share > 0)"
+    plain = layer_style(read_layers(write_map(tmp_path / "c.tif", contrast="what=complier")), "cate", "dollars")
+    assert (plain.title, plain.label) == ("Effect on compliers", "effect (dollars)")
+
+
 def test_figure_has_three_maps_with_titles_legends_and_the_note(tmp_path, sites):
     path = write_map(tmp_path / "e.tif", units="sd", title="My trial", note="heterogeneity not distinguishable")
     figure = plot_map(path, sites=sites)
