@@ -66,7 +66,7 @@ def photograph(html: str, target: Path) -> None:
     drawn = np.flatnonzero((pixels != pixels[-1, -1]).any(axis=(1, 2)))
     image = image.crop((0, 0, image.width, min(image.height, int(drawn.max(initial=0)) + MARGIN)))
     target.parent.mkdir(parents=True, exist_ok=True)
-    image.quantize(64, method=Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
+    image.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
 
 
 def whole(folder: Path, names: Sequence[str]) -> Iterator[Path]:
