@@ -1,7 +1,7 @@
 """Screens of notebooks in a real browser, light and dark: ``python docs/screens.py``.
 
-Makes the pictures of ``docs/screens`` from the executed notebooks; ``--whole FOLDER [example ...]`` makes one of every
-notebook from top to bottom, to be looked at. Needs nbconvert and a Chromium on the path (or in CHROMIUM).
+Makes the pictures of ``docs/screens`` from the executed notebooks; ``--whole FOLDER [example ...]`` makes one of
+every notebook from top to bottom, to be looked at. Needs nbconvert and a Chromium on the path (or in CHROMIUM).
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ SHOWN = {
 
 def cell_of(notebook: Any, last: str) -> Any:
     """The notebook with one cell only, whose last line begins so; raises if there is none."""
-    cells = [c for c in notebook.cells if c.cell_type == "code" and c.source.rstrip().split("\n")[-1].startswith(last)]
+    cells = [
+        c for c in notebook.cells if c.cell_type == "code" and c.source.rstrip().split("\n")[-1].startswith(last)
+    ]
     if not cells:
         raise SystemExit(f"no cell ends with {last!r}")
     return nbformat.from_dict({**notebook, "cells": cells[:1]})
@@ -59,7 +61,11 @@ def photograph(html: str, target: Path) -> None:
         source, taken = Path(name) / "page.html", Path(name) / "page.png"
         source.write_text(html, encoding="utf-8")
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--screenshot={taken}"]
-        options += [f"--window-size={WIDTH},{TALLEST}", "--virtual-time-budget=5000", f"--user-data-dir={name}/profile"]
+        options += [
+            f"--window-size={WIDTH},{TALLEST}",
+            "--virtual-time-budget=5000",
+            f"--user-data-dir={name}/profile",
+        ]
         subprocess.run([chromium, *options, source.as_uri()], capture_output=True, check=True, timeout=300)
         image = Image.open(taken).convert("RGB")
     pixels = np.asarray(image)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # The survey moved its villages by up to a kilometre
 #
-# To protect respondents, surveys displace their coordinates: those of the Demographic and Health Surveys by up to 2 km
-# in towns and 5 km elsewhere. Images are then read at the wrong place. What does that cost, and what can be done? The
-# data are simulated: here the true places are known too.
+# To protect respondents, surveys displace their coordinates: those of the Demographic and Health Surveys by up to 2
+# km in towns and 5 km elsewhere. Images are then read at the wrong place. What does that cost, and what can be done?
+# The data are simulated: here the true places are known too.
 
 # %%
 from pathlib import Path
@@ -58,8 +58,8 @@ studies = {
 print(studies["location_error="].check())
 
 # %% [markdown]
-# Predict two sets of places: the trial's own villages, at the coordinates that the study has, and settlements without a
-# trial, whose true places are known. `scope="place"` asks for the effect at the place itself.
+# Predict two sets of places: the trial's own villages, at the coordinates that the study has, and settlements without
+# a trial, whose true places are known. `scope="place"` asks for the effect at the place itself.
 
 
 # %%
@@ -85,9 +85,10 @@ print(pd.DataFrame(rows).T.sort_index(ascending=False).round(2))
 
 # %% [markdown]
 # At a displaced coordinate the image is that of somebody else's village: the correlation falls, and intervals that do
-# not know it cover the true effect too rarely. With `location_error=` they are wider and cover it. Where true places
-# are predicted, little is lost: chance displacements of 140 villages blur the features' effects, and the pattern of
-# the map stays.
+# not know of it cover the true effect too rarely. With `location_error=` they are wider and cover it. Where true
+# places are predicted, less is lost: the model is less sure, and the pattern of the map stays. Much of the second map
+# is hatched, as unlike the trial, because images that are averaged over where a village may be differ less than those
+# of single places.
 
 # %%
 folder = Path("outputs/displaced_places")
@@ -99,10 +100,12 @@ for ax, (name, title) in zip(axes, shown.items(), strict=True):
     causalsat.map_effects(models[name], exact.imagery, resolution=240, out=path, title=title, progress=False)
     causalsat.plots.plot_map(path, ax=ax).images[0].set_clim(-1.7, 1.7)  # one scale for both
 figure.savefig(folder / "maps.png", dpi=120)
-table = Table.of(pd.DataFrame(rows).T.droplevel(0).iloc[::2], "The trial's villages, by what is known of their places")
+own = pd.DataFrame(rows).T.droplevel(0).iloc[::2]
+table = Table.of(own, "The trial's villages, by what is known of their places")
+maps = Figure(folder / "maps.png", "Effect at true and at displaced places")
 page = Page(
     "Displaced places",
     [f"Coordinates moved by up to {radius:,} m."],
-    [Section("Maps", tables=[table], figures=[Figure(folder / "maps.png", "Effect at true and at displaced places")])],
+    [Section("Maps", tables=[table], figures=[maps])],
 )
 print(f"wrote {page.write(folder / 'report.html')}")

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A quarter of the outcomes is missing, and not at random
+# # A fifth of the outcomes is missing, and not at random
 #
 # At the endline many treated people of the places where the grant worked had moved to town, and were not found. What
 # does the trial still say? The data are simulated: the effect is known, and so is why outcomes are missing.
@@ -42,9 +42,9 @@ analysis = causalsat.analyse(weighted, model, n_permutations=199, progress=False
 print(analysis)
 
 # %% [markdown]
-# Whoever doubts that can bound the effect instead. Lee's bounds model nothing about who responds. They assume that the
-# grant moves response in one direction only, and they are for the people who would respond in either arm. They are
-# wide: that is what the data say without the stronger assumption.
+# Whoever doubts that can bound the effect instead. Lee's bounds model nothing about who responds. They assume that
+# the grant moves response in one direction only, and they are for the people who would respond in either arm. They
+# are wide: that is what the data say without the stronger assumption.
 
 # %%
 bounds = lee_bounds(study.y, study.treatment, groups=study.groups)
@@ -66,7 +66,9 @@ columns = ["estimate", "lower", "upper"]
 table = pd.DataFrame({k: [v] * 3 if k == "truth" else list(v[columns]) for k, v in rows.items()}, index=columns).T
 table.loc["Lee bounds, their interval"] = [np.nan, *bounds.interval]
 print(table.astype(float).round(2))
-ax = plot_ate(table.drop(index="Lee bounds, their interval").astype(float), title="Average effect with missing outcomes")
+ax = plot_ate(
+    table.drop(index="Lee bounds, their interval").astype(float), title="Average effect with missing outcomes"
+)
 
 # %% [markdown]
 # The report has the shares missing, every row and the bounds. The map is that of the weighted effects.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Wealth that a model predicted from images
 #
-# A wealth index predicted from satellite images is free for every household of a trial. Surveying costs money. Can the
-# prediction be the outcome? The data are simulated: a model was trained elsewhere, it predicts wealth well, and the
-# effect on its predictions is still the wrong number.
+# A wealth index predicted from satellite images is free for every household of a trial. Surveying costs money. Can
+# the prediction be the outcome? The data are simulated: a model was trained elsewhere, it predicts wealth well, and
+# the effect on its predictions is still the wrong number.
 
 # %%
 from pathlib import Path

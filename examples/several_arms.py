@@ -33,9 +33,9 @@ print(analysis.comparison)
 print(analysis.verdict())
 
 # %% [markdown]
-# For settlements where no trial ran: the arm with the largest predicted effect, the probability that it is the best of
-# the three, and its predicted effect against control (`gain`). A probability of one half says that the trial cannot
-# tell two arms apart there.
+# For settlements where no trial ran: the arm with the largest predicted effect, the probability that it is the best
+# of the three, and its predicted effect against control (`gain`). A probability of one half says that the trial
+# cannot tell two arms apart there.
 
 # %%
 places = trial.base.places[["geometry"]]
@@ -44,11 +44,12 @@ print(best.to_dataframe().head().round(2))
 print(best.to_dataframe().groupby("arm").agg(places=("gain", "size"), probability=("probability", "mean")).round(2))
 
 # %% [markdown]
-# The map of cash against training: positive where cash is the better of the two.
+# `write` makes a report, and a map of each arm against control. Here is also the map of cash against training:
+# positive where cash is the better of the two.
 
 # %%
 folder = Path("outputs/several_arms")
-written = analysis.write(folder, resolution=240, progress=False)  # report, and a map of each arm against control
+written = analysis.write(folder, resolution=240, progress=False)
 print(f"wrote {len(written)} files in {folder}")
 causalsat.map_effects(
     analysis.model, study.imagery, resolution=240, out=folder / "cash_against_training.tif", treatment="cash",
@@ -57,8 +58,8 @@ causalsat.map_effects(
 causalsat.plots.plot_map(folder / "cash_against_training.tif")
 
 # %% [markdown]
-# Only a simulation knows the best arm of every settlement. "Chosen by the images" is what the plan above would bring a
-# head; the others give everybody the same.
+# Only a simulation knows the best arm of every settlement. "Chosen by the images" is what the plan above would bring
+# a head; the others give everybody the same.
 
 # %%
 tau = trial.base.places["tau"]

@@ -3,7 +3,8 @@
 #
 # Villages were drawn to be offered a programme, and about half of the people in them took it up. What does the offer
 # do, what does the programme do to those who take it up, and where? The data are simulated: people with low incomes
-# stay away, and more come where the programme helps more.
+# stay away, and more come where the programme helps more. The study's `treatment` is the assignment, its `take_up`
+# who came.
 
 # %%
 from pathlib import Path
@@ -13,7 +14,7 @@ import matplotlib.pyplot as plt
 import causalsat
 
 trial = causalsat.simulate.take_up_trial(compliance=0.5, n_units=2500, n_sites=140, size_px=512, seed=1)
-study = trial.study()  # Study(..., treatment="treatment", take_up="received"): the assignment is the treatment
+study = trial.study()  # Study(..., treatment="treatment", take_up="received")
 print(study.check())
 
 # %% [markdown]
@@ -25,8 +26,8 @@ print(f"took it up less did not: {study.y[took].mean() - study.y[~took].mean():.
 
 # %% [markdown]
 # The *intention to treat* is the effect of the offer on everybody. The *first stage* is the share of people whom the
-# offer moves to take it up, the compliers. The *effect on compliers* is the first divided by the second. It needs that
-# the offer works through take-up only, and that nobody does the opposite of what is assigned. The Anderson-Rubin
+# offer moves to take it up, the compliers. The *effect on compliers* is the first divided by the second. It needs
+# that the offer works through take-up only, and that nobody does the opposite of what is assigned. The Anderson-Rubin
 # interval is right even where the first stage is weak; with an effective F of hundreds both intervals agree.
 
 # %%
@@ -42,7 +43,8 @@ print(analysis.verdict())
 
 # %% [markdown]
 # The offer may work better in a village because more people come, or because it helps those who come more.
-# `ComplierEffect` has both, for every place: `what="itt"`, `"compliance"` and `"complier"`.
+# `ComplierEffect` has both, for every place. Its averages adjust for images and covariates, so that they differ a
+# little from the differences in means above.
 
 # %%
 compliers = causalsat.image_model(study, causalsat.ComplierEffect(modifiers="img*"), n_components=8)
