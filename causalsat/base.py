@@ -53,8 +53,8 @@ __all__ = ["EffectEstimator", "OutcomeEstimator", "Summary", "TableEstimator", "
 
 INSTEAD_OF_EFFECT = "predict(X) for means, effect_table(X) for intervals, average_effect(X) for averages"
 WITH_PLACES = (
-    "BayesianLinearEffect, GaussianProcessEffect, DoublyRobustEffect, StackedEffect, PyMCEffect, ImageEffectClusters "
-    "and the meta-learners"
+    "BayesianLinearEffect, GaussianProcessEffect, BayesianForestEffect, DoublyRobustEffect, StackedEffect, "
+    "EconMLEffect, PyMCEffect, ImageEffectClusters and the meta-learners"
 )
 IN_PARTS = "the same call on a part of the units at a time"
 

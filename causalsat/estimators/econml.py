@@ -120,6 +120,7 @@ class EconMLEffect(FittedLevels):
     """
 
     _contract_parameters: ClassVar[dict[str, Any]] = {"n_bootstrap": 20, "n_draws": 200, "random_state": 0}
+    _learns_places: ClassVar[bool] = True
     _transient: ClassVar[tuple[str, ...]] = ("estimator",)
     estimator: Any = None  # for a loaded model
 

@@ -98,6 +98,7 @@ class BayesianForestEffect(FittedLevels, OutcomeEstimator):
     True
     """
 
+    _learns_places: ClassVar[bool] = True
     _transient: ClassVar[tuple[str, ...]] = ("_containers", "_prognostic_containers")
     _contract_parameters: ClassVar[dict[str, Any]] = {
         "n_chains": 2,
