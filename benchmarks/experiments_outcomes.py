@@ -1,6 +1,6 @@
-"""Attrition, many outcomes, predicted outcomes, neighbours, panels: bias and coverage on trials with a known effect.
+"""Take-up, attrition, many outcomes, predicted outcomes, neighbours, panels: coverage on trials with a known effect.
 
-python benchmarks/experiments_outcomes.py [--trials 200] [--jobs attrition predicted family conley exposure panel]
+    python benchmarks/experiments_outcomes.py [--trials 200] [--jobs take_up attrition ...]
 
 Each job prints a row for each estimate: its bias, its spread over the trials, the standard error it claims, and how
 often its 90 and 95 % intervals cover. Attrition and predicted outcomes are on satellite trials: places and images
@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from causalsat import Study
+from causalsat import ComplierEffect, Study
 from causalsat.analysis.outcome_family import family_statistics
 from causalsat.design import make_design
 from causalsat.encoders import ImageEncoder, RandomConvFeatures
 from causalsat.evaluation import (
     average_effects,
+    compliance,
     exposure_effects,
     lee_bounds,
     linear_calibration,
@@ -68,6 +69,39 @@ class Tally:
 
 
 # ---------------------------------------------------------------------- jobs
+def take_up(trials: int) -> Iterator[dict[str, Any]]:
+    """Half of the people of 100 villages are offered; 60, 20 or 4 % comply. `ComplierEffect`: at 300 new places."""
+    places: list[dict[str, Any]] = []
+    for share in (0.6, 0.2, 0.04):
+        tally, robust, width, covered = Tally(), 0, [], []
+        for seed in range(trials):
+            rng = np.random.default_rng([seed, int(100 * share)])
+            village = np.repeat(np.arange(100), 20)
+            X, z = rng.standard_normal((100, 8))[village], (rng.permutation(2000) % 2).astype(float)
+            complier = rng.random(2000) < share * (1 + 0.2 * np.clip(X[:, 1], -3, 3))
+            tau = 1 + 0.7 * X[:, 0]
+            y = 0.5 * X[:, 1] - 0.5 * complier + z * complier * tau
+            y += 0.3 * rng.standard_normal(100)[village] + rng.standard_normal(2000)
+            found, truth = compliance(y, z * complier, treatment=z), tau[complier].mean()
+            own = found.complier
+            tally.add(f"{share:.0%} comply, effect on compliers", own.estimate, own.se, own.df, truth)
+            robust += found.anderson_rubin.contains(truth)
+            if seed < trials // 5:
+                model = ComplierEffect(n_draws=400).fit(X, y, treatment=z, take_up=z * complier, groups=village)
+                new = rng.standard_normal((300, 8))
+                low, high = model.effect(new).interval(0.9).T
+                covered.append(np.mean((low < 1 + 0.7 * new[:, 0]) & (1 + 0.7 * new[:, 0] < high)))
+                width.append(np.mean(high - low))
+        yield from (row | {"Anderson-Rubin 0.95": robust / trials} for row in tally.table())
+        error = float(np.std(covered) / np.sqrt(len(covered)))
+        line = {
+            "row": f"{share:.0%} comply, `ComplierEffect`",
+            "places covered 0.9": round(float(np.mean(covered)), 3),
+        }
+        places.append(line | {"se": round(error, 3), "width": round(float(np.mean(width)), 2), "trials": trials // 5})
+    yield from places
+
+
 def attrition(trials: int) -> Iterator[dict[str, Any]]:
     """Treated people of places with a large effect respond rarely, control people of green places too."""
     world, features = _world("smooth")
@@ -246,6 +280,7 @@ def _world(variant: str) -> tuple[Any, np.ndarray]:
 
 
 JOBS = {
+    "take_up": take_up,
     "attrition": attrition,
     "attrition_null": attrition_null,
     "predicted": predicted,

@@ -3,7 +3,7 @@
 Every row runs in a process of its own, in one thread; figures are CPU seconds. The reference is what the work
 cannot do without, or what another library takes for the same. The last table says how CPU seconds grow with units.
 
-    python benchmarks/waiting.py [--rows meta_t meta_x ...] [--sizes 1000 10000 100000] [--no-growth]
+    python benchmarks/waiting.py [--rows meta_t meta_x ...] [--no-growth]
 
 The rows of Uganda need its data (``CAUSALSAT_DATA``) and are left out without.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -204,7 +203,7 @@ def stacked() -> dict[str, float]:
 
 def transtee() -> dict[str, float]:
     """50,000 units, beside 100 times the cost of 500."""
-    fit("TransTEE", 200, n_ensemble=1)()
+    fit("TransTEE", 200, n_members=1)()
     small = cpu(fit("TransTEE", 500))
     return {"work": cpu(fit("TransTEE", 50_000)), "reference": 100 * small}
 
@@ -239,36 +238,6 @@ def from_file(kind: str) -> Callable[[], dict[str, float]]:
     return row
 
 
-def added_memory(work: Callable[[], Any]) -> float:
-    """MB that a piece of work adds to the peak of this process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kept = work()
-    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    del kept
-    return added
-
-
-def bare_forest() -> dict[str, float]:
-    """MB that stochtree's own model adds for the same data and draws."""
-    from stochtree import BCFModel
-
-    import causalsat
-
-    X, y, t = trial(1000)
-    ours, model = causalsat.BayesianForestEffect(), BCFModel()
-    draws: dict[str, Any] = {"num_gfr": 0, "num_burnin": ours.n_tune, "num_mcmc": ours.n_draws}
-    draws["general_params"] = {"num_chains": ours.n_chains, "num_threads": 1}
-    arrays = {"X_train": X, "Z_train": t.astype(float), "y_train": y, "propensity_train": np.full(1000, 0.5)}
-    return {"work": added_memory(lambda: model.sample(**arrays, **draws))}
-
-
-def forest_memory() -> dict[str, float]:
-    """Peak memory that a fit of 1,000 units adds to the imports, beside stochtree's own model."""
-    import stochtree  # noqa: F401
-
-    return {"work": added_memory(fit("BayesianForestEffect", 1000)), "reference": child("bare", "forest")["work"]}
-
-
 @dataclass(frozen=True)
 class Row:
     """A piece of work: what it is, what it is measured by and against, and what was asked for."""
@@ -293,7 +262,6 @@ ROWS = {
     "first_fit": Row("first `BayesianLinearEffect` of a process", first_fit, "second", "2.2 s"),
     "stacked": Row("`StackedEffect`, 1,000 units, 80 features", stacked, "its members once", "15 s"),
     "transtee": Row("`TransTEE`, 50,000 units", transtee, "100 times 500 units", "20 s, 1 x"),
-    "forest": Row("memory of `BayesianForestEffect`, 1,000 units, MB", forest_memory, "stochtree, MB", "1.05 x"),
     "parquet": Row("`Study.from_file`, 1,000,000 rows, Parquet", from_file("parquet"), "pandas and points", "1.5 s"),
     "stata": Row("`Study.from_file`, 1,000,000 rows, Stata", from_file("dta"), "pandas and points", "1.5 s"),
 }
@@ -336,7 +304,7 @@ def in_child(kind: str, name: str, size: str = "") -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    measure = {"row": lambda: ROWS[name].measure(), "growth": lambda: growth(name, int(size)), "bare": bare_forest}
+    measure = {"row": lambda: ROWS[name].measure(), "growth": lambda: growth(name, int(size))}
     print(json.dumps(measure[kind]()))
 
 

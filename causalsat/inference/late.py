@@ -3,10 +3,12 @@ r"""Quasi-posterior of a local average treatment effect that is linear in modifi
 With scores of the intention to treat ``a_i`` and of the first stage ``c_i`` (both doubly robust in the assignment)
 the effect on compliers ``tau(x) = d(x)' b`` solves ``E[d (a - c d' b)] = 0``, an orthogonal moment (Chernozhukov et
 al. 2018, section 5.2; Athey, Tibshirani and Wager 2019). The quasi-likelihood of b is that of the moment's cluster
-sums, ``g(b) ~ N(0, V(b))`` with V(b) the covariance at b (Anderson and Rubin 1949; Chernozhukov and Hong 2003). It
-does not divide by compliance: where compliance is weak the likelihood is flat and the prior, which is proper,
-decides. A priori the average is N(0, S^2) and slopes N(0, s^2), s half-normal. Draws come from elliptical slice
-sampling (Murray, Adams and MacKay 2010), which has no settings.
+sums, normal with mean 0 and covariance V(b) at b (Anderson and Rubin 1949; Chernozhukov and Hong 2003), with V(b)
+estimated from G clusters integrated out, which makes it Hotelling's: ``g(b)`` is multivariate t. It does not divide
+by compliance: where compliance is weak the likelihood is flat and the prior, which is proper, decides. A priori the
+average is N(0, S^2) and slopes ``N(0, s^2 l_j^2)``, s half-normal and the ``l_j`` lognormal, so that one of many
+features may matter alone. Draws come from elliptical slice sampling (Murray, Adams and MacKay 2010), which has no
+settings.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def late_moments(
 
 
 def log_likelihood(b: FloatArray, m: LateMoments, ridge: FloatArray) -> float:
-    """Log density of the moments' total at b under its own covariance."""
+    """Log density of the moments' total at b, whose covariance at b is estimated from the clusters."""
     sums = m.a - m.c @ b
     total = sums.sum(axis=0)
     cov = np.array(ridge)
@@ -79,7 +81,8 @@ def log_likelihood(b: FloatArray, m: LateMoments, ridge: FloatArray) -> float:
     sign, logdet = np.linalg.slogdet(cov)
     if sign <= 0:
         return -np.inf
-    return float(-0.5 * (total @ np.linalg.solve(cov, total) + logdet))
+    df = max(len(sums) - len(np.unique(m.cell)), 1)
+    return float(-0.5 * ((df + 1) * np.log1p(total @ np.linalg.solve(cov, total) / df) + logdet))
 
 
 def draw_late(
@@ -126,9 +129,10 @@ def draw_late(
     ridge = (min(1.0, k / len(m.a)) * 0.1 + 1e-10) * max(scale, 1e-300) * np.eye(k)
 
     def coefficients(theta: FloatArray) -> FloatArray:
-        return np.concatenate([[average_sd * theta[0]], slope_scale * abs(theta[-1]) * theta[1:-1]])
+        slopes = slope_scale * abs(theta[-1]) * theta[1:k] * np.exp(theta[k:-1])
+        return np.concatenate([[average_sd * theta[0]], slopes])
 
-    theta = np.zeros(k + 1)
+    theta = np.zeros(2 * k)
     theta[0], theta[-1] = centre / average_sd, 0.5
     current = log_likelihood(coefficients(theta), m, ridge)
     out = np.empty((n_draws, k))
