@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import io
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def interrupts_arrive(again: float = 0.02) -> Iterator[None]:
         if not issubclass(report.exc_type, KeyboardInterrupt):
             before(report)
             return
-        timer = threading.Timer(again, _thread.interrupt_main)
+        timer = threading.Timer(again, _interrupt)
         timer.daemon = True
         timers.append(timer)
         timer.start()
@@ -121,6 +122,14 @@ def interrupts_arrive(again: float = 0.02) -> Iterator[None]:
         sys.unraisablehook = before
         for timer in timers:
             timer.cancel()
+
+
+def _interrupt() -> None:
+    """Ctrl-C once more, as a signal that ends waiting where there are such."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _fill_descriptors() -> None:

@@ -143,7 +143,8 @@ class Assignment(Tabular):
         self.assignments_of(labels)  # refuses other villages
         rows = self.assignment.index.get_indexer(labels)
         size = len(self.assignment)
-        total, count = np.bincount(rows, y, size), np.bincount(rows, minlength=size).astype(float)
+        total = np.bincount(rows, y, size).astype(np.float64)
+        count = np.bincount(rows, minlength=size).astype(np.float64)
         drawn, p = self.accepted, self.probability.to_numpy()
         difference = _weighted_difference(drawn, total, count, p)
         own = _weighted_difference(self.assignment.to_numpy(dtype=bool)[None], total, count, p)[0]

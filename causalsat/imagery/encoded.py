@@ -122,7 +122,8 @@ def stated_by_band(array: Any, label: str) -> Stated | tuple[Stated, ...]:
                 expected="one for each band",
                 todo=f"correct array.attrs['{what}s'], or select bands with bands= when it is opened",
             )
-    return tuple(replace(common, **{what: values[k] for what, values in each.items()}) for k in range(count))
+    own: list[dict[str, Any]] = [{what: values[k] for what, values in each.items()} for k in range(count)]
+    return tuple(replace(common, **one) for one in own)
 
 
 def unsigned(array: Any) -> Any:

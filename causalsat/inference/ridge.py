@@ -215,7 +215,7 @@ def ridge_predictions(learner: Any, X: FloatArray) -> FloatArray | None:
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    steps = getattr(learner, "steps", ())
+    steps: Any = getattr(learner, "steps", ())
     if len(steps) != 2 or type(steps[0][1]) is not StandardScaler or type(steps[1][1]) is not RidgeCV:
         return None
     scaler, ridge = steps[0][1], steps[1][1]

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -174,7 +174,7 @@ def as_it_stands() -> Any:
     """PyTensor's mode that runs each operation in NumPy and rewrites nothing: ready at once, the same bits always."""
     from pytensor.compile.mode import Mode
 
-    return Mode(linker="py", optimizer=None)
+    return Mode(linker="py", optimizer=cast("Any", None))
 
 
 def compiled(graph: Graph) -> Callable[..., FloatArray]:

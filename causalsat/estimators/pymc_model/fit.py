@@ -197,7 +197,7 @@ def sample(model: Any, settings: Settings) -> Sampled:
 def _data(model: Any) -> dict[str, Any]:
     from pytensor.compile.sharedvalue import SharedVariable
 
-    return {v.name: v for v in model.named_vars.values() if isinstance(v, SharedVariable)}
+    return {str(v.name): v for v in model.named_vars.values() if isinstance(v, SharedVariable)}
 
 
 def _lengths(model: Any) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def group_prevalence(X: Any, prevalence: Mapping[Any, Mapping[Any, Any]]) -> Gro
     >>> found.labels, found.codes[:, 0].tolist(), found.known.tolist()
     (('district=north',), [0, -1, 0], [[0.2, 0.02]])
     """
-    names, known, columns = [], [], []
+    names: list[str] = []
+    known, columns = [], []
     for column, groups in prevalence.items():
         values = _values(X, column)
         codes = np.full(len(values), -1, dtype=np.int64)
