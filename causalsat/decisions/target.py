@@ -293,7 +293,11 @@ def target(
         asked = _tree_features(study, where, features, place_features)
         learn = _TreeRule(asked[0], scores, of_units, study.design.weights, a_head, worth, depth)
         tree, wanted, wanted_units = *learn.chosen(asked[1]), learn.held_out(found.fold)
-    order = {"quotas": _quotas(constraints, where), "weights": prices.people, "ties": by_label(where.index)}
+    order: dict[str, Any] = {
+        "quotas": _quotas(constraints, where),
+        "weights": prices.people,
+        "ties": by_label(where.index),
+    }
     chosen = plan_of(mean, prices.a_head, float(budget), wanted, **order)
     quotas = _quotas(constraints, study.units, optional=True)
     if constraints is not None and quotas is None:

@@ -69,11 +69,11 @@ def sum_of_parts(parts: Sequence[FloatArray]) -> FloatArray:
     (array([[1., 1.]]), array([[nan, nan]]))
     """
     total = np.zeros_like(parts[0])
-    lost: NDArray[np.bool_] = np.ones(len(total), dtype=bool)
+    lost = np.ones(len(total), dtype=bool)
     for part in parts:
-        absent = np.isnan(part).any(axis=1)
+        absent = np.asarray(np.isnan(part).any(axis=1))
         total += np.where(absent[:, None], 0.0, part)
-        lost = np.asarray(lost & absent)
+        lost &= absent
     total[lost] = np.nan
     return total
 
