@@ -458,11 +458,12 @@ def test_the_place_itself_has_an_interval_that_holds_what_no_image_shows(whole):
     est = ImageEffectClusters(n_clusters=2, covariates=["age"], **QUICK)
     est = quietly(lambda: est.fit(X[trial], y[trial], treatment=t[trial], groups=image[trial]))
     assert est.place_deviation_.by == ("between" if whole else "within")
-    assert np.median(est.place_deviation_.sd) == pytest.approx(1.0, abs=0.2)
+    # over 25 trials of whole sites the median has a standard deviation of .11 about .96, the coverage of .046 about .89
+    assert np.median(est.place_deviation_.sd) == pytest.approx(1.0, abs=0.3)
     place = est.effect(images[150:], scope="place")
     low, high = place.interval(0.9).T
     covered = np.mean((low < effect[150:]) & (effect[150:] < high))
-    assert abs(covered - 0.9) < 2.5 * 0.05  # its standard deviation over trials, as that of s_u is 0.1
+    assert abs(covered - 0.9) < 2.5 * 0.046
     np.testing.assert_allclose(place.mean(), est.effect(images[150:]).mean(), atol=1e-10)
 
 
