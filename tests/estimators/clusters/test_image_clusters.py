@@ -458,7 +458,7 @@ def test_the_place_itself_has_an_interval_that_holds_what_no_image_shows(whole):
     est = ImageEffectClusters(n_clusters=2, covariates=["age"], **QUICK)
     est = quietly(lambda: est.fit(X[trial], y[trial], treatment=t[trial], groups=image[trial]))
     assert est.place_deviation_.by == ("between" if whole else "within")
-    # over 25 trials of whole sites the median has a standard deviation of .11 about .96, the coverage of .046 about .89
+    # over 25 trials of whole sites the median has a standard deviation of .11, the coverage one of .046
     assert np.median(est.place_deviation_.sd) == pytest.approx(1.0, abs=0.3)
     place = est.effect(images[150:], scope="place")
     low, high = place.interval(0.9).T
