@@ -8,6 +8,7 @@ same keys, see :mod:`causalsat.cli.reply`; log and warnings go to standard error
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import typer
 
 import causalsat
 from causalsat.cli.reply import FINDINGS, INTERRUPTED, UNUSABLE, UNWRITTEN, answer
-from causalsat.cli.streams import Stream, guarded_streams, interrupts_arrive
+from causalsat.cli.streams import Stream, guarded_streams, ignore_interrupts, interrupts_arrive
 from causalsat.core.files import whole_file, writing
 from causalsat.core.ownership import refuse_strangers
 from causalsat.exceptions import CatalogError, CausalsatError, ParameterError
@@ -716,6 +717,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what goes wrong becomes one message and an exit code."""
+    atexit.register(ignore_interrupts)
     with interrupts_arrive(), guarded_streams() as output:
         code = _run(arguments, output)
     sys.exit(code)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["Stream", "guarded_streams", "interrupts_arrive"]
+__all__ = ["Stream", "guarded_streams", "ignore_interrupts", "interrupts_arrive"]
 
 
 class Stream:
@@ -122,6 +122,11 @@ def interrupts_arrive(again: float = 0.02) -> Iterator[None]:
         sys.unraisablehook = before
         for timer in timers:
             timer.cancel()
+
+
+def ignore_interrupts() -> None:
+    """Nothing is left to interrupt: for the end of the interpreter, which would print what Ctrl-C disturbs in it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _interrupt() -> None:

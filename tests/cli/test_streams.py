@@ -98,6 +98,15 @@ def test_an_interrupt_that_comes_in_a_finaliser_ends_the_command_and_none_that_h
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
+def test_an_interrupt_while_the_interpreter_ends_leaves_no_trace():
+    late = "import atexit, signal; atexit.register(signal.raise_signal, signal.SIGINT)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{late}; {BEGIN}", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
 def test_other_errors_of_finalisers_are_reported_as_before(monkeypatch):
     class Broken:
         def __del__(self):
